@@ -1,0 +1,6 @@
+//! The openvmm program.
+#![forbid(unsafe_code)]
+
+fn main() {
+    openvmm_entry::main();
+}

@@ -1,0 +1,3 @@
+//! The command line and the interactive console of openvmm.
+#![forbid(unsafe_code)]
+pub fn main() {}

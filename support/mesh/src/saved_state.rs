@@ -1,0 +1,65 @@
+//! Saved state: what a stateful part hands out when saved and takes back when restored.
+
+use crate::payload;
+use crate::payload::DecodeError;
+
+/// The encoded state of one part.
+#[derive(Debug, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(transparent)]
+pub struct SavedState(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>);
+
+impl SavedState {
+    /// Encodes `state`.
+    pub fn encode<T: minicbor::Encode<()>>(state: &T) -> Self {
+        Self(payload::encode(state))
+    }
+
+    /// Decodes the state a part of type `T` saved.
+    pub fn decode<'b, T: minicbor::Decode<'b, ()>>(&'b self) -> Result<T, RestoreError> {
+        Ok(payload::decode(&self.0)?)
+    }
+
+    /// State read from elsewhere; nothing about it is checked until it is decoded.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The encoded bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Why a part's state could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The part has state that no saved state can carry.
+    #[error("saving is not supported: {reason}")]
+    NotSupported {
+        /// What stands in the way.
+        reason: &'static str,
+    },
+    /// Reading the state failed.
+    #[error("reading the state failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a part's state could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The bytes are not the state of this part.
+    #[error("the saved state does not decode")]
+    Decode(#[from] DecodeError),
+    /// A value in the saved state is impossible.
+    #[error("the saved state is invalid: {0}")]
+    Invalid(String),
+    /// Restoring is not supported.
+    #[error("restoring is not supported: {reason}")]
+    NotSupported {
+        /// What stands in the way.
+        reason: &'static str,
+    },
+    /// Writing the state failed.
+    #[error("writing the state failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,1 @@
+//! The one async driver: named tasks, timers, fd readiness and a blocking pool, over smol.

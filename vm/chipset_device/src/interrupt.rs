@@ -1,0 +1,117 @@
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Where an interrupt line ends: the interrupt controller.
+pub trait LineTarget: Send + Sync {
+    /// Drives line `gsi` high or low.
+    fn set_line(&self, gsi: u32, high: bool);
+}
+
+/// A device's end of an interrupt line.
+///
+/// Calls that do not change the line's level reach the interrupt controller only through
+/// [`LineInterrupt::pulse`]; `set` with the level the line already has is free.
+pub struct LineInterrupt {
+    shared: Arc<SharedLine>,
+    source: u32,
+}
+
+struct SharedLine {
+    gsi: u32,
+    target: Arc<dyn LineTarget>,
+    state: Mutex<LineState>,
+}
+
+#[derive(Default)]
+struct LineState {
+    sources: u32,
+    /// A bit for each source that drives the line high.
+    high: u64,
+}
+
+/// An interrupt line that several devices may share: it is high while any of them drives it high.
+#[derive(Clone)]
+pub struct LineSet(Arc<SharedLine>);
+
+impl LineSet {
+    /// The line of global system interrupt `gsi` at `target`.
+    pub fn new(gsi: u32, target: Arc<dyn LineTarget>) -> Self {
+        Self(Arc::new(SharedLine {
+            gsi,
+            target,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// A further source on the line, low at first.
+    ///
+    /// Panics past 64 sources; sources are added while a VM is built, never by its guest.
+    pub fn source(&self) -> LineInterrupt {
+        let mut state = self.0.state.lock();
+        assert!(state.sources < 64, "more than 64 sources on one line");
+        let source = state.sources;
+        state.sources += 1;
+        LineInterrupt {
+            shared: self.0.clone(),
+            source,
+        }
+    }
+}
+
+impl LineInterrupt {
+    /// A line with one source.
+    pub fn new(gsi: u32, target: Arc<dyn LineTarget>) -> Self {
+        LineSet::new(gsi, target).source()
+    }
+
+    /// A line that ends nowhere.
+    pub fn detached() -> Self {
+        struct Nowhere;
+        impl LineTarget for Nowhere {
+            fn set_line(&self, _gsi: u32, _high: bool) {}
+        }
+        Self::new(0, Arc::new(Nowhere))
+    }
+
+    /// Drives the line high or low.
+    pub fn set(&self, high: bool) {
+        let mut state = self.shared.state.lock();
+        let bit = 1 << self.source;
+        let was = state.high;
+        if high {
+            state.high |= bit;
+        } else {
+            state.high &= !bit;
+        }
+        if (was != 0) != (state.high != 0) {
+            // Under the lock, so that the controller sees the levels in order.
+            self.shared.target.set_line(self.shared.gsi, state.high != 0);
+        }
+    }
+
+    /// Whether this source drives the line high.
+    pub fn is_high(&self) -> bool {
+        self.shared.state.lock().high & (1 << self.source) != 0
+    }
+
+    /// A rising and a falling edge, for edge-triggered lines.
+    pub fn pulse(&self) {
+        self.set(true);
+        self.set(false);
+    }
+
+    /// Tells the controller the level again, after the controller itself was reset or restored.
+    pub fn redrive(&self) {
+        let state = self.shared.state.lock();
+        self.shared.target.set_line(self.shared.gsi, state.high != 0);
+    }
+}
+
+impl std::fmt::Debug for LineInterrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LineInterrupt")
+            .field("gsi", &self.shared.gsi)
+            .field("high", &self.is_high())
+            .finish()
+    }
+}

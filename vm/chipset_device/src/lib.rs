@@ -1,0 +1,29 @@
+//! The contract between a device and the chipset that routes guest accesses to it.
+//!
+//! A device is a plain struct behind one lock. The chipset calls it on the thread of the VP that made
+//! the access; anything else that needs the device (a timer that expires, input that arrives) goes
+//! through its [`DeviceWaker`], which takes the same lock and calls [`ChipsetDevice::poll`].
+#![forbid(unsafe_code)]
+
+mod device;
+mod interrupt;
+mod io;
+mod power;
+mod waker;
+
+pub use device::ChipsetDevice;
+pub use device::Claims;
+pub use device::MmioDevice;
+pub use device::PciAddress;
+pub use device::PciConfigDevice;
+pub use device::PortIoDevice;
+pub use interrupt::LineInterrupt;
+pub use interrupt::LineSet;
+pub use interrupt::LineTarget;
+pub use io::IoError;
+pub use mesh::saved_state::RestoreError;
+pub use mesh::saved_state::SaveError;
+pub use mesh::saved_state::SavedState;
+pub use power::PowerEvent;
+pub use power::PowerSink;
+pub use waker::DeviceWaker;

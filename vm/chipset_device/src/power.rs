@@ -1,0 +1,39 @@
+use std::sync::Arc;
+
+/// What a guest asks of its power supply.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum PowerEvent {
+    /// S5: power off.
+    PowerOff,
+    /// S4: the guest's state is on its disk, power off.
+    Hibernate,
+    /// Reset the machine.
+    Reset,
+    /// The guest's kernel panicked. The guest may go on running (to dump, say).
+    GuestPanicked,
+}
+
+/// Takes a guest's power requests.
+///
+/// The guest must not execute another instruction after the access that made a request other than
+/// [`PowerEvent::GuestPanicked`]: the receiver makes every VP stop before it enters the guest again.
+#[derive(Clone)]
+pub struct PowerSink(Arc<dyn Fn(PowerEvent) + Send + Sync>);
+
+impl PowerSink {
+    /// Calls `receive` for each request, on the VP's thread with the requesting device locked.
+    pub fn new(receive: impl Fn(PowerEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(receive))
+    }
+
+    /// Makes a request.
+    pub fn request(&self, event: PowerEvent) {
+        (self.0)(event);
+    }
+}
+
+impl std::fmt::Debug for PowerSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PowerSink")
+    }
+}

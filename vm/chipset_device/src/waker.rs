@@ -1,0 +1,38 @@
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+type Poll = Box<dyn Fn() + Send + Sync>;
+
+/// Makes the chipset call a device's `poll`, from any thread.
+///
+/// Given to a device's constructor; connected to the device once it has its lock, and a no-op until
+/// then. It must not be called with that lock held, that is from inside one of the device's methods.
+#[derive(Clone, Default)]
+pub struct DeviceWaker(Arc<OnceLock<Poll>>);
+
+impl DeviceWaker {
+    /// A waker not connected yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Connects the waker; the first connection stays.
+    pub fn connect(&self, poll: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(poll));
+    }
+
+    /// Polls the device.
+    pub fn wake(&self) {
+        if let Some(poll) = self.0.get() {
+            poll();
+        }
+    }
+}
+
+impl std::fmt::Debug for DeviceWaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceWaker")
+            .field("connected", &self.0.get().is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,2 @@
+//! Places a guest's first code in memory: Linux kernels now, firmware images next.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Guest time: a clock that stands still while the VM is stopped, and timers on it.
+#![forbid(unsafe_code)]
