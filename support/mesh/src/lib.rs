@@ -3,3 +3,4 @@
 
 pub mod payload;
 pub mod saved_state;
+mod wellformed;
