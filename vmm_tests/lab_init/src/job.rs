@@ -11,7 +11,7 @@ pub const WORK_DIR: &str = "/work";
 
 /// The names of the virtio-serial ports between the lab and the host.
 pub mod port {
-    /// The command's standard input; the host closes the port for end of file.
+    /// The command's standard input, in the chunks of [`crate::stdin`].
     pub const STDIN: &str = "lab.stdin";
     /// The command's standard output.
     pub const STDOUT: &str = "lab.stdout";

@@ -4,6 +4,7 @@
 
 mod job;
 mod report;
+pub mod stdin;
 
 pub use job::JOB_PATH;
 pub use job::Job;

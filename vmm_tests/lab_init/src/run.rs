@@ -7,6 +7,7 @@ use lab_init::OutFile;
 use lab_init::Report;
 use lab_init::WORK_DIR;
 use lab_init::port;
+use lab_init::stdin;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::WaitOptions;
@@ -108,8 +109,8 @@ fn start_on_pipes(
         .spawn()
         .with_context(|| format!("cannot run {}", job.argv[0]))?;
     if let (Some(from), Some(to)) = (stdin, child.stdin.take()) {
-        // Not waited for: the host may never close its end.
-        let _ = relay(from, to);
+        // Not waited for: the input may never end.
+        thread::spawn(move || stdin::receive(from, to));
     }
     let mut relays = Vec::new();
     if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
@@ -152,7 +153,8 @@ fn start_on_terminal(
         .context("cannot run setsid")?;
     let controller = File::from(controller);
     if let Some(from) = stdin {
-        let _ = relay(from, controller.try_clone()?);
+        let to = controller.try_clone()?;
+        thread::spawn(move || stdin::receive(from, to));
     }
     Ok((child, vec![relay(controller, stdout)]))
 }

@@ -185,7 +185,10 @@ fn package_of_program(program: Option<&String>) -> anyhow::Result<Option<String>
 }
 
 fn terminal_size() -> (u16, u16) {
-    rustix::termios::tcgetwinsize(io::stdout()).map_or((80, 24), |size| (size.ws_col, size.ws_row))
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col != 0 && size.ws_row != 0 => (size.ws_col, size.ws_row),
+        _ => (80, 24),
+    }
 }
 
 /// Our terminal in raw mode: the terminal in the lab is the one that interprets keys.

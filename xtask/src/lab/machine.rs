@@ -98,7 +98,8 @@ pub(crate) fn run(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
         anyhow::bail!("the lab's ports did not all connect");
     };
     if streams.stdin {
-        streams::forward_stdin(stdin);
+        // Our own end stays open: QEMU drops what is on its way through a port that closes.
+        streams::forward_stdin(stdin.try_clone()?);
     }
     streams::forward(stdout, streams.stdout, events.clone(), Event::Stdout);
     streams::forward(stderr, streams.stderr, events.clone(), Event::Stderr);

@@ -3,6 +3,7 @@
 use super::job::OutFile;
 use anyhow::Context;
 use lab_init::Report;
+use lab_init::stdin;
 use std::fs::File;
 use std::io;
 use std::io::BufRead;
@@ -57,12 +58,9 @@ pub(super) fn forward(
     });
 }
 
-/// Copies our standard input to its port, and closes the port at end of file.
-pub(super) fn forward_stdin(mut port: UnixStream) {
-    thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut port);
-        let _ = port.shutdown(std::net::Shutdown::Write);
-    });
+/// Sends our standard input to its port, in the chunks that [`lab_init::stdin`] describes.
+pub(super) fn forward_stdin(port: UnixStream) {
+    thread::spawn(move || stdin::send(io::stdin().lock(), port));
 }
 
 /// Waits for the report and stores the files that follow it.
