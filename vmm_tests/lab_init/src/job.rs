@@ -1,0 +1,48 @@
+//! The job: one command, and what it needs around it.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Where the job description lies in the lab's initramfs.
+pub const JOB_PATH: &str = "/lab/job.json";
+
+/// The directory the command starts in, and which relative file names refer to.
+pub const WORK_DIR: &str = "/work";
+
+/// The names of the virtio-serial ports between the lab and the host.
+pub mod port {
+    /// The command's standard input, in the chunks of [`crate::stdin`].
+    pub const STDIN: &str = "lab.stdin";
+    /// The command's standard output.
+    pub const STDOUT: &str = "lab.stdout";
+    /// The command's standard error.
+    pub const STDERR: &str = "lab.stderr";
+    /// The [`Report`](crate::Report) and the files that follow it.
+    pub const REPORT: &str = "lab.report";
+}
+
+/// One kernel module to load before the command runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// The module file in the initramfs.
+    pub path: String,
+    /// Its parameters, as on a `modprobe` command line.
+    pub params: String,
+}
+
+/// What the lab runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment of the command.
+    pub env: Vec<(String, String)>,
+    /// Kernel modules in the order to load them.
+    pub modules: Vec<Module>,
+    /// Whether the host sends standard input; otherwise it is `/dev/null`.
+    pub stdin: bool,
+    /// The size (columns, rows) of the terminal to run the command on; `None` runs it on pipes.
+    pub terminal: Option<(u16, u16)>,
+    /// Files to send back when the command has ended.
+    pub out: Vec<String>,
+}

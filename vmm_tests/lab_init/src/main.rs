@@ -1,0 +1,45 @@
+//! The first process of the lab: sets the machine up, runs one command with its standard streams on
+//! virtio-serial ports, and reports how it ended.
+#![forbid(unsafe_code)]
+
+mod machine;
+mod run;
+
+use lab_init::JOB_PATH;
+use lab_init::Job;
+use lab_init::port;
+use std::fs;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+
+fn main() {
+    if let Err(err) = lab() {
+        // The console is the only place left to say it; the host prints the console's log when no
+        // report arrives.
+        eprintln!("lab: {err:#}");
+    }
+    machine::power_off();
+}
+
+fn lab() -> anyhow::Result<()> {
+    machine::mount_filesystems()?;
+    let job: Job = serde_json::from_slice(&fs::read(JOB_PATH)?)?;
+    for module in &job.modules {
+        machine::load_module(module)?;
+    }
+    let mut reports = machine::open_port(port::REPORT)?;
+    let (report, files) = run::run(&job)?;
+    let mut line = serde_json::to_vec(&report)?;
+    line.push(b'\n');
+    reports.write_all(&line)?;
+    for (size, file) in files {
+        // Exactly as many bytes as announced, so that the host keeps its place in the stream.
+        let mut bytes = file.chain(io::repeat(0)).take(size);
+        io::copy(&mut bytes, &mut reports)?;
+    }
+    // The host ends the machine when it has everything; powering off now could lose what is in flight.
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,78 @@
+//! Static builds of workspace packages: one profile, in `target/lab`, for everything that runs in the
+//! lab or is measured.
+
+use crate::process;
+use crate::workspace;
+use anyhow::Context;
+use cargo_metadata::Message;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// A program that cargo built.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// The name of its target in the package.
+    pub(crate) name: String,
+    /// The file.
+    pub(crate) path: PathBuf,
+}
+
+/// Builds the binaries of `packages`.
+pub(crate) fn binaries(packages: &[String]) -> anyhow::Result<Vec<Program>> {
+    let mut command = static_cargo("build")?;
+    command.arg("--bins");
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    programs(command)
+}
+
+/// Builds the test programs of `packages`.
+pub(crate) fn tests(packages: &[String]) -> anyhow::Result<Vec<Program>> {
+    let mut command = static_cargo("test")?;
+    command.arg("--no-run");
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    programs(command)
+}
+
+fn static_cargo(subcommand: &str) -> anyhow::Result<Command> {
+    let target_dir = workspace::metadata()?.target_directory.join("lab");
+    let mut command = workspace::cargo();
+    command
+        .args([subcommand, "--release", "--target", TARGET])
+        .args(["--target-dir", target_dir.as_str()])
+        .arg("--message-format=json-render-diagnostics")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    Ok(command)
+}
+
+fn programs(mut command: Command) -> anyhow::Result<Vec<Program>> {
+    let shown = process::shown(&command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {shown}"))?;
+    let stdout = child.stdout.take().context("cargo has no output")?;
+    let mut programs = Vec::new();
+    for message in Message::parse_stream(BufReader::new(stdout)) {
+        if let Message::CompilerArtifact(artifact) =
+            message.with_context(|| format!("cannot read the messages of {shown}"))?
+            && let Some(executable) = artifact.executable
+        {
+            programs.push(Program {
+                name: artifact.target.name,
+                path: executable.into_std_path_buf(),
+            });
+        }
+    }
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "{shown} ended with {status}");
+    Ok(programs)
+}

@@ -1,0 +1,84 @@
+#!/bin/sh
+# The first process of a test guest. Runs the commands that the kernel's command line names
+# (vmtest=uname,poweroff), then those that come over the console, one a line.
+# Everything printed for a test starts with "vmtest: ".
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+for module in /modules/*.ko; do
+    insmod "$module" 2>/dev/null
+done
+
+say() {
+    echo "vmtest: $*"
+}
+
+# flood BYTES: numbered lines of 16 bytes each, so that a lost byte shows where it was lost.
+flood() {
+    stty -opost
+    say "flood begin $1"
+    seq -f '%015.0f' 1 $((($1 + 15) / 16)) 2>/dev/null | head -c "$1"
+    say "flood end"
+    stty opost
+}
+
+execute() {
+    case "$1" in
+    uname) say "uname $(uname -a)" ;;
+    cpus) say "cpus $(nproc)" ;;
+    memory) say "memory $(awk '/MemTotal/ { print $2 }' /proc/meminfo)" ;;
+    clock) say "clock $(awk '{ print $1 }' /proc/uptime) $(date +%s)" ;;
+    cmdline) say "cmdline $(cat /proc/cmdline)" ;;
+    echo) shift && say "echo $*" ;;
+    flood) flood "$2" ;;
+    summary)
+        say "uname $(uname -a)"
+        say "cpus $(nproc), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
+        say "memory $(awk '/MemTotal/ { print $2 " kB" }' /proc/meminfo)"
+        ;;
+    run) shift && eval "$*" && say "run done" || say "run failed $?" ;;
+    poweroff) poweroff -f ;;
+    reboot) reboot -f ;;
+    panic) echo c >/proc/sysrq-trigger ;;
+    # With no panic timeout a triple fault is what the kernel's last way to reboot makes.
+    "") ;;
+    *) say "unknown $1" ;;
+    esac
+}
+
+for word in $(cat /proc/cmdline); do
+    case "$word" in
+    vmtest=*)
+        IFS=,
+        for command in ${word#vmtest=}; do
+            IFS=:
+            # shellcheck disable=SC2086 # words, not one string
+            set -- $command
+            unset IFS
+            execute "$@"
+        done
+        unset IFS
+        ;;
+    esac
+done
+
+# The power button's event wakes this reader, which then powers the machine off as an operating system does.
+button() {
+    for device in /sys/class/input/event*; do
+        if [ "$(cat "$device/device/name" 2>/dev/null)" = "Power Button" ]; then
+            mknod /tmp/button c $(tr : ' ' <"$device/dev")
+            dd if=/tmp/button of=/dev/null bs=24 count=1 2>/dev/null && say "power button" && poweroff -f
+        fi
+    done
+}
+button &
+
+say "ready"
+while read -r line; do
+    # shellcheck disable=SC2086 # words, not one string
+    execute $line
+done
+say "end of input"
+poweroff -f

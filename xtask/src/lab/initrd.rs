@@ -1,0 +1,102 @@
+//! The lab's initramfs: busybox, our init, kernel modules, the job and its files.
+
+use super::cpio::Archive;
+use super::guest;
+use super::job::Lab;
+use crate::setup::Kernel;
+use anyhow::Context;
+use lab_init::JOB_PATH;
+use lab_init::Job;
+use lab_init::Module;
+use lab_init::WORK_DIR;
+use std::fs::File;
+use std::io::BufWriter;
+use std::io::Write;
+use std::path::Path;
+
+/// KVM, and the ports to the host.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_console", "kvm-amd"];
+
+/// The commands of busybox that the lab has on its `PATH`, by asking it.
+fn applets() -> anyhow::Result<String> {
+    crate::process::output(std::process::Command::new("/bin/busybox").arg("--list"))
+}
+
+/// Writes the initramfs of one run to `path`.
+pub(super) fn write(
+    path: &Path,
+    lab: &Lab,
+    kernel: &Kernel,
+    init: &Path,
+    stdin: bool,
+    terminal: Option<(u16, u16)>,
+) -> anyhow::Result<()> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file));
+    add_userland(&mut archive)?;
+    archive.file("init", init)?;
+
+    let names: Vec<_> = MODULES
+        .into_iter()
+        .chain(lab.modules.iter().map(String::as_str))
+        .collect();
+    let mut modules = Vec::new();
+    for module in kernel.modules(&names)? {
+        let name = module.file_stem().unwrap_or_default().to_string_lossy();
+        let target = format!("/lab/modules/{name}.ko");
+        archive.file(&target, &module)?;
+        modules.push(Module {
+            path: target,
+            params: if name == "kvm-amd" { "nested=1" } else { "" }.to_owned(),
+        });
+    }
+
+    guest::add(&mut archive, kernel)?;
+    for input in &lab.inputs {
+        archive.file(&in_work_dir(&input.name), &input.source)?;
+    }
+    let job = Job {
+        argv: lab.argv.clone(),
+        env: environment(lab),
+        modules,
+        stdin,
+        terminal,
+        out: lab.outputs.iter().map(|out| out.name.clone()).collect(),
+    };
+    archive.bytes(JOB_PATH, 0o644, &serde_json::to_vec_pretty(&job)?)?;
+    archive.finish()?;
+    Ok(())
+}
+
+/// What every small Linux system of ours has: devices to start with, busybox and its commands.
+pub(super) fn add_userland<W: Write>(archive: &mut Archive<W>) -> anyhow::Result<()> {
+    for directory in ["dev", "etc", "proc", "root", "run", "sys", "tmp"] {
+        archive.directory(directory)?;
+    }
+    // The kernel opens it for init before anything is mounted.
+    archive.device("dev/console", 5, 1)?;
+    archive.bytes("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.bytes("etc/group", 0o644, b"root:x:0:\n")?;
+    archive.file("bin/busybox", Path::new("/bin/busybox"))?;
+    for applet in applets()?.lines().filter(|applet| *applet != "busybox") {
+        archive.symlink(&format!("bin/{applet}"), "busybox")?;
+    }
+    Ok(())
+}
+
+fn environment(lab: &Lab) -> Vec<(String, String)> {
+    let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
+    [("PATH", "/bin"), ("HOME", "/root"), ("TERM", &term)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into_iter()
+        .chain(lab.env.iter().cloned())
+        .collect()
+}
+
+fn in_work_dir(name: &str) -> String {
+    if name.starts_with('/') {
+        name.to_owned()
+    } else {
+        format!("{WORK_DIR}/{name}")
+    }
+}

@@ -1,0 +1,258 @@
+//! The lab's machine: one QEMU process, from start to end.
+
+use super::initrd;
+use super::job::Lab;
+use super::streams;
+use super::streams::Event;
+use crate::build;
+use crate::process;
+use crate::setup;
+use anyhow::Context;
+use lab_init::Report;
+use lab_init::port;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How a run of the lab ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The command ended with this exit status (128+N for signal N).
+    Exit(u8),
+    /// The time limit passed first.
+    TimedOut,
+    /// This process got a signal.
+    Signal(i32),
+}
+
+/// Where the command's streams go.
+pub(crate) struct Streams {
+    /// Whether our standard input is the command's.
+    pub(crate) stdin: bool,
+    /// The size of our terminal, to give the command one of its own.
+    pub(crate) terminal: Option<(u16, u16)>,
+    pub(crate) stdout: Box<dyn Write + Send>,
+    pub(crate) stderr: Box<dyn Write + Send>,
+}
+
+impl Streams {
+    /// The command's output goes where ours goes, and it has no input.
+    pub(crate) fn output() -> Self {
+        Self {
+            stdin: false,
+            terminal: None,
+            stdout: Box::new(io::stdout()),
+            stderr: Box::new(io::stderr()),
+        }
+    }
+}
+
+const PORTS: [&str; 4] = [port::STDIN, port::STDOUT, port::STDERR, port::REPORT];
+
+/// Boots the lab, runs its command, and ends it.
+pub(crate) fn run(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
+    let kernel = setup::ensure()?;
+    let init = build::binaries(&["lab_init".to_owned()])?
+        .pop()
+        .context("cargo built no lab_init")?;
+    let dir = tempfile::Builder::new().prefix("openvmm-lab-").tempdir()?;
+    let initrd = dir.path().join("initrd");
+    initrd::write(
+        &initrd,
+        lab,
+        &kernel,
+        &init.path,
+        streams.stdin,
+        streams.terminal,
+    )?;
+
+    let (events, received) = mpsc::channel();
+    forward_signals(events.clone())?;
+    let listeners = PORTS
+        .iter()
+        .map(|port| UnixListener::bind(dir.path().join(port)))
+        .collect::<io::Result<Vec<_>>>()
+        .context("cannot listen for the lab's ports")?;
+    let deadline = Instant::now() + lab.time_limit;
+    let console = dir.path().join("console");
+    let mut machine = Machine {
+        child: start(lab, &kernel.vmlinuz(), &initrd, dir.path(), &console)?,
+    };
+    let connected = listeners
+        .iter()
+        .map(|listener| accept(listener, &mut machine.child))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let Ok([stdin, stdout, stderr, reports]) = <[UnixStream; 4]>::try_from(connected) else {
+        anyhow::bail!("the lab's ports did not all connect");
+    };
+    if streams.stdin {
+        // Our own end stays open: QEMU drops what is on its way through a port that closes.
+        streams::forward_stdin(stdin.try_clone()?);
+    }
+    streams::forward(stdout, streams.stdout, events.clone(), Event::Stdout);
+    streams::forward(stderr, streams.stderr, events.clone(), Event::Stderr);
+    streams::receive_report(reports, lab.outputs.clone(), events);
+
+    match wait(&received, deadline) {
+        Ok(Outcome::Report(report)) => finish(report),
+        Ok(Outcome::TimedOut) => {
+            eprintln!(
+                "lab: ended after its time limit of {} s",
+                lab.time_limit.as_secs()
+            );
+            Ok(Ended::TimedOut)
+        }
+        Ok(Outcome::Signal(signal)) => Ok(Ended::Signal(signal)),
+        Err(err) => {
+            let log = fs::read(&console).unwrap_or_default();
+            eprintln!("lab: the console of its machine:");
+            io::stderr().write_all(&log)?;
+            Err(err)
+        }
+    }
+}
+
+enum Outcome {
+    Report(Report),
+    TimedOut,
+    Signal(i32),
+}
+
+/// Waits for the report and all of the output it speaks of.
+fn wait(events: &mpsc::Receiver<Event>, deadline: Instant) -> anyhow::Result<Outcome> {
+    let mut arrived = (0, 0);
+    let mut report: Option<Report> = None;
+    loop {
+        if let Some(report) = report
+            .take_if(|report| arrived.0 >= report.stdout_len && arrived.1 >= report.stderr_len)
+        {
+            return Ok(Outcome::Report(report));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match events.recv_timeout(left) {
+            Ok(Event::Stdout(n)) => arrived.0 += n,
+            Ok(Event::Stderr(n)) => arrived.1 += n,
+            Ok(Event::Report(received)) => report = Some(received),
+            Ok(Event::NoReport(err)) => return Err(err),
+            Ok(Event::Signal(signal)) => return Ok(Outcome::Signal(signal)),
+            Err(RecvTimeoutError::Timeout) => return Ok(Outcome::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => {
+                anyhow::bail!("the lab's machine closed its ports");
+            }
+        }
+    }
+}
+
+fn finish(report: Report) -> anyhow::Result<Ended> {
+    for file in &report.files {
+        if let Err(err) = &file.size {
+            eprintln!("lab: no {}: {err}", file.name);
+        }
+    }
+    let status = report.status.map_err(|err| anyhow::anyhow!("lab: {err}"))?;
+    Ok(Ended::Exit(status))
+}
+
+/// A QEMU process that does not outlive its owner.
+struct Machine {
+    child: Child,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start(
+    lab: &Lab,
+    vmlinuz: &Path,
+    initrd: &Path,
+    sockets: &Path,
+    console: &Path,
+) -> anyhow::Result<Child> {
+    File::create(console)?;
+    // Should we be killed, the kernel kills the machine.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args(["-machine", "q35", "-accel", "tcg,thread=multi"])
+        .args(["-cpu", "max"])
+        .args(["-smp", &lab.cpus.to_string()])
+        .args(["-m", &lab.memory_mib.to_string()])
+        .args(["-no-user-config", "-nodefaults", "-display", "none"])
+        .args(["-no-reboot", "-monitor", "none"])
+        .args(["-serial", &format!("file:{}", console.display())])
+        .arg("-kernel")
+        .arg(vmlinuz)
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
+        .args(["-device", "virtio-serial-pci"]);
+    for (index, name) in PORTS.iter().enumerate() {
+        let path = sockets.join(name);
+        command
+            .args([
+                "-chardev",
+                &format!("socket,id=port{index},path={}", path.display()),
+            ])
+            .args([
+                "-device",
+                &format!("virtserialport,chardev=port{index},name={name}"),
+            ]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot run {}", process::shown(&command)))
+}
+
+/// Waits for QEMU to connect to a port, or to end without.
+fn accept(listener: &UnixListener, machine: &mut Child) -> anyhow::Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+            Err(err) => return Err(err).context("cannot accept a port of the lab"),
+        }
+        if let Some(status) = machine.try_wait()? {
+            anyhow::bail!("the lab's machine ended with {status} while starting");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Turns the signals that end a program into events, so that the machine and its files go first.
+fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    use signal_hook::consts::SIGHUP;
+    use signal_hook::consts::SIGINT;
+    use signal_hook::consts::SIGTERM;
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                // No lab is running: what the signal does by default.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        }
+    });
+    Ok(())
+}

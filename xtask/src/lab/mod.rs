@@ -1,0 +1,15 @@
+//! `cargo xtask lab`: runs a command on a machine with KVM and nested virtualization, on any host.
+//!
+//! The machine is QEMU emulating an SVM processor in software. It boots Debian's kernel with an
+//! initramfs made for the occasion, runs one command, and ends.
+
+mod args;
+mod cpio;
+mod guest;
+mod initrd;
+mod job;
+mod machine;
+mod streams;
+
+pub(crate) use args::LabArgs;
+pub(crate) use args::run;

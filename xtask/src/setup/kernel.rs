@@ -1,0 +1,253 @@
+//! The kernel that the lab and its guests boot: Debian's cloud kernel, unpacked in the cache.
+
+use super::apt;
+use crate::process;
+use crate::workspace;
+use anyhow::Context;
+use sha2::Digest;
+use sha2::Sha256;
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The meta package that always depends on the newest kernel.
+const META_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// The link in the cache to the kernel in use.
+const CURRENT: &str = "kernel";
+
+/// An unpacked kernel.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    /// Holds `vmlinuz`, `release` and `modules/`.
+    pub(crate) dir: PathBuf,
+}
+
+impl Kernel {
+    /// The kernel in the cache; fetched if there is none.
+    pub(super) fn ensure() -> anyhow::Result<Self> {
+        match Self::cached()? {
+            Some(kernel) => Ok(kernel),
+            None => Self::fetch(),
+        }
+    }
+
+    /// The kernel in the cache, if there is one.
+    pub(crate) fn cached() -> anyhow::Result<Option<Self>> {
+        Ok(fs::canonicalize(workspace::cache()?.join(CURRENT))
+            .ok()
+            .map(|dir| Self { dir }))
+    }
+
+    /// Makes the newest kernel package the one in use, downloading it if it is not in the cache.
+    pub(super) fn fetch() -> anyhow::Result<Self> {
+        let cache = workspace::cache()?;
+        fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+        let lock_path = cache.join("lock");
+        let lock = File::create(&lock_path)
+            .with_context(|| format!("cannot create {}", lock_path.display()))?;
+        lock.lock()
+            .with_context(|| format!("cannot lock {}", lock_path.display()))?;
+
+        // Lists that are out of date name files that are gone from the mirror.
+        let dir = apt::with_fresh_lists(|| download_newest(&cache))?;
+        Self::make_current(&cache, &dir)
+    }
+
+    fn make_current(cache: &Path, dir: &Path) -> anyhow::Result<Self> {
+        let link = tempfile::Builder::new()
+            .prefix(".link-")
+            .tempdir_in(cache)?;
+        let new = link.path().join(CURRENT);
+        std::os::unix::fs::symlink(dir, &new)?;
+        fs::rename(&new, cache.join(CURRENT))
+            .with_context(|| format!("cannot make {} the current kernel", dir.display()))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// The boot image.
+    pub(crate) fn vmlinuz(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    /// The kernel's release, as `uname -r` prints it.
+    pub(crate) fn release(&self) -> anyhow::Result<String> {
+        let path = self.dir.join("release");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// The module files for `names` and all that they depend on, in the order to load them.
+    pub(crate) fn modules(&self, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+        let all = find_modules(&self.dir.join("modules"))?;
+        let mut ordered = Vec::new();
+        for name in names {
+            add_module(&all, name, &mut ordered)?;
+        }
+        Ok(ordered)
+    }
+}
+
+/// Unpacks the newest kernel package into a directory of its own in `cache`, unless it is there.
+fn download_newest(cache: &Path) -> anyhow::Result<PathBuf> {
+    let package = &apt::real_package(META_PACKAGE)?;
+    let candidate = apt::candidate(package)?;
+    let dir = cache.join(format!("{package}_{}", candidate.version));
+    if dir.exists() {
+        return Ok(dir);
+    }
+    eprintln!("setup: fetching {package} {}", candidate.version);
+    let work = tempfile::Builder::new()
+        .prefix(".fetch-")
+        .tempdir_in(cache)?;
+    apt::download(package, &candidate.version, work.path())?;
+    let deb = fs::read_dir(work.path())?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get download left no package file")?;
+
+    let content = fs::read(&deb).with_context(|| format!("cannot read {}", deb.display()))?;
+    let found: String = Sha256::digest(&content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    anyhow::ensure!(
+        found == candidate.sha256,
+        "{} has SHA256 {found}, but the package lists say {}",
+        deb.display(),
+        candidate.sha256
+    );
+
+    let tree = work.path().join("tree");
+    process::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .args([&deb, &tree]),
+    )?;
+    let modules = only_entry(&tree.join("lib/modules"))?;
+    let release = modules
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("the package's module directory has no readable name")?;
+    let kernel = work.path().join("kernel");
+    fs::create_dir(&kernel)?;
+    fs::rename(
+        tree.join(format!("boot/vmlinuz-{release}")),
+        kernel.join("vmlinuz"),
+    )
+    .context("the package holds no boot image")?;
+    fs::rename(&modules, kernel.join("modules"))?;
+    fs::write(kernel.join("release"), format!("{release}\n"))?;
+    fs::rename(&kernel, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {
+    let context = || format!("expected one entry in {}", dir.display());
+    let mut entries = fs::read_dir(dir).with_context(context)?;
+    let entry = entries.next().with_context(context)??;
+    anyhow::ensure!(entries.next().is_none(), context());
+    Ok(entry.path())
+}
+
+/// The module files under `dir`, named as `modprobe` names them.
+fn find_modules(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                pending.push(path);
+            } else if let Some(name) = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_suffix(".ko"))
+            {
+                found.push((module_name(name), path));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Module names know no difference between `-` and `_`.
+fn module_name(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn add_module(
+    all: &[(String, PathBuf)],
+    name: &str,
+    ordered: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
+    let name = module_name(name);
+    let (_, path) = all
+        .iter()
+        .find(|(found, _)| *found == name)
+        .with_context(|| format!("the kernel has no module {name}"))?;
+    if ordered.contains(path) {
+        return Ok(());
+    }
+    let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    for dependency in dependencies(&module) {
+        add_module(all, &dependency, ordered)?;
+    }
+    ordered.push(path.clone());
+    Ok(())
+}
+
+/// The modules that `module` (an ELF file) names in its information section.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
+        return Vec::new();
+    };
+    let list = module[at + KEY.len()..].split(|byte| *byte == 0).next();
+    String::from_utf8_lossy(list.unwrap_or_default())
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(dir: &Path, name: &str, depends: &str) {
+        fs::write(
+            dir.join(format!("{name}.ko")),
+            format!("\x7fELF\0license=GPL\0depends={depends}\0retpoline=Y\0"),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn modules_come_after_what_they_depend_on_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules = dir.path().join("modules/kernel/x");
+        fs::create_dir_all(&modules).unwrap();
+        module(&modules, "kvm-amd", "kvm");
+        module(&modules, "kvm", "irqbypass,base");
+        module(&modules, "irqbypass", "");
+        module(&modules, "base", "");
+        let kernel = Kernel {
+            dir: dir.path().to_owned(),
+        };
+        let names: Vec<_> = kernel
+            .modules(&["kvm_amd", "base"])
+            .unwrap()
+            .iter()
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["irqbypass", "base", "kvm", "kvm-amd"]);
+        assert!(kernel.modules(&["nonesuch"]).is_err());
+    }
+}

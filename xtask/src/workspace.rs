@@ -1,0 +1,46 @@
+//! Where things are in the tree, and where what is not in the tree is kept.
+
+use anyhow::Context;
+use cargo_metadata::Metadata;
+use cargo_metadata::MetadataCommand;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The workspace's root directory.
+pub(crate) fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// `cargo` as it runs us, started in the workspace's root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The workspace's packages, without resolving their dependencies.
+pub(crate) fn metadata() -> anyhow::Result<Metadata> {
+    MetadataCommand::new()
+        .current_dir(root())
+        .no_deps()
+        .exec()
+        .context("cannot read the workspace's metadata")
+}
+
+/// The directory for downloads: `$OPENVMM_CACHE`, or `openvmm` in the user's cache directory.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if let Some(cache) = absolute("OPENVMM_CACHE") {
+        return Ok(cache);
+    }
+    let user = absolute("XDG_CACHE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".cache")))
+        .context("none of OPENVMM_CACHE, XDG_CACHE_HOME and HOME names a directory")?;
+    Ok(user.join("openvmm"))
+}
