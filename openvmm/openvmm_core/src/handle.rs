@@ -2,8 +2,8 @@
 
 use crate::worker::Message;
 use mesh::Sender;
-use mesh::rpc::Rpc;
-use mesh::rpc::RpcReply;
+use mesh::Rpc;
+use mesh::RpcReply;
 use openvmm_defs::request::VmRequest;
 use serial_16550::SerialPort;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! What a front end can ask of a running VM.
 
-use mesh::rpc::Rpc;
+use mesh::Rpc;
 use serde_json::Value;
 
 /// A request to the VM's worker.

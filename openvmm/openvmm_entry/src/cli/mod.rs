@@ -7,7 +7,10 @@ mod size;
 
 pub use config::ConfigErrors;
 pub use config::EventsTarget;
+pub use config::Console;
+pub use config::InitialState;
 pub use config::Invocation;
+pub use config::OnReset;
 
 use clap::Parser;
 use std::path::PathBuf;

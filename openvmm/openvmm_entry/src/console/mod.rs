@@ -181,7 +181,7 @@ impl<C: Control + Clone> Console<C> {
 }
 
 /// A closed standard output is no reason to end the VM.
-fn print_text(text: &str) {
+pub fn print_text(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
