@@ -129,7 +129,10 @@ impl Pump {
             self.stalled &= events.is_empty();
         }
         self.write_rest();
-        self.port.detach_pump();
+        let Self { port, endpoint, .. } = self;
+        // First, so that whoever waits for the end finds the backend closed.
+        drop(endpoint);
+        port.detach_pump();
     }
 
     /// Waits for the endpoint, the line, or the time.
