@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod device;
+#[cfg(feature = "exercise")]
+pub mod exercise;
 mod interrupt;
 mod io;
 mod power;
