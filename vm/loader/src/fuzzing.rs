@@ -160,7 +160,7 @@ mod tests {
             any::<u64>(),
             0u64..0x1000,
             (0u32..64).prop_map(|bit| 1 << bit),
-            (0u64..0x1000).prop_map(|n| n.wrapping_neg()),
+            (0u64..0x1000).prop_map(u64::wrapping_neg),
             (0x10_0000u64..RAM + 0x1000).prop_map(|n| n & !0xff),
         ]
     }

@@ -69,3 +69,12 @@ pub fn load_linux<M: GuestMemory, F: Read + Seek + ReadVolatile>(
 ) -> Result<BootState, LoadError> {
     LinuxPlan::new(layout, image)?.load(memory, image)
 }
+
+#[cfg(test)]
+mod boot_test;
+#[cfg(test)]
+mod initrd_test;
+#[cfg(test)]
+mod refusal_test;
+#[cfg(test)]
+mod test_boot;
