@@ -65,7 +65,7 @@ impl StateUnit for PartitionUnit {
     }
 
     fn reset(&mut self) -> Result<(), ResetError> {
-        self.0.reset().map_err(ResetError::failed)
+        self.0.reset().map_err(|error| ResetError(error.into()))
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
@@ -136,9 +136,9 @@ impl StateUnit for VpsUnit {
     }
 
     fn reset(&mut self) -> Result<(), ResetError> {
-        let results = self.0.for_each(Vp::reset).map_err(ResetError::failed)?;
+        let results = self.0.for_each(Vp::reset).map_err(|error| ResetError(error.into()))?;
         for result in results {
-            result.map_err(ResetError::failed)?;
+            result.map_err(|error| ResetError(error.into()))?;
         }
         Ok(())
     }

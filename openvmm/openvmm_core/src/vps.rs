@@ -21,13 +21,20 @@ use virt::VpKick;
 use virt::VpStop;
 use virt::x86::Registers;
 
+#[cfg(test)]
+#[path = "vps_test.rs"]
+mod tests;
+
 /// Whether VPs may be in the guest. Closing it is how the guest is stopped, from any thread.
 #[derive(Clone, Default)]
 pub struct VpGate(Arc<Gate>);
 
 #[derive(Default)]
 struct Gate {
+    /// Whether the machine runs.
     open: AtomicBool,
+    /// Whether VPs are kept out for a moment, to be looked at.
+    interrupted: AtomicBool,
     kickers: OnceLock<Vec<Arc<dyn VpKick>>>,
 }
 
@@ -37,6 +44,10 @@ impl VpGate {
     /// A VP that is just handling an exit (the caller, perhaps) does not go back in. Does not wait.
     pub fn close(&self) {
         self.0.open.store(false, Ordering::SeqCst);
+        self.kick();
+    }
+
+    fn kick(&self) {
         for kicker in self.0.kickers.get().into_iter().flatten() {
             kicker.kick();
         }
@@ -47,7 +58,17 @@ impl VpGate {
     }
 
     fn is_open(&self) -> bool {
-        self.0.open.load(Ordering::SeqCst)
+        self.0.open.load(Ordering::SeqCst) && !self.0.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// Keeps VPs out without closing the gate: if it is closed meanwhile, it stays closed.
+    fn interrupt(&self) {
+        self.0.interrupted.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+
+    fn end_interruption(&self) {
+        self.0.interrupted.store(false, Ordering::SeqCst);
     }
 }
 
@@ -180,6 +201,10 @@ impl VpSet {
     /// Lets the VPs run.
     pub fn start(&self) {
         self.0.gate.open();
+        self.run();
+    }
+
+    fn run(&self) {
         for thread in self.0.threads.lock().iter() {
             // A thread that is gone has said why.
             let _ = thread.commands.send(Command::Run);
@@ -244,14 +269,11 @@ impl VpSet {
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, VpError> {
-        let running = self.0.gate.is_open();
-        if running {
-            self.0.gate.close();
-        }
+        self.0.gate.interrupt();
         let results = self.for_each(action);
-        if running {
-            self.start();
-        }
+        self.0.gate.end_interruption();
+        // Threads find the gate open or closed; the closed ones go back to waiting.
+        self.run();
         results
     }
 

@@ -66,7 +66,7 @@ impl Worker {
     }
 
     /// Serves until a front end stops the VM for good, or all of them are gone.
-    pub(crate) fn run(mut self, messages: Receiver<Message>) {
+    pub(crate) fn run(mut self, mut messages: Receiver<Message>) {
         while let Ok(message) = messages.recv_blocking() {
             let flow = match message {
                 Message::Request(request) => self.request(request),
@@ -128,8 +128,7 @@ impl Worker {
                 };
                 // Before the VPs run, so that it precedes what they cause.
                 self.emit(event);
-                self.state = State::Running;
-                self.machine.start();
+                self.start().map_err(RequestError::Failed)?;
                 Ok(Change::Changed)
             }
         }
@@ -210,9 +209,18 @@ impl Worker {
             format!("resetting the VM failed: {}", chain(&error))
         })?;
         self.emit(VmEventKind::Reset);
-        if running {
-            self.machine.start();
+        match running {
+            true => self.start(),
+            false => Ok(()),
         }
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        self.machine.start().map_err(|error| {
+            self.state = State::Halted;
+            format!("starting the VM failed: {}", chain(&error))
+        })?;
+        self.state = State::Running;
         Ok(())
     }
 

@@ -37,9 +37,12 @@ pub enum MachineError {
     /// The parts' names or dependencies are wrong.
     #[error("the machine's parts do not fit together")]
     Units(#[from] state_unit::BuildError),
+    /// The parts are not in a state to start from.
+    #[error(transparent)]
+    State(#[from] state_unit::WrongState),
     /// A part cannot be reset.
     #[error(transparent)]
-    Reset(#[from] state_unit::UnitError),
+    Reset(#[from] state_unit::ResetUnitsError),
 }
 
 impl MachineError {

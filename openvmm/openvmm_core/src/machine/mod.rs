@@ -152,9 +152,9 @@ impl Machine {
     }
 
     /// Lets everything go on.
-    pub(crate) fn start(&mut self) {
+    pub(crate) fn start(&mut self) -> Result<(), MachineError> {
         self.power.arm();
-        self.units.start();
+        Ok(self.units.start()?)
     }
 
     /// Stops everything, VPs first.
