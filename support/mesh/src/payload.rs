@@ -154,15 +154,18 @@ pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, DecodeError> 
         });
     }
     let mut decoder = minicbor::Decoder::new(bytes);
-    let value = decoder.decode()?;
-    if decoder.position() != len {
-        // The message is one item, so the decoder lost its place in it.
-        return Err(DecodeError::Malformed(format!(
+    // The bytes are one whole item, so a decoder that stops elsewhere than at their end lost its place.
+    match decoder.decode() {
+        Ok(value) if decoder.position() == len => Ok(value),
+        Ok(_) => Err(DecodeError::Malformed(format!(
             "decoding ended at byte {} of {len}",
             decoder.position()
-        )));
+        ))),
+        Err(error) if error.is_end_of_input() => Err(DecodeError::Malformed(format!(
+            "decoding ran past the end at byte {len}"
+        ))),
+        Err(error) => Err(error.into()),
     }
-    Ok(value)
 }
 
 #[cfg(test)]

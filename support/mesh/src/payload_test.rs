@@ -306,7 +306,10 @@ fn an_unknown_index_only_variant_in_an_option_is_refused() {
             after: 3
         })
     );
-    assert!(decode::<Optional>(&[0xa2, 0x01, 0x09, 0x02, 0x03]).is_err());
+    assert!(matches!(
+        decode::<Optional>(&[0xa2, 0x01, 0x09, 0x02, 0x03]),
+        Err(DecodeError::Malformed(_))
+    ));
 }
 
 #[test]
