@@ -91,14 +91,14 @@ pub(crate) fn memory() -> (TrackedMemory, MemoryLayout) {
 pub(crate) fn load(kernel: &[u8], protocol: BootProtocol) -> Result<(), LoadError> {
     let (memory, layout) = memory();
     let file = |bytes| ImageFile::new("fuzzed".into(), Cursor::new(bytes));
-    let mut image = LinuxImage {
+    let image = LinuxImage {
         kernel: file(kernel)?,
         initrd: Some(file(b"initrd".as_slice())?),
         cmdline: "console=ttyS0",
         acpi: &TABLES,
         protocol,
     };
-    let plan = match LinuxPlan::new(&layout, &mut image) {
+    let mut plan = match LinuxPlan::new(&layout, image) {
         Ok(plan) => plan,
         Err(error) => {
             assert!(!error.to_string().is_empty());
@@ -114,9 +114,7 @@ pub(crate) fn load(kernel: &[u8], protocol: BootProtocol) -> Result<(), LoadErro
         "placements overlap: {ranges:x?}"
     );
 
-    let state = plan
-        .load(&memory, &mut image)
-        .expect("what was planned can be loaded");
+    let state = plan.load(&memory).expect("what was planned can be loaded");
     assert_eq!(state, *plan.boot_state());
     assert!(
         plan.placements()

@@ -3,7 +3,9 @@ use acpi_spec::BuildError;
 use std::path::PathBuf;
 use vm_memory::GuestMemoryError;
 
-/// Why a kernel cannot be loaded. All but the last two arise before guest memory is written.
+/// Why a kernel cannot be loaded.
+///
+/// Only [`LoadError::Write`] and [`FileError::ReadInto`] can arise once guest memory is being written.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file cannot be opened or read.

@@ -19,14 +19,14 @@ fn initrd_place(kernel: &[u8], len: u64, ram: u64) -> Result<u64, LoadError> {
     std::fs::write(&kernel_path, kernel).unwrap();
     File::create(&initrd_path).unwrap().set_len(len).unwrap();
     let tables = tables();
-    let mut image = LinuxImage {
+    let image = LinuxImage {
         kernel: ImageFile::open(&kernel_path).unwrap(),
         initrd: Some(ImageFile::open(&initrd_path).unwrap()),
         cmdline: "",
         acpi: &tables,
         protocol: BootProtocol::Auto,
     };
-    let plan = LinuxPlan::new(&layout(ram), &mut image)?;
+    let plan = LinuxPlan::new(&layout(ram), image)?;
     let placement = plan.placements().find(|p| p.what == "the initrd").unwrap();
     assert_eq!(placement.range.end - placement.range.start, len);
     Ok(placement.range.start)

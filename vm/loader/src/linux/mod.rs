@@ -60,14 +60,16 @@ pub struct LinuxImage<'a, F = File> {
 
 /// Loads a kernel into guest memory, and says how its boot processor starts.
 ///
+/// To load it again when the guest is reset, keep the [`LinuxPlan`] instead.
+///
 /// Everything is checked before the first write to `memory`; after that only an error of the file or of the
 /// memory behind the guest's RAM can happen.
 pub fn load_linux<M: GuestMemory, F: Read + Seek + ReadVolatile>(
     memory: &M,
     layout: &MemoryLayout,
-    image: &mut LinuxImage<'_, F>,
+    image: LinuxImage<'_, F>,
 ) -> Result<BootState, LoadError> {
-    LinuxPlan::new(layout, image)?.load(memory, image)
+    LinuxPlan::new(layout, image)?.load(memory)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::pvh;
 use crate::BootState;
 use crate::ImageFile;
 use guest_memory::MemoryLayout;
+use std::fs::File;
 use std::io::Read;
 use std::io::Seek;
 use std::ops::Range;
@@ -32,9 +33,12 @@ const CLEAR_CHUNK: usize = 64 << 10;
 /// A kernel's way into guest memory. Nothing has been written yet.
 ///
 /// A plan can be carried out again, to reset the guest, as long as its files stay the same.
-#[derive(Debug, Clone)]
-pub struct LinuxPlan {
+#[derive(Debug)]
+pub struct LinuxPlan<F = File> {
+    kernel: ImageFile<F>,
+    /// What is written besides the initrd.
     placements: Vec<(Placement, Content)>,
+    initrd: Option<(Placement, ImageFile<F>)>,
     boot_state: BootState,
 }
 
@@ -52,41 +56,42 @@ pub struct Placement {
 enum Content {
     Bytes(Vec<u8>),
     Kernel { offset: u64, len: u64 },
-    Initrd { len: u64 },
 }
 
-impl LinuxPlan {
+impl<F: Read + Seek + ReadVolatile> LinuxPlan<F> {
     /// Checks everything that can be checked without guest memory.
-    pub fn new<F: Read + Seek>(
+    pub fn new(
         memory_layout: &MemoryLayout,
-        image: &mut LinuxImage<'_, F>,
+        mut image: LinuxImage<'_, F>,
     ) -> Result<Self, LoadError> {
         let map = layout::memory_map(memory_layout)?;
         let low_ram = layout::low_ram(memory_layout)?;
         let kernel = kernel(&mut image.kernel, &low_ram, image.protocol)?;
         let command_line = command_line(image.cmdline, &kernel)?;
-        let initrd = match &image.initrd {
-            Some(file) => Some(initrd::place(
-                file.path(),
-                file.len(),
-                &kernel,
-                memory_layout,
-                &low_ram,
-            )?),
+        let initrd = match image.initrd {
+            Some(file) => {
+                let range =
+                    initrd::place(file.path(), file.len(), &kernel, memory_layout, &low_ram)?;
+                let what = "the initrd";
+                Some((Placement { what, range }, file))
+            }
             None => None,
         };
+        let initrd_range = initrd.as_ref().map(|(placement, _)| &placement.range);
         let acpi = image.acpi.place(layout::ACPI_TABLES)?;
         tracing::debug!(
             kernel = %image.kernel.path().display(),
             entry = ?kernel.entry,
             start = format_args!("{:#x}", kernel.footprint.start),
             end = format_args!("{:#x}", kernel.footprint.end),
-            initrd = ?initrd,
+            initrd = ?initrd_range,
             "planned a Linux boot"
         );
 
         let mut plan = Self {
+            kernel: image.kernel,
             placements: Vec::new(),
+            initrd: None,
             boot_state: cpu::boot_state(kernel.entry),
         };
         plan.bytes("the descriptor table", layout::GDT, cpu::gdt());
@@ -98,12 +103,12 @@ impl LinuxPlan {
             Entry::Linux64(_) => plan.bytes(
                 "the boot parameters",
                 layout::BOOT_PARAMS,
-                boot_params(&kernel, &map, initrd.as_ref()),
+                boot_params(&kernel, &map, initrd_range),
             ),
             Entry::Pvh(_) => plan.bytes(
                 "the PVH start info",
                 layout::START_INFO,
-                pvh::start_info(&map, initrd.as_ref()),
+                pvh::start_info(&map, initrd_range),
             ),
         }
         plan.push(
@@ -122,16 +127,17 @@ impl LinuxPlan {
                 },
             );
         }
-        if let Some(range) = initrd {
-            let len = range.end - range.start;
-            plan.push("the initrd", range, Content::Initrd { len });
-        }
+        plan.initrd = initrd;
         Ok(plan)
     }
 
     /// What the plan writes.
     pub fn placements(&self) -> impl Iterator<Item = &Placement> {
-        self.placements.iter().map(|(placement, _)| placement)
+        let initrd = self.initrd.iter().map(|(placement, _)| placement);
+        self.placements
+            .iter()
+            .map(|(placement, _)| placement)
+            .chain(initrd)
     }
 
     /// How the boot processor starts.
@@ -140,11 +146,7 @@ impl LinuxPlan {
     }
 
     /// Writes it all into guest memory, from the files the plan was made of.
-    pub fn load<M: GuestMemory, F: Seek + ReadVolatile>(
-        &self,
-        memory: &M,
-        image: &mut LinuxImage<'_, F>,
-    ) -> Result<BootState, LoadError> {
+    pub fn load<M: GuestMemory>(&mut self, memory: &M) -> Result<BootState, LoadError> {
         for Placement { what, range } in self.placements() {
             if !is_ram(memory, range) {
                 return Err(LoadError::NoRam {
@@ -168,17 +170,14 @@ impl LinuxPlan {
                     bytes.len() as u64
                 }
                 Content::Kernel { offset, len } => {
-                    image.kernel.read_into(memory, *offset, range.start, *len)?;
-                    *len
-                }
-                Content::Initrd { len } => {
-                    if let Some(initrd) = &mut image.initrd {
-                        initrd.read_into(memory, 0, range.start, *len)?;
-                    }
+                    self.kernel.read_into(memory, *offset, range.start, *len)?;
                     *len
                 }
             };
             clear(memory, what, range.start + filled..range.end)?;
+        }
+        if let Some((Placement { range, .. }, file)) = &mut self.initrd {
+            file.read_into(memory, 0, range.start, range.end - range.start)?;
         }
         Ok(self.boot_state.clone())
     }

@@ -310,7 +310,7 @@ fn a_file_that_shrinks_after_the_check_is_an_error() {
     let mut named = tempfile::NamedTempFile::new().unwrap();
     named.write_all(&bzimage(0x2000)).unwrap();
     let tables = tables();
-    let mut image = LinuxImage {
+    let image = LinuxImage {
         kernel: ImageFile::open(named.path()).unwrap(),
         initrd: None,
         cmdline: "",
@@ -318,10 +318,10 @@ fn a_file_that_shrinks_after_the_check_is_an_error() {
         protocol: BootProtocol::Auto,
     };
     let memory = Boot::of(Vec::new()).memory();
-    let plan = LinuxPlan::new(&layout(48 * MIB), &mut image).unwrap();
+    let mut plan = LinuxPlan::new(&layout(48 * MIB), image).unwrap();
     named.as_file().set_len(0x1000).unwrap();
     assert!(matches!(
-        plan.load(&memory, &mut image),
+        plan.load(&memory),
         Err(LoadError::File(FileError::ReadInto {
             offset: 1024,
             gpa: 0x100_0000,
@@ -337,7 +337,7 @@ fn files_that_cannot_be_read_are_named() {
     let error = ImageFile::open(&missing).unwrap_err();
     assert!(matches!(&error, FileError::Open { path, .. } if *path == missing));
     let tables = tables();
-    let mut image = LinuxImage {
+    let image = LinuxImage {
         kernel: ImageFile::open(dir.path()).unwrap(),
         initrd: None,
         cmdline: "",
@@ -345,7 +345,7 @@ fn files_that_cannot_be_read_are_named() {
         protocol: BootProtocol::Auto,
     };
     assert!(matches!(
-        LinuxPlan::new(&layout(48 * MIB), &mut image),
+        LinuxPlan::new(&layout(48 * MIB), image),
         Err(LoadError::File(FileError::Read { .. }) | LoadError::Empty { .. })
     ));
     assert!(matches!(

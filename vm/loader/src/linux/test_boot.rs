@@ -73,14 +73,14 @@ impl Boot {
 
     pub(super) fn load_into(&self, memory: &Memory) -> Result<BootState, LoadError> {
         let tables = tables();
-        let mut image = LinuxImage {
+        let image = LinuxImage {
             kernel: file("vmlinuz", &self.kernel),
             initrd: self.initrd.as_ref().map(|bytes| file("initrd.img", bytes)),
             cmdline: &self.cmdline,
             acpi: &tables,
             protocol: self.protocol,
         };
-        load_linux(memory, &layout(self.ram), &mut image)
+        load_linux(memory, &layout(self.ram), image)
     }
 
     pub(super) fn load(&self) -> (Memory, BootState) {
