@@ -1,7 +1,5 @@
 //! Guest accesses that the hypervisor hands over, on their way to the devices.
 
-use chipset::IoApic;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use virt::IoBus;
 use virt::VpIndex;
@@ -10,13 +8,11 @@ use vmotherboard::Chipset;
 /// The machine's bus.
 pub(crate) struct MachineBus {
     chipset: Arc<Chipset>,
-    /// The VMM's IOAPIC, where the hypervisor has none.
-    ioapic: Option<Arc<Mutex<IoApic>>>,
 }
 
 impl MachineBus {
-    pub(crate) fn new(chipset: Arc<Chipset>, ioapic: Option<Arc<Mutex<IoApic>>>) -> Self {
-        Self { chipset, ioapic }
+    pub(crate) fn new(chipset: Arc<Chipset>) -> Self {
+        Self { chipset }
     }
 }
 
@@ -37,14 +33,14 @@ impl IoBus for MachineBus {
         self.chipset.write_mmio(gpa, data);
     }
 
-    fn end_of_interrupt(&self, vector: u8) {
-        if let Some(ioapic) = &self.ioapic {
-            ioapic.lock().eoi(vector);
-        }
-    }
+    fn end_of_interrupt(&self, vector: u8) {}
 
     fn read_msr(&self, vp: VpIndex, index: u32) -> Option<u64> {
-        tracing::debug!(vp = vp.0, index = format_args!("{index:#x}"), "read of an unknown MSR");
+        tracing::debug!(
+            vp = vp.0,
+            index = format_args!("{index:#x}"),
+            "read of an unknown MSR"
+        );
         None
     }
 

@@ -1,9 +1,9 @@
 //! A running VM, as its front end holds it.
 
 use crate::worker::Message;
-use mesh::Sender;
 use mesh::Rpc;
 use mesh::RpcReply;
+use mesh::Sender;
 use openvmm_defs::request::VmRequest;
 use serial_16550::SerialPort;
 use std::path::PathBuf;
@@ -19,8 +19,7 @@ pub struct VmHandle {
 impl VmHandle {
     /// Asks for something. An error reply means that the VM's worker is gone.
     pub fn call<I, O>(&self, wrap: impl FnOnce(Rpc<I, O>) -> VmRequest, input: I) -> RpcReply<O> {
-        self.messages
-            .call(|rpc| Message::Request(wrap(rpc)), input)
+        self.messages.call(|rpc| Message::Request(wrap(rpc)), input)
     }
 
     /// The serial port that takes the console's input.

@@ -43,7 +43,7 @@ pub enum LaunchError {
 /// Builds the machine, stopped, and starts its worker. The VM runs when it is resumed.
 pub fn launch(
     hypervisor: &dyn Hypervisor,
-    config: VmConfig,
+    config: &VmConfig,
     options: LaunchOptions,
 ) -> Result<VmHandle, LaunchError> {
     let (messages, incoming) = mesh::channel();

@@ -10,7 +10,6 @@ use state_unit::ResetError;
 use state_unit::StateUnit;
 use std::sync::Arc;
 use virt::Partition;
-use virt::Vp;
 use virt::x86::PartitionState;
 use virt::x86::VpState;
 use vmotherboard::DeviceHandle;
@@ -54,13 +53,19 @@ pub(crate) struct PartitionUnit(pub Arc<dyn Partition>);
 impl StateUnit for PartitionUnit {
     fn start(&mut self) {
         if let Err(error) = self.0.start_clock() {
-            tracing::error!(error = &error as &dyn std::error::Error, "the guest's clock does not start");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the guest's clock does not start"
+            );
         }
     }
 
     fn stop(&mut self) {
         if let Err(error) = self.0.stop_clock() {
-            tracing::error!(error = &error as &dyn std::error::Error, "the guest's clock does not stop");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the guest's clock does not stop"
+            );
         }
     }
 
@@ -69,7 +74,10 @@ impl StateUnit for PartitionUnit {
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
-        let state = self.0.save().map_err(|error| SaveError::Failed(error.into()))?;
+        let state = self
+            .0
+            .save()
+            .map_err(|error| SaveError::Failed(error.into()))?;
         Ok(SavedState::encode(&state))
     }
 
@@ -136,7 +144,10 @@ impl StateUnit for VpsUnit {
     }
 
     fn reset(&mut self) -> Result<(), ResetError> {
-        let results = self.0.for_each(Vp::reset).map_err(|error| ResetError(error.into()))?;
+        let results = self
+            .0
+            .for_each(|vp| vp.reset())
+            .map_err(|error| ResetError(error.into()))?;
         for result in results {
             result.map_err(|error| ResetError(error.into()))?;
         }
@@ -146,7 +157,7 @@ impl StateUnit for VpsUnit {
     fn save(&mut self) -> Result<SavedState, SaveError> {
         let vps = self
             .0
-            .for_each(Vp::save)
+            .for_each(|vp| vp.save())
             .map_err(|error| SaveError::Failed(error.into()))?
             .into_iter()
             .collect::<Result<_, _>>()
@@ -175,7 +186,7 @@ impl StateUnit for VpsUnit {
     }
 
     fn inspect(&self) -> Value {
-        let registers = match self.0.interrupt_each(Vp::registers) {
+        let registers = match self.0.interrupt_each(|vp| vp.registers()) {
             Ok(registers) => registers,
             Err(error) => return json!({"error": error.to_string()}),
         };

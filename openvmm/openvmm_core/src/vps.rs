@@ -27,7 +27,7 @@ mod tests;
 
 /// Whether VPs may be in the guest. Closing it is how the guest is stopped, from any thread.
 #[derive(Clone, Default)]
-pub struct VpGate(Arc<Gate>);
+pub(crate) struct VpGate(Arc<Gate>);
 
 #[derive(Default)]
 struct Gate {
@@ -42,7 +42,7 @@ impl VpGate {
     /// Makes every VP leave the guest, and stay out, before it executes another instruction.
     ///
     /// A VP that is just handling an exit (the caller, perhaps) does not go back in. Does not wait.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.open.store(false, Ordering::SeqCst);
         self.kick();
     }
@@ -74,7 +74,7 @@ impl VpGate {
 
 /// What a VP's thread reports of its own accord. The gate is closed by then.
 #[derive(Debug)]
-pub enum VpReport {
+pub(crate) enum VpReport {
     /// The boot processor enters the guest for the first time.
     FirstInstruction(Instant),
     /// The VP shut down.
@@ -121,11 +121,13 @@ pub enum VpError {
 
 type Report = Arc<dyn Fn(VpReport) + Send + Sync>;
 
+type Call = Box<dyn FnOnce(&mut dyn Vp) + Send>;
+
 enum Command {
     /// Run the guest while the gate is open.
     Run,
     /// Do something with the VP.
-    Call(Box<dyn FnOnce(&mut dyn Vp) + Send>),
+    Call(Call),
 }
 
 struct Thread {
@@ -136,7 +138,7 @@ struct Thread {
 
 /// All VPs of a VM. Clones share them.
 #[derive(Clone)]
-pub struct VpSet(Arc<Shared>);
+pub(crate) struct VpSet(Arc<Shared>);
 
 struct Shared {
     gate: VpGate,
@@ -146,7 +148,7 @@ struct Shared {
 
 impl VpSet {
     /// Starts a thread for each VP. `gate` becomes the set's gate, and stays closed.
-    pub fn new(
+    pub(crate) fn new(
         binders: Vec<Box<dyn VpBinder>>,
         gate: VpGate,
         bus: &Arc<dyn IoBus>,
@@ -199,7 +201,7 @@ impl VpSet {
     }
 
     /// Lets the VPs run.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         self.0.gate.open();
         self.run();
     }
@@ -212,7 +214,7 @@ impl VpSet {
     }
 
     /// Stops the VPs, and returns when none is in the guest nor in the handling of an exit.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.0.gate.close();
         // Commands are taken in order, so this is answered after the run is over.
         let _ = self.for_each(|_| ());
@@ -221,7 +223,7 @@ impl VpSet {
     /// Calls `action` on each VP's own thread, all at the same time, and gives the results in VP order.
     ///
     /// Must not be called while the VPs run: it would wait for them to stop.
-    pub fn for_each<R: Send + 'static>(
+    pub(crate) fn for_each<R: Send + 'static>(
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, VpError> {
@@ -235,12 +237,16 @@ impl VpSet {
             .collect();
         waiting
             .into_iter()
-            .map(|(index, result)| result.recv().map_err(|mpsc::RecvError| VpError::Gone(index)))
+            .map(|(index, result)| {
+                result
+                    .recv()
+                    .map_err(|mpsc::RecvError| VpError::Gone(index))
+            })
             .collect()
     }
 
     /// Calls `action` on the thread of `vp`; as [`VpSet::for_each`].
-    pub fn call<R: Send + 'static>(
+    pub(crate) fn call<R: Send + 'static>(
         &self,
         vp: VpIndex,
         action: impl FnOnce(&mut dyn Vp) -> R + Send + 'static,
@@ -257,15 +263,11 @@ impl VpSet {
                 Arc::new(move |vp: &mut dyn Vp| action.lock().take().map(|action| action(vp))),
             )
         };
-        result
-            .recv()
-            .ok()
-            .flatten()
-            .ok_or(VpError::Gone(vp))
+        result.recv().ok().flatten().ok_or(VpError::Gone(vp))
     }
 
     /// As [`VpSet::for_each`], for VPs that may be running: they leave the guest for it and go on.
-    pub fn interrupt_each<R: Send + 'static>(
+    pub(crate) fn interrupt_each<R: Send + 'static>(
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, VpError> {
@@ -278,12 +280,12 @@ impl VpSet {
     }
 
     /// How many VPs there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.threads.lock().len()
     }
 
     /// Stops the VPs and ends their threads.
-    pub fn tear_down(&self) {
+    pub(crate) fn tear_down(&self) {
         self.0.gate.close();
         let threads = std::mem::take(&mut *self.0.threads.lock());
         for thread in threads {
@@ -344,9 +346,6 @@ fn run(vp: &mut dyn Vp, gate: &VpGate, bus: &dyn IoBus, report: &Report) {
         };
         gate.close();
         let registers = vp.registers().ok().map(Box::new);
-        report(VpReport::Failed {
-            error,
-            registers,
-        });
+        report(VpReport::Failed { error, registers });
     }
 }

@@ -169,8 +169,15 @@ fn commands_run_on_each_vp_in_order() {
     let (set, _gate, _reports, _) = vps(&[Ending::Never; 4]);
     let indexes = set.for_each(|vp| vp.index().0).unwrap();
     assert_eq!(indexes, [0, 1, 2, 3]);
-    assert_eq!(set.call(VpIndex(2), |vp| vp.registers().unwrap().rip).unwrap(), 2);
-    assert!(matches!(set.call(VpIndex(9), |_| ()), Err(VpError::Gone(VpIndex(9)))));
+    assert_eq!(
+        set.call(VpIndex(2), |vp| vp.registers().unwrap().rip)
+            .unwrap(),
+        2
+    );
+    assert!(matches!(
+        set.call(VpIndex(9), |_| ()),
+        Err(VpError::Gone(VpIndex(9)))
+    ));
     set.start();
     assert_eq!(set.interrupt_each(|vp| vp.index().0).unwrap(), [0, 1, 2, 3]);
     set.stop();
@@ -218,7 +225,10 @@ fn a_vp_that_fails_says_why() {
     let (set, _gate, reports, _) = vps(&[Ending::Failure]);
     set.start();
     let mut reports = reports.iter();
-    assert!(matches!(reports.next(), Some(VpReport::FirstInstruction(_))));
+    assert!(matches!(
+        reports.next(),
+        Some(VpReport::FirstInstruction(_))
+    ));
     assert!(matches!(
         reports.next(),
         Some(VpReport::Failed {

@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use crate::vps::VpReport;
+use chipset_device::PowerEvent;
 use mesh::Receiver;
 use openvmm_defs::event::HaltReason;
 use openvmm_defs::event::VmEvent;
@@ -9,7 +10,6 @@ use openvmm_defs::event::VmEventKind;
 use openvmm_defs::request::Change;
 use openvmm_defs::request::RequestError;
 use openvmm_defs::request::VmRequest;
-use chipset_device::PowerEvent;
 use serde_json::Value;
 use serde_json::json;
 use std::ops::ControlFlow;

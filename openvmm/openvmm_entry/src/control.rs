@@ -14,14 +14,17 @@ use std::time::Duration;
 
 /// Sends the prompt's commands to the VM's worker, and waits for its answers.
 #[derive(Clone)]
-pub struct VmControl(pub VmHandle);
+pub(crate) struct VmControl(pub VmHandle);
 
 impl VmControl {
     fn call<O>(&self, wrap: impl FnOnce(Rpc<(), O>) -> VmRequest) -> Result<O, String> {
         pal_async::block_on(self.0.call(wrap, ())).map_err(|_| "the VM is gone".into())
     }
 
-    fn ask<O>(&self, wrap: impl FnOnce(Rpc<(), Result<O, RequestError>>) -> VmRequest) -> Result<O, String> {
+    fn ask<O>(
+        &self,
+        wrap: impl FnOnce(Rpc<(), Result<O, RequestError>>) -> VmRequest,
+    ) -> Result<O, String> {
         self.call(wrap)?.map_err(|error| error.to_string())
     }
 }
@@ -49,7 +52,7 @@ impl Control for VmControl {
 }
 
 /// Keys on their way into a serial port.
-pub struct PortInput(pub SerialPort);
+pub(crate) struct PortInput(pub SerialPort);
 
 impl GuestInput for PortInput {
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {

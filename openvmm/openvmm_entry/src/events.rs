@@ -17,7 +17,7 @@ use std::io::Write;
 use std::time::Instant;
 
 /// Writes events. A reader that goes away ends the writing, not the VM.
-pub struct EventLog {
+pub(crate) struct EventLog {
     out: Option<File>,
     base: Instant,
     base_monotonic_ns: u64,
@@ -26,7 +26,7 @@ pub struct EventLog {
 
 impl EventLog {
     /// Opens `target`; without one, events go nowhere.
-    pub fn open(target: Option<&EventsTarget>) -> io::Result<Self> {
+    pub(crate) fn open(target: Option<&EventsTarget>) -> io::Result<Self> {
         let out = match target {
             None => None,
             Some(EventsTarget::File(path)) => Some(File::create(path)?),
@@ -47,7 +47,7 @@ impl EventLog {
     }
 
     /// Writes a VM's event.
-    pub fn vm_event(&mut self, event: &VmEvent) {
+    pub(crate) fn vm_event(&mut self, event: &VmEvent) {
         let (name, fields) = match &event.kind {
             VmEventKind::Created => ("created", Map::new()),
             VmEventKind::Started => ("started", Map::new()),
@@ -62,7 +62,7 @@ impl EventLog {
     }
 
     /// Writes that the VM ended for a reason that is not the guest's.
-    pub fn ended(&mut self, reason: &str, fields: Map<String, Value>) {
+    pub(crate) fn ended(&mut self, reason: &str, fields: Map<String, Value>) {
         let mut all = Map::new();
         all.insert("reason".into(), json!(reason));
         all.extend(fields);
@@ -72,7 +72,9 @@ impl EventLog {
     fn write(&mut self, name: &str, at: Instant, fields: Map<String, Value>) {
         let Some(out) = &mut self.out else { return };
         let monotonic = match at.checked_duration_since(self.base) {
-            Some(after) => self.base_monotonic_ns.saturating_add(after.as_nanos() as u64),
+            Some(after) => self
+                .base_monotonic_ns
+                .saturating_add(after.as_nanos() as u64),
             None => {
                 let before = self.base.duration_since(at).as_nanos() as u64;
                 self.base_monotonic_ns.saturating_sub(before)
@@ -109,20 +111,31 @@ fn halt_fields(reason: &HaltReason) -> Map<String, Value> {
         HaltReason::Hypervisor(error) | HaltReason::Error(error) => {
             fields.insert("error".into(), json!(error));
         }
-        HaltReason::PowerOff | HaltReason::Hibernate | HaltReason::Reset | HaltReason::GuestPanic => {}
+        HaltReason::PowerOff
+        | HaltReason::Hibernate
+        | HaltReason::Reset
+        | HaltReason::GuestPanic => {}
     }
     fields
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
-    (seconds as u64).saturating_mul(1_000_000_000).saturating_add(nanoseconds as u64)
+    (seconds as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds as u64)
 }
 
 /// When this process was started, on CLOCK_MONOTONIC, to the kernel's clock tick (10 ms).
 fn process_start_ns() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // Field 22, counted after the command name, which may hold anything.
-    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let ticks: u64 = stat
+        .rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()?;
     let boot = rustix::time::clock_gettime(ClockId::Boottime);
     let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
     let suspended = nanoseconds(boot.tv_sec, boot.tv_nsec)
@@ -140,11 +153,20 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let target = EventsTarget::File(file.path().into());
         let mut log = EventLog::open(Some(&target)).unwrap();
-        for kind in [VmEventKind::Created, VmEventKind::Halted(HaltReason::PowerOff)] {
-            log.vm_event(&VmEvent { at: Instant::now(), kind });
+        for kind in [
+            VmEventKind::Created,
+            VmEventKind::Halted(HaltReason::PowerOff),
+        ] {
+            log.vm_event(&VmEvent {
+                at: Instant::now(),
+                kind,
+            });
         }
         let text = std::fs::read_to_string(file.path()).unwrap();
-        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["event"], "created");
         assert_eq!(lines[1]["reason"], "power_off");

@@ -4,7 +4,7 @@ use openvmm_defs::event::HaltReason;
 
 /// How the process ends.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// The guest powered off.
     PowerOff,
     /// The VMM or the host failed.
@@ -29,7 +29,7 @@ pub enum Exit {
 
 impl Exit {
     /// The exit code.
-    pub fn code(self) -> i32 {
+    pub(crate) fn code(self) -> i32 {
         match self {
             Self::PowerOff => 0,
             Self::Failure => 1,

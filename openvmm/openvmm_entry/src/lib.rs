@@ -49,7 +49,7 @@ pub fn main() -> ! {
             console::print_text("the configuration is good\n");
             Exit::PowerOff
         }
-        Ok(invocation) => run::run(invocation),
+        Ok(invocation) => run::run(&invocation),
     };
     terminal::restore();
     std::process::exit(exit.code())

@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 const VARIABLE: &str = "OPENVMM_LOG";
 
 /// Starts logging. An error says what is wrong with the environment variable.
-pub fn start() -> Result<(), String> {
+pub(crate) fn start() -> Result<(), String> {
     let filter = match std::env::var(VARIABLE) {
         Ok(text) => text
             .parse::<Targets>()
@@ -21,6 +21,9 @@ pub fn start() -> Result<(), String> {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    tracing_subscriber::registry().with(layer).with(filter).init();
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(filter)
+        .init();
     Ok(())
 }

@@ -50,7 +50,7 @@ enum Cause {
 }
 
 /// Launches the VM and stays until it ends.
-pub fn run(invocation: Invocation) -> Exit {
+pub(crate) fn run(invocation: &Invocation) -> Exit {
     let events = match EventLog::open(invocation.events.as_ref()) {
         Ok(events) => events,
         Err(error) => {
@@ -76,7 +76,7 @@ pub fn run(invocation: Invocation) -> Exit {
         },
         events: Arc::new(move |event| drop(vm_events.send(Occurrence::Vm(event)))),
     };
-    let vm = match openvmm_core::launch(&hypervisor, invocation.vm, options) {
+    let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, options) {
         Ok(vm) => vm,
         Err(error) => {
             print_error(&error);
@@ -98,9 +98,15 @@ pub fn run(invocation: Invocation) -> Exit {
         vm,
         output,
         events,
-        host: hypervisor.host_info().map_or(HostKind::Unknown, |info| info.kind),
+        host: hypervisor
+            .host_info()
+            .map_or(HostKind::Unknown, |info| info.kind),
     };
-    DefaultPool::run_with(async |driver| session.run(&driver, invocation.console, send, occurrences).await)
+    DefaultPool::run_with(async |driver| {
+        session
+            .run(&driver, invocation.console, send, occurrences)
+            .await
+    })
 }
 
 struct Session {

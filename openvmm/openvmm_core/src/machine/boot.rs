@@ -13,6 +13,7 @@ use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::LinuxDirect;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use virt::Vp;
 use virt::x86::Registers;
@@ -54,30 +55,36 @@ struct OpenImage {
 }
 
 impl OpenImage {
-    fn open(path: PathBuf) -> Result<Self, BootError> {
-        let file = File::open(&path).map_err(|source| FileError::Open {
-            path: path.clone(),
+    fn open(path: &Path) -> Result<Self, BootError> {
+        let file = File::open(path).map_err(|source| FileError::Open {
+            path: path.into(),
             source,
         })?;
-        Ok(Self { path, file })
+        Ok(Self {
+            path: path.into(),
+            file,
+        })
     }
 
     fn image(&self) -> Result<ImageFile<File>, BootError> {
-        let file = self.file.try_clone().map_err(|source| BootError::Duplicate {
-            path: self.path.clone(),
-            source,
-        })?;
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| BootError::Duplicate {
+                path: self.path.clone(),
+                source,
+            })?;
         Ok(ImageFile::new(self.path.clone(), file)?)
     }
 }
 
 impl LinuxBoot {
     /// Opens the files.
-    pub(crate) fn open(config: LinuxDirect, tables: TableSet) -> Result<Self, BootError> {
+    pub(crate) fn open(config: &LinuxDirect, tables: TableSet) -> Result<Self, BootError> {
         Ok(Self {
-            kernel: OpenImage::open(config.kernel)?,
-            initrd: config.initrd.map(OpenImage::open).transpose()?,
-            cmdline: config.cmdline,
+            kernel: OpenImage::open(&config.kernel)?,
+            initrd: config.initrd.as_deref().map(OpenImage::open).transpose()?,
+            cmdline: config.cmdline.clone(),
             protocol: match config.protocol {
                 BootProtocol::Auto => loader::linux::BootProtocol::Auto,
                 BootProtocol::Linux64 => loader::linux::BootProtocol::Linux64,
@@ -89,14 +96,14 @@ impl LinuxBoot {
 
     /// Loads everything into guest memory.
     pub(crate) fn load(&self, memory: &GuestMemory) -> Result<BootState, BootError> {
-        let mut image = LinuxImage {
+        let image = LinuxImage {
             kernel: self.kernel.image()?,
             initrd: self.initrd.as_ref().map(OpenImage::image).transpose()?,
             cmdline: &self.cmdline,
             acpi: &self.tables,
             protocol: self.protocol,
         };
-        Ok(load_linux(memory.map(), memory.layout(), &mut image)?)
+        Ok(load_linux(memory.map(), memory.layout(), image)?)
     }
 }
 
@@ -164,7 +171,10 @@ fn mtrrs(low_mmio: MemoryRange, address_bits: u8) -> Vec<(u32, u64)> {
     const WRITE_BACK: u64 = 6;
     const VALID: u64 = 1 << 11;
 
-    let mut msrs = vec![(FIX64K_00000, ALL_WRITE_BACK), (FIX16K_80000, ALL_WRITE_BACK)];
+    let mut msrs = vec![
+        (FIX64K_00000, ALL_WRITE_BACK),
+        (FIX16K_80000, ALL_WRITE_BACK),
+    ];
     msrs.extend((FIX4K_C0000..FIX4K_C0000 + 8).map(|msr| (msr, ALL_WRITE_BACK)));
     // One variable range covers a gap that is aligned to its size, a power of two.
     if low_mmio.len().is_power_of_two() && low_mmio.start.is_multiple_of(low_mmio.len()) {

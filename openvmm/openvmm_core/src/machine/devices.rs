@@ -9,14 +9,8 @@ use acpi_spec::Processor;
 use acpi_spec::Ps2Controller;
 use acpi_spec::Rtc as AcpiRtc;
 use acpi_spec::TableSet;
-use chipset::DebugPort;
-use chipset::I8042;
-use chipset::IoApic;
-use chipset::IoApicRouting;
-use chipset::Pm;
-use chipset::PmControl;
-use chipset::Pvpanic;
-use chipset::Rtc;
+use chipset::rtc::Rtc;
+use chipset::rtc::WallClock;
 use chipset_device::LineSet;
 use chipset_device::LineTarget;
 use chipset_device::PowerSink;
@@ -66,9 +60,6 @@ const ABSENT: &[std::ops::RangeInclusive<u16>] = &[
 /// The devices, behind the chipset.
 pub(crate) struct Devices {
     pub chipset: Chipset,
-    pub pm: PmControl,
-    /// The IOAPIC, in split mode.
-    pub ioapic: Option<Arc<Mutex<IoApic>>>,
 }
 
 /// What the ACPI tables depend on.
@@ -140,17 +131,7 @@ pub(crate) fn build(
         builder.ignore_ports(ports.clone());
     }
 
-    let ioapic = match config.irqchip {
-        IrqchipMode::Kernel => None,
-        IrqchipMode::Split => {
-            let routing = Box::new(PartitionRouting(partition.clone()));
-            Some(builder.add("ioapic", |_| IoApic::new(routing)))
-        }
-    };
-    let lines: Arc<dyn LineTarget> = match &ioapic {
-        None => Arc::new(PartitionLines(partition.clone())),
-        Some(ioapic) => Arc::new(IoApicLines(ioapic.clone())),
-    };
+    let lines: Arc<dyn LineTarget> = Arc::new(PartitionLines(partition.clone()));
     let mut shared_lines: [Option<LineSet>; 16] = Default::default();
     let mut line = |irq: u8| {
         shared_lines[usize::from(irq)]
@@ -168,24 +149,18 @@ pub(crate) fn build(
             None => builder.ignore_ports(base..=base + 7),
         }
     }
-    builder.add("rtc", |context| Rtc::new(clock, context.waker(), line(RTC_IRQ)));
-    let hibernation = match config.hibernation {
-        Hibernation::On => chipset::S4::Offered,
-        Hibernation::Off => chipset::S4::NotOffered,
-    };
-    let mut pm_control = None;
-    let pm = builder.add("pm", |context| {
-        Pm::new(PM_BASE, hibernation, clock, context.waker(), line(SCI_IRQ), power.clone())
+    let cmos = chipset::rtc::cmos_for_memory(0, 0);
+    builder.add("rtc", |context| {
+        Rtc::new(
+            line(RTC_IRQ),
+            clock,
+            WallClock::host(),
+            context.waker(),
+            &cmos,
+        )
     });
-    builder.add("i8042", |_| I8042::new(power.clone()));
-    builder.add("pvpanic", |_| Pvpanic::new(PVPANIC_PORT, power));
-    if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
-        builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
-    }
     Ok(Devices {
         chipset: builder.build()?,
-        pm: PmControl::new(&pm),
-        ioapic,
     })
 }
 
@@ -195,7 +170,12 @@ struct PartitionLines(Arc<dyn Partition>);
 impl LineTarget for PartitionLines {
     fn set_line(&self, gsi: u32, high: bool) {
         if let Err(error) = self.0.set_line(gsi, high) {
-            tracing::error!(gsi, high, error = &error as &dyn std::error::Error, "an interrupt is lost");
+            tracing::error!(
+                gsi,
+                high,
+                error = &error as &dyn std::error::Error,
+                "an interrupt is lost"
+            );
         }
     }
 }

@@ -6,7 +6,14 @@ use guest_memory::MemoryLayout;
 use openvmm_defs::config::MemoryConfig;
 
 /// Takes the memory from the host.
-pub(crate) fn allocate(config: &MemoryConfig, address_bits: u8) -> Result<GuestMemory, MachineError> {
-    let layout = MemoryLayout::new(config.size, MemoryLayout::DEFAULT_LOW_MMIO_START, address_bits)?;
+pub(crate) fn allocate(
+    config: &MemoryConfig,
+    address_bits: u8,
+) -> Result<GuestMemory, MachineError> {
+    let layout = MemoryLayout::new(
+        config.size,
+        MemoryLayout::DEFAULT_LOW_MMIO_START,
+        address_bits,
+    )?;
     Ok(GuestMemory::anonymous(layout)?)
 }

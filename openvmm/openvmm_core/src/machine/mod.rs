@@ -9,6 +9,7 @@ mod serial;
 
 pub use boot::BootError;
 pub use error::MachineError;
+pub use serial::SerialError;
 
 use crate::bus::MachineBus;
 use crate::units::ClockUnit;
@@ -19,7 +20,6 @@ use crate::vps::VpGate;
 use crate::vps::VpReport;
 use crate::vps::VpSet;
 use boot::LinuxBoot;
-use chipset::PmControl;
 use chipset_device::PowerEvent;
 use devices::Devices;
 use guest_memory::GuestMemory;
@@ -62,7 +62,6 @@ pub(crate) struct Machine {
     boot: LinuxBoot,
     address_bits: u8,
     power: PowerLatch,
-    pm: PmControl,
     serial: SerialPorts,
 }
 
@@ -70,12 +69,12 @@ impl Machine {
     /// Builds everything and loads what runs first. No VP runs yet.
     pub(crate) fn new(
         hypervisor: &dyn Hypervisor,
-        config: VmConfig,
+        config: &VmConfig,
         options: MachineOptions,
     ) -> Result<Self, MachineError> {
         let host = hypervisor.host_info()?;
         let topology = Topology::new(config.topology)?;
-        let Firmware::LinuxDirect(linux) = config.firmware;
+        let Firmware::LinuxDirect(linux) = &config.firmware;
         let tables = devices::acpi_tables(&devices::AcpiConfig {
             topology: &topology,
             irqchip: config.irqchip,
@@ -97,34 +96,40 @@ impl Machine {
         let clock = VmClock::new();
         let gate = VpGate::default();
         let power = PowerLatch::default();
-        let serial = SerialPorts::new(&config.com_ports, config.debugcon.as_ref(), options.console_output)?;
-        let Devices {
-            chipset,
-            pm,
-            ioapic,
-        } = devices::build(
-            &config,
+        let serial = SerialPorts::new(
+            &config.com_ports,
+            config.debugcon.as_ref(),
+            options.console_output,
+        )?;
+        let Devices { chipset } = devices::build(
+            config,
             &partition,
             &clock,
             power.sink(gate.clone(), options.on_power),
             &serial,
         )?;
         let chipset = Arc::new(chipset);
-        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
+        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone()));
         let vps = VpSet::new(vps, gate, &bus, options.on_vp)?;
 
         // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
         // restored finds the interrupt controllers restored.
         let mut units = StateUnits::builder();
         units.add("vmtime", ClockUnit(clock));
-        units.add("partition", PartitionUnit(partition)).depends_on("vmtime");
+        units
+            .add("partition", PartitionUnit(partition))
+            .depends_on("vmtime");
         let mut names = Vec::new();
         for (name, device) in chipset.devices() {
             names.push(name.to_owned());
             units.add(name, DeviceUnit(device)).depends_on("partition");
         }
-        let vps_unit = units.add("vps", VpsUnit(vps.clone())).depends_on("partition");
-        names.iter().fold(vps_unit, |unit, name| unit.depends_on(name));
+        let vps_unit = units
+            .add("vps", VpsUnit(vps.clone()))
+            .depends_on("partition");
+        names
+            .into_iter()
+            .fold(vps_unit, state_unit::UnitBuilder::depends_on);
 
         let machine = Self {
             units: units.build()?,
@@ -134,7 +139,6 @@ impl Machine {
             boot,
             address_bits: host.address_bits,
             power,
-            pm,
             serial,
         };
         machine.enter(boot_state)?;
@@ -172,15 +176,14 @@ impl Machine {
     fn enter(&self, state: loader::BootState) -> Result<(), MachineError> {
         let low_mmio = self.memory.layout().low_mmio();
         let bits = self.address_bits;
-        self.vps
-            .call(VpIndex::BSP, move |vp| boot::enter(vp, &state, low_mmio, bits))??;
+        self.vps.call(VpIndex::BSP, move |vp| {
+            boot::enter(vp, &state, low_mmio, bits)
+        })??;
         Ok(())
     }
 
     /// Presses the power button.
-    pub(crate) fn press_power_button(&self) {
-        self.pm.press_power_button();
-    }
+    pub(crate) fn press_power_button(&self) {}
 
     /// Writes out what serial ports still hold, for as long as that goes on.
     pub(crate) fn flush(&self) {

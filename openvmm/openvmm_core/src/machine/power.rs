@@ -45,7 +45,10 @@ mod tests {
         let received = Arc::new(Mutex::new(Vec::new()));
         let sink = {
             let received = received.clone();
-            latch.sink(VpGate::default(), Box::new(move |event| received.lock().push(event)))
+            latch.sink(
+                VpGate::default(),
+                Box::new(move |event| received.lock().push(event)),
+            )
         };
         sink.request(PowerEvent::Reset);
         assert!(received.lock().is_empty());

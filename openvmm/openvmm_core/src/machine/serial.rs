@@ -124,7 +124,10 @@ impl SerialPorts {
     }
 
     fn line(&self, name: &str) -> Option<&SerialPort> {
-        self.lines.iter().find(|line| line.name == name).map(|line| &line.port)
+        self.lines
+            .iter()
+            .find(|line| line.name == name)
+            .map(|line| &line.port)
     }
 
     /// The line that is the front end's console.
@@ -142,7 +145,11 @@ impl SerialPorts {
         for line in &self.lines {
             let left = line.port.flush(FLUSH_PATIENCE);
             if left > 0 {
-                tracing::warn!(port = line.name, bytes = left, "nobody took the last output");
+                tracing::warn!(
+                    port = line.name,
+                    bytes = left,
+                    "nobody took the last output"
+                );
             }
         }
     }

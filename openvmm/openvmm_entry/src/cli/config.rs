@@ -20,50 +20,50 @@ use virt::TopologyConfig;
 
 /// What a command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invocation {
+pub(crate) struct Invocation {
     /// The VM.
-    pub vm: VmConfig,
+    pub(crate) vm: VmConfig,
     /// Whether it runs at once.
-    pub start: InitialState,
+    pub(crate) start: InitialState,
     /// Whether standard input is read.
-    pub console: Console,
+    pub(crate) console: Console,
     /// What a guest's reset does.
-    pub on_reset: OnReset,
+    pub(crate) on_reset: OnReset,
     /// Where the VM's life is written.
-    pub events: Option<EventsTarget>,
+    pub(crate) events: Option<EventsTarget>,
 }
 
 /// Whether a new VM runs at once.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum InitialState {
+pub(crate) enum InitialState {
     Running,
     Paused,
 }
 
 /// Whether standard input is read.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Console {
+pub(crate) enum Console {
     Interactive,
     Absent,
 }
 
 /// What a guest's reset does.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum OnReset {
+pub(crate) enum OnReset {
     Restart,
     Exit,
 }
 
 /// Where the VM's life is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventsTarget {
+pub(crate) enum EventsTarget {
     File(PathBuf),
     Descriptor(i32),
 }
 
 /// Everything that is wrong with a command line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<String>);
+pub(crate) struct ConfigErrors(pub(crate) Vec<String>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,18 +94,27 @@ impl Errors {
 
 impl Options {
     /// Reads all options and checks them against each other and the host's files.
-    pub fn resolve(self) -> Result<Invocation, ConfigErrors> {
+    pub(crate) fn resolve(self) -> Result<Invocation, ConfigErrors> {
         let mut errors = Errors::default();
 
         let topology = self.topology(&mut errors);
         let irqchip = errors.take(
             "--irqchip",
-            choice(&self.irqchip, &[("kernel", IrqchipMode::Kernel), ("split", IrqchipMode::Split)]),
+            choice(
+                &self.irqchip,
+                &[
+                    ("kernel", IrqchipMode::Kernel),
+                    ("split", IrqchipMode::Split),
+                ],
+            ),
             IrqchipMode::Kernel,
         );
         let hibernation = errors.take(
             "--hibernation",
-            choice(&self.hibernation, &[("on", Hibernation::On), ("off", Hibernation::Off)]),
+            choice(
+                &self.hibernation,
+                &[("on", Hibernation::On), ("off", Hibernation::Off)],
+            ),
             Hibernation::Off,
         );
         errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
@@ -116,16 +125,22 @@ impl Options {
         let mut com_ports: [SerialConfig; 4] = Default::default();
         let texts = [&self.com1, &self.com2, &self.com3, &self.com4];
         for (n, (port, text)) in com_ports.iter_mut().zip(texts).enumerate() {
-            *port = errors.take(&format!("--com{}", n + 1), parse_serial(text), SerialConfig::None);
+            *port = errors.take(
+                &format!("--com{}", n + 1),
+                parse_serial(text),
+                SerialConfig::None,
+            );
         }
-        let debugcon = self.debugcon.as_deref().and_then(|text| {
-            errors.take("--debugcon", parse_debugcon(text).map(Some), None)
-        });
+        let debugcon = self
+            .debugcon
+            .as_deref()
+            .and_then(|text| errors.take("--debugcon", parse_debugcon(text).map(Some), None));
         check_serial_ends(&mut errors, &com_ports, debugcon.as_ref());
 
-        let events = self.json_events.as_deref().and_then(|text| {
-            errors.take("--json-events", parse_events(text).map(Some), None)
-        });
+        let events = self
+            .json_events
+            .as_deref()
+            .and_then(|text| errors.take("--json-events", parse_events(text).map(Some), None));
 
         if !errors.0.is_empty() {
             return Err(ConfigErrors(errors.0));
@@ -143,9 +158,21 @@ impl Options {
                 debugcon,
                 hibernation,
             },
-            start: if self.paused { InitialState::Paused } else { InitialState::Running },
-            console: if self.no_console { Console::Absent } else { Console::Interactive },
-            on_reset: if self.halt_on_reset { OnReset::Exit } else { OnReset::Restart },
+            start: if self.paused {
+                InitialState::Paused
+            } else {
+                InitialState::Running
+            },
+            console: if self.no_console {
+                Console::Absent
+            } else {
+                Console::Interactive
+            },
+            on_reset: if self.halt_on_reset {
+                OnReset::Exit
+            } else {
+                OnReset::Restart
+            },
             events,
         })
     }
@@ -156,7 +183,8 @@ impl Options {
             .vps_per_socket
             .as_deref()
             .and_then(|text| errors.take("--vps-per-socket", count(text).map(Some), None));
-        let threads_per_core = errors.take("--smt", choice(&self.smt, &[("off", 1), ("force", 2)]), 1);
+        let threads_per_core =
+            errors.take("--smt", choice(&self.smt, &[("off", 1), ("force", 2)]), 1);
         let config = TopologyConfig {
             processors,
             vps_per_socket,
@@ -238,9 +266,15 @@ fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
 }
 
 /// Two ports may not write to the same place, and only one can have the console's input.
-fn check_serial_ends(errors: &mut Errors, com: &[SerialConfig; 4], debugcon: Option<&(u16, SerialConfig)>) {
+fn check_serial_ends(
+    errors: &mut Errors,
+    com: &[SerialConfig; 4],
+    debugcon: Option<&(u16, SerialConfig)>,
+) {
     let debugcon = debugcon.map(|(_, end)| ("--debugcon", end));
-    let ports = ["--com1", "--com2", "--com3", "--com4"].into_iter().zip(com);
+    let ports = ["--com1", "--com2", "--com3", "--com4"]
+        .into_iter()
+        .zip(com);
     let all: Vec<_> = ports.chain(debugcon).collect();
     for (n, (option, end)) in all.iter().enumerate() {
         let shared = match end {
@@ -280,7 +314,10 @@ mod tests {
     fn a_plain_invocation_resolves() {
         let kernel = tempfile::NamedTempFile::new().unwrap();
         let path = kernel.path().to_str().unwrap();
-        let invocation = resolve(&["--kernel", path, "-c", "a", "-c", "--b", "-p", "4", "-m", "512M"]).unwrap();
+        let invocation = resolve(&[
+            "--kernel", path, "-c", "a", "-c", "--b", "-p", "4", "-m", "512M",
+        ])
+        .unwrap();
         assert_eq!(invocation.vm.topology.processors, 4);
         assert_eq!(invocation.vm.memory.size, 512 << 20);
         assert_eq!(invocation.vm.com_ports[0], SerialConfig::Console);

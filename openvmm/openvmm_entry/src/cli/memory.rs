@@ -7,7 +7,7 @@ use openvmm_defs::config::Population;
 use std::path::PathBuf;
 
 /// Reads the value of `--memory`.
-pub fn parse_memory(text: &str) -> Result<MemoryConfig, String> {
+pub(crate) fn parse_memory(text: &str) -> Result<MemoryConfig, String> {
     let mut size = None;
     let mut config = MemoryConfig {
         size: 0,
@@ -32,7 +32,9 @@ pub fn parse_memory(text: &str) -> Result<MemoryConfig, String> {
     }
     config.size = size.ok_or("the size is missing (example: size=1G,prealloc)")?;
     if config.file.is_some() && config.pages == HostPages::Huge {
-        return Err("hugepages come from the host's pool, not from a file: give one of the two".into());
+        return Err(
+            "hugepages come from the host's pool, not from a file: give one of the two".into(),
+        );
     }
     Ok(config)
 }

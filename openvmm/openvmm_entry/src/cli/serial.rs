@@ -4,7 +4,7 @@ use openvmm_defs::config::SerialConfig;
 use std::path::PathBuf;
 
 /// Reads where a serial port goes.
-pub fn parse_serial(text: &str) -> Result<SerialConfig, String> {
+pub(crate) fn parse_serial(text: &str) -> Result<SerialConfig, String> {
     let path = |value: &str| match value {
         "" => Err(format!("'{text}' needs a path after the '='")),
         _ => Ok(PathBuf::from(value)),
@@ -23,7 +23,7 @@ pub fn parse_serial(text: &str) -> Result<SerialConfig, String> {
 }
 
 /// Reads `PORT:SERIAL`.
-pub fn parse_debugcon(text: &str) -> Result<(u16, SerialConfig), String> {
+pub(crate) fn parse_debugcon(text: &str) -> Result<(u16, SerialConfig), String> {
     let (port, serial) = text
         .split_once(':')
         .ok_or_else(|| format!("'{text}' is not PORT:SERIAL (example: 0x402:stderr)"))?;
@@ -43,9 +43,18 @@ mod tests {
     fn every_form_is_taken() {
         assert_eq!(parse_serial("console"), Ok(SerialConfig::Console));
         assert_eq!(parse_serial("none"), Ok(SerialConfig::None));
-        assert_eq!(parse_serial("file=/a=b"), Ok(SerialConfig::File("/a=b".into())));
-        assert_eq!(parse_serial("listen=/s"), Ok(SerialConfig::Listen("/s".into())));
-        assert_eq!(parse_debugcon("0x402:stderr"), Ok((0x402, SerialConfig::Stderr)));
+        assert_eq!(
+            parse_serial("file=/a=b"),
+            Ok(SerialConfig::File("/a=b".into()))
+        );
+        assert_eq!(
+            parse_serial("listen=/s"),
+            Ok(SerialConfig::Listen("/s".into()))
+        );
+        assert_eq!(
+            parse_debugcon("0x402:stderr"),
+            Ok((0x402, SerialConfig::Stderr))
+        );
         assert_eq!(parse_debugcon("233:pty"), Ok((233, SerialConfig::Pty)));
     }
 

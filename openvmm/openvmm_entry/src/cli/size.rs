@@ -1,7 +1,7 @@
 //! Sizes in bytes: `4096`, `512M`, `1GB`, `2GiB`. Every unit is a power of 1024.
 
 /// Reads a size.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let invalid = || format!("'{text}' is not a size (examples: 512M, 1G, 2GiB, 1073741824)");
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -34,7 +34,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "G", "-1", "1.5G", "1X", "1 G", "0x10", "99999999999999999999", "18014398509481985K"] {
+        for text in [
+            "",
+            "G",
+            "-1",
+            "1.5G",
+            "1X",
+            "1 G",
+            "0x10",
+            "99999999999999999999",
+            "18014398509481985K",
+        ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }

@@ -5,7 +5,7 @@ use openvmm_defs::request::Change;
 use serde_json::Value;
 
 /// What the prompt can do to a VM.
-pub trait Control {
+pub(crate) trait Control {
     /// Stops the VPs and the guest's clocks.
     fn pause(&self) -> Result<Change, String>;
     /// Lets them go on.
@@ -19,9 +19,12 @@ pub trait Control {
 }
 
 /// The commands, and what they are for.
-pub const COMMANDS: &[(&str, &str)] = &[
+pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("help", "list the commands"),
-    ("pause", "stop the virtual processors and the guest's clocks"),
+    (
+        "pause",
+        "stop the virtual processors and the guest's clocks",
+    ),
     ("resume", "let them go on"),
     ("reset", "reset the machine and start anew"),
     ("shutdown", "press the power button"),
@@ -31,7 +34,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
 
 /// What a command asks of the console.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Show this.
     Print(String),
     /// End the VM.
@@ -39,7 +42,7 @@ pub enum Outcome {
 }
 
 /// Carries out the command in `line`.
-pub fn execute(line: &str, control: &impl Control) -> Outcome {
+pub(crate) fn execute(line: &str, control: &impl Control) -> Outcome {
     let words: Vec<&str> = line.split_whitespace().collect();
     let result = match words.as_slice() {
         [] => Ok(String::new()),
@@ -76,8 +79,10 @@ fn help() -> String {
 }
 
 fn run_inspect(arguments: &[&str], control: &impl Control) -> Result<String, String> {
-    let (flags, paths): (Vec<&str>, Vec<&str>) =
-        arguments.iter().copied().partition(|word| word.starts_with("--"));
+    let (flags, paths): (Vec<&str>, Vec<&str>) = arguments
+        .iter()
+        .copied()
+        .partition(|word| word.starts_with("--"));
     if let Some(unknown) = flags.iter().find(|flag| **flag != "--json") {
         return Err(format!("no flag '{unknown}' (inspect [PATH] [--json])"));
     }
@@ -109,10 +114,18 @@ mod tests {
 
     impl Control for Recorder {
         fn pause(&self) -> Result<Change, String> {
-            Ok(if self.paused.replace(true) { Change::Unchanged } else { Change::Changed })
+            Ok(if self.paused.replace(true) {
+                Change::Unchanged
+            } else {
+                Change::Changed
+            })
         }
         fn resume(&self) -> Result<Change, String> {
-            Ok(if self.paused.replace(false) { Change::Changed } else { Change::Unchanged })
+            Ok(if self.paused.replace(false) {
+                Change::Changed
+            } else {
+                Change::Unchanged
+            })
         }
         fn reset(&self) -> Result<(), String> {
             self.resets.set(self.resets.get() + 1);
@@ -158,9 +171,17 @@ mod tests {
     #[test]
     fn unknown_words_are_errors() {
         let vm = Recorder::default();
-        assert_eq!(execute("halt", &vm), Outcome::Print("error: no command 'halt' (help lists the commands)\n".into()));
-        assert_eq!(execute("pause now", &vm), Outcome::Print("error: pause takes no arguments\n".into()));
-        let Outcome::Print(help) = execute("help", &vm) else { panic!("no help") };
+        assert_eq!(
+            execute("halt", &vm),
+            Outcome::Print("error: no command 'halt' (help lists the commands)\n".into())
+        );
+        assert_eq!(
+            execute("pause now", &vm),
+            Outcome::Print("error: pause takes no arguments\n".into())
+        );
+        let Outcome::Print(help) = execute("help", &vm) else {
+            panic!("no help")
+        };
         assert!(COMMANDS.iter().all(|(name, _)| help.contains(name)));
     }
 }

@@ -25,7 +25,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 /// What the user did at the prompt.
-pub enum Entered {
+pub(crate) enum Entered {
     /// Entered a line.
     Line(String),
     /// Gave the line up.
@@ -35,14 +35,14 @@ pub enum Entered {
 }
 
 /// A line editor with history and completion.
-pub struct LineEditor<C: Control> {
+pub(crate) struct LineEditor<C: Control> {
     editor: Editor<Completions<C>, MemHistory>,
     toggled: Arc<AtomicBool>,
 }
 
 impl<C: Control> LineEditor<C> {
     /// An editor whose completions come from `control`'s VM.
-    pub fn new(control: C) -> Result<Self, ReadlineError> {
+    pub(crate) fn new(control: C) -> Result<Self, ReadlineError> {
         let config = Config::builder().auto_add_history(true).build();
         let mut editor = Editor::with_history(config, MemHistory::new())?;
         editor.set_helper(Some(Completions(control)));
@@ -55,11 +55,13 @@ impl<C: Control> LineEditor<C> {
     }
 
     /// Reads a line.
-    pub fn read_line(&mut self) -> Result<Entered, ReadlineError> {
+    pub(crate) fn read_line(&mut self) -> Result<Entered, ReadlineError> {
         self.toggled.store(false, Ordering::Relaxed);
         match self.editor.readline("openvmm> ") {
             Ok(line) => Ok(Entered::Line(line)),
-            Err(ReadlineError::Interrupted) if self.toggled.load(Ordering::Relaxed) => Ok(Entered::Toggle),
+            Err(ReadlineError::Interrupted) if self.toggled.load(Ordering::Relaxed) => {
+                Ok(Entered::Toggle)
+            }
             Err(ReadlineError::Interrupted) => Ok(Entered::Nothing),
             Err(ReadlineError::Eof) => Ok(Entered::Toggle),
             Err(error) => Err(error),
@@ -81,7 +83,12 @@ struct Completions<C>(C);
 impl<C: Control> Completer for Completions<C> {
     type Candidate = String;
 
-    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
         Ok(complete(line.get(..pos).unwrap_or(line), &self.0))
     }
 }
@@ -146,10 +153,19 @@ mod tests {
 
     #[test]
     fn commands_and_paths_complete() {
-        assert_eq!(complete("re", &Fixed), (0, vec!["resume".into(), "reset".into()]));
+        assert_eq!(
+            complete("re", &Fixed),
+            (0, vec!["resume".into(), "reset".into()])
+        );
         assert_eq!(complete("inspect v", &Fixed), (8, vec!["vm/".into()]));
-        assert_eq!(complete("inspect vm/s", &Fixed), (8, vec!["vm/state".into()]));
-        assert_eq!(complete("inspect vm --", &Fixed), (11, vec!["--json".into()]));
+        assert_eq!(
+            complete("inspect vm/s", &Fixed),
+            (8, vec!["vm/state".into()])
+        );
+        assert_eq!(
+            complete("inspect vm --", &Fixed),
+            (11, vec!["--json".into()])
+        );
         assert_eq!(complete("pause v", &Fixed).1, Vec::<String>::new());
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::fmt::Write;
 
 /// The part of `tree` at `path`: names separated by `/`, an empty path for all of it.
-pub fn select<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
+pub(crate) fn select<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('/')
         .filter(|name| !name.is_empty())
         .try_fold(tree, |node, name| match node {
@@ -15,7 +15,7 @@ pub fn select<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 /// The paths that complete `partial`.
-pub fn completions(tree: &Value, partial: &str) -> Vec<String> {
+pub(crate) fn completions(tree: &Value, partial: &str) -> Vec<String> {
     let (parent, prefix) = partial.rsplit_once('/').unwrap_or(("", partial));
     let Some(Value::Object(children)) = select(tree, parent) else {
         return Vec::new();
@@ -34,7 +34,7 @@ pub fn completions(tree: &Value, partial: &str) -> Vec<String> {
 }
 
 /// `value` as indented text.
-pub fn render(value: &Value) -> String {
+pub(crate) fn render(value: &Value) -> String {
     let mut text = String::new();
     match value {
         Value::Object(_) | Value::Array(_) => render_children(value, 0, &mut text),
@@ -70,7 +70,9 @@ fn render_children(value: &Value, depth: usize, text: &mut String) {
 fn is_leaf(value: &Value) -> bool {
     match value {
         Value::Object(children) => children.is_empty(),
-        Value::Array(items) => items.iter().all(|item| !item.is_object() && !item.is_array()),
+        Value::Array(items) => items
+            .iter()
+            .all(|item| !item.is_object() && !item.is_array()),
         _ => true,
     }
 }

@@ -8,8 +8,8 @@ mod editor;
 mod inspect;
 mod output;
 
-pub use command::Control;
-pub use output::GuestOutput;
+pub(crate) use command::Control;
+pub(crate) use output::GuestOutput;
 
 use crate::terminal;
 use command::Outcome;
@@ -27,14 +27,14 @@ const CTRL_Q: u8 = 0x11;
 const MAX_LINE: usize = 4096;
 
 /// Where the user's keys go.
-pub trait GuestInput: Send {
+pub(crate) trait GuestInput: Send {
     /// Gives the guest all of `bytes`, waiting while it has no room. An error means that it never will.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// How the console's work ended.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// A user asked for the VM's end.
     Quit,
     /// There is no more input; the VM goes on without.
@@ -42,7 +42,11 @@ pub enum Ended {
 }
 
 /// Reads standard input until it ends or a user quits.
-pub fn run<C: Control + Clone>(control: C, guest: Option<Box<dyn GuestInput>>, output: GuestOutput) -> io::Result<Ended> {
+pub(crate) fn run<C: Control + Clone>(
+    control: C,
+    guest: Option<Box<dyn GuestInput>>,
+    output: GuestOutput,
+) -> io::Result<Ended> {
     let mut console = Console {
         control,
         guest,
@@ -61,7 +65,10 @@ fn rustix_stdin(buffer: &mut [u8]) -> io::Result<usize> {
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => {
                 let stdin = rustix::stdio::stdin();
-                let mut fds = [rustix::event::PollFd::new(&stdin, rustix::event::PollFlags::IN)];
+                let mut fds = [rustix::event::PollFd::new(
+                    &stdin,
+                    rustix::event::PollFlags::IN,
+                )];
                 rustix::event::poll(&mut fds, None)?;
             }
             result => return Ok(result?),
@@ -76,12 +83,12 @@ struct Console<C> {
 }
 
 impl<C: Control + Clone> Console<C> {
-    fn to_guest(&mut self, bytes: &[u8]) {
-        if let Some(guest) = &mut self.guest {
-            if let Err(error) = guest.write_all(bytes) {
-                tracing::warn!(%error, "the guest takes no more input");
-                self.guest = None;
-            }
+    fn send_to_guest(&mut self, bytes: &[u8]) {
+        if let Some(guest) = &mut self.guest
+            && let Err(error) = guest.write_all(bytes)
+        {
+            tracing::warn!(%error, "the guest takes no more input");
+            self.guest = None;
         }
     }
 
@@ -95,16 +102,18 @@ impl<C: Control + Clone> Console<C> {
                 return Ok(Ended::InputClosed);
             }
             let Some(at) = buffer[..count].iter().position(|byte| *byte == CTRL_Q) else {
-                self.to_guest(&buffer[..count]);
+                self.send_to_guest(&buffer[..count]);
                 continue;
             };
             // Keys typed ahead of the prompt belong to no one: the editor reads the terminal itself.
-            self.to_guest(&buffer[..at]);
+            self.send_to_guest(&buffer[..at]);
             self.output.hold();
             terminal::restore();
             let editor = match &mut editor {
                 Some(editor) => editor,
-                none => none.insert(LineEditor::new(self.control.clone()).map_err(io::Error::other)?),
+                none => {
+                    none.insert(LineEditor::new(self.control.clone()).map_err(io::Error::other)?)
+                }
             };
             let ended = self.prompt(editor)?;
             self.output.release()?;
@@ -130,7 +139,10 @@ impl<C: Control + Clone> Console<C> {
         }
     }
 
-    fn run_stream(&mut self, read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Ended> {
+    fn run_stream(
+        &mut self,
+        read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Ended> {
         let mut line: Option<Vec<u8>> = None;
         let mut buffer = [0; 4096];
         loop {
@@ -144,7 +156,7 @@ impl<C: Control + Clone> Console<C> {
                 match &mut line {
                     None => {
                         let end = rest.iter().position(|byte| *byte == CTRL_Q);
-                        self.to_guest(&rest[..end.unwrap_or(rest.len())]);
+                        self.send_to_guest(&rest[..end.unwrap_or(rest.len())]);
                         rest = &rest[end.map_or(rest.len(), |end| end + 1)..];
                         if end.is_some() {
                             self.output.hold();
@@ -160,7 +172,8 @@ impl<C: Control + Clone> Console<C> {
                                 self.output.release()?;
                             }
                             b'\n' => {
-                                let command = String::from_utf8_lossy(&std::mem::take(text)).into_owned();
+                                let command =
+                                    String::from_utf8_lossy(&std::mem::take(text)).into_owned();
                                 match execute(&command, &self.control) {
                                     Outcome::Quit => {
                                         self.output.release()?;
@@ -181,9 +194,11 @@ impl<C: Control + Clone> Console<C> {
 }
 
 /// A closed standard output is no reason to end the VM.
-pub fn print_text(text: &str) {
+pub(crate) fn print_text(text: &str) {
     let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
 }
 
 #[cfg(test)]

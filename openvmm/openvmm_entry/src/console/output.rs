@@ -11,7 +11,7 @@ const HELD_LIMIT: usize = 1 << 20;
 
 /// Standard output, held back while the user is at the prompt.
 #[derive(Clone, Default)]
-pub struct GuestOutput(Arc<Shared>);
+pub(crate) struct GuestOutput(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -27,17 +27,17 @@ struct State {
 
 impl GuestOutput {
     /// Output that goes straight through.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Keeps output back from now on.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.0.state.lock().prompt_shown = true;
     }
 
     /// Brings out what was kept, and lets output through from now on.
-    pub fn release(&self) -> io::Result<()> {
+    pub(crate) fn release(&self) -> io::Result<()> {
         let mut state = self.0.state.lock();
         let held = std::mem::take(&mut state.held);
         // Written under the lock, so that it stays ahead of what follows.
@@ -80,7 +80,10 @@ fn write_through(mut bytes: &[u8]) -> io::Result<()> {
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => {
                 let stdout = rustix::stdio::stdout();
-                let mut fds = [rustix::event::PollFd::new(&stdout, rustix::event::PollFlags::OUT)];
+                let mut fds = [rustix::event::PollFd::new(
+                    &stdout,
+                    rustix::event::PollFlags::OUT,
+                )];
                 rustix::event::poll(&mut fds, None)?;
             }
             Err(error) => return Err(error.into()),
