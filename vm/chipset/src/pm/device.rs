@@ -201,7 +201,7 @@ impl PmDevice {
         match sleep_type {
             Self::SLEEP_TYPE_S5 => self.power.request(PowerEvent::PowerOff),
             Self::SLEEP_TYPE_S4 if self.offers_hibernation => {
-                self.power.request(PowerEvent::Hibernate)
+                self.power.request(PowerEvent::Hibernate);
             }
             _ => tracing::warn!(
                 sleep_type,
