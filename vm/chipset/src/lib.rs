@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod debug_port;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
 pub mod i8042;
 pub mod ioapic;
 pub mod pm;

@@ -6,8 +6,6 @@ use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::SavedState;
-use chipset_device::exercise::exercise;
-use chipset_device::exercise::pseudo_random_script;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,21 +268,4 @@ fn impossible_states_are_refused() {
         error.unwrap_err();
     }
     assert_eq!(m.pm.lock().save().unwrap(), state);
-}
-
-#[test]
-fn any_life_is_survived() {
-    for seed in 0..200 {
-        let m = Machine::new();
-        let script = pseudo_random_script(seed, 2_000);
-        let events = m.control.detached();
-        exercise(&mut *m.pm.lock(), &script, &mut |byte| {
-            if byte % 2 == 0 {
-                events.press_power_button();
-            } else {
-                events.set_gpe(byte / 2);
-            }
-        });
-        m.time.advance(Duration::from_secs(3600));
-    }
 }
