@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod device;
-#[cfg(feature = "exercise")]
+#[cfg(feature = "fuzzing")]
 pub mod exercise;
 mod interrupt;
 mod io;

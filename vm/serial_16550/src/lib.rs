@@ -12,6 +12,8 @@
 
 mod backend;
 mod endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
 mod port;
 mod pump;
 mod registers;

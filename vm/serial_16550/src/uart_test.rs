@@ -6,8 +6,6 @@ use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
 use chipset_device::SavedState;
-use chipset_device::exercise::exercise;
-use chipset_device::exercise::pseudo_random_script;
 
 const BASE: u16 = 0x3f8;
 const DATA: u16 = 0;
@@ -359,25 +357,4 @@ fn reset_keeps_what_is_on_the_line() {
     assert_eq!(output(&port), b"x");
     // What the receiver held is gone with it.
     assert_eq!(uart.get(DATA), b'1');
-}
-
-#[test]
-fn any_life_is_survived() {
-    for seed in 0..200 {
-        let (mut uart, port) = uart();
-        let script = pseudo_random_script(seed, 2000);
-        if seed % 2 == 0 {
-            with_reader(&port);
-        }
-        exercise(&mut uart, &script, &mut |byte| match byte % 4 {
-            0 => {
-                port.write_input(&[byte; 5]);
-            }
-            1 => {
-                port.send_break();
-            }
-            2 => port.consume_output(byte.into(), false),
-            _ => port.set_reader(byte & 4 == 0),
-        });
-    }
 }

@@ -5,8 +5,6 @@ use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
 use chipset_device::PortIoDevice;
 use chipset_device::SavedState;
-use chipset_device::exercise::exercise;
-use chipset_device::exercise::pseudo_random_script;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -330,22 +328,4 @@ fn other_sizes_and_the_index_port() {
     let mut data = [0];
     PortIoDevice::read(&mut *rtc, 0x70, &mut data).unwrap();
     assert_eq!(data, [0xff]);
-}
-
-#[test]
-fn any_life_is_survived() {
-    for seed in 0..200 {
-        let m = Machine::new();
-        let script = pseudo_random_script(seed, 2_000);
-        let (jump, time) = (m.jump.clone(), &m.time);
-        let pending = Mutex::new(Duration::ZERO);
-        exercise(&mut *m.rtc.lock(), &script, &mut |byte| {
-            match byte % 3 {
-                0 => drop(jump.fetch_add(i64::from(byte as i8) << 20, Ordering::SeqCst)),
-                // The device is locked, so its timer must not fire before the end.
-                _ => *pending.lock() += Duration::from_micros(1 << (byte / 8)),
-            }
-        });
-        time.advance(*pending.lock());
-    }
 }
