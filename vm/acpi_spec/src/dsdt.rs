@@ -214,3 +214,62 @@ fn pvpanic(out: &mut Vec<u8>, port: u16) {
 fn isa_interrupt(irq: u8) -> Interrupt {
     Interrupt::new(true, true, false, false, irq.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iasl_test::full;
+    use crate::iasl_test::processors;
+
+    /// The bytes that follow `name` in the DSDT.
+    fn after(table: &Table, name: &[u8]) -> Option<Vec<u8>> {
+        let at = table.bytes.windows(name.len()).position(|w| w == name)?;
+        Some(table.bytes[at + name.len()..].to_vec())
+    }
+
+    #[test]
+    fn sleep_states_have_the_types_that_the_power_registers_know() {
+        let mut machine = full(processors(1));
+        let table = dsdt(&machine, &[]);
+        // A package of 6 bytes and 4 elements.
+        assert!(
+            after(&table, b"_S4_")
+                .unwrap()
+                .starts_with(&[0x12, 6, 4, 1, 1, 0, 0])
+        );
+        assert!(
+            after(&table, b"_S5_")
+                .unwrap()
+                .starts_with(&[0x12, 6, 4, 0, 0, 0, 0])
+        );
+        machine.hibernation = Hibernation::NotOffered;
+        assert_eq!(after(&dsdt(&machine, &[]), b"_S4_"), None);
+    }
+
+    #[test]
+    fn further_objects_follow_the_machines_own() {
+        let machine = full(processors(1));
+        let hid = Name::new(Path::new("_HID"), &EISAName::new("PNP0A08"));
+        let bridge = Device::new(Path::new("PCI0"), vec![&hid]);
+        let table = dsdt(&machine, &[&bridge]);
+        assert!(after(&table, b"PEVT").is_some());
+        let mut expected = Vec::new();
+        hid.to_aml_bytes(&mut expected);
+        // The end of the table, so in the last scope.
+        assert_eq!(after(&table, b"PCI0"), Some(expected));
+    }
+
+    #[test]
+    fn ports_that_share_an_interrupt_say_so() {
+        let mut machine = full(processors(1));
+        let shared = |table: &Table, com: &[u8]| {
+            let rest = after(table, com).unwrap();
+            // The extended interrupt descriptor: its tag, its length, its flags.
+            let at = rest.windows(3).position(|w| w == [0x89, 6, 0]).unwrap();
+            rest[at + 3] & 1 << 3 != 0
+        };
+        assert!(shared(&dsdt(&machine, &[]), b"COM1"));
+        machine.com_ports.truncate(2);
+        assert!(!shared(&dsdt(&machine, &[]), b"COM1"));
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::path::PathBuf;
 use vm_memory::Bytes;
@@ -33,6 +34,14 @@ pub enum FileError {
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
+    },
+    /// It is a directory, a pipe, or another thing without a content of fixed length.
+    #[error("{} is {found}; a regular file or a block device is needed", path.display())]
+    NotAFile {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
     },
     /// It cannot be read.
     #[error("cannot read {} at offset {offset:#x}", path.display())]
@@ -63,11 +72,27 @@ pub enum FileError {
 impl ImageFile<File> {
     /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let file = File::open(path).map_err(|source| FileError::Open {
+        let failed = |source| FileError::Open {
             path: path.into(),
             source,
-        })?;
-        Self::new(path.into(), file)
+        };
+        // Before it is opened: opening a pipe would wait for a writer.
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(FileError::NotAFile {
+                path: path.into(),
+                found: if kind.is_dir() {
+                    "a directory"
+                } else if kind.is_fifo() {
+                    "a pipe"
+                } else if kind.is_char_device() {
+                    "a character device"
+                } else {
+                    "a socket"
+                },
+            });
+        }
+        Self::new(path.into(), File::open(path).map_err(failed)?)
     }
 }
 
