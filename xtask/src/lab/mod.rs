@@ -6,6 +6,7 @@
 mod args;
 mod cpio;
 mod guest;
+mod host_program;
 mod initrd;
 mod job;
 mod machine;
