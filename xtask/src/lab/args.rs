@@ -82,7 +82,7 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let ended = machine::run(&lab, streams);
+    let ended = machine::boot(&lab, streams);
     drop(raw);
     Ok(ExitCode::from(match ended {
         Ok(Ended::Exit(code)) => code,
