@@ -2,10 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod check_layers;
+mod demo;
+mod doctor;
+mod fuzz;
 mod host_kvm;
 mod lab;
+mod place;
 mod process;
 mod setup;
+mod test;
 mod workspace;
 
 use clap::Parser;
@@ -18,14 +24,24 @@ use std::process::ExitCode;
     about = "Builds, runs, tests and measures openvmm"
 )]
 enum Xtask {
+    Demo(demo::DemoArgs),
+    Test(test::TestArgs),
+    Doctor(doctor::DoctorArgs),
     Setup(setup::SetupArgs),
     Lab(lab::LabArgs),
+    CheckLayers(check_layers::CheckLayersArgs),
+    Fuzz(fuzz::FuzzArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
+        Xtask::Demo(args) => demo::run(&args),
+        Xtask::Test(args) => test::run(&args),
+        Xtask::Doctor(args) => doctor::run(&args),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Lab(args) => lab::run(args),
+        Xtask::CheckLayers(args) => check_layers::run(&args),
+        Xtask::Fuzz(args) => fuzz::run(&args),
     };
     result.unwrap_or_else(|err| {
         eprintln!("error: {err:#}");

@@ -227,10 +227,11 @@ mod tests {
 
     #[test]
     fn a_signal_reads_as_128_plus_its_number() {
-        let child = Command::new("sh")
+        let mut child = Command::new("sh")
             .args(["-c", "kill -9 $$"])
             .spawn()
             .unwrap();
         assert_eq!(wait_for(&child).unwrap(), 128 + Signal::KILL.as_raw() as u8);
+        assert!(child.wait().is_err(), "reaped already");
     }
 }

@@ -51,6 +51,9 @@ pub(crate) struct LabArgs {
     /// Build a package's tests, and put them into the lab's /tests. Without CMD, run them.
     #[arg(long = "test", value_name = "PKG")]
     tests: Vec<String>,
+    /// Take a program of this machine along, with its shared libraries.
+    #[arg(long = "with", value_name = "PROGRAM")]
+    programs: Vec<String>,
     /// Load a further kernel module.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
@@ -79,7 +82,7 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let ended = machine::run(&lab, streams);
+    let ended = machine::boot(&lab, streams);
     drop(raw);
     Ok(ExitCode::from(match ended {
         Ok(Ended::Exit(code)) => code,
@@ -105,6 +108,9 @@ fn prepare(args: LabArgs) -> anyhow::Result<Lab> {
         lab.env.push((name.to_owned(), value.to_owned()));
     }
     lab.inputs = args.inputs.iter().map(|spec| parse_in(spec)).collect();
+    for program in &args.programs {
+        lab.add_host_program(program)?;
+    }
     lab.outputs = args
         .outputs
         .iter()

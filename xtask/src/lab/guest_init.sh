@@ -15,11 +15,11 @@ say() {
     echo "vmtest: $*"
 }
 
-# flood BYTES: numbered lines of 16 bytes each, so that a lost byte shows where it was lost.
+# flood LINES: numbered lines of 16 bytes each, so that a lost byte shows where it was lost.
 flood() {
     stty -opost
-    say "flood begin $1"
-    seq -f '%015.0f' 1 $((($1 + 15) / 16)) 2>/dev/null | head -c "$1"
+    say "flood begin"
+    seq 100000000000001 $((100000000000000 + $1))
     say "flood end"
     stty opost
 }
@@ -42,7 +42,6 @@ execute() {
     poweroff) poweroff -f ;;
     reboot) reboot -f ;;
     panic) echo c >/proc/sysrq-trigger ;;
-    # With no panic timeout a triple fault is what the kernel's last way to reboot makes.
     "") ;;
     *) say "unknown $1" ;;
     esac

@@ -86,11 +86,15 @@ pub(super) fn add_userland<W: Write>(archive: &mut Archive<W>) -> anyhow::Result
 
 fn environment(lab: &Lab) -> Vec<(String, String)> {
     let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
-    [("PATH", "/bin"), ("HOME", "/root"), ("TERM", &term)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into_iter()
-        .chain(lab.env.iter().cloned())
-        .collect()
+    [
+        ("PATH", "/bin:/usr/bin:/usr/sbin:/sbin"),
+        ("HOME", "/root"),
+        ("TERM", &term),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into_iter()
+    .chain(lab.env.iter().cloned())
+    .collect()
 }
 
 fn in_work_dir(name: &str) -> String {

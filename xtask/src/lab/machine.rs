@@ -62,7 +62,7 @@ impl Streams {
 const PORTS: [&str; 4] = [port::STDIN, port::STDOUT, port::STDERR, port::REPORT];
 
 /// Boots the lab, runs its command, and ends it.
-pub(crate) fn run(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
+pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     let kernel = setup::ensure()?;
     let init = build::binaries(&["lab_init".to_owned()])?
         .pop()

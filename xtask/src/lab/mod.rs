@@ -6,6 +6,7 @@
 mod args;
 mod cpio;
 mod guest;
+mod host_program;
 mod initrd;
 mod job;
 mod machine;
@@ -13,3 +14,10 @@ mod streams;
 
 pub(crate) use args::LabArgs;
 pub(crate) use args::run;
+pub(crate) use guest::DIR as GUEST_DIR;
+pub(crate) use guest::initramfs as guest_initramfs;
+pub(crate) use job::Lab;
+pub(crate) use job::OutFile;
+pub(crate) use machine::Ended;
+pub(crate) use machine::Streams;
+pub(crate) use machine::boot;

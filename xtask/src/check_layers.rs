@@ -1,0 +1,253 @@
+//! `cargo xtask check-layers`: the workspace's layers, checked against what cargo says depends on what.
+
+use crate::workspace;
+use cargo_metadata::Metadata;
+use clap::Args;
+use std::fmt;
+use std::process::ExitCode;
+
+/// Check that no crate depends on a layer above its own.
+///
+/// A crate may use crates of its own folder and of the folders below: support < vm < vmm_core <
+/// openvmm, openhcl < vmm_tests < xtask. openvmm and openhcl may not use each other, and only pal_async
+/// may use the async runtime it wraps.
+#[derive(Args)]
+pub(crate) struct CheckLayersArgs {}
+
+pub(crate) fn run(_: &CheckLayersArgs) -> anyhow::Result<ExitCode> {
+    verify()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails if there is a wrong edge; names each.
+pub(crate) fn verify() -> anyhow::Result<()> {
+    let metadata = workspace::metadata()?;
+    let wrong = check(&packages(&metadata));
+    for violation in &wrong {
+        println!("layers: {violation}");
+    }
+    anyhow::ensure!(wrong.is_empty(), "{} wrong edges", wrong.len());
+    println!("layers: {} crates, no wrong edge", metadata.packages.len());
+    Ok(())
+}
+
+/// The folders at the workspace's root, and how high each stands.
+const LAYERS: [(&str, u8); 7] = [
+    ("support", 0),
+    ("vm", 1),
+    ("vmm_core", 2),
+    ("openvmm", 3),
+    ("openhcl", 3),
+    ("vmm_tests", 4),
+    ("xtask", 5),
+];
+
+/// The async runtime: one crate chooses it for all.
+const RUNTIME: [&str; 9] = [
+    "async-executor",
+    "async-fs",
+    "async-global-executor",
+    "async-io",
+    "async-net",
+    "async-process",
+    "blocking",
+    "polling",
+    "smol",
+];
+
+/// The crate that may use the runtime.
+const RUNTIME_OWNER: &str = "pal_async";
+
+/// A crate of the workspace, as far as layers go.
+#[derive(Debug, Clone)]
+struct Package {
+    name: String,
+    /// The folder at the workspace's root that the crate is in.
+    folder: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Clone)]
+struct Dependency {
+    name: String,
+    /// Whether only tests, benches and examples use it.
+    development: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Violation {
+    UnknownFolder {
+        name: String,
+        folder: String,
+    },
+    Upwards {
+        from: String,
+        to: String,
+        folders: (String, String),
+    },
+    Runtime {
+        from: String,
+        to: String,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownFolder { name, folder } => {
+                write!(f, "{name}: its folder {folder}/ is no layer")
+            }
+            Self::Upwards { from, to, folders } => write!(
+                f,
+                "{from} -> {to}: {}/ may not use {}/",
+                folders.0, folders.1
+            ),
+            Self::Runtime { from, to } => {
+                write!(
+                    f,
+                    "{from} -> {to}: only {RUNTIME_OWNER} may use the async runtime"
+                )
+            }
+        }
+    }
+}
+
+fn packages(metadata: &Metadata) -> Vec<Package> {
+    metadata
+        .packages
+        .iter()
+        .map(|package| Package {
+            name: package.name.to_string(),
+            folder: package
+                .manifest_path
+                .strip_prefix(&metadata.workspace_root)
+                .ok()
+                .and_then(|path| path.components().next())
+                .map(|folder| folder.to_string())
+                .unwrap_or_default(),
+            dependencies: package
+                .dependencies
+                .iter()
+                .map(|dependency| Dependency {
+                    name: dependency.name.clone(),
+                    development: dependency.kind == cargo_metadata::DependencyKind::Development,
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn check(packages: &[Package]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for from in packages {
+        let Some(height) = height(&from.folder) else {
+            violations.push(Violation::UnknownFolder {
+                name: from.name.clone(),
+                folder: from.folder.clone(),
+            });
+            continue;
+        };
+        for dependency in &from.dependencies {
+            let edge = || (from.name.clone(), dependency.name.clone());
+            let to = packages.iter().find(|to| to.name == dependency.name);
+            if let Some(to) = to {
+                let allowed = to.folder == from.folder
+                    || self::height(&to.folder).is_none_or(|below| below < height);
+                if !allowed {
+                    let (name, to_name) = edge();
+                    violations.push(Violation::Upwards {
+                        from: name,
+                        to: to_name,
+                        folders: (from.folder.clone(), to.folder.clone()),
+                    });
+                }
+            } else if RUNTIME.contains(&dependency.name.as_str())
+                && from.name != RUNTIME_OWNER
+                && !dependency.development
+            {
+                let (name, to) = edge();
+                violations.push(Violation::Runtime { from: name, to });
+            }
+        }
+    }
+    violations
+}
+
+fn height(folder: &str) -> Option<u8> {
+    LAYERS
+        .iter()
+        .find(|(name, _)| *name == folder)
+        .map(|(_, height)| *height)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(folder: &str, name: &str, dependencies: &[&str]) -> Package {
+        Package {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            dependencies: dependencies
+                .iter()
+                .map(|name| Dependency {
+                    name: (*name).to_owned(),
+                    development: false,
+                })
+                .collect(),
+        }
+    }
+
+    fn shown(packages: &[Package]) -> Vec<String> {
+        check(packages).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn downwards_and_sideways_are_fine() {
+        let packages = [
+            package("support", "pal_async", &["smol", "mesh"]),
+            package("support", "mesh", &[]),
+            package("vm", "chipset", &["mesh", "vmtime", "serde"]),
+            package("vm", "vmtime", &[]),
+            package("openvmm", "openvmm_core", &["chipset", "pal_async"]),
+            package("xtask", "xtask", &["lab_init"]),
+            package("vmm_tests", "lab_init", &["mesh"]),
+        ];
+        assert!(shown(&packages).is_empty());
+    }
+
+    #[test]
+    fn every_wrong_edge_is_named() {
+        let packages = [
+            package("support", "mesh", &["chipset"]),
+            package("vm", "chipset", &["virt"]),
+            package("vmm_core", "virt", &["async-io"]),
+            package("openvmm", "openvmm_core", &["underhill_core"]),
+            package("openhcl", "underhill_core", &["openvmm_core"]),
+            package("misc", "odd", &[]),
+        ];
+        assert_eq!(
+            shown(&packages),
+            [
+                "mesh -> chipset: support/ may not use vm/",
+                "chipset -> virt: vm/ may not use vmm_core/",
+                "virt -> async-io: only pal_async may use the async runtime",
+                "openvmm_core -> underhill_core: openvmm/ may not use openhcl/",
+                "underhill_core -> openvmm_core: openhcl/ may not use openvmm/",
+                "odd: its folder misc/ is no layer",
+            ]
+        );
+    }
+
+    #[test]
+    fn tests_may_use_the_runtime_but_not_a_higher_layer() {
+        let mut mesh = package("support", "mesh", &["smol", "chipset"]);
+        for dependency in &mut mesh.dependencies {
+            dependency.development = true;
+        }
+        assert_eq!(
+            shown(&[mesh, package("vm", "chipset", &[])]),
+            ["mesh -> chipset: support/ may not use vm/"]
+        );
+    }
+}

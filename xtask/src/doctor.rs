@@ -1,0 +1,185 @@
+//! `cargo xtask doctor`: what this machine can do, and what it lacks.
+
+use crate::host_kvm::HostKvm;
+use crate::setup;
+use crate::setup::Kernel;
+use clap::Args;
+use kvm_ioctls::Cap;
+use kvm_ioctls::Kvm;
+use serde::Serialize;
+use std::process::Command;
+use std::process::ExitCode;
+
+/// Tell which KVM this machine has, and what demo, test and bench would lack on it.
+///
+/// Fails if they could not run, after installing what setup installs.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The extensions that openvmm asks KVM for, or that make a difference to a guest.
+const CAPABILITIES: [(&str, Cap); 19] = [
+    ("irqchip", Cap::Irqchip),
+    ("split_irqchip", Cap::SplitIrqchip),
+    ("ioeventfd", Cap::Ioeventfd),
+    ("irqfd", Cap::Irqfd),
+    ("irq_routing", Cap::IrqRouting),
+    ("signal_msi", Cap::SignalMsi),
+    ("user_memory", Cap::UserMemory),
+    ("nr_memslots", Cap::NrMemslots),
+    ("max_vcpus", Cap::MaxVcpus),
+    ("immediate_exit", Cap::ImmediateExit),
+    ("tsc_control", Cap::TscControl),
+    ("get_tsc_khz", Cap::GetTscKhz),
+    ("adjust_clock", Cap::AdjustClock),
+    ("xsave2", Cap::Xsave2),
+    ("vcpu_events", Cap::VcpuEvents),
+    ("x2apic_api", Cap::X2ApicApi),
+    ("msr_filter", Cap::X86MsrFilter),
+    ("nested_state", Cap::NestedState),
+    ("hyperv_synic2", Cap::HypervSynic2),
+];
+
+#[derive(Serialize)]
+struct Diagnosis {
+    kvm: String,
+    hardware: bool,
+    /// Where guests are run.
+    guests_run: &'static str,
+    capabilities: Vec<(&'static str, i32)>,
+    missing: Vec<Missing>,
+    apt: Option<String>,
+    kernel: Option<String>,
+    toolchain: Vec<Tool>,
+    ready: bool,
+}
+
+#[derive(Serialize)]
+struct Missing {
+    what: &'static str,
+    purpose: &'static str,
+    package: &'static str,
+}
+
+#[derive(Serialize)]
+struct Tool {
+    command: &'static str,
+    version: Option<String>,
+}
+
+pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let diagnosis = diagnose()?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+    } else {
+        print(&diagnosis);
+    }
+    Ok(if diagnosis.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn diagnose() -> anyhow::Result<Diagnosis> {
+    let kvm = HostKvm::detect();
+    let missing = setup::missing();
+    let kernel = Kernel::cached()?
+        .map(|kernel| kernel.release())
+        .transpose()?;
+    let toolchain = [
+        ["rustc", "--version"],
+        ["cargo", "fmt"],
+        ["cargo", "clippy"],
+    ]
+    .map(|[program, subcommand]| tool(program, subcommand));
+    let ready = missing.is_empty()
+        && kernel.is_some()
+        && toolchain.iter().all(|tool| tool.version.is_some());
+    Ok(Diagnosis {
+        kvm: kvm.to_string(),
+        hardware: kvm.is_hardware(),
+        guests_run: if kvm.is_hardware() {
+            "directly"
+        } else {
+            "in the lab"
+        },
+        capabilities: capabilities(),
+        apt: (!missing.is_empty()).then(|| setup::apt_line(&missing)),
+        missing: missing
+            .iter()
+            .map(|need| Missing {
+                what: need.what,
+                purpose: need.purpose,
+                package: need.package,
+            })
+            .collect(),
+        kernel,
+        toolchain: toolchain.into(),
+        ready,
+    })
+}
+
+fn capabilities() -> Vec<(&'static str, i32)> {
+    Kvm::new().map_or_else(
+        |_| Vec::new(),
+        |kvm| {
+            CAPABILITIES
+                .iter()
+                .map(|(name, cap)| (*name, kvm.check_extension_int(*cap)))
+                .collect()
+        },
+    )
+}
+
+/// The version that a part of the toolchain tells.
+fn tool(program: &'static str, subcommand: &'static str) -> Tool {
+    let mut command = Command::new(program);
+    command.arg(subcommand);
+    if subcommand != "--version" {
+        command.arg("--version");
+    }
+    let output = command
+        .output()
+        .ok()
+        .filter(|output| output.status.success());
+    Tool {
+        command: if subcommand == "--version" {
+            program
+        } else {
+            subcommand
+        },
+        version: output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+    }
+}
+
+fn print(diagnosis: &Diagnosis) {
+    println!("kvm:       {}", diagnosis.kvm);
+    println!("guests:    run {}", diagnosis.guests_run);
+    for (name, value) in &diagnosis.capabilities {
+        println!("  {name:<15} {value}");
+    }
+    for tool in &diagnosis.toolchain {
+        let version = tool.version.as_deref().unwrap_or("MISSING");
+        println!("toolchain: {}: {version}", tool.command);
+    }
+    println!(
+        "kernel:    {}",
+        diagnosis.kernel.as_deref().unwrap_or("not fetched yet")
+    );
+    for missing in &diagnosis.missing {
+        println!(
+            "missing:   {} ({}), package {}",
+            missing.what, missing.purpose, missing.package
+        );
+    }
+    if let Some(line) = &diagnosis.apt {
+        println!("install:   {line}");
+    }
+    if !diagnosis.ready {
+        println!("next:      cargo xtask setup");
+    }
+}

@@ -1,0 +1,188 @@
+//! Where guests run: on this machine if it has a KVM worth the name, else in the lab.
+
+use crate::build;
+use crate::host_kvm::HostKvm;
+use crate::lab;
+use crate::lab::Ended;
+use crate::lab::Lab;
+use crate::lab::OutFile;
+use crate::lab::Streams;
+use crate::setup;
+use anyhow::Context;
+use clap::ValueEnum;
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Where {
+    /// Directly if KVM here is backed by hardware, else in the lab.
+    #[default]
+    Auto,
+    /// On this machine's KVM, whatever it is.
+    Host,
+    /// In the lab.
+    Lab,
+}
+
+/// The decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Host,
+    Lab,
+}
+
+impl Where {
+    /// Decides, and says why.
+    pub(crate) fn decide(self) -> (Place, String) {
+        let kvm = HostKvm::detect();
+        match self {
+            Self::Auto if kvm.is_hardware() => {
+                (Place::Host, format!("directly: this machine has {kvm}"))
+            }
+            Self::Auto => (Place::Lab, format!("in the lab: this machine has {kvm}")),
+            Self::Host => (
+                Place::Host,
+                format!("directly, as asked: this machine has {kvm}"),
+            ),
+            Self::Lab => (Place::Lab, "in the lab, as asked".to_owned()),
+        }
+    }
+}
+
+/// A program of ours, with arguments that may name the guest's files and its own result files.
+pub(crate) struct GuestRun {
+    /// Packages whose programs must be there.
+    pub(crate) packages: Vec<String>,
+    /// The name of the program to run.
+    pub(crate) program: String,
+    pub(crate) args: Vec<Arg>,
+    /// Environment variables.
+    pub(crate) env: Vec<(String, Arg)>,
+    /// Names of files that the program writes, and where they should end up.
+    pub(crate) outputs: Vec<OutFile>,
+    pub(crate) time_limit: Duration,
+}
+
+/// An argument.
+#[derive(Debug, Clone)]
+pub(crate) enum Arg {
+    /// As it is.
+    Text(String),
+    /// The path of a program built from the workspace.
+    Program(&'static str),
+    /// The guest kernel's path.
+    Kernel,
+    /// The guest initramfs's path.
+    Initrd,
+}
+
+impl From<&str> for Arg {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl GuestRun {
+    /// Runs it at `place`; `output` gets what it prints. Returns its exit status.
+    pub(crate) fn run(&self, place: Place, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
+        match place {
+            Place::Host => self.run_here(output),
+            Place::Lab => self.run_in_lab(output),
+        }
+    }
+
+    fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
+        let place = |arg: &Arg| match arg {
+            Arg::Text(text) => text.clone(),
+            Arg::Program(name) => format!("/bin/{name}"),
+            Arg::Kernel => format!("{}/vmlinuz", lab::GUEST_DIR),
+            Arg::Initrd => format!("{}/initrd", lab::GUEST_DIR),
+        };
+        let mut argv = vec![self.program.clone()];
+        argv.extend(self.args.iter().map(place));
+        let mut lab = Lab::new(argv);
+        lab.env = self
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), place(value)))
+            .collect();
+        lab.outputs.clone_from(&self.outputs);
+        lab.time_limit = self.time_limit;
+        lab.add_programs("/bin", &build::binaries(&self.packages)?);
+        let streams = Streams {
+            stdout: output,
+            ..Streams::output()
+        };
+        match lab::boot(&lab, streams)? {
+            Ended::Exit(status) => Ok(status),
+            Ended::TimedOut => anyhow::bail!(
+                "{} did not end within {} s",
+                self.program,
+                self.time_limit.as_secs()
+            ),
+            Ended::Signal(signal) => anyhow::bail!("ended by signal {signal}"),
+        }
+    }
+
+    fn run_here(&self, mut output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
+        let kernel = setup::ensure()?;
+        let programs = build::binaries(&self.packages)?;
+        let dir = tempfile::Builder::new().prefix("openvmm-run-").tempdir()?;
+        let initrd = dir.path().join("initrd");
+        fs::write(&initrd, lab::guest_initramfs(&kernel)?)?;
+        let program = |wanted: &str| -> anyhow::Result<PathBuf> {
+            programs
+                .iter()
+                .find(|program| program.name == wanted)
+                .map(|program| program.path.clone())
+                .with_context(|| format!("cargo built no {wanted}"))
+        };
+        let place = |arg: &Arg| -> anyhow::Result<PathBuf> {
+            Ok(match arg {
+                Arg::Text(text) => text.into(),
+                Arg::Program(name) => program(name)?,
+                Arg::Kernel => kernel.vmlinuz(),
+                Arg::Initrd => initrd.clone(),
+            })
+        };
+        let mut command = Command::new("timeout");
+        command
+            .args(["--kill-after=10", &self.time_limit.as_secs().to_string()])
+            .arg(program(&self.program)?)
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        for arg in &self.args {
+            command.arg(place(arg)?);
+        }
+        for (name, value) in &self.env {
+            command.env(name, place(value)?);
+        }
+        let mut child = command.spawn().context("cannot run timeout")?;
+        if let Some(mut stdout) = child.stdout.take() {
+            let mut buffer = [0; 4096];
+            loop {
+                match stdout.read(&mut buffer)? {
+                    0 => break,
+                    n => output.write_all(&buffer[..n])?,
+                }
+                output.flush()?;
+            }
+        }
+        let status = child.wait()?;
+        for out in &self.outputs {
+            let from: &Path = &dir.path().join(&out.name);
+            fs::copy(from, &out.target)
+                .with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+        let code = status.code().context("timeout ended by a signal")?;
+        Ok(u8::try_from(code).unwrap_or(u8::MAX))
+    }
+}

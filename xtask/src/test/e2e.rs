@@ -1,0 +1,64 @@
+//! The end-to-end tests: one program that boots guests, run on this machine or in the lab.
+
+use super::count::Count;
+use super::count::Counter;
+use crate::place::Arg;
+use crate::place::GuestRun;
+use crate::place::Place;
+use std::io;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// Far beyond what the tests need: each has a limit of its own.
+const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
+    let run = GuestRun {
+        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+        program: "vmm_tests".to_owned(),
+        args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
+        env: [
+            ("VMM_TESTS_OPENVMM", Arg::Program("openvmm")),
+            ("VMM_TESTS_KERNEL", Arg::Kernel),
+            ("VMM_TESTS_INITRD", Arg::Initrd),
+            (
+                "VMM_TESTS_EMULATED",
+                match place {
+                    Place::Host => "0".into(),
+                    Place::Lab => "1".into(),
+                },
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into(),
+        outputs: Vec::new(),
+        time_limit: TIME_LIMIT,
+    };
+    let counter = SharedCounter(Arc::new(Mutex::new(Counter::new(io::stdout()))));
+    let status = run.run(place, Box::new(counter.clone()))?;
+    let count = counter
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .count;
+    Ok(count.with_status(status == 0))
+}
+
+/// A counter that is read after its owner wrote to it.
+#[derive(Clone)]
+struct SharedCounter(Arc<Mutex<Counter<io::Stdout>>>);
+
+impl Write for SharedCounter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counter.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counter.flush()
+    }
+}
