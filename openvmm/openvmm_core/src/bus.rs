@@ -1,5 +1,6 @@
 //! Guest accesses that the hypervisor hands over, on their way to the devices.
 
+use chipset::ioapic::IoApicPins;
 use std::sync::Arc;
 use virt::IoBus;
 use virt::VpIndex;
@@ -8,11 +9,13 @@ use vmotherboard::Chipset;
 /// The machine's bus.
 pub(crate) struct MachineBus {
     chipset: Arc<Chipset>,
+    /// The pins of the VMM's IOAPIC, where the hypervisor has none.
+    ioapic: Option<IoApicPins>,
 }
 
 impl MachineBus {
-    pub(crate) fn new(chipset: Arc<Chipset>) -> Self {
-        Self { chipset }
+    pub(crate) fn new(chipset: Arc<Chipset>, ioapic: Option<IoApicPins>) -> Self {
+        Self { chipset, ioapic }
     }
 }
 
@@ -33,7 +36,11 @@ impl IoBus for MachineBus {
         self.chipset.write_mmio(gpa, data);
     }
 
-    fn end_of_interrupt(&self, vector: u8) {}
+    fn end_of_interrupt(&self, vector: u8) {
+        if let Some(ioapic) = &self.ioapic {
+            ioapic.eoi(vector);
+        }
+    }
 
     fn read_msr(&self, vp: VpIndex, index: u32) -> Option<u64> {
         tracing::debug!(

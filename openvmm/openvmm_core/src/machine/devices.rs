@@ -9,18 +9,29 @@ use acpi_spec::Processor;
 use acpi_spec::Ps2Controller;
 use acpi_spec::Rtc as AcpiRtc;
 use acpi_spec::TableSet;
+use chipset::debug_port::DebugPort;
+use chipset::i8042::I8042;
+use chipset::ioapic::IoApic;
+use chipset::ioapic::IoApicPins;
+use chipset::ioapic::IoApicRouting;
+use chipset::ioapic::MsiRoute;
+use chipset::pm::PmControl;
+use chipset::pm::PmDevice;
+use chipset::pvpanic::PvPanic;
 use chipset::rtc::Rtc;
 use chipset::rtc::WallClock;
+use chipset::rtc::cmos_for_memory;
 use chipset_device::LineSet;
 use chipset_device::LineTarget;
 use chipset_device::PowerSink;
+use guest_memory::MemoryRange;
 use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
-use parking_lot::Mutex;
 use serial_16550::Serial16550;
 use std::sync::Arc;
 use virt::IrqchipMode;
+use virt::Msi;
 use virt::Partition;
 use virt::Topology;
 use vmotherboard::Chipset;
@@ -60,6 +71,9 @@ const ABSENT: &[std::ops::RangeInclusive<u16>] = &[
 /// The devices, behind the chipset.
 pub(crate) struct Devices {
     pub chipset: Chipset,
+    pub pm: PmControl,
+    /// The pins of the VMM's IOAPIC, in split mode.
+    pub ioapic: Option<IoApicPins>,
 }
 
 /// What the ACPI tables depend on.
@@ -123,7 +137,8 @@ pub(crate) fn build(
     config: &VmConfig,
     partition: &Arc<dyn Partition>,
     clock: &VmClock,
-    power: PowerSink,
+    power: &PowerSink,
+    ram: &[MemoryRange],
     serial: &SerialPorts,
 ) -> Result<Devices, MachineError> {
     let mut builder = ChipsetBuilder::new();
@@ -131,7 +146,20 @@ pub(crate) fn build(
         builder.ignore_ports(ports.clone());
     }
 
-    let lines: Arc<dyn LineTarget> = Arc::new(PartitionLines(partition.clone()));
+    let ioapic = match config.irqchip {
+        IrqchipMode::Kernel => None,
+        IrqchipMode::Split => {
+            let routing = Arc::new(PartitionRouting(partition.clone()));
+            let ioapic = IoApic::new(IoApic::DEFAULT_GPA, routing);
+            let pins = ioapic.pins();
+            builder.add("ioapic", |_| ioapic);
+            Some(pins)
+        }
+    };
+    let lines: Arc<dyn LineTarget> = match &ioapic {
+        None => Arc::new(PartitionLines(partition.clone())),
+        Some(pins) => Arc::new(pins.clone()),
+    };
     let mut shared_lines: [Option<LineSet>; 16] = Default::default();
     let mut line = |irq: u8| {
         shared_lines[usize::from(irq)]
@@ -149,7 +177,12 @@ pub(crate) fn build(
             None => builder.ignore_ports(base..=base + 7),
         }
     }
-    let cmos = chipset::rtc::cmos_for_memory(0, 0);
+    let (low, high) = match ram {
+        [low, high, ..] => (low.len(), high.len()),
+        [low] => (low.len(), 0),
+        [] => (0, 0),
+    };
+    let cmos = cmos_for_memory(low, high);
     builder.add("rtc", |context| {
         Rtc::new(
             line(RTC_IRQ),
@@ -159,8 +192,29 @@ pub(crate) fn build(
             &cmos,
         )
     });
+    let pm = builder.add("pm", |context| {
+        let pm = PmDevice::new(
+            PM_BASE,
+            line(SCI_IRQ),
+            power.clone(),
+            clock,
+            context.waker(),
+        );
+        match config.hibernation {
+            Hibernation::On => pm.with_hibernation(),
+            Hibernation::Off => pm,
+        }
+    });
+    let pm = pm.lock().control();
+    builder.add("i8042", |_| I8042::new(line(KEYBOARD_IRQ), power.clone()));
+    builder.add("pvpanic", |_| PvPanic::at_port(PVPANIC_PORT, power.clone()));
+    if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
+        builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
+    }
     Ok(Devices {
         chipset: builder.build()?,
+        pm,
+        ioapic,
     })
 }
 
@@ -176,6 +230,36 @@ impl LineTarget for PartitionLines {
                 error = &error as &dyn std::error::Error,
                 "an interrupt is lost"
             );
+        }
+    }
+}
+
+/// The way from the VMM's IOAPIC to the local APICs: the hypervisor holds each pin's message.
+struct PartitionRouting(Arc<dyn Partition>);
+
+impl IoApicRouting for PartitionRouting {
+    fn set_route(&self, pin: u8, route: Option<MsiRoute>) {
+        let msi = route.map(|MsiRoute { address, data }| Msi { address, data });
+        if let Err(error) = self.0.route_line(pin.into(), msi) {
+            tracing::error!(
+                pin,
+                error = &error as &dyn std::error::Error,
+                "an IOAPIC pin is not routed"
+            );
+        }
+    }
+
+    fn assert(&self, pin: u8) -> bool {
+        match self.0.set_line(pin.into(), true) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(
+                    pin,
+                    error = &error as &dyn std::error::Error,
+                    "an interrupt is lost"
+                );
+                false
+            }
         }
     }
 }

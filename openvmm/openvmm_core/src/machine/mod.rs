@@ -20,6 +20,7 @@ use crate::vps::VpGate;
 use crate::vps::VpReport;
 use crate::vps::VpSet;
 use boot::LinuxBoot;
+use chipset::pm::PmControl;
 use chipset_device::PowerEvent;
 use devices::Devices;
 use guest_memory::GuestMemory;
@@ -62,6 +63,7 @@ pub(crate) struct Machine {
     boot: LinuxBoot,
     address_bits: u8,
     power: PowerLatch,
+    pm: PmControl,
     serial: SerialPorts,
 }
 
@@ -101,15 +103,20 @@ impl Machine {
             config.debugcon.as_ref(),
             options.console_output,
         )?;
-        let Devices { chipset } = devices::build(
+        let Devices {
+            chipset,
+            pm,
+            ioapic,
+        } = devices::build(
             config,
             &partition,
             &clock,
-            power.sink(gate.clone(), options.on_power),
+            &power.sink(gate.clone(), options.on_power),
+            memory.layout().ram(),
             &serial,
         )?;
         let chipset = Arc::new(chipset);
-        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone()));
+        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
         let vps = VpSet::new(vps, gate, &bus, options.on_vp)?;
 
         // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
@@ -139,6 +146,7 @@ impl Machine {
             boot,
             address_bits: host.address_bits,
             power,
+            pm,
             serial,
         };
         machine.enter(boot_state)?;
@@ -183,7 +191,9 @@ impl Machine {
     }
 
     /// Presses the power button.
-    pub(crate) fn press_power_button(&self) {}
+    pub(crate) fn press_power_button(&self) {
+        self.pm.press_power_button();
+    }
 
     /// Writes out what serial ports still hold, for as long as that goes on.
     pub(crate) fn flush(&self) {
