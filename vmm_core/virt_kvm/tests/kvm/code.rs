@@ -161,8 +161,9 @@ impl Code {
         self.then(&[0xcf])
     }
 
-    pub(crate) fn int3(self) -> Self {
-        self.then(&[0xcc])
+    /// Raises #UD.
+    pub(crate) fn ud2(self) -> Self {
+        self.then(&[0x0f, 0x0b])
     }
 
     /// `out DONE, al`: the test's bus stops the VP.

@@ -144,10 +144,12 @@ fn an_msr_that_the_bus_does_not_have_raises_gp() {
 
 #[test]
 fn triple_fault_and_life_after_it() {
-    let mut machine = Machine::new(&Code::new().int3(), Options::default());
+    let mut machine = Machine::new(&Code::new().ud2(), Options::default());
     let mut vp = machine.bsp();
     let before = vp.registers().unwrap();
     let mut r = before;
+    // Protected mode without a usable interrupt table.
+    r.cr0 |= 1;
     r.idtr.limit = 0;
     vp.set_registers(&r).unwrap();
     let bus = Bus::stopping(&*vp);

@@ -105,6 +105,10 @@ fn an_eventfd_raises_an_msi_also_one_that_came_while_disabled() {
 #[test]
 fn lines_still_work_after_the_routing_table_was_replaced() {
     let code = Code::new()
+        // The PICs, which have the line too, are masked.
+        .mov_al(0xff)
+        .mov_dx(0x21)
+        .out_dx_al()
         // Redirection entry of pin 5: vector, edge, to APIC 0.
         .store_es(0, 0x10 + 2 * 5)
         .store_es(0x10, VECTOR.into())

@@ -57,7 +57,7 @@ fn a_read_only_mapping_reads_as_memory_and_writes_as_mmio() {
 #[test]
 fn dirty_pages_are_those_written_since() {
     let code = Code::new()
-        .inc_dword(0x0)
+        // Of the next instruction: in ES.
         .raw(&[0x26])
         .inc_dword(0x2000)
         .done()
