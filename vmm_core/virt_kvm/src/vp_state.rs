@@ -372,13 +372,17 @@ fn reset_lapic(current: &kvm_lapic_state, apic_id: u32, bsp: bool) -> Vec<u8> {
     {
         *to = *from as u8;
     }
+    // Bits 23:16 of the version are the number of LVT entries less one; the seventh is that of CMCI.
+    let has_cmci = page[VERSION + 2] >= 6;
     let mut set = |offset: usize, value: u32| {
         page[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     };
     set(ID, apic_id << 24);
     set(DFR, u32::MAX);
     set(SVR, 0xff);
-    set(LVT_CMCI, MASKED);
+    if has_cmci {
+        set(LVT_CMCI, MASKED);
+    }
     for offset in (LVT_TIMER..=LVT_ERROR).step_by(16) {
         set(offset, MASKED);
     }

@@ -1,6 +1,8 @@
 //! A partition with a few bytes of real-mode code, and a bus that notes what the guest does.
 
+use crate::code::Code;
 use guest_memory::GuestMemory;
+use guest_memory::GuestRegion;
 use guest_memory::MemoryLayout;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -17,15 +19,17 @@ use virt::Vp;
 use virt::VpBinder;
 use virt::VpIndex;
 use virt::VpKick;
-use virt::x86::Registers;
+use virt::VpStop;
 use virt_kvm::KvmHypervisor;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 
 /// Where code is loaded and starts.
 pub(crate) const CODE: u64 = 0x1000;
-/// The port whose write ends a test.
+/// The port whose access ends a test.
 pub(crate) const DONE: u16 = 0xf4;
+/// The MMIO address whose read ends a test.
+pub(crate) const DONE_GPA: u64 = 0xd000_0f00;
 
 pub(crate) struct Machine {
     pub(crate) memory: GuestMemory,
@@ -55,10 +59,9 @@ pub(crate) fn hypervisor() -> &'static KvmHypervisor {
 }
 
 impl Machine {
-    pub(crate) fn new(code: &[u8], options: Options) -> Self {
+    pub(crate) fn new(code: &Code, options: Options) -> Self {
         let layout = MemoryLayout::new(32 << 20, MemoryLayout::DEFAULT_LOW_MMIO_START, 36).unwrap();
         let memory = GuestMemory::anonymous(layout).unwrap();
-        memory.map().write_slice(code, GuestAddress(CODE)).unwrap();
         let topology = Topology::new(TopologyConfig {
             processors: options.processors,
             vps_per_socket: None,
@@ -73,19 +76,39 @@ impl Machine {
                 msr_intercepts: options.msr_intercepts,
             })
             .unwrap();
-        Self {
+        let machine = Self {
             memory,
             partition: new.partition,
             binders: new.vps,
-        }
+        };
+        machine.write(CODE, code.bytes());
+        machine
     }
 
-    /// Binds the first VP here, in real mode at the code.
-    pub(crate) fn bsp(&mut self) -> Box<dyn Vp> {
+    /// Makes interrupt `vector` go to `handler`, which lies at `address`.
+    pub(crate) fn handle(&self, vector: u8, address: u16, handler: &Code) {
+        self.write(address.into(), handler.bytes());
+        self.write(u64::from(vector) * 4, &u32::from(address).to_le_bytes());
+    }
+
+    /// Binds the first VP here, in real mode at the code, with ES at `es_base`.
+    pub(crate) fn bsp_with_es(&mut self, es_base: u64) -> Box<dyn Vp> {
         let mut vp = self.binders.remove(0).bind().unwrap();
-        let registers = real_mode(&vp.registers().unwrap());
-        vp.set_registers(&registers).unwrap();
+        let mut r = vp.registers().unwrap();
+        r.cs.base = 0;
+        r.cs.selector = 0;
+        r.es.base = es_base;
+        r.rip = CODE;
+        // The stack is below the code.
+        r.rsp = CODE;
+        r.rflags = 2;
+        vp.set_registers(&r).unwrap();
         vp
+    }
+
+    /// The same with ES at zero.
+    pub(crate) fn bsp(&mut self) -> Box<dyn Vp> {
+        self.bsp_with_es(0)
     }
 
     pub(crate) fn read_u32(&self, gpa: u64) -> u32 {
@@ -100,15 +123,20 @@ impl Machine {
     }
 }
 
-/// Registers to execute the code: flat segments from 0, a stack below the code.
-pub(crate) fn real_mode(reset: &Registers) -> Registers {
-    let mut r = *reset;
-    r.cs.base = 0;
-    r.cs.selector = 0;
-    r.rip = CODE;
-    r.rsp = CODE;
-    r.rflags = 2;
-    r
+/// Runs the VP until it stops, which it must do because it was asked to; what it did.
+pub(crate) fn run(vp: &mut dyn Vp, bus: &Bus) -> Vec<Access> {
+    assert_eq!(vp.run(bus).unwrap(), VpStop::Requested);
+    bus.take()
+}
+
+/// Host memory with `content` at its start, to map at `gpa`.
+pub(crate) fn region(gpa: u64, size: usize, content: &[u8]) -> GuestRegion {
+    let region = vm_memory::MmapRegion::new(size).unwrap();
+    let region = vm_memory::GuestRegionMmap::new(region, GuestAddress(gpa)).unwrap();
+    region
+        .write_slice(content, vm_memory::MemoryRegionAddress(0))
+        .unwrap();
+    Arc::new(region)
 }
 
 /// What the guest did.
@@ -123,7 +151,7 @@ pub(crate) enum Access {
     WriteMsr(u32, u64),
 }
 
-/// Notes accesses, answers reads, and stops the VP at a write to [`DONE`].
+/// Notes accesses, answers reads, and stops the VP at an access to [`DONE`] or [`DONE_GPA`].
 #[derive(Default)]
 pub(crate) struct Bus {
     accesses: Mutex<Vec<Access>>,
@@ -141,16 +169,18 @@ impl Bus {
         }
     }
 
-    pub(crate) fn stop_with(&self, vp: &dyn Vp) {
-        *self.kick.lock() = Some(vp.kicker());
-    }
-
     pub(crate) fn take(&self) -> Vec<Access> {
         std::mem::take(&mut self.accesses.lock())
     }
 
     fn note(&self, access: Access) {
         self.accesses.lock().push(access);
+    }
+
+    fn stop(&self) {
+        if let Some(kick) = &*self.kick.lock() {
+            kick.kick();
+        }
     }
 
     fn answer(&self, data: &mut [u8]) {
@@ -162,21 +192,25 @@ impl Bus {
 
 impl IoBus for Bus {
     fn read_port(&self, port: u16, data: &mut [u8]) {
+        if port == DONE {
+            self.stop();
+        }
         self.note(Access::PortRead(port, data.len()));
         self.answer(data);
     }
 
     fn write_port(&self, port: u16, data: &[u8]) {
         if port == DONE {
-            if let Some(kick) = &*self.kick.lock() {
-                kick.kick();
-            }
+            self.stop();
             return;
         }
         self.note(Access::PortWrite(port, data.to_vec()));
     }
 
     fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
+        if gpa == DONE_GPA {
+            self.stop();
+        }
         self.note(Access::MmioRead(gpa, data.len()));
         self.answer(data);
     }
