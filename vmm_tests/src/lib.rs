@@ -1,1 +1,18 @@
-//! End-to-end tests of openvmm on real guests.
+//! Running openvmm as a user does, and watching what it and its guest do: the ground that end-to-end
+//! tests and measurements stand on.
+#![forbid(unsafe_code)]
+
+mod environment;
+mod event;
+mod exit;
+pub mod payload;
+mod terminal;
+mod vm;
+mod watch;
+
+pub use environment::Environment;
+pub use event::Event;
+pub use exit::Exit;
+pub use vm::Stdio;
+pub use vm::Vm;
+pub use vm::VmBuilder;

@@ -41,6 +41,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             "--json-events".into(),
             "events".into(),
         ],
+        host_programs: Vec::new(),
+        host_files: Vec::new(),
         env: Vec::new(),
         outputs: vec![OutFile {
             name: "events".to_owned(),

@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod check_layers;
 mod demo;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 enum Xtask {
     Demo(demo::DemoArgs),
     Test(test::TestArgs),
+    Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Setup(setup::SetupArgs),
     Lab(lab::LabArgs),
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Demo(args) => demo::run(&args),
         Xtask::Test(args) => test::run(&args),
+        Xtask::Bench(args) => bench::run(&args),
         Xtask::Doctor(args) => doctor::run(&args),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Lab(args) => lab::run(args),

@@ -63,6 +63,10 @@ pub(crate) struct GuestRun {
     /// The name of the program to run.
     pub(crate) program: String,
     pub(crate) args: Vec<Arg>,
+    /// Programs of this machine that it runs.
+    pub(crate) host_programs: Vec<String>,
+    /// Files of this machine that those need, beside their libraries.
+    pub(crate) host_files: Vec<PathBuf>,
     /// Environment variables.
     pub(crate) env: Vec<(String, Arg)>,
     /// Names of files that the program writes, and where they should end up.
@@ -116,6 +120,12 @@ impl GuestRun {
         lab.outputs.clone_from(&self.outputs);
         lab.time_limit = self.time_limit;
         lab.add_programs("/bin", &build::binaries(&self.packages)?);
+        for program in &self.host_programs {
+            lab.add_host_program(program)?;
+        }
+        for file in &self.host_files {
+            lab.add_host_file(file);
+        }
         let streams = Streams {
             stdout: output,
             ..Streams::output()

@@ -10,7 +10,7 @@ use std::io::Write;
 pub(crate) const DIR: &str = "/guest";
 
 /// The drivers a guest loads, if the machine has what they drive.
-const MODULES: [&str; 3] = ["button", "pvpanic-mmio", "pvpanic-pci"];
+const MODULES: [&str; 4] = ["evdev", "button", "pvpanic-mmio", "pvpanic-pci"];
 
 /// Adds the guest's files to the lab's initramfs.
 pub(super) fn add<W: Write>(archive: &mut Archive<W>, kernel: &Kernel) -> anyhow::Result<()> {

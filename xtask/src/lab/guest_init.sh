@@ -3,6 +3,7 @@
 # (vmtest=uname,poweroff), then those that come over the console, one a line.
 # Everything printed for a test starts with "vmtest: ".
 
+echo "vmtest: init"
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev

@@ -20,6 +20,8 @@ pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
         packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
         program: "vmm_tests".to_owned(),
         args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
+        host_programs: Vec::new(),
+        host_files: Vec::new(),
         env: [
             ("VMM_TESTS_OPENVMM", Arg::Program("openvmm")),
             ("VMM_TESTS_KERNEL", Arg::Kernel),

@@ -1,0 +1,35 @@
+//! Where the programs and guests under test are.
+
+use anyhow::Context;
+use std::path::PathBuf;
+
+/// What `cargo xtask test` tells the tests, by environment variables.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// `VMM_TESTS_OPENVMM`: the program under test.
+    pub openvmm: PathBuf,
+    /// `VMM_TESTS_KERNEL`: a Linux boot image.
+    pub kernel: PathBuf,
+    /// `VMM_TESTS_INITRD`: the initramfs whose init obeys the kernel's command line and the console.
+    pub initrd: PathBuf,
+    /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software, and an exit from the guest costs
+    /// some hundred times what it does on a real one.
+    pub emulated: bool,
+}
+
+impl Environment {
+    /// Reads the environment variables.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let path = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .with_context(|| format!("{name} is not set; use `cargo xtask test --only e2e`"))
+        };
+        Ok(Self {
+            openvmm: path("VMM_TESTS_OPENVMM")?,
+            kernel: path("VMM_TESTS_KERNEL")?,
+            initrd: path("VMM_TESTS_INITRD")?,
+            emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),
+        })
+    }
+}

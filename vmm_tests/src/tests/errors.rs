@@ -1,0 +1,111 @@
+//! What cannot work is refused, with the reason and the right exit code.
+
+use super::Context;
+use anyhow::Context as _;
+use anyhow::ensure;
+use rustix::mount::MountFlags;
+use rustix::mount::UnmountFlags;
+use std::path::Path;
+use vmm_tests::Exit;
+use vmm_tests::Stdio;
+use vmm_tests::Vm;
+
+/// openvmm ended like this, and said `reason`.
+fn expect_error(vm: &Vm, exit: Exit, reason: &str) -> anyhow::Result<()> {
+    let ended = vm.wait_for_exit()?;
+    ensure!(
+        ended == exit,
+        "{}",
+        vm.failure(&format!("expected {exit:?}"))
+    );
+    ensure!(
+        vm.errors().contains(reason),
+        "{}",
+        vm.failure(&format!("standard error does not speak of {reason}"))
+    );
+    ensure!(
+        !vm.errors().contains("panicked"),
+        "{}",
+        vm.failure("openvmm panicked")
+    );
+    Ok(())
+}
+
+pub(super) fn missing_kernel(context: &Context) -> anyhow::Result<()> {
+    let vm = context
+        .openvmm()
+        .stdio(Stdio::Null)
+        .args(["--kernel", "/nonexistent/vmlinuz"])
+        .start()?;
+    expect_error(&vm, Exit::ConfigError, "/nonexistent/vmlinuz")
+}
+
+pub(super) fn kernel_is_no_kernel(context: &Context) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("text");
+    std::fs::write(&path, "not a kernel\n".repeat(1000))?;
+    let vm = context
+        .openvmm()
+        .stdio(Stdio::Null)
+        .arg("--kernel")
+        .arg(&path)
+        .start()?;
+    expect_error(&vm, Exit::ConfigError, "text")
+}
+
+pub(super) fn unknown_option(context: &Context) -> anyhow::Result<()> {
+    let vm = context
+        .openvmm()
+        .stdio(Stdio::Null)
+        .arg("--no-such-option")
+        .start()?;
+    expect_error(&vm, Exit::ConfigError, "--no-such-option")
+}
+
+pub(super) fn too_little_memory(context: &Context) -> anyhow::Result<()> {
+    let vm = context.linux("").memory("4M").stdio(Stdio::Null).start()?;
+    expect_error(&vm, Exit::ConfigError, "memory")
+}
+
+/// The file can be made as large as it should be, but there is no room for what the guest writes:
+/// openvmm has to say so, instead of being killed when the guest touches its memory.
+pub(super) fn memory_file_on_a_full_disk(context: &Context) -> anyhow::Result<()> {
+    let disk = SmallDisk::mount()?;
+    let file = disk.path().join("memory");
+    let vm = context
+        .linux("poweroff")
+        .memory(format!("size=256M,file={},prealloc", file.display()))
+        .stdio(Stdio::Null)
+        .start()?;
+    expect_error(&vm, Exit::HostError, &file.to_string_lossy())
+}
+
+/// A file system of 16 MiB.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        rustix::mount::mount(
+            "tmpfs",
+            dir.path(),
+            "tmpfs",
+            MountFlags::empty(),
+            c"size=16m",
+        )
+        .context("cannot mount a small file system (this test needs to be root)")?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.dir.path(), UnmountFlags::DETACH);
+    }
+}

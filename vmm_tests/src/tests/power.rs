@@ -1,0 +1,49 @@
+//! How guests end, and begin again.
+
+use super::Context;
+use vmm_tests::Exit;
+use vmm_tests::Stdio;
+use vmm_tests::payload;
+
+pub(super) fn off_from_inside(context: &Context) -> anyhow::Result<()> {
+    let vm = context.linux("poweroff").stdio(Stdio::Null).start()?;
+    vm.expect_halt(Exit::PoweredOff, "power_off")
+}
+
+pub(super) fn button(context: &Context) -> anyhow::Result<()> {
+    let mut vm = context.linux("").start()?;
+    vm.wait_for_guest("ready")?;
+    vm.command("shutdown")?;
+    vm.wait_for_guest("power button")?;
+    vm.expect_halt(Exit::PoweredOff, "power_off")
+}
+
+pub(super) fn two_reboots_from_inside(context: &Context) -> anyhow::Result<()> {
+    let mut vm = context.linux("").arg("-p").arg("2").start()?;
+    for boot in 1..=2 {
+        vm.wait_for_guest("ready")?;
+        vm.type_line("reboot")?;
+        vm.wait_for_event("reset", boot)?;
+    }
+    vm.wait_for_guest("ready")?;
+    vm.type_line("poweroff")?;
+    vm.expect_halt(Exit::PoweredOff, "power_off")
+}
+
+pub(super) fn reset_ends_when_asked(context: &Context) -> anyhow::Result<()> {
+    let vm = context.linux("reboot").arg("--halt-on-reset").start()?;
+    vm.expect_halt(Exit::GuestReset, "reset")
+}
+
+pub(super) fn panic(context: &Context) -> anyhow::Result<()> {
+    let vm = context.linux("panic").start()?;
+    vm.expect_halt(Exit::GuestPanic, "guest_panic")
+}
+
+pub(super) fn triple_fault(context: &Context) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("triple_fault");
+    std::fs::write(&path, payload::triple_fault())?;
+    let vm = context.openvmm().arg("--kernel").arg(&path).start()?;
+    vm.expect_halt(Exit::TripleFault, "triple_fault")
+}

@@ -1,0 +1,91 @@
+//! The serial port loses nothing.
+
+use super::Context;
+use anyhow::Context as _;
+use anyhow::ensure;
+use vmm_tests::Exit;
+use vmm_tests::Stdio;
+use vmm_tests::payload;
+
+/// Linux's driver takes two exits for each byte. That makes 10 MiB a matter of seconds on a real machine,
+/// but of most of an hour on an emulated one.
+pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
+    let lines: u64 = if context.environment.emulated {
+        4 << 10
+    } else {
+        640 << 10
+    };
+    let vm = context.linux(&format!("flood:{lines},poweroff")).start()?;
+    vm.expect_halt(Exit::PoweredOff, "power_off")?;
+    let output = String::from_utf8(vm.output()).context("the output is no text")?;
+    let (_, flood) = output
+        .split_once("vmtest: flood begin")
+        .with_context(|| vm.failure("no begin"))?;
+    let (flood, _) = flood
+        .split_once("vmtest: flood end")
+        .with_context(|| vm.failure("no end"))?;
+    let mut numbers = flood.lines().map(str::trim).filter(|line| !line.is_empty());
+    for line in 1..=lines {
+        let expected = (100_000_000_000_000 + line).to_string();
+        ensure!(
+            numbers.next() == Some(&expected),
+            "line {line} of {lines} is missing or damaged"
+        );
+    }
+    ensure!(numbers.next().is_none(), "there are more lines than sent");
+    Ok(())
+}
+
+/// A guest that does nothing else, through a pipe: every byte counts.
+pub(super) fn ten_mebibytes(context: &Context) -> anyhow::Result<()> {
+    const LINES: u32 = (10 << 20) / payload::FLOOD_LINE as u32;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("flood");
+    std::fs::write(&path, payload::flood(LINES))?;
+    let vm = context
+        .openvmm()
+        .arg("--kernel")
+        .arg(&path)
+        .stdio(Stdio::Null)
+        .start()?;
+    vm.expect_halt(Exit::TripleFault, "triple_fault")?;
+    let output = vm.output();
+    for (index, line) in output.chunks(payload::FLOOD_LINE).enumerate() {
+        let number = u32::try_from(index + 1)?;
+        ensure!(
+            line == payload::flood_line(number).as_bytes(),
+            "line {number} is damaged: {:?}",
+            String::from_utf8_lossy(line)
+        );
+    }
+    ensure!(
+        output.len() == 10 << 20,
+        "{} bytes instead of 10 MiB",
+        output.len()
+    );
+    Ok(())
+}
+
+pub(super) fn to_a_file(context: &Context) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("com1");
+    let vm = context
+        .linux("uname,poweroff")
+        .arg("--com1")
+        .arg(format!("file={}", file.display()))
+        .stdio(Stdio::Null)
+        .start()?;
+    vm.expect_halt(Exit::PoweredOff, "power_off")?;
+    let written = std::fs::read(&file)?;
+    ensure!(
+        String::from_utf8_lossy(&written).contains("vmtest: uname Linux"),
+        "{}",
+        vm.failure("the file does not hold the output")
+    );
+    ensure!(
+        !String::from_utf8_lossy(&vm.output()).contains("vmtest"),
+        "{}",
+        vm.failure("the output went to standard output too")
+    );
+    Ok(())
+}

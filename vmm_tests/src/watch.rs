@@ -1,0 +1,121 @@
+//! What is known about a running openvmm, and waiting for it to change.
+
+use crate::Event;
+use crate::Exit;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+/// Everything that was seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Standard output (or the terminal).
+    pub(crate) output: Vec<u8>,
+    /// Standard error, where it is not the terminal.
+    pub(crate) errors: Vec<u8>,
+    pub(crate) events: Vec<Event>,
+    /// Lines of the events file that are not events.
+    pub(crate) malformed_events: Vec<String>,
+    pub(crate) exit: Option<Exit>,
+    /// How many of the streams above may still bring something.
+    pub(crate) open_streams: usize,
+}
+
+/// `Seen`, shared by the threads that watch.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+impl Watch {
+    /// Changes what was seen, and wakes who waits.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `found` finds something; `None` when `deadline` passes, or when openvmm has ended and
+    /// nothing can come any more.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut found: impl FnMut(&Seen) -> Option<T>,
+    ) -> Option<T> {
+        let mut seen = self.lock();
+        loop {
+            if let Some(found) = found(&seen) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let over = seen.exit.is_some() && seen.open_streams == 0;
+            if over || left.is_zero() {
+                return None;
+            }
+            seen = self
+                .changed
+                .wait_timeout(seen, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+impl Seen {
+    /// The tail of everything, for the message of a failed test.
+    pub(crate) fn describe(&self) -> String {
+        let tail = |bytes: &[u8]| {
+            let from = bytes.len().saturating_sub(3000);
+            String::from_utf8_lossy(&bytes[from..]).into_owned()
+        };
+        let events: Vec<_> = self
+            .events
+            .iter()
+            .map(|event| match &event.reason {
+                Some(reason) => format!("{} ({reason})", event.name),
+                None => event.name.clone(),
+            })
+            .collect();
+        format!(
+            "exit: {:?}\nevents: {}\nstderr: {}\noutput: {}",
+            self.exit,
+            events.join(", "),
+            tail(&self.errors),
+            tail(&self.output)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn waiting_ends_when_it_is_found_or_can_no_longer_be() {
+        let watch = Arc::new(Watch::default());
+        watch.update(|seen| seen.open_streams = 1);
+        let far = Instant::now() + Duration::from_secs(3600);
+        let waiter = thread::spawn({
+            let watch = watch.clone();
+            move || watch.wait(far, |seen| (seen.output == b"ab").then_some(7))
+        });
+        watch.update(|seen| seen.output.push(b'a'));
+        watch.update(|seen| seen.output.push(b'b'));
+        assert_eq!(waiter.join().unwrap(), Some(7));
+
+        watch.update(|seen| {
+            seen.exit = Some(Exit::PoweredOff);
+            seen.open_streams = 0;
+        });
+        assert_eq!(watch.wait(far, |_| None::<()>), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! `cargo xtask bench`: openvmm beside Debian's QEMU.
+
+mod table;
+
+use crate::build;
+use crate::place::Arg;
+use crate::place::GuestRun;
+use crate::place::Where;
+use crate::process;
+use crate::workspace;
+use anyhow::Context;
+use clap::Args;
+use std::io;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+use table::Sample;
+use table::Table;
+
+/// The firmware and option ROMs that QEMU reads for a machine without devices.
+const QEMU_FILES: [&str; 5] = [
+    "/usr/share/seabios/bios-256k.bin",
+    "/usr/share/qemu/kvmvapic.bin",
+    "/usr/share/qemu/linuxboot_dma.bin",
+    "/usr/share/qemu/multiboot_dma.bin",
+    "/usr/share/qemu/pvh.bin",
+];
+
+/// Measure openvmm and QEMU in turns, in one run of the same machine.
+///
+/// Start-up is taken from the kernel's trace: the first kvm_entry after the process's exec. Memory is
+/// what is resident beside the guest's RAM. Serial output is checked byte by byte.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// How often each is measured.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    repetitions: u32,
+    /// How much the guest prints to measure the serial port, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 10)]
+    serial_mib: u32,
+    /// Where to run the guests.
+    #[arg(long = "where", value_enum, default_value_t)]
+    place: Where,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Leave out the micro-benchmarks (cargo bench).
+    #[arg(long)]
+    no_micro: bool,
+}
+
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    let (place, why) = args.place.decide();
+    eprintln!("bench: guests run {why}");
+    let run = GuestRun {
+        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+        program: "vmm_bench".to_owned(),
+        args: vec![
+            Arg::Text(format!("--repetitions={}", args.repetitions)),
+            Arg::Text(format!("--serial-mib={}", args.serial_mib)),
+        ],
+        host_programs: vec!["qemu-system-x86_64".to_owned()],
+        host_files: QEMU_FILES.map(PathBuf::from).into(),
+        env: vec![
+            ("VMM_TESTS_OPENVMM".to_owned(), Arg::Program("openvmm")),
+            ("VMM_TESTS_KERNEL".to_owned(), Arg::Kernel),
+            ("VMM_TESTS_INITRD".to_owned(), Arg::Initrd),
+        ],
+        outputs: Vec::new(),
+        time_limit: Duration::from_secs(3600 * 4),
+    };
+    let output = Collected::default();
+    let status = run.run(place, Box::new(output.clone()))?;
+    let samples = output.samples()?;
+    let mut table = Table::of(&samples);
+    table.add_single("stripped release binary", "KiB", "openvmm", stripped_kib()?);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&table)?);
+    } else {
+        print!("{table}");
+    }
+    anyhow::ensure!(status == 0, "the measurements ended with status {status}");
+    if !args.no_micro {
+        micro_benchmarks(args.json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The size of openvmm as one would ship it.
+fn stripped_kib() -> anyhow::Result<f64> {
+    let program = build::binaries(&["openvmm".to_owned()])?
+        .pop()
+        .context("cargo built no openvmm")?;
+    let stripped = tempfile::NamedTempFile::new()?;
+    process::run(
+        Command::new("strip")
+            .arg("-o")
+            .args([stripped.path(), &program.path]),
+    )?;
+    Ok(stripped.path().metadata()?.len() as f64 / 1024.0)
+}
+
+/// Runs the workspace's own benchmarks: what an exit costs in user space, without a guest.
+fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
+    let metadata = workspace::metadata()?;
+    for package in &metadata.packages {
+        if !package.targets.iter().any(cargo_metadata::Target::is_bench) {
+            continue;
+        }
+        let mut command = workspace::cargo();
+        command.args(["bench", "--benches", "--package", package.name.as_str()]);
+        if to_stderr {
+            command.stdout(io::stderr());
+        }
+        process::run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// Collects the samples as they come, and shows that something is going on.
+#[derive(Clone, Default)]
+struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl Collected {
+    fn samples(&self) -> anyhow::Result<Vec<Sample>> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("no sample: {line}")))
+            .collect()
+    }
+}
+
+impl Write for Collected {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(bytes)?;
+        let mut collected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        collected.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
