@@ -85,15 +85,25 @@ impl Machine {
         })?;
         let boot = LinuxBoot::open(linux, tables)?;
         let memory = memory::allocate(&config.memory, host.address_bits)?;
-        // Before there is any VP: what can be wrong with the files shows here.
-        let boot_state = boot.load(&memory)?;
-
-        let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
-            topology: &topology,
-            memory: &memory,
-            irqchip: config.irqchip,
-            msr_intercepts: Vec::new(),
-        })?;
+        // Both take their time in the host's kernel, one for pages and the other for everything else.
+        let (boot_state, partition) = std::thread::scope(|scope| {
+            let loading = scope.spawn(|| boot.load(&memory));
+            let partition = hypervisor.new_partition(PartitionConfig {
+                topology: &topology,
+                memory: &memory,
+                irqchip: config.irqchip,
+                msr_intercepts: Vec::new(),
+            });
+            let boot_state = match loading.join() {
+                Ok(loaded) => loaded,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            (boot_state, partition)
+        });
+        // A wrong file is the user's to mend, so it comes first.
+        let boot_state = boot_state?;
+        let NewPartition { partition, vps } = partition?;
+        tracing::debug!("the first code is loaded and the partition is made");
 
         let clock = VmClock::new();
         let gate = VpGate::default();
