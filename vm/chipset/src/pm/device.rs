@@ -286,6 +286,8 @@ impl ChipsetDevice for PmDevice {
         regs.check()?;
         self.regs = regs;
         self.update_line();
+        // The controller may have been restored to another level.
+        self.line.redrive();
         Ok(())
     }
 
