@@ -240,6 +240,8 @@ impl ChipsetDevice for I8042 {
         }
         self.state = state;
         self.update_line();
+        // The controller may have been restored to another level.
+        self.line.redrive();
         Ok(())
     }
 

@@ -77,6 +77,9 @@ pub(crate) enum Event {
 /// How often to look whether somebody has opened a terminal: the kernel does not tell.
 const OPEN_CHECK: Duration = Duration::from_millis(200);
 
+/// How long to leave a client alone that cannot be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 impl Endpoint {
     pub(crate) fn new(backend: SerialBackend) -> Self {
         match backend.0 {
@@ -255,8 +258,10 @@ fn accept(listener: &SocketListener) -> Option<Client> {
     let stream = match listener.listener.accept() {
         Ok((stream, _)) => stream,
         Err(error) => {
-            // A client that gave up before it was accepted, say.
+            // A client that gave up before it was accepted, say. If the client still waits, because
+            // there is no file descriptor for it, it is not to keep this thread busy.
             tracing::debug!(%error, "cannot accept a serial client");
+            std::thread::sleep(ACCEPT_PAUSE);
             return None;
         }
     };

@@ -270,6 +270,8 @@ impl ChipsetDevice for Serial16550 {
         regs.check()?;
         self.regs = regs;
         self.update_line();
+        // The controller may have been restored to another level.
+        self.line.redrive();
         Ok(())
     }
 

@@ -47,6 +47,8 @@ pub struct PmDevice {
     offers_hibernation: bool,
     control: PmControl,
     regs: Registers,
+    /// A sleep state was refused, and that was logged.
+    refused_sleep: bool,
 }
 
 /// What happens to the power of a machine from outside: buttons, and general-purpose events.
@@ -125,6 +127,7 @@ impl PmDevice {
                 waker,
             },
             regs: Registers::new(0),
+            refused_sleep: false,
         };
         pm.regs.seen_toggles = pm.toggles();
         pm
@@ -197,12 +200,13 @@ impl PmDevice {
         }
     }
 
-    fn sleep(&self, sleep_type: u8) {
+    fn sleep(&mut self, sleep_type: u8) {
         match sleep_type {
             Self::SLEEP_TYPE_S5 => self.power.request(PowerEvent::PowerOff),
             Self::SLEEP_TYPE_S4 if self.offers_hibernation => {
                 self.power.request(PowerEvent::Hibernate);
             }
+            _ if std::mem::replace(&mut self.refused_sleep, true) => {}
             _ => tracing::warn!(
                 sleep_type,
                 "the guest asked for a sleep state it is not offered"
@@ -267,6 +271,7 @@ impl ChipsetDevice for PmDevice {
         // What was pressed before the reset was meant for the guest before it.
         *self.control.events.lock() = Events::default();
         self.regs = Registers::new(self.toggles());
+        self.refused_sleep = false;
         self.catch_up();
     }
 
@@ -281,6 +286,8 @@ impl ChipsetDevice for PmDevice {
         regs.check()?;
         self.regs = regs;
         self.update_line();
+        // The controller may have been restored to another level.
+        self.line.redrive();
         Ok(())
     }
 

@@ -499,6 +499,8 @@ impl ChipsetDevice for Rtc {
         self.state = state;
         // Deadlines that have passed show when the device starts.
         self.update_line();
+        // The controller may have been restored to another level.
+        self.line.redrive();
         Ok(())
     }
 

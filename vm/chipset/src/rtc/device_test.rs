@@ -287,7 +287,9 @@ fn a_restored_clock_goes_on() {
     assert_eq!(n.rtc.lock().save().unwrap(), state);
     assert_eq!(n.get(0x40), 0x77);
     assert_eq!(n.get(4), 0x00);
+    n.edges();
     n.rtc.lock().restore(&state).unwrap();
+    assert_eq!(n.edges(), 1, "driven again though it is high already");
     assert_eq!(n.get(0x0c), 0xd0);
     n.rtc.lock().poll();
     n.advance_ms(2_000);
