@@ -1,2 +1,22 @@
 //! The VM worker: builds a VM from its configuration and runs it.
 #![forbid(unsafe_code)]
+
+mod bus;
+mod handle;
+mod launch;
+mod machine;
+mod units;
+mod vps;
+mod worker;
+
+pub use handle::VmHandle;
+pub use launch::LaunchError;
+pub use launch::LaunchOptions;
+pub use launch::check_memory;
+pub use launch::launch;
+pub use machine::BootError;
+pub use machine::MachineError;
+pub use machine::SerialError;
+pub use vps::VpError;
+pub use worker::EventSink;
+pub use worker::OnReset;

@@ -1,2 +1,6 @@
-//! What a VM is: the configuration the worker builds it from.
+//! What a VM is and what can be asked of it: the contract between the worker and its front ends.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod event;
+pub mod request;

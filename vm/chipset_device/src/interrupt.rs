@@ -85,7 +85,9 @@ impl LineInterrupt {
         }
         if (was != 0) != (state.high != 0) {
             // Under the lock, so that the controller sees the levels in order.
-            self.shared.target.set_line(self.shared.gsi, state.high != 0);
+            self.shared
+                .target
+                .set_line(self.shared.gsi, state.high != 0);
         }
     }
 
@@ -103,7 +105,9 @@ impl LineInterrupt {
     /// Tells the controller the level again, after the controller itself was reset or restored.
     pub fn redrive(&self) {
         let state = self.shared.state.lock();
-        self.shared.target.set_line(self.shared.gsi, state.high != 0);
+        self.shared
+            .target
+            .set_line(self.shared.gsi, state.high != 0);
     }
 }
 

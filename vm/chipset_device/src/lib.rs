@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod device;
+#[cfg(feature = "fuzzing")]
+pub mod exercise;
 mod interrupt;
 mod io;
 mod power;

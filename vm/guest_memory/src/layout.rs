@@ -56,7 +56,9 @@ pub enum LayoutError {
         size: u64,
     },
     /// RAM would end past what the processor can address.
-    #[error("guest memory of {size} bytes ends at {end:#x}, past the {bits}-bit physical addresses")]
+    #[error(
+        "guest memory of {size} bytes ends at {end:#x}, past the {bits}-bit physical addresses"
+    )]
     TooLarge {
         /// The size asked for, in bytes.
         size: u64,

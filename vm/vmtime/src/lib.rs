@@ -1,2 +1,11 @@
 //! Guest time: a clock that stands still while the VM is stopped, and timers on it.
 #![forbid(unsafe_code)]
+
+mod clock;
+mod instant;
+mod timer;
+
+pub use clock::ManualTime;
+pub use clock::VmClock;
+pub use instant::VmInstant;
+pub use timer::VmTimer;

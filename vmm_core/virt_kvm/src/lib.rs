@@ -1,1 +1,25 @@
-//! The KVM backend of the virt traits.
+//! The KVM backend of `virt`: partitions, VPs, interrupts and state on `/dev/kvm` of an x86-64 Linux host.
+
+mod activity;
+mod capabilities;
+mod clock;
+mod cpuid;
+mod doorbell;
+mod exit;
+mod hypervisor;
+mod ioctl;
+mod irqchip;
+mod kick;
+mod msr;
+mod msr_filter;
+mod partition;
+mod registers;
+mod routing;
+mod run_page;
+mod slots;
+mod vp;
+mod vp_state;
+
+pub use cpuid::CpuidFeatures;
+pub use cpuid::build_cpuid;
+pub use hypervisor::KvmHypervisor;

@@ -1,0 +1,4 @@
+//! Leads a debug port through an arbitrary life.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|script: &[u8]| chipset::exercise::debug_port(script));

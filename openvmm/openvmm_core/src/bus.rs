@@ -1,0 +1,63 @@
+//! Guest accesses that the hypervisor hands over, on their way to the devices.
+
+use chipset::ioapic::IoApicPins;
+use std::sync::Arc;
+use virt::IoBus;
+use virt::VpIndex;
+use vmotherboard::Chipset;
+
+/// The machine's bus.
+pub(crate) struct MachineBus {
+    chipset: Arc<Chipset>,
+    /// The pins of the VMM's IOAPIC, where the hypervisor has none.
+    ioapic: Option<IoApicPins>,
+}
+
+impl MachineBus {
+    pub(crate) fn new(chipset: Arc<Chipset>, ioapic: Option<IoApicPins>) -> Self {
+        Self { chipset, ioapic }
+    }
+}
+
+impl IoBus for MachineBus {
+    fn read_port(&self, port: u16, data: &mut [u8]) {
+        self.chipset.read_port(port, data);
+    }
+
+    fn write_port(&self, port: u16, data: &[u8]) {
+        self.chipset.write_port(port, data);
+    }
+
+    fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
+        self.chipset.read_mmio(gpa, data);
+    }
+
+    fn write_mmio(&self, gpa: u64, data: &[u8]) {
+        self.chipset.write_mmio(gpa, data);
+    }
+
+    fn end_of_interrupt(&self, vector: u8) {
+        if let Some(ioapic) = &self.ioapic {
+            ioapic.eoi(vector);
+        }
+    }
+
+    fn read_msr(&self, vp: VpIndex, index: u32) -> Option<u64> {
+        tracing::debug!(
+            vp = vp.0,
+            index = format_args!("{index:#x}"),
+            "read of an unknown MSR"
+        );
+        None
+    }
+
+    fn write_msr(&self, vp: VpIndex, index: u32, value: u64) -> Option<()> {
+        tracing::debug!(
+            vp = vp.0,
+            index = format_args!("{index:#x}"),
+            value = format_args!("{value:#x}"),
+            "write of an unknown MSR"
+        );
+        None
+    }
+}

@@ -1,0 +1,82 @@
+//! From a configuration to a running worker.
+
+use crate::handle::VmHandle;
+use crate::machine::Machine;
+use crate::machine::MachineError;
+use crate::machine::MachineOptions;
+use crate::worker::EventSink;
+use crate::worker::Message;
+use crate::worker::OnReset;
+use crate::worker::Worker;
+use guest_memory::LayoutError;
+use guest_memory::MemoryLayout;
+use openvmm_defs::config::MemoryConfig;
+use openvmm_defs::config::VmConfig;
+use openvmm_defs::event::VmEvent;
+use openvmm_defs::event::VmEventKind;
+use std::io;
+use std::io::Write;
+use std::time::Instant;
+use virt::Hypervisor;
+
+/// What a VM is launched with, besides its configuration.
+pub struct LaunchOptions {
+    /// Takes the output of the serial port that is the console.
+    pub console_output: Box<dyn Write + Send>,
+    /// What a guest's reset does.
+    pub on_reset: OnReset,
+    /// Takes the VM's events.
+    pub events: EventSink,
+}
+
+/// Why a VM could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The machine could not be built.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The host gives no thread.
+    #[error("failed to start the VM's worker thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Builds the machine, stopped, and starts its worker. The VM runs when it is resumed.
+pub fn launch(
+    hypervisor: &dyn Hypervisor,
+    config: &VmConfig,
+    options: LaunchOptions,
+) -> Result<VmHandle, LaunchError> {
+    let (messages, incoming) = mesh::channel();
+    let (power, vps) = (messages.clone(), messages.clone());
+    let machine = Machine::new(
+        hypervisor,
+        config,
+        MachineOptions {
+            console_output: options.console_output,
+            // When the worker is gone the VM is being torn down, and nobody needs to know.
+            on_power: Box::new(move |event| drop(power.send(Message::Power(event)))),
+            on_vp: Box::new(move |report| drop(vps.send(Message::Vp(report)))),
+        },
+    )?;
+    let handle = VmHandle {
+        messages,
+        console: machine.console().cloned(),
+        ptys: machine.ptys().to_vec(),
+    };
+    (options.events)(VmEvent {
+        at: Instant::now(),
+        kind: VmEventKind::Created,
+    });
+    let worker = Worker::new(machine, options.on_reset, options.events);
+    std::thread::Builder::new()
+        .name("vm-worker".into())
+        .spawn(move || worker.run(incoming))
+        .map_err(LaunchError::Thread)?;
+    Ok(handle)
+}
+
+/// Whether guest RAM can be laid out as configured. The processor's address width is known only later.
+pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
+    const WIDEST: u8 = 52;
+    MemoryLayout::new(memory.size, MemoryLayout::DEFAULT_LOW_MMIO_START, WIDEST).map(drop)
+}

@@ -1,0 +1,204 @@
+//! What the machine runs first, at power-on and after each reset.
+
+use acpi_spec::TableSet;
+use guest_memory::GuestMemory;
+use guest_memory::MemoryRange;
+use loader::BootState;
+use loader::FileError;
+use loader::ImageFile;
+use loader::linux::LinuxImage;
+use loader::linux::LoadError;
+use loader::linux::load_linux;
+use openvmm_defs::config::BootProtocol;
+use openvmm_defs::config::LinuxDirect;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use virt::Vp;
+use virt::x86::Registers;
+use virt::x86::Segment;
+use virt::x86::TableRegister;
+
+/// Why the machine cannot boot.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// An image file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An image file that was opened before cannot be used again.
+    #[error("failed to duplicate the descriptor of {}", path.display())]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel, or what goes with it, was refused.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// A Linux kernel and all it needs. Its files stay open, so that a reset boots what the start booted.
+pub(crate) struct LinuxBoot {
+    kernel: OpenImage,
+    initrd: Option<OpenImage>,
+    cmdline: String,
+    protocol: loader::linux::BootProtocol,
+    tables: TableSet,
+}
+
+struct OpenImage {
+    path: PathBuf,
+    file: File,
+}
+
+impl OpenImage {
+    fn open(path: &Path) -> Result<Self, BootError> {
+        let file = File::open(path).map_err(|source| FileError::Open {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.into(),
+            file,
+        })
+    }
+
+    fn image(&self) -> Result<ImageFile<File>, BootError> {
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| BootError::Duplicate {
+                path: self.path.clone(),
+                source,
+            })?;
+        Ok(ImageFile::new(self.path.clone(), file)?)
+    }
+}
+
+impl LinuxBoot {
+    /// Opens the files.
+    pub(crate) fn open(config: &LinuxDirect, tables: TableSet) -> Result<Self, BootError> {
+        Ok(Self {
+            kernel: OpenImage::open(&config.kernel)?,
+            initrd: config.initrd.as_deref().map(OpenImage::open).transpose()?,
+            cmdline: config.cmdline.clone(),
+            protocol: match config.protocol {
+                BootProtocol::Auto => loader::linux::BootProtocol::Auto,
+                BootProtocol::Linux64 => loader::linux::BootProtocol::Linux64,
+                BootProtocol::Pvh => loader::linux::BootProtocol::Pvh,
+            },
+            tables,
+        })
+    }
+
+    /// Loads everything into guest memory.
+    pub(crate) fn load(&self, memory: &GuestMemory) -> Result<BootState, BootError> {
+        let image = LinuxImage {
+            kernel: self.kernel.image()?,
+            initrd: self.initrd.as_ref().map(OpenImage::image).transpose()?,
+            cmdline: &self.cmdline,
+            acpi: &self.tables,
+            protocol: self.protocol,
+        };
+        Ok(load_linux(memory.map(), memory.layout(), image)?)
+    }
+}
+
+/// Sets the boot processor's registers, from those it has after reset.
+pub(crate) fn enter(
+    vp: &mut dyn Vp,
+    state: &BootState,
+    low_mmio: MemoryRange,
+    address_bits: u8,
+) -> Result<(), virt::Error> {
+    let reset = vp.registers()?;
+    let data = segment(state.data);
+    vp.set_registers(&Registers {
+        rip: state.rip,
+        rflags: state.rflags,
+        rsp: state.rsp,
+        rbx: state.rbx,
+        rsi: state.rsi,
+        rdx: 0,
+        cr0: state.cr0,
+        cr3: state.cr3,
+        cr4: state.cr4,
+        efer: state.efer,
+        gdtr: table(state.gdt),
+        idtr: table(state.idt),
+        cs: segment(state.code),
+        ds: data,
+        es: data,
+        fs: data,
+        gs: data,
+        ss: data,
+        tr: segment(state.task),
+        ..reset
+    })?;
+    vp.set_msrs(&mtrrs(low_mmio, address_bits))
+}
+
+fn segment(segment: loader::Segment) -> Segment {
+    Segment {
+        base: segment.base,
+        limit: segment.limit,
+        selector: segment.selector,
+        attributes: segment.attributes.into(),
+    }
+}
+
+fn table(table: loader::DescriptorTable) -> TableRegister {
+    TableRegister {
+        base: table.base,
+        limit: table.limit,
+    }
+}
+
+/// Memory types as firmware would have set them (SDM volume 3, 12.11): write-back, except for the legacy
+/// video memory and the low MMIO gap. Without MTRRs Linux turns PAT off.
+fn mtrrs(low_mmio: MemoryRange, address_bits: u8) -> Vec<(u32, u64)> {
+    const PHYS_BASE0: u32 = 0x200;
+    const PHYS_MASK0: u32 = 0x201;
+    const FIX64K_00000: u32 = 0x250;
+    const FIX16K_80000: u32 = 0x258;
+    const FIX4K_C0000: u32 = 0x268;
+    const DEF_TYPE: u32 = 0x2ff;
+    const ALL_WRITE_BACK: u64 = 0x0606_0606_0606_0606;
+    const ENABLE_WITH_FIXED: u64 = 0xc00;
+    const WRITE_BACK: u64 = 6;
+    const VALID: u64 = 1 << 11;
+
+    let mut msrs = vec![
+        (FIX64K_00000, ALL_WRITE_BACK),
+        (FIX16K_80000, ALL_WRITE_BACK),
+    ];
+    msrs.extend((FIX4K_C0000..FIX4K_C0000 + 8).map(|msr| (msr, ALL_WRITE_BACK)));
+    // One variable range covers a gap that is aligned to its size, a power of two.
+    if low_mmio.len().is_power_of_two() && low_mmio.start.is_multiple_of(low_mmio.len()) {
+        let all_bits = u64::MAX >> (64 - u32::from(address_bits.clamp(32, 52)));
+        msrs.push((PHYS_BASE0, low_mmio.start));
+        msrs.push((PHYS_MASK0, all_bits & !(low_mmio.len() - 1) | VALID));
+    }
+    msrs.push((DEF_TYPE, ENABLE_WITH_FIXED | WRITE_BACK));
+    msrs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gap_is_uncacheable() {
+        let gap = MemoryRange {
+            start: 0xc000_0000,
+            end: 1 << 32,
+        };
+        let msrs = mtrrs(gap, 40);
+        assert!(msrs.contains(&(0x200, 0xc000_0000)));
+        assert!(msrs.contains(&(0x201, 0xff_c000_0800)));
+        assert_eq!(msrs.last(), Some(&(0x2ff, 0xc06)));
+    }
+}

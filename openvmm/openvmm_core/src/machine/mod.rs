@@ -1,0 +1,240 @@
+//! The machine: everything a configuration names, put together.
+
+mod boot;
+mod devices;
+mod error;
+mod memory;
+mod power;
+mod serial;
+
+pub use boot::BootError;
+pub use error::MachineError;
+pub use serial::SerialError;
+
+use crate::bus::MachineBus;
+use crate::units::ClockUnit;
+use crate::units::DeviceUnit;
+use crate::units::PartitionUnit;
+use crate::units::VpsUnit;
+use crate::vps::VpGate;
+use crate::vps::VpReport;
+use crate::vps::VpSet;
+use boot::LinuxBoot;
+use chipset::pm::PmControl;
+use chipset_device::PowerEvent;
+use devices::Devices;
+use guest_memory::GuestMemory;
+use openvmm_defs::config::Firmware;
+use openvmm_defs::config::VmConfig;
+use power::PowerLatch;
+use serde_json::Value;
+use serde_json::json;
+use serial::SerialPorts;
+use serial_16550::SerialPort;
+use state_unit::StateUnits;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use virt::Hypervisor;
+use virt::IoBus;
+use virt::NewPartition;
+use virt::PartitionConfig;
+use virt::Topology;
+use virt::VpIndex;
+use vmotherboard::Chipset;
+use vmtime::VmClock;
+
+/// What the machine needs of its owner.
+pub(crate) struct MachineOptions {
+    /// Takes the output of the serial port that is the console.
+    pub console_output: Box<dyn Write + Send>,
+    /// Hears of the guest's power requests, with the VPs' gate closed.
+    pub on_power: Box<dyn Fn(PowerEvent) + Send + Sync>,
+    /// Hears of what happens to VPs.
+    pub on_vp: Box<dyn Fn(VpReport) + Send + Sync>,
+}
+
+/// A machine.
+pub(crate) struct Machine {
+    units: StateUnits,
+    vps: VpSet,
+    chipset: Arc<Chipset>,
+    memory: GuestMemory,
+    boot: LinuxBoot,
+    address_bits: u8,
+    power: PowerLatch,
+    pm: PmControl,
+    serial: SerialPorts,
+}
+
+impl Machine {
+    /// Builds everything and loads what runs first. No VP runs yet.
+    pub(crate) fn new(
+        hypervisor: &dyn Hypervisor,
+        config: &VmConfig,
+        options: MachineOptions,
+    ) -> Result<Self, MachineError> {
+        let host = hypervisor.host_info()?;
+        let topology = Topology::new(config.topology)?;
+        let Firmware::LinuxDirect(linux) = &config.firmware;
+        let tables = devices::acpi_tables(&devices::AcpiConfig {
+            topology: &topology,
+            irqchip: config.irqchip,
+            com_ports: &config.com_ports,
+            hibernation: config.hibernation,
+        })?;
+        let boot = LinuxBoot::open(linux, tables)?;
+        let memory = memory::allocate(&config.memory, host.address_bits)?;
+        // Both take their time in the host's kernel, one for pages and the other for everything else.
+        let (boot_state, partition) = std::thread::scope(|scope| {
+            let loading = scope.spawn(|| boot.load(&memory));
+            let partition = hypervisor.new_partition(PartitionConfig {
+                topology: &topology,
+                memory: &memory,
+                irqchip: config.irqchip,
+                msr_intercepts: Vec::new(),
+            });
+            let boot_state = match loading.join() {
+                Ok(loaded) => loaded,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            (boot_state, partition)
+        });
+        // A wrong file is the user's to mend, so it comes first.
+        let boot_state = boot_state?;
+        let NewPartition { partition, vps } = partition?;
+        tracing::debug!("the first code is loaded and the partition is made");
+
+        let clock = VmClock::new();
+        let gate = VpGate::default();
+        let power = PowerLatch::default();
+        let serial = SerialPorts::new(
+            &config.com_ports,
+            config.debugcon.as_ref(),
+            options.console_output,
+        )?;
+        let Devices {
+            chipset,
+            pm,
+            ioapic,
+        } = devices::build(
+            config,
+            &partition,
+            &clock,
+            &power.sink(gate.clone(), options.on_power),
+            memory.layout().ram(),
+            &serial,
+        )?;
+        let chipset = Arc::new(chipset);
+        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
+        let vps = VpSet::new(vps, gate, &bus, options.on_vp)?;
+
+        // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
+        // restored finds the interrupt controllers restored.
+        let mut units = StateUnits::builder();
+        units.add("vmtime", ClockUnit(clock));
+        units
+            .add("partition", PartitionUnit(partition))
+            .depends_on("vmtime");
+        let mut names = Vec::new();
+        for (name, device) in chipset.devices() {
+            names.push(name.to_owned());
+            units.add(name, DeviceUnit(device)).depends_on("partition");
+        }
+        let vps_unit = units
+            .add("vps", VpsUnit(vps.clone()))
+            .depends_on("partition");
+        names
+            .into_iter()
+            .fold(vps_unit, state_unit::UnitBuilder::depends_on);
+
+        let machine = Self {
+            units: units.build()?,
+            vps,
+            chipset,
+            memory,
+            boot,
+            address_bits: host.address_bits,
+            power,
+            pm,
+            serial,
+        };
+        machine.enter(boot_state)?;
+        Ok(machine)
+    }
+
+    /// The serial port that is the console.
+    pub(crate) fn console(&self) -> Option<&SerialPort> {
+        self.serial.console()
+    }
+
+    /// The pseudo-terminals made for serial ports.
+    pub(crate) fn ptys(&self) -> &[(&'static str, PathBuf)] {
+        self.serial.ptys()
+    }
+
+    /// Lets everything go on.
+    pub(crate) fn start(&mut self) -> Result<(), MachineError> {
+        self.power.arm();
+        Ok(self.units.start()?)
+    }
+
+    /// Stops everything, VPs first.
+    pub(crate) fn stop(&mut self) {
+        self.units.stop();
+    }
+
+    /// Returns everything to power-on and loads what runs first. Stopped before and after.
+    pub(crate) fn reset(&mut self) -> Result<(), MachineError> {
+        self.units.reset()?;
+        let boot_state = self.boot.load(&self.memory)?;
+        self.enter(boot_state)
+    }
+
+    fn enter(&self, state: loader::BootState) -> Result<(), MachineError> {
+        let low_mmio = self.memory.layout().low_mmio();
+        let bits = self.address_bits;
+        self.vps.call(VpIndex::BSP, move |vp| {
+            boot::enter(vp, &state, low_mmio, bits)
+        })??;
+        Ok(())
+    }
+
+    /// Presses the power button.
+    pub(crate) fn press_power_button(&self) {
+        self.pm.press_power_button();
+    }
+
+    /// Writes out what serial ports still hold, for as long as that goes on.
+    pub(crate) fn flush(&self) {
+        self.serial.flush();
+    }
+
+    /// Ends the VPs' threads, and writes out what serial ports still hold.
+    pub(crate) fn tear_down(&mut self) {
+        self.vps.tear_down();
+        self.flush();
+    }
+
+    /// The live tree of the machine's state.
+    pub(crate) fn inspect(&self) -> Value {
+        let layout = self.memory.layout();
+        let ram: Vec<_> = layout.ram().iter().map(ToString::to_string).collect();
+        let unclaimed = self.chipset.unclaimed();
+        json!({
+            "memory": {
+                "ram_bytes": layout.ram_size(),
+                "ram": ram,
+                "low_mmio": layout.low_mmio().to_string(),
+            },
+            "units": self.units.inspect(),
+            "serial": self.serial.inspect(),
+            "unclaimed": {
+                "port_reads": unclaimed.port_reads,
+                "port_writes": unclaimed.port_writes,
+                "mmio_reads": unclaimed.mmio_reads,
+                "mmio_writes": unclaimed.mmio_writes,
+            },
+        })
+    }
+}

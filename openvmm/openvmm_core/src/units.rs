@@ -1,0 +1,211 @@
+//! The machine's parts as state units.
+
+use crate::vps::VpSet;
+use mesh::saved_state::RestoreError;
+use mesh::saved_state::SaveError;
+use mesh::saved_state::SavedState;
+use serde_json::Value;
+use serde_json::json;
+use state_unit::ResetError;
+use state_unit::StateUnit;
+use std::sync::Arc;
+use virt::Partition;
+use virt::x86::PartitionState;
+use virt::x86::VpState;
+use vmotherboard::DeviceHandle;
+use vmtime::VmClock;
+use vmtime::VmInstant;
+
+/// Guest time.
+pub(crate) struct ClockUnit(pub VmClock);
+
+impl StateUnit for ClockUnit {
+    fn start(&mut self) {
+        self.0.start();
+    }
+
+    fn stop(&mut self) {
+        self.0.stop();
+    }
+
+    fn reset(&mut self) -> Result<(), ResetError> {
+        // Guest time goes on: deadlines of a reset device are gone with the reset.
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&self.0.now().as_nanos()))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        self.0.set(VmInstant::from_nanos(state.decode()?));
+        Ok(())
+    }
+
+    fn inspect(&self) -> Value {
+        json!({"now_ns": self.0.now().as_nanos(), "running": self.0.is_running()})
+    }
+}
+
+/// What the partition's VPs share: interrupt controllers, the paravirtual clock.
+pub(crate) struct PartitionUnit(pub Arc<dyn Partition>);
+
+impl StateUnit for PartitionUnit {
+    fn start(&mut self) {
+        if let Err(error) = self.0.start_clock() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the guest's clock does not start"
+            );
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Err(error) = self.0.stop_clock() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the guest's clock does not stop"
+            );
+        }
+    }
+
+    fn reset(&mut self) -> Result<(), ResetError> {
+        self.0.reset().map_err(|error| ResetError(error.into()))
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        let state = self
+            .0
+            .save()
+            .map_err(|error| SaveError::Failed(error.into()))?;
+        Ok(SavedState::encode(&state))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: PartitionState = state.decode()?;
+        self.0
+            .restore(&state)
+            .map_err(|error| RestoreError::Failed(error.into()))
+    }
+
+    fn inspect(&self) -> Value {
+        self.0.inspect()
+    }
+}
+
+/// A device of the chipset.
+pub(crate) struct DeviceUnit(pub DeviceHandle);
+
+impl StateUnit for DeviceUnit {
+    fn start(&mut self) {
+        self.0.start();
+    }
+
+    fn stop(&mut self) {
+        self.0.stop();
+    }
+
+    fn reset(&mut self) -> Result<(), ResetError> {
+        self.0.reset();
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        self.0.save()
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        self.0.restore(state)
+    }
+
+    fn inspect(&self) -> Value {
+        self.0.inspect()
+    }
+}
+
+/// The VPs.
+pub(crate) struct VpsUnit(pub VpSet);
+
+/// The saved state of all VPs, in index order.
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct SavedVps {
+    #[n(0)]
+    vps: Vec<VpState>,
+}
+
+impl StateUnit for VpsUnit {
+    fn start(&mut self) {
+        self.0.start();
+    }
+
+    fn stop(&mut self) {
+        self.0.stop();
+    }
+
+    fn reset(&mut self) -> Result<(), ResetError> {
+        let results = self
+            .0
+            .for_each(|vp| vp.reset())
+            .map_err(|error| ResetError(error.into()))?;
+        for result in results {
+            result.map_err(|error| ResetError(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        let vps = self
+            .0
+            .for_each(|vp| vp.save())
+            .map_err(|error| SaveError::Failed(error.into()))?
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|error: virt::Error| SaveError::Failed(error.into()))?;
+        Ok(SavedState::encode(&SavedVps { vps }))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let SavedVps { vps } = state.decode()?;
+        if vps.len() != self.0.len() {
+            return Err(RestoreError::Invalid(format!(
+                "it has {} VPs, the VM has {}",
+                vps.len(),
+                self.0.len()
+            )));
+        }
+        let vps = Arc::new(vps);
+        let results = self
+            .0
+            .for_each(move |vp| vp.restore(&vps[vp.index().0 as usize]))
+            .map_err(|error| RestoreError::Failed(error.into()))?;
+        for result in results {
+            result.map_err(|error| RestoreError::Failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn inspect(&self) -> Value {
+        let registers = match self.0.interrupt_each(|vp| vp.registers()) {
+            Ok(registers) => registers,
+            Err(error) => return json!({"error": error.to_string()}),
+        };
+        let vps = registers.into_iter().enumerate().map(|(n, registers)| {
+            let value = match registers {
+                Ok(r) => json!({
+                    "rip": format!("{:#x}", r.rip),
+                    "rsp": format!("{:#x}", r.rsp),
+                    "rflags": format!("{:#x}", r.rflags),
+                    "cr0": format!("{:#x}", r.cr0),
+                    "cr3": format!("{:#x}", r.cr3),
+                    "cr4": format!("{:#x}", r.cr4),
+                    "efer": format!("{:#x}", r.efer),
+                    "cs": format!("{:#x}", r.cs.selector),
+                }),
+                Err(error) => json!({"error": error.to_string()}),
+            };
+            (n.to_string(), value)
+        });
+        Value::Object(vps.collect())
+    }
+}

@@ -1,0 +1,240 @@
+//! The VPs' threads, with VPs that spin instead of running a guest.
+
+use super::*;
+use parking_lot::Condvar;
+use std::sync::atomic::AtomicU64;
+use virt::Error;
+use virt::x86::VpState;
+
+/// A VP that "executes" by counting, and leaves when it is kicked.
+struct Spinner {
+    index: VpIndex,
+    kick: Arc<Kick>,
+    executed: Arc<AtomicU64>,
+    ending: Ending,
+}
+
+#[derive(Copy, Clone, PartialEq)]
+enum Ending {
+    Never,
+    TripleFault,
+    Failure,
+}
+
+#[derive(Default)]
+struct Kick {
+    pending: Mutex<bool>,
+    kicked: Condvar,
+}
+
+impl VpKick for Kick {
+    fn kick(&self) {
+        *self.pending.lock() = true;
+        self.kicked.notify_all();
+    }
+}
+
+impl VpBinder for Spinner {
+    fn index(&self) -> VpIndex {
+        self.index
+    }
+
+    fn bind(self: Box<Self>) -> Result<Box<dyn Vp>, Error> {
+        Ok(self)
+    }
+}
+
+impl Vp for Spinner {
+    fn index(&self) -> VpIndex {
+        self.index
+    }
+
+    fn kicker(&self) -> Arc<dyn VpKick> {
+        self.kick.clone()
+    }
+
+    fn run(&mut self, _: &dyn IoBus) -> Result<VpStop, RunError> {
+        match self.ending {
+            Ending::Never => {}
+            Ending::TripleFault => return Ok(VpStop::TripleFault),
+            Ending::Failure => {
+                return Err(RunError::FailEntry {
+                    vp: self.index,
+                    reason: 7,
+                });
+            }
+        }
+        let mut pending = self.kick.pending.lock();
+        self.executed.fetch_add(1, Ordering::SeqCst);
+        while !*pending {
+            self.kick.kicked.wait(&mut pending);
+        }
+        *pending = false;
+        Ok(VpStop::Requested)
+    }
+
+    fn registers(&mut self) -> Result<Registers, Error> {
+        Ok(Registers {
+            rip: u64::from(self.index.0),
+            ..Registers::default()
+        })
+    }
+
+    fn set_registers(&mut self, _: &Registers) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn set_msrs(&mut self, _: &[(u32, u64)]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<VpState, Error> {
+        Err(Error::MissingCapability { what: "state" })
+    }
+
+    fn restore(&mut self, _: &VpState) -> Result<(), Error> {
+        Err(Error::MissingCapability { what: "state" })
+    }
+}
+
+struct NoBus;
+
+impl IoBus for NoBus {
+    fn read_port(&self, _: u16, _: &mut [u8]) {}
+    fn write_port(&self, _: u16, _: &[u8]) {}
+    fn read_mmio(&self, _: u64, _: &mut [u8]) {}
+    fn write_mmio(&self, _: u64, _: &[u8]) {}
+    fn end_of_interrupt(&self, _: u8) {}
+    fn read_msr(&self, _: VpIndex, _: u32) -> Option<u64> {
+        None
+    }
+    fn write_msr(&self, _: VpIndex, _: u32, _: u64) -> Option<()> {
+        None
+    }
+}
+
+fn vps(endings: &[Ending]) -> (VpSet, VpGate, mpsc::Receiver<VpReport>, Vec<Arc<AtomicU64>>) {
+    let executed: Vec<_> = endings.iter().map(|_| Arc::default()).collect();
+    let binders = endings
+        .iter()
+        .zip(&executed)
+        .zip(0..)
+        .map(|((ending, executed), n)| {
+            Box::new(Spinner {
+                index: VpIndex(n),
+                kick: Arc::default(),
+                executed: Arc::clone(executed),
+                ending: *ending,
+            }) as Box<dyn VpBinder>
+        })
+        .collect();
+    let (send, reports) = mpsc::channel();
+    let gate = VpGate::default();
+    let bus: Arc<dyn IoBus> = Arc::new(NoBus);
+    let set = VpSet::new(binders, gate.clone(), &bus, move |report| {
+        let _ = send.send(report);
+    })
+    .unwrap();
+    (set, gate, reports, executed)
+}
+
+#[test]
+fn kicks_that_come_too_late_do_not_stop_the_next_run() {
+    let (set, gate, _reports, executed) = vps(&[Ending::Never; 3]);
+    for _ in 0..200 {
+        set.start();
+        // As when a device stops the machine: the worker's own stop kicks VPs that have stopped already.
+        gate.close();
+        set.stop();
+        gate.close();
+    }
+    let before: Vec<_> = executed.iter().map(|n| n.load(Ordering::SeqCst)).collect();
+    set.start();
+    // Each VP gets into the guest and stays there, whatever kicks were left over.
+    for (executed, before) in executed.iter().zip(before) {
+        while executed.load(Ordering::SeqCst) == before {
+            std::thread::yield_now();
+        }
+    }
+    set.stop();
+    set.tear_down();
+}
+
+#[test]
+fn commands_run_on_each_vp_in_order() {
+    let (set, _gate, _reports, _) = vps(&[Ending::Never; 4]);
+    let indexes = set.for_each(|vp| vp.index().0).unwrap();
+    assert_eq!(indexes, [0, 1, 2, 3]);
+    assert_eq!(
+        set.call(VpIndex(2), |vp| vp.registers().unwrap().rip)
+            .unwrap(),
+        2
+    );
+    assert!(matches!(
+        set.call(VpIndex(9), |_| ()),
+        Err(VpError::Gone(VpIndex(9)))
+    ));
+    set.start();
+    assert_eq!(set.interrupt_each(|vp| vp.index().0).unwrap(), [0, 1, 2, 3]);
+    set.stop();
+    set.tear_down();
+    assert_eq!(set.len(), 0);
+}
+
+#[test]
+fn a_gate_closed_during_an_interruption_stays_closed() {
+    let (set, gate, _reports, executed) = vps(&[Ending::Never]);
+    set.start();
+    while executed[0].load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    let closer = gate.clone();
+    set.interrupt_each(move |_| closer.close()).unwrap();
+    let count = executed[0].load(Ordering::SeqCst);
+    // Answered by the VP's thread after the command to run, if there was one.
+    set.for_each(|_| ()).unwrap();
+    assert_eq!(executed[0].load(Ordering::SeqCst), count);
+    assert!(!gate.is_open());
+}
+
+#[test]
+fn a_vp_that_ends_stops_the_others() {
+    let (set, gate, reports, _) = vps(&[Ending::Never, Ending::TripleFault]);
+    set.start();
+    let report = loop {
+        match reports.recv().unwrap() {
+            VpReport::FirstInstruction(_) => {}
+            report => break report,
+        }
+    };
+    let VpReport::TripleFault { vp, registers } = report else {
+        panic!("{report:?}");
+    };
+    assert_eq!(vp, VpIndex(1));
+    assert_eq!(registers.unwrap().rip, 1);
+    assert!(!gate.is_open());
+    set.stop();
+}
+
+#[test]
+fn a_vp_that_fails_says_why() {
+    let (set, _gate, reports, _) = vps(&[Ending::Failure]);
+    set.start();
+    let mut reports = reports.iter();
+    assert!(matches!(
+        reports.next(),
+        Some(VpReport::FirstInstruction(_))
+    ));
+    assert!(matches!(
+        reports.next(),
+        Some(VpReport::Failed {
+            error: RunError::FailEntry { reason: 7, .. },
+            ..
+        })
+    ));
+    set.stop();
+}

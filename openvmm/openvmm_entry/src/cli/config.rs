@@ -1,0 +1,386 @@
+//! From the command line to a configuration, reporting everything that is wrong with it at once.
+
+use super::Options;
+use super::memory::parse_memory;
+use super::serial::parse_debugcon;
+use super::serial::parse_serial;
+use openvmm_defs::config::BootProtocol;
+use openvmm_defs::config::Firmware;
+use openvmm_defs::config::Hibernation;
+use openvmm_defs::config::LinuxDirect;
+use openvmm_defs::config::SerialConfig;
+use openvmm_defs::config::VmConfig;
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use virt::IrqchipMode;
+use virt::Topology;
+use virt::TopologyConfig;
+
+/// What a command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invocation {
+    /// The VM.
+    pub(crate) vm: VmConfig,
+    /// Whether it runs at once.
+    pub(crate) start: InitialState,
+    /// Whether standard input is read.
+    pub(crate) console: Console,
+    /// What a guest's reset does.
+    pub(crate) on_reset: OnReset,
+    /// Where the VM's life is written.
+    pub(crate) events: Option<EventsTarget>,
+}
+
+/// Whether a new VM runs at once.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum InitialState {
+    Running,
+    Paused,
+}
+
+/// Whether standard input is read.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Console {
+    Interactive,
+    Absent,
+}
+
+/// What a guest's reset does.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum OnReset {
+    Restart,
+    Exit,
+}
+
+/// Where the VM's life is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EventsTarget {
+    File(PathBuf),
+    Descriptor(i32),
+}
+
+/// Everything that is wrong with a command line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConfigErrors(pub(crate) Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in &self.0 {
+            writeln!(f, "error: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects errors and lets the rest be looked at with a stand-in value, which never leaves this module:
+/// no invocation comes of a list that is not empty.
+#[derive(Default)]
+struct Errors(Vec<String>);
+
+impl Errors {
+    fn add(&mut self, error: impl Into<String>) {
+        self.0.push(error.into());
+    }
+
+    fn take<T>(&mut self, option: &str, result: Result<T, String>, stand_in: T) -> T {
+        result.unwrap_or_else(|error| {
+            self.add(format!("{option}: {error}"));
+            stand_in
+        })
+    }
+}
+
+impl Options {
+    /// Reads all options and checks them against each other and the host's files.
+    pub(crate) fn resolve(self) -> Result<Invocation, ConfigErrors> {
+        let mut errors = Errors::default();
+
+        let topology = self.topology(&mut errors);
+        let irqchip = errors.take(
+            "--irqchip",
+            choice(
+                &self.irqchip,
+                &[
+                    ("kernel", IrqchipMode::Kernel),
+                    ("split", IrqchipMode::Split),
+                ],
+            ),
+            IrqchipMode::Kernel,
+        );
+        let hibernation = errors.take(
+            "--hibernation",
+            choice(
+                &self.hibernation,
+                &[("on", Hibernation::On), ("off", Hibernation::Off)],
+            ),
+            Hibernation::Off,
+        );
+        errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
+
+        let memory = self.memory(&mut errors);
+        let firmware = self.linux_direct(&mut errors);
+
+        let mut com_ports: [SerialConfig; 4] = Default::default();
+        let texts = [&self.com1, &self.com2, &self.com3, &self.com4];
+        for (n, (port, text)) in com_ports.iter_mut().zip(texts).enumerate() {
+            *port = errors.take(
+                &format!("--com{}", n + 1),
+                parse_serial(text),
+                SerialConfig::None,
+            );
+        }
+        let debugcon = self
+            .debugcon
+            .as_deref()
+            .and_then(|text| errors.take("--debugcon", parse_debugcon(text).map(Some), None));
+        check_serial_ends(&mut errors, &com_ports, debugcon.as_ref());
+
+        let events = self
+            .json_events
+            .as_deref()
+            .and_then(|text| errors.take("--json-events", parse_events(text).map(Some), None));
+
+        if !errors.0.is_empty() {
+            return Err(ConfigErrors(errors.0));
+        }
+        let (Some(memory), Some(firmware)) = (memory, firmware) else {
+            return Err(ConfigErrors(errors.0));
+        };
+        Ok(Invocation {
+            vm: VmConfig {
+                topology,
+                irqchip,
+                memory,
+                firmware,
+                com_ports,
+                debugcon,
+                hibernation,
+            },
+            start: if self.paused {
+                InitialState::Paused
+            } else {
+                InitialState::Running
+            },
+            console: if self.no_console {
+                Console::Absent
+            } else {
+                Console::Interactive
+            },
+            on_reset: if self.halt_on_reset {
+                OnReset::Exit
+            } else {
+                OnReset::Restart
+            },
+            events,
+        })
+    }
+
+    fn topology(&self, errors: &mut Errors) -> TopologyConfig {
+        let processors = errors.take("--processors", count(&self.processors), 1);
+        let vps_per_socket = self
+            .vps_per_socket
+            .as_deref()
+            .and_then(|text| errors.take("--vps-per-socket", count(text).map(Some), None));
+        let threads_per_core =
+            errors.take("--smt", choice(&self.smt, &[("off", 1), ("force", 2)]), 1);
+        let config = TopologyConfig {
+            processors,
+            vps_per_socket,
+            threads_per_core,
+        };
+        if let Err(error) = Topology::new(config) {
+            errors.add(format!("--processors: {error}"));
+        }
+        config
+    }
+
+    fn memory(&self, errors: &mut Errors) -> Option<openvmm_defs::config::MemoryConfig> {
+        let mut memory = errors.take("--memory", parse_memory(&self.memory).map(Some), None)?;
+        if let Some(file) = &self.memory_backing_file {
+            if memory.file.is_some() {
+                errors.add("--memory-backing-file: --memory has file= already");
+            }
+            memory.file = Some(file.clone());
+        }
+        if let Err(error) = openvmm_core::check_memory(&memory) {
+            errors.add(format!("--memory: {error}"));
+        }
+        Some(memory)
+    }
+
+    fn linux_direct(&self, errors: &mut Errors) -> Option<Firmware> {
+        let protocol = errors.take(
+            "--boot-protocol",
+            choice(
+                &self.boot_protocol,
+                &[
+                    ("auto", BootProtocol::Auto),
+                    ("linux64", BootProtocol::Linux64),
+                    ("pvh", BootProtocol::Pvh),
+                ],
+            ),
+            BootProtocol::Auto,
+        );
+        if let Some(initrd) = &self.initrd {
+            check_readable(errors, "--initrd", initrd);
+        }
+        let Some(kernel) = &self.kernel else {
+            errors.add("nothing to boot: give a Linux kernel with --kernel FILE");
+            return None;
+        };
+        check_readable(errors, "--kernel", kernel);
+        Some(Firmware::LinuxDirect(LinuxDirect {
+            kernel: kernel.clone(),
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.join(" "),
+            protocol,
+        }))
+    }
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a count"))
+}
+
+fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    match choices.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => Ok(value.clone()),
+        None => {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            Err(format!("'{text}' is not one of: {}", names.join(", ")))
+        }
+    }
+}
+
+fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
+    let checked = File::open(path).and_then(|file| file.metadata());
+    match checked {
+        Err(error) => errors.add(format!("{option}: cannot read {}: {error}", path.display())),
+        Ok(metadata) if metadata.is_dir() => {
+            errors.add(format!("{option}: {} is a directory", path.display()));
+        }
+        Ok(_) => {}
+    }
+}
+
+/// Two ports may not write to the same place, and only one can have the console's input.
+fn check_serial_ends(
+    errors: &mut Errors,
+    com: &[SerialConfig; 4],
+    debugcon: Option<&(u16, SerialConfig)>,
+) {
+    let debugcon = debugcon.map(|(_, end)| ("--debugcon", end));
+    let ports = ["--com1", "--com2", "--com3", "--com4"]
+        .into_iter()
+        .zip(com);
+    let all: Vec<_> = ports.chain(debugcon).collect();
+    for (n, (option, end)) in all.iter().enumerate() {
+        let shared = match end {
+            SerialConfig::None | SerialConfig::Pty | SerialConfig::Stderr => continue,
+            SerialConfig::Console | SerialConfig::File(_) | SerialConfig::Listen(_) => {
+                all[..n].iter().find(|(_, other)| other == end)
+            }
+        };
+        if let Some((other, _)) = shared {
+            errors.add(format!("{option}: {other} goes to the same place"));
+        }
+    }
+}
+
+fn parse_events(text: &str) -> Result<EventsTarget, String> {
+    match text.strip_prefix("fd=") {
+        None if text.is_empty() => Err("a file name or fd=N is needed".into()),
+        None => Ok(EventsTarget::File(text.into())),
+        Some(number) => match number.parse() {
+            Ok(fd) if fd >= 0 => Ok(EventsTarget::Descriptor(fd)),
+            _ => Err(format!("'{number}' is not a file descriptor")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn resolve(args: &[&str]) -> Result<Invocation, ConfigErrors> {
+        let args = std::iter::once("openvmm").chain(args.iter().copied());
+        Options::try_parse_from(args).unwrap().resolve()
+    }
+
+    #[test]
+    fn a_plain_invocation_resolves() {
+        let kernel = tempfile::NamedTempFile::new().unwrap();
+        let path = kernel.path().to_str().unwrap();
+        let invocation = resolve(&[
+            "--kernel", path, "-c", "a", "-c", "--b", "-p", "4", "-m", "512M",
+        ])
+        .unwrap();
+        assert_eq!(invocation.vm.topology.processors, 4);
+        assert_eq!(invocation.vm.memory.size, 512 << 20);
+        assert_eq!(invocation.vm.com_ports[0], SerialConfig::Console);
+        let Firmware::LinuxDirect(linux) = invocation.vm.firmware;
+        assert_eq!(linux.cmdline, "a --b");
+        assert_eq!(invocation.start, InitialState::Running);
+    }
+
+    #[test]
+    fn every_error_is_reported() {
+        let errors = resolve(&[
+            "--kernel",
+            "/nonexistent/vmlinuz",
+            "--initrd",
+            "/",
+            "-p",
+            "65",
+            "-m",
+            "31M",
+            "--smt",
+            "maybe",
+            "--com1",
+            "what",
+            "--com2",
+            "file=/tmp/a",
+            "--com3",
+            "file=/tmp/a",
+            "--debugcon",
+            "99999:stderr",
+            "--irqchip",
+            "none",
+            "--hypervisor",
+            "xen",
+            "--hibernation",
+            "sometimes",
+            "--json-events",
+            "fd=x",
+            "--boot-protocol",
+            "efi",
+        ])
+        .unwrap_err();
+        let text = errors.to_string();
+        for expected in [
+            "--kernel: cannot read /nonexistent/vmlinuz",
+            "--initrd: / is a directory",
+            "65 processors",
+            "32 MiB",
+            "'maybe'",
+            "'what'",
+            "--com3: --com2 goes to the same place",
+            "'99999'",
+            "--irqchip: 'none'",
+            "--hypervisor: 'xen'",
+            "'sometimes'",
+            "--json-events: 'x'",
+            "--boot-protocol: 'efi'",
+        ] {
+            assert!(text.contains(expected), "{expected} not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_kernel_is_an_error() {
+        assert_eq!(resolve(&[]).unwrap_err().0.len(), 1);
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line, as text. What it means together is [`config`]'s matter.
+
+mod config;
+mod memory;
+mod serial;
+mod size;
+
+pub(crate) use config::Console;
+pub(crate) use config::EventsTarget;
+pub(crate) use config::InitialState;
+pub(crate) use config::Invocation;
+pub(crate) use config::OnReset;
+
+use clap::Parser;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0      the guest powered off
+  1      the VMM or the host failed
+  2      the command line or the configuration is wrong
+  3      the hypervisor is missing, not permitted, or failed
+  4      a VP of the guest shut down (triple fault)
+  5      the guest reset the machine, with --halt-on-reset
+  6      the guest's kernel panicked
+  7      the guest hibernated
+  8      a user quit from the console
+  128+N  signal N ended the VM
+
+Console: Ctrl-Q switches between the guest's serial port and the openvmm prompt.
+Logs: OPENVMM_LOG=LEVEL or TARGET=LEVEL,… (error, warn, info, debug, trace), on standard error.";
+
+/// A virtual machine monitor for Linux hosts, on KVM.
+#[derive(Debug, Parser)]
+#[command(name = "openvmm", version, after_help = EXIT_CODES)]
+pub(crate) struct Options {
+    /// Number of virtual processors, 1 to 64
+    #[arg(short = 'p', long, value_name = "COUNT", default_value = "1")]
+    pub(crate) processors: String,
+
+    /// Virtual processors in a socket
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) vps_per_socket: Option<String>,
+
+    /// Two hardware threads in a core: off or force
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    pub(crate) smt: String,
+
+    /// Guest RAM: SIZE or size=SIZE[,file=PATH][,hugepages][,prealloc]
+    #[arg(short = 'm', long, value_name = "MEMORY", default_value = "1GB")]
+    pub(crate) memory: String,
+
+    /// Back guest RAM with a file: the same as file=PATH in --memory
+    #[arg(long, value_name = "FILE")]
+    pub(crate) memory_backing_file: Option<PathBuf>,
+
+    /// Linux kernel to start: bzImage or ELF vmlinux
+    #[arg(short = 'k', long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Initial RAM disk
+    #[arg(short = 'r', long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// Kernel command line; given several times, the parts are joined by spaces
+    #[arg(short = 'c', long, value_name = "STRING", allow_hyphen_values = true)]
+    pub(crate) cmdline: Vec<String>,
+
+    /// How the kernel is entered: auto, linux64 or pvh
+    #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
+    pub(crate) boot_protocol: String,
+
+    /// Hypervisor
+    #[arg(long, value_name = "NAME", default_value = "kvm")]
+    pub(crate) hypervisor: String,
+
+    /// Interrupt controllers: kernel (all in the hypervisor) or split (local APICs there, IOAPIC here)
+    #[arg(long, value_name = "MODE", default_value = "kernel")]
+    pub(crate) irqchip: String,
+
+    /// Offer the guest ACPI S4: on or off
+    #[arg(long, value_name = "on|off", default_value = "off")]
+    pub(crate) hibernation: String,
+
+    /// COM1: console, stderr, file=PATH, listen=PATH, pty or none
+    #[arg(long, value_name = "SERIAL", default_value = "console")]
+    pub(crate) com1: String,
+
+    /// COM2, likewise
+    #[arg(long, value_name = "SERIAL", default_value = "none")]
+    pub(crate) com2: String,
+
+    /// COM3, likewise
+    #[arg(long, value_name = "SERIAL", default_value = "none")]
+    pub(crate) com3: String,
+
+    /// COM4, likewise
+    #[arg(long, value_name = "SERIAL", default_value = "none")]
+    pub(crate) com4: String,
+
+    /// Debug console port: PORT:SERIAL (example: 0x402:stderr)
+    #[arg(long, value_name = "PORT:SERIAL")]
+    pub(crate) debugcon: Option<String>,
+
+    /// Create the VM and leave it paused
+    #[arg(short = 'P', long)]
+    pub(crate) paused: bool,
+
+    /// Do not read standard input: no prompt, and the console port gets no input
+    #[arg(long)]
+    pub(crate) no_console: bool,
+
+    /// Exit when the guest resets the machine
+    #[arg(long)]
+    pub(crate) halt_on_reset: bool,
+
+    /// Write the VM's life as JSON lines to FILE, or to the open descriptor N with fd=N
+    #[arg(long, value_name = "FILE|fd=N")]
+    pub(crate) json_events: Option<String>,
+
+    /// Check the configuration and exit
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    /// Print a completion script for SHELL (bash, zsh, fish, elvish, powershell) and exit
+    #[arg(long, value_name = "SHELL")]
+    pub(crate) completions: Option<clap_complete::Shell>,
+}

@@ -1,0 +1,93 @@
+//! The guest's output on its way to standard output.
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use std::io;
+use std::io::Write;
+use std::sync::Arc;
+
+/// How much output is kept while the prompt is shown. Then the guest waits, as on a slow line.
+const HELD_LIMIT: usize = 1 << 20;
+
+/// Standard output, held back while the user is at the prompt.
+#[derive(Clone, Default)]
+pub(crate) struct GuestOutput(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    prompt_shown: bool,
+    held: Vec<u8>,
+}
+
+impl GuestOutput {
+    /// Output that goes straight through.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps output back from now on.
+    pub(crate) fn hold(&self) {
+        self.0.state.lock().prompt_shown = true;
+    }
+
+    /// Brings out what was kept, and lets output through from now on.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        let mut state = self.0.state.lock();
+        let held = std::mem::take(&mut state.held);
+        // Written under the lock, so that it stays ahead of what follows.
+        let written = write_through(&held);
+        state.prompt_shown = false;
+        self.0.released.notify_all();
+        written
+    }
+}
+
+impl Write for GuestOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.state.lock();
+        while state.prompt_shown {
+            let room = HELD_LIMIT - state.held.len();
+            if room > 0 {
+                let taken = room.min(bytes.len());
+                state.held.extend_from_slice(&bytes[..taken]);
+                return Ok(taken);
+            }
+            self.0.released.wait(&mut state);
+        }
+        // Not under the lock: a stalled terminal must not keep the user from the prompt.
+        drop(state);
+        write_through(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Past the standard library's line buffer, which would split every burst at its newlines.
+fn write_through(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(rustix::stdio::stdout(), bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let stdout = rustix::stdio::stdout();
+                let mut fds = [rustix::event::PollFd::new(
+                    &stdout,
+                    rustix::event::PollFlags::OUT,
+                )];
+                rustix::event::poll(&mut fds, None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

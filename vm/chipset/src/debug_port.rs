@@ -1,0 +1,149 @@
+//! The debug console: a port that takes bytes, which firmware logs to.
+
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::PortIoDevice;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use serde_json::json;
+use serial_16550::SerialPort;
+use std::time::Duration;
+
+/// What a read gives, by which firmware tells that the port is there.
+const PRESENT: u8 = 0xe9;
+
+/// How long a write waits for a reader that has stalled, before its bytes are dropped.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// A debug console port. It has no state.
+///
+/// It cannot make the guest wait as a UART can. When the line is full, the guest is held up for a short
+/// time once, and then output is dropped until there is room.
+#[derive(Debug)]
+pub struct DebugPort {
+    port: u16,
+    output: SerialPort,
+    stalled: bool,
+    dropped: u64,
+}
+
+impl DebugPort {
+    /// The port number that QEMU's firmware builds write to.
+    pub const DEFAULT_PORT: u16 = 0x402;
+
+    /// A debug console at `port` that sends to `output`.
+    pub fn new(port: u16, output: SerialPort) -> Self {
+        Self {
+            port,
+            output,
+            stalled: false,
+            dropped: 0,
+        }
+    }
+}
+
+impl PortIoDevice for DebugPort {
+    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        *value = PRESENT;
+        Ok(())
+    }
+
+    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        let patience = if self.stalled {
+            Duration::ZERO
+        } else {
+            PATIENCE
+        };
+        self.stalled = !self.output.wait_output_room(patience);
+        if self.stalled || !self.output.write_output(*value) {
+            self.dropped += 1;
+        }
+        Ok(())
+    }
+}
+
+impl ChipsetDevice for DebugPort {
+    fn claims(&self) -> Claims {
+        Claims {
+            ports: vec![self.port..=self.port],
+            ..Claims::default()
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::default())
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        if *state == SavedState::default() {
+            Ok(())
+        } else {
+            Err(RestoreError::Invalid("a debug port has no state".into()))
+        }
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        json!({
+            "port": format!("{:#x}", self.port),
+            "output_bytes": self.output.stats().output,
+            "dropped_bytes": self.dropped,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serial_16550::SerialBackend;
+    use std::io;
+    use std::io::Write;
+    use std::sync::mpsc;
+
+    struct Channel(mpsc::SyncSender<Vec<u8>>);
+
+    impl Write for Channel {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn output_arrives_and_a_stalled_reader_does_not_hang_the_guest() {
+        let (send, receive) = mpsc::sync_channel(0);
+        let line = SerialPort::new();
+        let mut port = DebugPort::new(DebugPort::DEFAULT_PORT, line.clone());
+        let _connection = line
+            .connect("debug", SerialBackend::sink(Channel(send)))
+            .unwrap();
+        let mut data = [0];
+        port.read(0x402, &mut data).unwrap();
+        assert_eq!(data, [0xe9]);
+        port.write(0x402, b"x").unwrap();
+        assert_eq!(receive.recv().unwrap(), b"x");
+
+        while port.dropped < 1_000 {
+            port.write(0x402, b"y").unwrap();
+        }
+        assert!(receive.recv().unwrap().iter().all(|byte| *byte == b'y'));
+        drop(receive);
+    }
+}

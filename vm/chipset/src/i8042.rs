@@ -1,0 +1,359 @@
+//! The i8042 keyboard controller without a keyboard: guests find it, and reset the machine through it.
+
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::LineInterrupt;
+use chipset_device::PortIoDevice;
+use chipset_device::PowerEvent;
+use chipset_device::PowerSink;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use minicbor::Decode;
+use minicbor::Encode;
+use serde_json::json;
+
+const DATA_PORT: u16 = 0x60;
+const COMMAND_PORT: u16 = 0x64;
+
+const STATUS_OUTPUT_FULL: u8 = 1 << 0;
+const STATUS_SYSTEM: u8 = 1 << 2;
+const STATUS_COMMAND: u8 = 1 << 3;
+/// The keyboard is not locked by a key; Linux warns of one that is.
+const STATUS_UNLOCKED: u8 = 1 << 4;
+/// The keyboard did not answer in time.
+const STATUS_TIMEOUT: u8 = 1 << 6;
+
+const MODE_KEYBOARD_INTERRUPT: u8 = 1 << 0;
+const MODE_SYSTEM: u8 = 1 << 2;
+const MODE_KEYBOARD_DISABLED: u8 = 1 << 4;
+const MODE_AUX_DISABLED: u8 = 1 << 5;
+const MODE_AT_POWER_ON: u8 = MODE_KEYBOARD_DISABLED | MODE_AUX_DISABLED;
+
+/// Bits of the output port: a reset line that is low when the machine resets, and A20.
+const OUTPUT_NOT_RESET: u8 = 1 << 0;
+const OUTPUT_A20: u8 = 1 << 1;
+
+const SELF_TEST_PASSED: u8 = 0x55;
+const INTERFACE_TEST_PASSED: u8 = 0x00;
+/// The clock line of the auxiliary port is stuck: there is nothing to talk to.
+const AUX_CLOCK_STUCK: u8 = 0x02;
+/// What the controller puts in the place of the answer of a keyboard that is not there.
+const RESEND: u8 = 0xfe;
+
+/// An i8042 (IBM PC/AT keyboard controller) at ports 0x60 and 0x64, with nothing plugged in.
+///
+/// Every command that expects an answer gets one at once, also one that says "nobody there", so that a
+/// driver's probe does not wait for its timeouts. A byte for the keyboard is answered as by a controller
+/// whose keyboard is silent, with the interrupt if the guest enabled it. Resets of the machine through
+/// the output port work. The A20 line is remembered and gates nothing.
+#[derive(Debug)]
+pub struct I8042 {
+    line: LineInterrupt,
+    power: PowerSink,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+struct State {
+    /// The output buffer, and what the status register says about it.
+    #[n(1)]
+    output: Option<u8>,
+    #[n(2)]
+    timed_out: bool,
+    /// The last write went to the command port.
+    #[n(3)]
+    last_was_command: bool,
+    /// The command that waits for its parameter.
+    #[n(4)]
+    pending: Option<u8>,
+    /// The controller's RAM; its first byte is the mode ("command byte").
+    #[cbor(n(5), with = "minicbor::bytes")]
+    ram: Vec<u8>,
+    #[n(6)]
+    output_port: u8,
+}
+
+const RAM_SIZE: usize = 32;
+
+impl State {
+    fn new() -> Self {
+        let mut ram = vec![0; RAM_SIZE];
+        ram[0] = MODE_AT_POWER_ON;
+        Self {
+            output: None,
+            timed_out: false,
+            last_was_command: false,
+            pending: None,
+            ram,
+            output_port: OUTPUT_NOT_RESET | OUTPUT_A20,
+        }
+    }
+
+    fn status(&self) -> u8 {
+        let bits = [
+            (self.output.is_some(), STATUS_OUTPUT_FULL),
+            (self.ram[0] & MODE_SYSTEM != 0, STATUS_SYSTEM),
+            (self.last_was_command, STATUS_COMMAND),
+            (self.timed_out, STATUS_TIMEOUT),
+        ];
+        let set = bits.into_iter().filter(|(condition, _)| *condition);
+        set.fold(STATUS_UNLOCKED, |status, (_, bit)| status | bit)
+    }
+
+    fn answer(&mut self, byte: u8) {
+        self.output = Some(byte);
+        self.timed_out = false;
+    }
+}
+
+impl I8042 {
+    /// A controller that raises `line` (IRQ 1 in a PC) for its keyboard. Resets go to `power`.
+    pub fn new(line: LineInterrupt, power: PowerSink) -> Self {
+        Self {
+            line,
+            power,
+            state: State::new(),
+        }
+    }
+
+    /// The interrupt is high while the output buffer is full, if it is enabled.
+    fn update_line(&self) {
+        let enabled = self.state.ram[0] & MODE_KEYBOARD_INTERRUPT != 0;
+        self.line.set(enabled && self.state.output.is_some());
+    }
+
+    fn write_command(&mut self, command: u8) {
+        self.state.last_was_command = true;
+        self.state.pending = None;
+        match command {
+            0x20..=0x3f => {
+                let byte = self.state.ram[usize::from(command & 0x1f)];
+                self.state.answer(byte);
+            }
+            // Write RAM, output port, output buffers and auxiliary device: each with a parameter.
+            0x60..=0x7f | 0xd1..=0xd4 => self.state.pending = Some(command),
+            0xa7 => self.state.ram[0] |= MODE_AUX_DISABLED,
+            0xa8 => self.state.ram[0] &= !MODE_AUX_DISABLED,
+            0xa9 => self.state.answer(AUX_CLOCK_STUCK),
+            0xaa => {
+                self.state.ram[0] |= MODE_SYSTEM;
+                self.state.answer(SELF_TEST_PASSED);
+            }
+            0xab => self.state.answer(INTERFACE_TEST_PASSED),
+            0xad => self.state.ram[0] |= MODE_KEYBOARD_DISABLED,
+            0xae => self.state.ram[0] &= !MODE_KEYBOARD_DISABLED,
+            // The input port: nothing is pulled low.
+            0xc0 => self.state.answer(0xff),
+            0xd0 => self.state.answer(self.state.output_port),
+            0xdd => self.state.output_port &= !OUTPUT_A20,
+            0xdf => self.state.output_port |= OUTPUT_A20,
+            // Pulses low the lines whose bits are 0.
+            0xf0..=0xff if command & OUTPUT_NOT_RESET == 0 => {
+                self.power.request(PowerEvent::Reset);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_data(&mut self, byte: u8) {
+        self.state.last_was_command = false;
+        match self.state.pending.take() {
+            Some(command @ 0x60..=0x7f) => {
+                self.state.ram[usize::from(command & 0x1f)] = byte;
+            }
+            Some(0xd1) => {
+                self.state.output_port = byte | OUTPUT_NOT_RESET;
+                if byte & OUTPUT_NOT_RESET == 0 {
+                    self.power.request(PowerEvent::Reset);
+                }
+            }
+            // As if it came from the keyboard. With the auxiliary port's buffer the same: there is no
+            // such port, and a driver that tests for one sees that by the missing mark.
+            Some(0xd2 | 0xd3) => self.state.answer(byte),
+            // To the keyboard or the auxiliary device.
+            _ => {
+                self.state.answer(RESEND);
+                self.state.timed_out = true;
+            }
+        }
+    }
+}
+
+impl PortIoDevice for I8042 {
+    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        *value = if port == DATA_PORT {
+            self.state.timed_out = false;
+            self.state.output.take().unwrap_or(0)
+        } else {
+            self.state.status()
+        };
+        self.update_line();
+        Ok(())
+    }
+
+    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        if port == DATA_PORT {
+            self.write_data(*value);
+        } else {
+            self.write_command(*value);
+        }
+        self.update_line();
+        Ok(())
+    }
+}
+
+impl ChipsetDevice for I8042 {
+    fn claims(&self) -> Claims {
+        Claims {
+            ports: vec![DATA_PORT..=DATA_PORT, COMMAND_PORT..=COMMAND_PORT],
+            ..Claims::default()
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {
+        self.state = State::new();
+        self.update_line();
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&self.state))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: State = state.decode()?;
+        if state.ram.len() != RAM_SIZE {
+            let text = format!("{} bytes of controller RAM", state.ram.len());
+            return Err(RestoreError::Invalid(text));
+        }
+        self.state = state;
+        self.update_line();
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        json!({
+            "status": self.state.status(),
+            "mode": self.state.ram[0],
+            "output": self.state.output,
+            "output_port": self.state.output_port,
+            "interrupt": self.line.is_high(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+
+    fn i8042() -> (I8042, Arc<Mutex<Vec<PowerEvent>>>) {
+        let requests: Arc<Mutex<Vec<PowerEvent>>> = Arc::default();
+        let log = requests.clone();
+        let power = PowerSink::new(move |event| log.lock().push(event));
+        (I8042::new(LineInterrupt::detached(), power), requests)
+    }
+
+    impl I8042 {
+        fn get(&mut self, port: u16) -> u8 {
+            let mut data = [0];
+            self.read(port, &mut data).unwrap();
+            data[0]
+        }
+
+        fn set(&mut self, port: u16, value: u8) {
+            self.write(port, &[value]).unwrap();
+        }
+
+        /// A command, and the answer that must be there at once.
+        fn ask(&mut self, command: u8) -> u8 {
+            self.set(0x64, command);
+            assert_eq!(self.get(0x64) & 0x03, 0x01);
+            self.get(0x60)
+        }
+    }
+
+    #[test]
+    fn resets_the_machine() {
+        let (mut controller, requests) = i8042();
+        controller.set(0x64, 0xfe);
+        assert_eq!(*requests.lock(), [PowerEvent::Reset]);
+        controller.set(0x64, 0xff);
+        controller.set(0x64, 0xd1);
+        controller.set(0x60, 0x03);
+        assert_eq!(requests.lock().len(), 1);
+        controller.set(0x64, 0xd1);
+        controller.set(0x60, 0x02);
+        assert_eq!(requests.lock().len(), 2);
+    }
+
+    #[test]
+    fn the_probe_of_linux_ends_without_a_timeout() {
+        let (mut controller, requests) = i8042();
+        // The buffer must run empty.
+        assert_eq!(controller.get(0x64), 0x10);
+        assert_eq!(controller.ask(0xaa), 0x55);
+        // The mode is read twice and must agree, then is written and read back.
+        let mode = controller.ask(0x20);
+        assert_eq!(controller.ask(0x20), mode);
+        controller.set(0x64, 0x60);
+        controller.set(0x60, mode & !1 | 0x10);
+        assert_eq!(controller.ask(0x20), mode & !1 | 0x10);
+        // The auxiliary loop answers without the mark of the auxiliary port, and its test fails.
+        controller.set(0x64, 0xd3);
+        controller.set(0x60, 0x5a);
+        assert_eq!(controller.get(0x64) & 0x21, 0x01);
+        assert_eq!(controller.get(0x60), 0x5a);
+        assert_eq!(controller.ask(0xa9), 0x02);
+        // The keyboard is asked who it is, with its interrupt on.
+        controller.set(0x64, 0x60);
+        controller.set(0x60, 0x41);
+        controller.set(0x60, 0xf2);
+        assert_eq!(controller.inspect()["interrupt"], true);
+        assert_eq!(controller.get(0x64) & 0x41, 0x41);
+        assert_eq!(controller.get(0x60), 0xfe);
+        assert_eq!(controller.inspect()["interrupt"], false);
+        assert_eq!(controller.get(0x64) & 0x41, 0);
+        assert_eq!(*requests.lock(), []);
+    }
+
+    #[test]
+    fn a20_is_remembered() {
+        let (mut controller, _requests) = i8042();
+        assert_eq!(controller.ask(0xd0), 0x03);
+        controller.set(0x64, 0xdd);
+        assert_eq!(controller.ask(0xd0), 0x01);
+        controller.set(0x64, 0xdf);
+        assert_eq!(controller.ask(0xd0), 0x03);
+    }
+
+    #[test]
+    fn a_restored_controller_goes_on() {
+        let (mut first, _) = i8042();
+        first.set(0x64, 0x60);
+        first.set(0x60, 0x45);
+        first.set(0x64, 0xab);
+        first.set(0x64, 0x65);
+        let state = first.save().unwrap();
+        let (mut second, _) = i8042();
+        second.restore(&state).unwrap();
+        assert_eq!(second.inspect()["interrupt"], true);
+        assert_eq!(second.get(0x60), 0x00);
+        second.set(0x60, 0x77);
+        assert_eq!(second.ask(0x25), 0x77);
+        assert_eq!(second.ask(0x20), 0x45);
+    }
+}

@@ -1,0 +1,301 @@
+use super::registers;
+use super::registers::Registers;
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::DeviceWaker;
+use chipset_device::IoError;
+use chipset_device::LineInterrupt;
+use chipset_device::PortIoDevice;
+use chipset_device::PowerEvent;
+use chipset_device::PowerSink;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use parking_lot::Mutex;
+use serde_json::json;
+use std::sync::Arc;
+use vmtime::VmClock;
+use vmtime::VmInstant;
+use vmtime::VmTimer;
+
+/// Hertz of the PM timer.
+const TIMER_FREQUENCY: u128 = 3_579_545;
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// The ACPI fixed hardware (ACPI 6.5, section 4.8) as a block of I/O ports.
+///
+/// | Offset | Register |
+/// |---|---|
+/// | 0x00, 0x02, 0x04 | PM1 status, enable, control (16 bits each) |
+/// | 0x08 | PM timer (32 bits) |
+/// | 0x0C, 0x0E | GPE0 status, enable (16 bits each) |
+/// | 0x33 | reset: the value 1 resets the machine |
+///
+/// The rest of the block reads 0 or only remembers, for guests that know the chipset it stems from. There
+/// is no SMI command port, so ACPI mode is on from the start. Accesses may have any size and span
+/// registers.
+///
+/// The interrupt (the SCI) is a level: high while an event is there that is enabled.
+#[derive(Debug)]
+pub struct PmDevice {
+    base: u16,
+    line: LineInterrupt,
+    power: PowerSink,
+    clock: VmClock,
+    timer: VmTimer,
+    offers_hibernation: bool,
+    control: PmControl,
+    regs: Registers,
+}
+
+/// What happens to the power of a machine from outside: buttons, and general-purpose events.
+///
+/// Cheap to clone. What happens while the VM is stopped shows when it is started. It must not be called
+/// from within the PM device.
+#[derive(Debug, Clone)]
+pub struct PmControl {
+    events: Arc<Mutex<Events>>,
+    waker: DeviceWaker,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    pm1: u16,
+    gpe0: u16,
+}
+
+impl PmControl {
+    /// Somebody presses the power button: the guest is asked to shut down.
+    pub fn press_power_button(&self) {
+        self.events.lock().pm1 |= registers::POWER_BUTTON;
+        self.waker.wake();
+    }
+
+    /// Signals general-purpose event `line`, 0 to 15. A line that does not exist is ignored.
+    pub fn set_gpe(&self, line: u8) {
+        self.events.lock().gpe0 |= 1_u16.checked_shl(line.into()).unwrap_or(0);
+        self.waker.wake();
+    }
+}
+
+#[cfg(test)]
+impl PmControl {
+    /// One that does not wake the device, for when it is locked.
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            events: self.events.clone(),
+            waker: DeviceWaker::new(),
+        }
+    }
+}
+
+impl PmDevice {
+    /// The value of SLP_TYP for S5, to be told to the guest in the `_S5` object.
+    pub const SLEEP_TYPE_S5: u8 = 0;
+
+    /// The value of SLP_TYP for S4, to be told to the guest in the `_S4` object.
+    pub const SLEEP_TYPE_S4: u8 = 1;
+
+    /// The PM block at ports `base` to `base + PM_BLOCK_LENGTH - 1`, with `line` as its SCI. Requests to
+    /// power off or reset go to `power`. A request for S4 is ignored unless hibernation is offered.
+    ///
+    /// Panics if the ports would wrap around.
+    pub fn new(
+        base: u16,
+        line: LineInterrupt,
+        power: PowerSink,
+        clock: &VmClock,
+        waker: DeviceWaker,
+    ) -> Self {
+        assert!(
+            base.checked_add(registers::PM_BLOCK_LENGTH).is_some(),
+            "no room for the PM block at {base:#x}"
+        );
+        let timer_waker = waker.clone();
+        let mut pm = Self {
+            base,
+            line,
+            power,
+            clock: clock.clone(),
+            timer: clock.new_timer("pm", move || timer_waker.wake()),
+            offers_hibernation: false,
+            control: PmControl {
+                events: Arc::default(),
+                waker,
+            },
+            regs: Registers::new(0),
+        };
+        pm.regs.seen_toggles = pm.toggles();
+        pm
+    }
+
+    /// Offers S4 to the guest.
+    #[must_use]
+    pub fn with_hibernation(mut self) -> Self {
+        self.offers_hibernation = true;
+        self
+    }
+
+    /// The buttons and events of this machine.
+    pub fn control(&self) -> PmControl {
+        self.control.clone()
+    }
+
+    fn ticks(&self) -> u128 {
+        u128::from(self.clock.now().as_nanos()) * TIMER_FREQUENCY / NANOS_PER_SECOND
+    }
+
+    /// How often the highest bit of the 32-bit timer has changed.
+    fn toggles(&self) -> u64 {
+        (self.ticks() >> 31) as u64
+    }
+
+    /// Notes what happened since the last look, and sets the interrupt line and the timer.
+    fn catch_up(&mut self) {
+        self.take_events();
+        let toggles = self.toggles();
+        if self.regs.seen_toggles != toggles {
+            self.regs.seen_toggles = toggles;
+            self.regs
+                .raise(registers::PM1_STATUS, registers::TIMER_EVENT);
+        }
+        self.update_line();
+        let enabled = self.regs.word(registers::PM1_ENABLE) & registers::TIMER_EVENT != 0;
+        let happened = self.regs.word(registers::PM1_STATUS) & registers::TIMER_EVENT != 0;
+        if enabled && !happened {
+            let next = (u128::from(toggles) + 1) << 31;
+            let nanos = (next * NANOS_PER_SECOND).div_ceil(TIMER_FREQUENCY);
+            let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+            self.timer.arm(VmInstant::from_nanos(nanos));
+        } else {
+            self.timer.disarm();
+        }
+    }
+
+    fn take_events(&mut self) {
+        let events = std::mem::take(&mut *self.control.events.lock());
+        self.regs.raise(registers::PM1_STATUS, events.pm1);
+        self.regs.raise(registers::GPE0_STATUS, events.gpe0);
+    }
+
+    fn update_line(&self) {
+        self.line.set(self.regs.interrupts());
+    }
+
+    fn write_byte(&mut self, at: usize, value: u8) {
+        self.regs.write_byte(at, value);
+        match at {
+            registers::PM1_CONTROL_HIGH if value & registers::SLEEP_ENABLE != 0 => {
+                let sleep_type = (value & registers::SLEEP_TYPE) >> registers::SLEEP_TYPE_SHIFT;
+                self.sleep(sleep_type);
+            }
+            registers::RESET if value == registers::RESET_VALUE => {
+                self.power.request(PowerEvent::Reset);
+            }
+            _ => {}
+        }
+    }
+
+    fn sleep(&self, sleep_type: u8) {
+        match sleep_type {
+            Self::SLEEP_TYPE_S5 => self.power.request(PowerEvent::PowerOff),
+            Self::SLEEP_TYPE_S4 if self.offers_hibernation => {
+                self.power.request(PowerEvent::Hibernate);
+            }
+            _ => tracing::warn!(
+                sleep_type,
+                "the guest asked for a sleep state it is not offered"
+            ),
+        }
+    }
+}
+
+impl PortIoDevice for PmDevice {
+    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let start = usize::from(port.wrapping_sub(self.base));
+        if start + data.len() > registers::LENGTH {
+            return Err(IoError::InvalidAccessSize);
+        }
+        let touches_timer = start <= registers::TIMER_END && start + data.len() > registers::TIMER;
+        // The timer is read all the time, and needs nothing else.
+        if !(touches_timer && start >= registers::TIMER) {
+            self.catch_up();
+        }
+        // One time for all of its bytes.
+        let timer = (self.ticks() as u32).to_le_bytes();
+        for (at, byte) in (start..).zip(data) {
+            *byte = match at {
+                registers::TIMER..=registers::TIMER_END => timer[at - registers::TIMER],
+                _ => self.regs.byte(at),
+            };
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        let start = usize::from(port.wrapping_sub(self.base));
+        if start + data.len() > registers::LENGTH {
+            return Err(IoError::InvalidAccessSize);
+        }
+        self.catch_up();
+        for (at, byte) in (start..).zip(data) {
+            self.write_byte(at, *byte);
+        }
+        self.catch_up();
+        Ok(())
+    }
+}
+
+impl ChipsetDevice for PmDevice {
+    fn claims(&self) -> Claims {
+        Claims {
+            ports: vec![self.base..=self.base + (registers::PM_BLOCK_LENGTH - 1)],
+            ..Claims::default()
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn poll(&mut self) {
+        self.catch_up();
+    }
+
+    fn reset(&mut self) {
+        // What was pressed before the reset was meant for the guest before it.
+        *self.control.events.lock() = Events::default();
+        self.regs = Registers::new(self.toggles());
+        self.catch_up();
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        self.take_events();
+        self.update_line();
+        Ok(SavedState::encode(&self.regs))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let regs: Registers = state.decode()?;
+        regs.check()?;
+        self.regs = regs;
+        self.update_line();
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        let word = |at| format!("{:#06x}", self.regs.word(at));
+        json!({
+            "base": format!("{:#x}", self.base),
+            "pm1_status": word(registers::PM1_STATUS),
+            "pm1_enable": word(registers::PM1_ENABLE),
+            "pm1_control": word(registers::PM1_CONTROL),
+            "gpe0_status": word(registers::GPE0_STATUS),
+            "gpe0_enable": word(registers::GPE0_ENABLE),
+            "timer": self.ticks() as u32,
+            "hibernation": self.offers_hibernation,
+            "interrupt": self.line.is_high(),
+        })
+    }
+}

@@ -1,0 +1,271 @@
+use super::*;
+use chipset_device::ChipsetDevice;
+use chipset_device::DeviceWaker;
+use chipset_device::LineInterrupt;
+use chipset_device::PortIoDevice;
+use chipset_device::PowerEvent;
+use chipset_device::PowerSink;
+use chipset_device::SavedState;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use vmtime::ManualTime;
+use vmtime::VmClock;
+use vmtime::VmInstant;
+
+const BASE: u16 = 0x400;
+
+struct Machine {
+    pm: Arc<Mutex<PmDevice>>,
+    control: PmControl,
+    clock: VmClock,
+    time: ManualTime,
+    requests: Arc<Mutex<Vec<PowerEvent>>>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self::with(|pm| pm)
+    }
+
+    fn with(configure: impl FnOnce(PmDevice) -> PmDevice) -> Self {
+        let (clock, time) = VmClock::manual();
+        clock.start();
+        let requests: Arc<Mutex<Vec<PowerEvent>>> = Arc::default();
+        let log = requests.clone();
+        let power = PowerSink::new(move |event| log.lock().push(event));
+        let waker = DeviceWaker::new();
+        let line = LineInterrupt::detached();
+        let pm = PmDevice::new(BASE, line, power, &clock, waker.clone());
+        let pm = Arc::new(Mutex::new(configure(pm)));
+        let polled = Arc::downgrade(&pm);
+        waker.connect(move || {
+            if let Some(pm) = polled.upgrade() {
+                pm.lock().poll();
+            }
+        });
+        let control = pm.lock().control();
+        Self {
+            pm,
+            control,
+            clock,
+            time,
+            requests,
+        }
+    }
+
+    fn get<const N: usize>(&self, offset: u16) -> [u8; N] {
+        let mut data = [0; N];
+        self.pm.lock().read(BASE + offset, &mut data).unwrap();
+        data
+    }
+
+    fn word(&self, offset: u16) -> u16 {
+        u16::from_le_bytes(self.get(offset))
+    }
+
+    fn set(&self, offset: u16, data: &[u8]) {
+        self.pm.lock().write(BASE + offset, data).unwrap();
+    }
+
+    fn set_word(&self, offset: u16, value: u16) {
+        self.set(offset, &value.to_le_bytes());
+    }
+
+    fn sci(&self) -> bool {
+        self.pm.lock().inspect()["interrupt"].as_bool().unwrap()
+    }
+}
+
+#[test]
+fn acpi_mode_is_always_on() {
+    let m = Machine::new();
+    assert_eq!(m.word(4), 0x0001);
+    m.set_word(4, 0);
+    assert_eq!(m.word(4), 0x0001);
+}
+
+#[test]
+fn sleep_acts_on_the_write_and_reads_zero() {
+    let m = Machine::with(PmDevice::with_hibernation);
+    m.set_word(4, 1 << 10);
+    assert_eq!(*m.requests.lock(), []);
+    m.set_word(4, 1 << 13 | 1 << 10);
+    assert_eq!(*m.requests.lock(), [PowerEvent::Hibernate]);
+    assert_eq!(m.word(4), 1 << 10 | 1);
+    // As a byte, and the type of S5.
+    m.set(5, &[0x20]);
+    assert_eq!(m.requests.lock()[1..], [PowerEvent::PowerOff]);
+    for other in 2..8_u16 {
+        m.set_word(4, 1 << 13 | other << 10);
+    }
+    // Together with its neighbours.
+    m.set(2, &[0, 0, 1, 0x24]);
+    assert_eq!(m.requests.lock()[2..], [PowerEvent::Hibernate]);
+}
+
+#[test]
+fn hibernation_that_is_not_offered_is_ignored() {
+    let m = Machine::new();
+    m.set_word(4, 1 << 13 | 1 << 10);
+    assert_eq!(*m.requests.lock(), []);
+    m.set_word(4, 1 << 13);
+    assert_eq!(*m.requests.lock(), [PowerEvent::PowerOff]);
+}
+
+#[test]
+fn only_one_resets() {
+    let m = Machine::new();
+    for value in [0, 2, 3, 0xff] {
+        m.set(0x33, &[value]);
+    }
+    assert_eq!(*m.requests.lock(), []);
+    m.set(0x33, &[1]);
+    assert_eq!(*m.requests.lock(), [PowerEvent::Reset]);
+    assert_eq!(m.get(0x33), [0]);
+}
+
+#[test]
+fn the_power_button_is_an_event() {
+    let m = Machine::new();
+    m.control.press_power_button();
+    assert_eq!(m.word(0), 0x0100);
+    assert!(!m.sci(), "not enabled");
+    m.set_word(2, 0xffff);
+    assert_eq!(m.word(2), 0x0521);
+    assert!(m.sci());
+    m.set_word(0, 0x0001);
+    assert!(m.sci(), "another event was cleared");
+    m.set(1, &[0x01]);
+    assert!(!m.sci());
+    assert_eq!(m.word(0), 0);
+}
+
+#[test]
+fn status_and_enable_must_agree() {
+    let m = Machine::new();
+    m.set_word(2, 0x0020);
+    m.control.press_power_button();
+    assert!(!m.sci());
+    m.control.set_gpe(3);
+    m.set_word(0xe, 0x0001);
+    assert!(!m.sci());
+    assert_eq!(m.word(0xc), 0x0008);
+    m.set_word(0xe, 0x8008);
+    assert!(m.sci());
+    m.set_word(0xc, 0x0008);
+    assert!(!m.sci());
+    m.control.set_gpe(15);
+    m.control.set_gpe(16);
+    assert!(m.sci());
+    assert_eq!(m.word(0xc), 0x8000);
+}
+
+#[test]
+fn the_timer_counts_guest_time() {
+    let m = Machine::new();
+    assert_eq!(m.get(8), [0; 4]);
+    m.time.advance(Duration::from_secs(1));
+    assert_eq!(u32::from_le_bytes(m.get(8)), 3_579_545);
+    m.clock.stop();
+    m.time.advance(Duration::from_secs(1));
+    m.clock.start();
+    assert_eq!(u32::from_le_bytes(m.get(8)), 3_579_545);
+    m.set(8, &[0; 4]);
+    assert_eq!(u32::from_le_bytes(m.get(8)), 3_579_545);
+    // Half of it, with its neighbour behind.
+    m.control.set_gpe(0);
+    assert_eq!(m.get(10), [0x36, 0, 1, 0]);
+    // 2^32 ticks are 1199.86 s.
+    m.time.advance(Duration::from_secs(1200));
+    assert_eq!(
+        u32::from_le_bytes(m.get(8)),
+        (3_579_545_u64 * 1201 % (1 << 32)) as u32
+    );
+}
+
+#[test]
+fn the_timer_interrupts_when_its_highest_bit_changes() {
+    let m = Machine::new();
+    m.set_word(2, 0x0001);
+    // 2^31 ticks are 599.93 s.
+    m.time.advance(Duration::from_secs(599));
+    assert!(!m.sci());
+    m.time.advance(Duration::from_secs(1));
+    assert!(m.sci());
+    assert_eq!(m.word(0), 0x0001);
+    m.set_word(0, 0x0001);
+    assert!(!m.sci());
+    m.time.advance(Duration::from_secs(599));
+    assert!(!m.sci());
+    m.time.advance(Duration::from_secs(1));
+    assert!(m.sci());
+    // Polled, with the interrupt off.
+    m.set_word(2, 0);
+    m.set_word(0, 0x0001);
+    m.time.advance(Duration::from_secs(600));
+    assert!(!m.sci());
+    assert_eq!(m.word(0), 0x0001);
+}
+
+#[test]
+fn accesses_span_registers_and_stay_in_the_block() {
+    let m = Machine::new();
+    m.set(2, &[0x20, 0x01, 0x03, 0x04]);
+    assert_eq!(m.get(0), [0, 0, 0x20, 0x01]);
+    assert_eq!(m.get(3), [0x01, 0x03]);
+    m.set(0x10, &[0xff; 4]);
+    assert_eq!(m.get(0x10), 0x0002_3e1e_u32.to_le_bytes());
+    assert_eq!(m.get(0x14), [0, 0]);
+    assert_eq!(m.get(0x34), [0xff, 0xbf]);
+    let mut pm = m.pm.lock();
+    pm.read(BASE + 0x34, &mut [0; 4]).unwrap_err();
+    pm.write(BASE + 0x36, &[0; 2]).unwrap_err();
+}
+
+#[test]
+fn what_happens_while_stopped_is_saved_and_shows_later() {
+    let m = Machine::new();
+    m.set_word(2, 0x0100);
+    m.set(0x18, &[7]);
+    m.control.detached().press_power_button();
+    let state = m.pm.lock().save().unwrap();
+    assert!(m.sci());
+
+    let n = Machine::new();
+    n.clock.set(VmInstant::from_nanos(5));
+    n.pm.lock().restore(&state).unwrap();
+    assert!(n.sci());
+    assert_eq!(n.pm.lock().save().unwrap(), state);
+    assert_eq!(n.word(0), 0x0100);
+    assert_eq!(n.get(0x18), [7]);
+}
+
+#[test]
+fn reset_forgets() {
+    let m = Machine::new();
+    m.set_word(2, 0x0100);
+    m.control.press_power_button();
+    m.set(0x34, &[0]);
+    m.time.advance(Duration::from_secs(1));
+    m.pm.lock().reset();
+    assert!(!m.sci());
+    assert_eq!((m.word(0), m.word(2), m.word(4)), (0, 0, 1));
+    assert_eq!(m.get(0x34), [0xff]);
+    assert_eq!(u32::from_le_bytes(m.get(8)), 3_579_545, "free-running");
+}
+
+#[test]
+fn impossible_states_are_refused() {
+    let m = Machine::new();
+    let state = m.pm.lock().save().unwrap();
+    for (at, value) in [(4, 0), (5, 0x20), (3, 0x80), (8, 1), (0x33, 1)] {
+        let mut bytes = state.as_bytes().to_vec();
+        // The registers follow the map's head, the field's number and the length.
+        let first = bytes.windows(2).position(|w| w == [0x58, 0x37]).unwrap() + 2;
+        bytes[first + at] = value;
+        let error = m.pm.lock().restore(&SavedState::from_bytes(bytes));
+        error.unwrap_err();
+    }
+    assert_eq!(m.pm.lock().save().unwrap(), state);
+}

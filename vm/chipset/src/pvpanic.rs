@@ -1,0 +1,200 @@
+//! The pvpanic device: a register through which a guest's kernel says that it crashed.
+
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::MmioDevice;
+use chipset_device::PortIoDevice;
+use chipset_device::PowerEvent;
+use chipset_device::PowerSink;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use minicbor::Decode;
+use minicbor::Encode;
+use serde_json::json;
+
+/// The kernel panicked.
+const PANICKED: u8 = 1 << 0;
+
+/// The kernel panicked and runs its crash kernel.
+const CRASH_LOADED: u8 = 1 << 1;
+
+/// The pvpanic device (`docs/specs/pvpanic` of QEMU; ACPI id QEMU0001): one byte, in I/O or memory space.
+///
+/// A panic is reported once until the machine is reset. That a crash kernel was loaded is only noted: the
+/// guest is busy with dumping its memory.
+#[derive(Debug)]
+pub struct PvPanic {
+    place: Place,
+    power: PowerSink,
+    state: State,
+}
+
+#[derive(Debug, Copy, Clone)]
+enum Place {
+    Port(u16),
+    Memory(u64),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+struct State {
+    /// The events so far.
+    #[n(1)]
+    events: u8,
+}
+
+impl PvPanic {
+    /// The device at an I/O port. Panics go to `power`.
+    pub fn at_port(port: u16, power: PowerSink) -> Self {
+        Self::new(Place::Port(port), power)
+    }
+
+    /// The device at a guest-physical address. Panics go to `power`.
+    pub fn at_memory(gpa: u64, power: PowerSink) -> Self {
+        Self::new(Place::Memory(gpa), power)
+    }
+
+    fn new(place: Place, power: PowerSink) -> Self {
+        Self {
+            place,
+            power,
+            state: State::default(),
+        }
+    }
+
+    fn read_events(data: &mut [u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        // Which events it understands.
+        *value = PANICKED | CRASH_LOADED;
+        Ok(())
+    }
+
+    fn write_events(&mut self, data: &[u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        let events = value & (PANICKED | CRASH_LOADED);
+        let new = events & !self.state.events;
+        self.state.events |= events;
+        if new & CRASH_LOADED != 0 {
+            tracing::warn!("the guest's kernel panicked and its crash kernel runs");
+        }
+        if new & PANICKED != 0 {
+            self.power.request(PowerEvent::GuestPanicked);
+        }
+        Ok(())
+    }
+}
+
+impl PortIoDevice for PvPanic {
+    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        Self::read_events(data)
+    }
+
+    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        self.write_events(data)
+    }
+}
+
+impl MmioDevice for PvPanic {
+    fn read(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        Self::read_events(data)
+    }
+
+    fn write(&mut self, _gpa: u64, data: &[u8]) -> Result<(), IoError> {
+        self.write_events(data)
+    }
+}
+
+impl ChipsetDevice for PvPanic {
+    fn claims(&self) -> Claims {
+        match self.place {
+            Place::Port(port) => Claims {
+                ports: vec![port..=port],
+                ..Claims::default()
+            },
+            Place::Memory(gpa) => Claims {
+                mmio: vec![gpa..=gpa],
+                ..Claims::default()
+            },
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {
+        self.state = State::default();
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&self.state))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: State = state.decode()?;
+        if state.events & !(PANICKED | CRASH_LOADED) != 0 {
+            let text = format!("events {:#04x}", state.events);
+            return Err(RestoreError::Invalid(text));
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        json!({
+            "panicked": self.state.events & PANICKED != 0,
+            "crash_loaded": self.state.events & CRASH_LOADED != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+
+    fn counting_sink() -> (PowerSink, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let power = PowerSink::new(move |event| {
+            assert_eq!(event, PowerEvent::GuestPanicked);
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        (power, count)
+    }
+
+    #[test]
+    fn a_panic_is_reported_once() {
+        let (power, count) = counting_sink();
+        let mut device = PvPanic::at_memory(0xfed0_0000, power);
+        let mut data = [0];
+        MmioDevice::read(&mut device, 0xfed0_0000, &mut data).unwrap();
+        assert_eq!(data, [3]);
+        MmioDevice::write(&mut device, 0xfed0_0000, &[0xfe]).unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+        assert_eq!(device.inspect()["crash_loaded"], true);
+        for _ in 0..2 {
+            MmioDevice::write(&mut device, 0xfed0_0000, &[1]).unwrap();
+            assert_eq!(count.load(Ordering::SeqCst), 1);
+        }
+        let state = device.save().unwrap();
+        device.reset();
+        device.restore(&state).unwrap();
+        assert_eq!(device.inspect()["panicked"], true);
+        device.reset();
+        MmioDevice::write(&mut device, 0xfed0_0000, &[1]).unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,265 @@
+use time::Date;
+use time::Month;
+use time::OffsetDateTime;
+use time::Time;
+use time::UtcDateTime;
+
+pub(crate) const SECONDS: u8 = 0x00;
+pub(crate) const SECONDS_ALARM: u8 = 0x01;
+pub(crate) const MINUTES: u8 = 0x02;
+pub(crate) const MINUTES_ALARM: u8 = 0x03;
+pub(crate) const HOURS: u8 = 0x04;
+pub(crate) const HOURS_ALARM: u8 = 0x05;
+pub(crate) const DAY_OF_WEEK: u8 = 0x06;
+pub(crate) const DAY: u8 = 0x07;
+pub(crate) const MONTH: u8 = 0x08;
+pub(crate) const YEAR: u8 = 0x09;
+pub(crate) const CENTURY: u8 = 0x32;
+
+const PM: u8 = 0x80;
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// How the registers encode numbers, from register B.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// Binary numbers instead of packed decimal ones.
+    pub(crate) binary: bool,
+    /// Hours from 0 to 23 instead of from 1 to 12 with a bit for the afternoon.
+    pub(crate) hours_24: bool,
+}
+
+impl Format {
+    fn encode(self, value: u8) -> u8 {
+        if self.binary {
+            value
+        } else {
+            ((value / 10 % 10) << 4) | (value % 10)
+        }
+    }
+
+    /// The number; for digits above nine what hardware that just adds them up makes of them.
+    fn decode(self, value: u8) -> u8 {
+        if self.binary {
+            value
+        } else {
+            (value >> 4) * 10 + (value & 0x0f)
+        }
+    }
+
+    fn encode_hour(self, hour: u8) -> u8 {
+        if self.hours_24 {
+            return self.encode(hour);
+        }
+        let of_twelve = match hour % 12 {
+            0 => 12,
+            other => other,
+        };
+        let afternoon = if hour >= 12 { PM } else { 0 };
+        self.encode(of_twelve) | afternoon
+    }
+
+    fn decode_hour(self, value: u8) -> u8 {
+        if self.hours_24 {
+            return self.decode(value);
+        }
+        let afternoon = if value & PM != 0 { 12 } else { 0 };
+        self.decode(value & !PM) % 12 + afternoon
+    }
+}
+
+/// Whether `register` shows the time.
+pub(crate) fn is_time(register: u8) -> bool {
+    matches!(
+        register,
+        SECONDS | MINUTES | HOURS | DAY_OF_WEEK | DAY | MONTH | YEAR | CENTURY
+    )
+}
+
+/// What time register `register` shows at `seconds` since 1970 (UTC).
+pub(crate) fn time_register(register: u8, seconds: i64, format: Format) -> u8 {
+    let time = date_time(seconds);
+    match register {
+        SECONDS => format.encode(time.second()),
+        MINUTES => format.encode(time.minute()),
+        HOURS => format.encode_hour(time.hour()),
+        DAY_OF_WEEK => format.encode(time.weekday().number_from_sunday()),
+        DAY => format.encode(time.day()),
+        MONTH => format.encode(time.month().into()),
+        YEAR => format.encode((time.year() % 100) as u8),
+        _ => format.encode((time.year() / 100) as u8),
+    }
+}
+
+/// The date and time, or the nearest one that the registers can show: the years 0 to 9999.
+fn date_time(seconds: i64) -> OffsetDateTime {
+    let day_0 = Date::from_ordinal_date(0, 1).unwrap_or(Date::MIN);
+    let first = UtcDateTime::new(day_0, Time::MIDNIGHT).unix_timestamp();
+    let last = UtcDateTime::new(Date::MAX, Time::MAX).unix_timestamp();
+    let seconds = seconds.clamp(first, last);
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// The time that `registers` show, in seconds since 1970. Fields out of range are taken for the nearest
+/// possible value: a guest may write anything.
+pub(crate) fn seconds_from_registers(registers: impl Fn(u8) -> u8, format: Format) -> i64 {
+    let field = |register| format.decode(registers(register));
+    let century = i32::from(field(CENTURY).min(99));
+    let year = century * 100 + i32::from(field(YEAR).min(99));
+    let month = Month::try_from(field(MONTH).clamp(1, 12)).unwrap_or(Month::January);
+    let day = field(DAY).clamp(1, month.length(year));
+    let date = Date::from_calendar_date(year, month, day).unwrap_or(Date::MIN);
+    let hour = format.decode_hour(registers(HOURS)).min(23);
+    let (minute, second) = (field(MINUTES).min(59), field(SECONDS).min(59));
+    let time = Time::from_hms(hour, minute, second).unwrap_or(Time::MIDNIGHT);
+    UtcDateTime::new(date, time).unix_timestamp()
+}
+
+/// The time of day at which the alarm rings. `None` stands for any.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) struct Alarm {
+    second: Option<u8>,
+    minute: Option<u8>,
+    hour: Option<u8>,
+}
+
+impl Alarm {
+    /// Codes from 0xC0 on mean "don't care".
+    pub(crate) fn from_registers(registers: impl Fn(u8) -> u8, format: Format) -> Self {
+        let cared = |register| Some(registers(register)).filter(|value| *value < 0xc0);
+        Self {
+            second: cared(SECONDS_ALARM).map(|value| format.decode(value)),
+            minute: cared(MINUTES_ALARM).map(|value| format.decode(value)),
+            hour: cared(HOURS_ALARM).map(|value| format.decode_hour(value)),
+        }
+    }
+
+    /// The first second after `after` (since 1970) at which the alarm rings. `None` if it never does,
+    /// because its fields are out of range.
+    pub(crate) fn next(self, after: i64) -> Option<i64> {
+        let differs =
+            |wanted: Option<u8>, actual: i64| wanted.is_some_and(|w| i64::from(w) != actual);
+        let mut seconds = after.checked_add(1)?;
+        let end = seconds.checked_add(SECONDS_PER_DAY)?;
+        while seconds < end {
+            let of_day = seconds.rem_euclid(SECONDS_PER_DAY);
+            let (of_hour, of_minute) = (of_day % 3600, of_day % 60);
+            if differs(self.hour, of_day / 3600) {
+                seconds += 3600 - of_hour;
+            } else if differs(self.minute, of_hour / 60) {
+                seconds += 60 - of_minute;
+            } else if differs(self.second, of_minute) {
+                seconds += 1;
+            } else {
+                return Some(seconds);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BCD_24: Format = Format {
+        binary: false,
+        hours_24: true,
+    };
+
+    fn formats() -> impl Strategy<Value = Format> {
+        any::<(bool, bool)>().prop_map(|(binary, hours_24)| Format { binary, hours_24 })
+    }
+
+    #[test]
+    fn hours_in_twelve() {
+        let format = Format {
+            binary: false,
+            hours_24: false,
+        };
+        for (hour, register) in [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (23, 0x91)] {
+            assert_eq!(format.encode_hour(hour), register);
+            assert_eq!(format.decode_hour(register), hour);
+        }
+    }
+
+    #[test]
+    fn a_leap_day() {
+        // 2024-02-29 12:34:56, a Thursday.
+        let seconds = 1_709_210_096;
+        let registers = [
+            (SECONDS, 0x56),
+            (MINUTES, 0x34),
+            (HOURS, 0x12),
+            (DAY_OF_WEEK, 5),
+            (DAY, 0x29),
+            (MONTH, 0x02),
+            (YEAR, 0x24),
+            (CENTURY, 0x20),
+        ];
+        for (register, value) in registers {
+            assert_eq!(time_register(register, seconds, BCD_24), value);
+        }
+        assert_eq!(time_register(DAY, seconds + 86_400, BCD_24), 0x01);
+    }
+
+    #[test]
+    fn a_day_the_month_lacks_becomes_its_last() {
+        let value = |register| match register {
+            DAY => 0x31,
+            MONTH => 0x02,
+            YEAR => 0x23,
+            CENTURY => 0x20,
+            _ => 0,
+        };
+        let seconds = seconds_from_registers(value, BCD_24);
+        assert_eq!(time_register(DAY, seconds, BCD_24), 0x28);
+    }
+
+    #[test]
+    fn alarms_with_dont_care_codes() {
+        let alarm = |hour, minute, second| {
+            let value = move |register| match register {
+                HOURS_ALARM => hour,
+                MINUTES_ALARM => minute,
+                _ => second,
+            };
+            Alarm::from_registers(value, BCD_24)
+        };
+        assert_eq!(alarm(0xff, 0xc0, 0xff).next(5), Some(6));
+        assert_eq!(alarm(0xff, 0xff, 0x05).next(5), Some(65));
+        assert_eq!(alarm(0x00, 0x00, 0x00).next(0), Some(86_400));
+        assert_eq!(alarm(0x23, 0x59, 0x59).next(-2), Some(-1));
+        assert_eq!(alarm(0x24, 0x00, 0x00).next(0), None);
+        assert_eq!(alarm(0x00, 0x7f, 0x00).next(0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn registers_round_trip(seconds in -62_167_219_200_i64..253_402_300_800, format in formats()) {
+            let seconds_again =
+                seconds_from_registers(|register| time_register(register, seconds, format), format);
+            prop_assert_eq!(seconds_again, seconds);
+        }
+
+        #[test]
+        fn nonsense_is_some_time(values in any::<[u8; 128]>(), format in formats(), after in any::<i64>()) {
+            let seconds = seconds_from_registers(|r| values[usize::from(r)], format);
+            for register in 0..=CENTURY {
+                time_register(register, seconds, format);
+                time_register(register, after, format);
+            }
+            let alarm = Alarm::from_registers(|r| values[usize::from(r)], format);
+            let scan = (after.min(1 << 40)..).skip(1).take(86_400).find(|s| {
+                let day = s.rem_euclid(86_400);
+                let fields = [
+                    (alarm.hour, day / 3600),
+                    (alarm.minute, day / 60 % 60),
+                    (alarm.second, day % 60),
+                ];
+                fields.iter().all(|(w, is)| w.is_none_or(|w| i64::from(w) == *is))
+            });
+            prop_assert_eq!(alarm.next(after.min(1 << 40)), scan);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+use super::*;
+use chipset_device::ChipsetDevice;
+use chipset_device::DeviceWaker;
+use chipset_device::LineInterrupt;
+use chipset_device::LineTarget;
+use chipset_device::PortIoDevice;
+use chipset_device::SavedState;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use vmtime::ManualTime;
+use vmtime::VmClock;
+
+/// 2024-02-29 12:34:56 UTC, a Thursday.
+const START: i64 = 1_709_210_096;
+
+struct Machine {
+    rtc: Arc<Mutex<Rtc>>,
+    clock: VmClock,
+    time: ManualTime,
+    /// What somebody set the host's clock forward by, in seconds.
+    jump: Arc<AtomicI64>,
+    edges: Arc<Edges>,
+}
+
+#[derive(Default)]
+struct Edges(AtomicUsize);
+
+impl LineTarget for Edges {
+    fn set_line(&self, _gsi: u32, high: bool) {
+        self.0.fetch_add(usize::from(high), Ordering::SeqCst);
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        let (clock, time) = VmClock::manual();
+        clock.start();
+        let jump = Arc::new(AtomicI64::new(0));
+        let edges: Arc<Edges> = Arc::default();
+        let wall = {
+            let (clock, jump) = (clock.clone(), jump.clone());
+            WallClock::new(move || {
+                let seconds = START + jump.load(Ordering::SeqCst);
+                i128::from(seconds) * 1_000_000_000 + i128::from(clock.now().as_nanos())
+            })
+        };
+        let waker = DeviceWaker::new();
+        let line = LineInterrupt::new(8, edges.clone());
+        let mut cmos = [0; CMOS_SIZE];
+        cmos[0x34] = 0x12;
+        let rtc = Rtc::new(line, &clock, wall, waker.clone(), &cmos);
+        let rtc = Arc::new(Mutex::new(rtc));
+        let polled = Arc::downgrade(&rtc);
+        waker.connect(move || {
+            if let Some(rtc) = polled.upgrade() {
+                rtc.lock().poll();
+            }
+        });
+        Self {
+            rtc,
+            clock,
+            time,
+            jump,
+            edges,
+        }
+    }
+
+    fn get(&self, register: u8) -> u8 {
+        let mut rtc = self.rtc.lock();
+        let mut data = [0];
+        PortIoDevice::write(&mut *rtc, 0x70, &[register | 0x80]).unwrap();
+        PortIoDevice::read(&mut *rtc, 0x71, &mut data).unwrap();
+        data[0]
+    }
+
+    fn set(&self, register: u8, value: u8) {
+        let mut rtc = self.rtc.lock();
+        PortIoDevice::write(&mut *rtc, 0x70, &[register]).unwrap();
+        PortIoDevice::write(&mut *rtc, 0x71, &[value]).unwrap();
+    }
+
+    fn time(&self) -> [u8; 8] {
+        [0x32, 9, 8, 7, 6, 4, 2, 0].map(|register| self.get(register))
+    }
+
+    fn advance_ms(&self, ms: u64) {
+        self.time.advance(Duration::from_millis(ms));
+    }
+
+    fn edges(&self) -> usize {
+        self.edges.0.swap(0, Ordering::SeqCst)
+    }
+
+    fn is_high(&self) -> bool {
+        self.rtc.lock().inspect()["interrupt"].as_bool().unwrap()
+    }
+}
+
+#[test]
+fn shows_the_wall_clock() {
+    let m = Machine::new();
+    assert_eq!(m.time(), [0x20, 0x24, 0x02, 0x29, 0x05, 0x12, 0x34, 0x56]);
+    m.advance_ms(4_000);
+    assert_eq!(m.time()[6..], [0x35, 0x00]);
+    m.set(0x0b, 0x04);
+    assert_eq!(m.time(), [20, 24, 2, 29, 5, 0x80 | 12, 35, 0]);
+    assert_eq!(m.get(0x0d), 0x80);
+    assert_eq!(m.get(0x34), 0x12);
+}
+
+#[test]
+fn update_in_progress_shows_and_clears() {
+    let m = Machine::new();
+    assert_eq!(m.get(0x0a), 0x26);
+    m.time.advance(Duration::from_micros(999_800));
+    assert_eq!(m.get(0x0a), 0xa6);
+    m.time.advance(Duration::from_micros(200));
+    assert_eq!(m.get(0x0a), 0x26);
+    m.set(0x0b, 0x82);
+    m.time.advance(Duration::from_micros(999_800));
+    assert_eq!(m.get(0x0a), 0x26, "no updates while the clock is set");
+}
+
+#[test]
+fn a_guest_sets_the_time_as_linux_does() {
+    let m = Machine::new();
+    m.advance_ms(300);
+    m.set(0x0b, 0x82);
+    m.set(0x0a, 0x76);
+    m.advance_ms(5_000);
+    assert_eq!(m.time()[6..], [0x34, 0x56], "halted");
+    for (register, value) in [
+        (0x32, 0x23),
+        (9, 0x99),
+        (8, 0x12),
+        (7, 0x31),
+        (4, 0x23),
+        (2, 0x59),
+        (0, 0x59),
+    ] {
+        m.set(register, value);
+    }
+    m.set(0x0b, 0x02);
+    m.set(0x0a, 0x26);
+    m.advance_ms(499);
+    assert_eq!(m.time(), [0x23, 0x99, 0x12, 0x31, 0x06, 0x23, 0x59, 0x59]);
+    m.advance_ms(1);
+    assert_eq!(m.time(), [0x24, 0x00, 0x01, 0x01, 0x07, 0x00, 0x00, 0x00]);
+    // The offset is kept when the host's clock moves on without the guest running.
+    m.jump.store(3600, Ordering::SeqCst);
+    assert_eq!(m.time()[5..], [0x01, 0x00, 0x00]);
+}
+
+#[test]
+fn a_register_can_be_written_without_halting() {
+    let m = Machine::new();
+    m.set(4, 0x23);
+    assert_eq!(m.time()[5..], [0x23, 0x34, 0x56]);
+    m.set(8, 0x99);
+    assert_eq!(m.get(8), 0x12, "nonsense becomes a month");
+}
+
+#[test]
+fn the_update_interrupt_comes_each_second() {
+    let m = Machine::new();
+    m.set(0x0b, 0x12);
+    m.advance_ms(999);
+    assert!(!m.is_high());
+    m.advance_ms(1);
+    assert!(m.is_high());
+    // The periodic flag is set too, and raises nothing.
+    assert_eq!(m.get(0x0c), 0xd0);
+    assert!(!m.is_high());
+    assert_eq!(m.get(0x0c), 0);
+    m.advance_ms(10_000);
+    assert_eq!(m.edges(), 2, "not acknowledged, not repeated");
+    // It can be polled for, too.
+    m.set(0x0b, 0x02);
+    m.get(0x0c);
+    m.advance_ms(1_000);
+    assert_eq!(m.get(0x0c), 0x50);
+    assert_eq!(m.edges(), 0);
+}
+
+#[test]
+fn the_periodic_interrupt_keeps_its_rate() {
+    let m = Machine::new();
+    m.set(0x0b, 0x42);
+    let mut count = 0;
+    for _ in 0..1_000 {
+        m.advance_ms(1);
+        if m.is_high() {
+            assert_eq!(m.get(0x0c) & 0xc0, 0xc0);
+            count += 1;
+        }
+    }
+    // 1024 Hz, looked at 1000 times in a second.
+    assert!((999..=1000).contains(&count), "{count}");
+    // 2 Hz.
+    m.set(0x0a, 0x2f);
+    m.edges();
+    for _ in 0..10 {
+        m.advance_ms(1_000);
+        m.get(0x0c);
+    }
+    assert_eq!(m.edges(), 10);
+    for _ in 0..40 {
+        m.advance_ms(250);
+        m.get(0x0c);
+    }
+    assert_eq!(m.edges(), 20);
+    m.set(0x0a, 0x20);
+    m.get(0x0c);
+    m.advance_ms(5_000);
+    assert_eq!(m.edges(), 0, "rate 0 is none");
+}
+
+#[test]
+fn the_alarm_rings_once_a_day_or_as_often_as_it_does_not_care() {
+    let m = Machine::new();
+    for (register, value) in [(1, 0x00), (3, 0x35), (5, 0x12)] {
+        m.set(register, value);
+    }
+    m.set(0x0b, 0x22);
+    m.advance_ms(3_999);
+    assert!(!m.is_high());
+    m.advance_ms(1);
+    assert!(m.is_high());
+    assert_eq!(m.get(0x0c) & 0xa0, 0xa0);
+    m.advance_ms(86_399_000);
+    assert_eq!(m.edges(), 1);
+    m.advance_ms(1_000);
+    assert_eq!(m.edges(), 1);
+    m.get(0x0c);
+    m.set(3, 0xff);
+    m.set(5, 0xc0);
+    m.advance_ms(59_999);
+    assert_eq!(m.edges(), 0);
+    m.advance_ms(1);
+    assert_eq!(m.edges(), 1);
+}
+
+#[test]
+fn the_alarm_notices_that_the_host_clock_was_set() {
+    let m = Machine::new();
+    for (register, value) in [(1, 0), (3, 0), (5, 0x13)] {
+        m.set(register, value);
+    }
+    m.set(0x0b, 0x22);
+    m.advance_ms(1_000);
+    m.jump.store(3600, Ordering::SeqCst);
+    m.advance_ms(60_000);
+    assert!(m.is_high());
+}
+
+#[test]
+fn nothing_fires_while_the_vm_is_stopped_and_all_shows_afterwards() {
+    let m = Machine::new();
+    m.set(0x0b, 0x12);
+    m.rtc.lock().stop();
+    m.clock.stop();
+    m.advance_ms(5_000);
+    m.jump.store(5, Ordering::SeqCst);
+    assert_eq!(m.edges(), 0);
+    m.clock.start();
+    m.rtc.lock().poll();
+    assert_eq!(m.edges(), 1);
+}
+
+#[test]
+fn a_restored_clock_goes_on() {
+    let m = Machine::new();
+    m.set(0x0b, 0x12);
+    m.set(4, 0x00);
+    m.set(0x40, 0x77);
+    m.advance_ms(1_000);
+    assert!(m.is_high());
+    let state = m.rtc.lock().save().unwrap();
+
+    let n = Machine::new();
+    n.rtc.lock().restore(&state).unwrap();
+    assert!(n.is_high());
+    assert_eq!(n.rtc.lock().save().unwrap(), state);
+    assert_eq!(n.get(0x40), 0x77);
+    assert_eq!(n.get(4), 0x00);
+    n.rtc.lock().restore(&state).unwrap();
+    assert_eq!(n.get(0x0c), 0xd0);
+    n.rtc.lock().poll();
+    n.advance_ms(2_000);
+    assert!(n.is_high());
+
+    let before = n.rtc.lock().save().unwrap();
+    let mut rtc = n.rtc.lock();
+    rtc.restore(&SavedState::from_bytes(vec![0xa0]))
+        .unwrap_err();
+    assert_eq!(rtc.save().unwrap(), before);
+}
+
+#[test]
+fn reset_keeps_the_battery_and_ends_interrupts() {
+    let m = Machine::new();
+    m.set(0x40, 1);
+    m.set(4, 0x00);
+    m.set(0x0b, 0x04);
+    m.set(0x0b, 0xf4);
+    m.advance_ms(10_000);
+    assert_eq!(m.edges(), 1, "periodic");
+    m.rtc.lock().reset();
+    assert!(!m.is_high());
+    assert_eq!(m.get(0x0b), 0x04);
+    assert_eq!(m.get(0x40), 1);
+    assert_eq!(m.get(0), 56, "it stood still");
+    m.advance_ms(1_000);
+    assert_eq!(m.get(0), 57, "and runs again");
+    assert_eq!(m.edges(), 0);
+}
+
+#[test]
+fn other_sizes_and_the_index_port() {
+    let m = Machine::new();
+    let mut rtc = m.rtc.lock();
+    PortIoDevice::read(&mut *rtc, 0x70, &mut [0; 2]).unwrap_err();
+    PortIoDevice::write(&mut *rtc, 0x71, &[0; 2]).unwrap_err();
+    let mut data = [0];
+    PortIoDevice::read(&mut *rtc, 0x70, &mut data).unwrap();
+    assert_eq!(data, [0xff]);
+}

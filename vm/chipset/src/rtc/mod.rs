@@ -1,0 +1,13 @@
+//! The real-time clock and CMOS RAM (Motorola MC146818 data sheet).
+
+mod calendar;
+mod cmos;
+mod device;
+
+pub use cmos::CMOS_SIZE;
+pub use cmos::cmos_for_memory;
+pub use device::Rtc;
+pub use device::WallClock;
+
+#[cfg(test)]
+mod device_test;

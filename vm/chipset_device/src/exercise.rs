@@ -1,0 +1,155 @@
+//! Puts a device through an arbitrary life, and checks the promises every device makes.
+
+use crate::ChipsetDevice;
+use crate::SavedState;
+
+/// Reads a script byte by byte; past its end it reads zeros.
+struct Script<'a>(&'a [u8]);
+
+impl Script<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        *first
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.byte())
+    }
+
+    fn vec(&mut self) -> Vec<u8> {
+        let len = usize::from(self.byte());
+        (0..len).map(|_| self.byte()).collect()
+    }
+
+    /// An address in or just behind one of `ranges`.
+    fn address(&mut self, ranges: &[(u64, u64)]) -> Option<u64> {
+        let index = usize::from(self.byte()).checked_rem(ranges.len())?;
+        let (start, end) = ranges[index];
+        let offset =
+            u64::from(u16::from_le_bytes(self.bytes())) % ((end - start).saturating_add(1));
+        Some(start + offset)
+    }
+}
+
+/// Does with `device` what `script` says: accesses of all sizes at the addresses it claims, polls,
+/// resets, stops and starts, saves and restores. `outside` stands for what happens outside of the device
+/// (time passes, input comes); it gets a byte of the script to choose by.
+///
+/// Panics if the device panics, if a state it saved does not restore to the same state, or if a state it
+/// refuses to restore changes it.
+pub fn exercise(device: &mut dyn ChipsetDevice, script: &[u8], outside: &mut dyn FnMut(u8)) {
+    let claims = device.claims();
+    let ports: Vec<_> = claims
+        .ports
+        .iter()
+        .map(|r| ((*r.start()).into(), (*r.end()).into()))
+        .collect();
+    let mmio: Vec<_> = claims.mmio.iter().map(|r| (*r.start(), *r.end())).collect();
+    let mut script = Script(script);
+    device.start();
+    while !script.0.is_empty() {
+        match script.byte() % 16 {
+            0..=3 => port_access(device, &mut script, &ports),
+            4..=6 => mmio_access(device, &mut script, &mmio),
+            7 | 8 => device.poll(),
+            9..=11 => outside(script.byte()),
+            12 => save_and_restore(device),
+            13 => restore_foreign(device, &mut script),
+            14 => device.reset(),
+            _ => drop(device.inspect()),
+        }
+    }
+    device.stop();
+}
+
+fn port_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, ports: &[(u64, u64)]) {
+    let (Some(address), Some(io)) = (script.address(ports), device.port_io()) else {
+        return;
+    };
+    let port = address as u16;
+    let shape = script.byte();
+    let len = [1, 1, 2, 4][usize::from(shape & 3)];
+    let mut data: [u8; 4] = script.bytes();
+    // Whether the device takes it is its own business.
+    let _ = if shape & 4 == 0 {
+        io.read(port, &mut data[..len])
+    } else {
+        io.write(port, &data[..len])
+    };
+}
+
+fn mmio_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, mmio: &[(u64, u64)]) {
+    let (Some(gpa), Some(io)) = (script.address(mmio), device.mmio()) else {
+        return;
+    };
+    let shape = script.byte();
+    let len = [1, 2, 4, 8][usize::from(shape & 3)];
+    let mut data: [u8; 8] = script.bytes();
+    let _ = if shape & 4 == 0 {
+        io.read(gpa, &mut data[..len])
+    } else {
+        io.write(gpa, &data[..len])
+    };
+}
+
+fn save(device: &mut dyn ChipsetDevice) -> SavedState {
+    match device.save() {
+        Ok(state) => state,
+        Err(error) => panic!("the device cannot be saved: {error}"),
+    }
+}
+
+fn save_and_restore(device: &mut dyn ChipsetDevice) {
+    device.stop();
+    let state = save(device);
+    if let Err(error) = device.restore(&state) {
+        panic!("the device refuses its own state: {error}");
+    }
+    assert_eq!(save(device), state, "the restored state is another one");
+    device.start();
+}
+
+/// Offers the device a state that may be anything: its own with some bytes changed, or noise.
+fn restore_foreign(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
+    device.stop();
+    let before = save(device);
+    let mut bytes = if script.byte() & 1 == 0 {
+        script.vec()
+    } else {
+        before.as_bytes().to_vec()
+    };
+    for _ in 0..script.byte() % 4 {
+        let (at, value) = (usize::from(script.byte()), script.byte());
+        if let Some(index) = at.checked_rem(bytes.len()) {
+            bytes[index] = value;
+        }
+    }
+    match device.restore(&SavedState::from_bytes(bytes)) {
+        Ok(()) => {
+            let after = save(device);
+            if let Err(error) = device.restore(&after) {
+                panic!("the device refuses its own state: {error}");
+            }
+            assert_eq!(save(device), after, "the restored state is another one");
+        }
+        Err(_) => assert_eq!(save(device), before, "a refused state changed the device"),
+    }
+    device.start();
+}
+
+/// A script of `len` bytes that depends on nothing but `seed`, for tests without a fuzzer.
+pub fn pseudo_random_script(seed: u64, len: usize) -> Vec<u8> {
+    // SplitMix64.
+    let mut state = seed;
+    let words = std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    });
+    words.flat_map(u64::to_le_bytes).take(len).collect()
+}

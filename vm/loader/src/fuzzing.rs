@@ -1,0 +1,225 @@
+//! The drivers of the fuzz targets: load what may be a kernel, and check what must hold whatever it is.
+
+use crate::CpuMode;
+use crate::ImageFile;
+use crate::linux::BootProtocol;
+use crate::linux::LinuxImage;
+use crate::linux::LinuxPlan;
+use crate::linux::LoadError;
+use crate::linux::constructed;
+use acpi_spec::Hibernation;
+use acpi_spec::InterruptControllers;
+use acpi_spec::Machine;
+use acpi_spec::MmioWindows;
+use acpi_spec::Processor;
+use acpi_spec::TableSet;
+use guest_memory::MemoryLayout;
+use std::io::Cursor;
+use std::sync::LazyLock;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryBackend;
+use vm_memory::GuestMemoryRegion;
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::bitmap::Bitmap;
+
+/// The guest's RAM, in bytes.
+pub(crate) const RAM: u64 = 48 << 20;
+const PAGE: u64 = 4096;
+
+/// Guest memory that knows which pages were written.
+pub(crate) type TrackedMemory = vm_memory::GuestMemoryMmap<AtomicBitmap>;
+
+static TABLES: LazyLock<TableSet> = LazyLock::new(|| {
+    TableSet::new(&Machine {
+        processors: vec![Processor { uid: 1, apic_id: 0 }],
+        interrupt_controllers: InterruptControllers::IoApic,
+        pm_base: 0x400,
+        sci_irq: 9,
+        hibernation: Hibernation::NotOffered,
+        com_ports: Vec::new(),
+        rtc: None,
+        ps2: None,
+        pvpanic_port: None,
+        mmio: MmioWindows::default(),
+    })
+    .expect("a fixed machine")
+});
+
+/// Loads `data`, and then a bzImage whose setup header it overwrites.
+pub fn bzimage(data: &[u8]) {
+    let _ = load(data, BootProtocol::Auto);
+    let mut image = constructed::bzimage(0x1000);
+    let header = &mut image[0x1f1..];
+    let len = data.len().min(header.len());
+    header[..len].copy_from_slice(&data[..len]);
+    constructed::put(&mut image, 0x1fe, b"\x55\xaa");
+    constructed::put(&mut image, 0x202, b"HdrS");
+    let _ = load(&image, BootProtocol::Auto);
+}
+
+/// Loads `data`, and then a vmlinux whose headers it overwrites.
+pub fn elf(data: &[u8]) {
+    let _ = load(data, BootProtocol::Auto);
+    let mut image = constructed::Elf::vmlinux().bytes();
+    let headers = &mut image[24..64 + 3 * 56];
+    let len = data.len().min(headers.len());
+    headers[..len].copy_from_slice(&data[..len]);
+    for protocol in [BootProtocol::Auto, BootProtocol::Linux64] {
+        let _ = load(&image, protocol);
+    }
+}
+
+/// Loads a vmlinux with these notes, by PVH.
+pub fn pvh_notes(data: &[u8]) {
+    for alignment in [4, 8] {
+        let mut image = constructed::Elf::vmlinux();
+        image.notes = Some((data.to_vec(), alignment));
+        let _ = load(&image.bytes(), BootProtocol::Pvh);
+    }
+}
+
+/// RAM of [`RAM`] bytes and its layout.
+pub(crate) fn memory() -> (TrackedMemory, MemoryLayout) {
+    let layout = MemoryLayout::new(RAM, MemoryLayout::DEFAULT_LOW_MMIO_START, 36)
+        .expect("a possible size of RAM");
+    let memory = TrackedMemory::from_ranges(&[(GuestAddress(0), RAM as usize)])
+        .expect("memory of a fixed size");
+    (memory, layout)
+}
+
+/// Loads `kernel` with an initrd, and panics if that breaks a promise.
+pub(crate) fn load(kernel: &[u8], protocol: BootProtocol) -> Result<(), LoadError> {
+    let (memory, layout) = memory();
+    let file = |bytes| ImageFile::new("fuzzed".into(), Cursor::new(bytes));
+    let image = LinuxImage {
+        kernel: file(kernel)?,
+        initrd: Some(file(b"initrd".as_slice())?),
+        cmdline: "console=ttyS0",
+        acpi: &TABLES,
+        protocol,
+    };
+    let mut plan = match LinuxPlan::new(&layout, image) {
+        Ok(plan) => plan,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return Err(error);
+        }
+    };
+
+    let mut ranges: Vec<_> = plan.placements().map(|p| p.range.clone()).collect();
+    ranges.sort_by_key(|r| r.start);
+    assert!(ranges.iter().all(|r| r.start < r.end && r.end <= RAM));
+    assert!(
+        ranges.windows(2).all(|w| w[0].end <= w[1].start),
+        "placements overlap: {ranges:x?}"
+    );
+
+    let state = plan.load(&memory).expect("what was planned can be loaded");
+    assert_eq!(state, *plan.boot_state());
+    assert!(
+        plan.placements()
+            .any(|p| p.what == "the kernel" && p.range.contains(&state.rip)),
+        "the entry is outside the kernel"
+    );
+    assert_eq!(state.mode == CpuMode::Long, state.rsi != 0);
+    for region in memory.iter() {
+        for page in (0..RAM).step_by(PAGE as usize) {
+            let planned = || ranges.iter().any(|r| r.start < page + PAGE && page < r.end);
+            assert!(
+                !region.bitmap().dirty_at(page as usize) || planned(),
+                "{page:#x} was written and not planned"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Overwrites some words of `image` and cuts it off.
+    fn mutated(mut image: Vec<u8>, words: &[(usize, u64, usize)], len: usize) -> Vec<u8> {
+        for (offset, value, size) in words {
+            let end = (offset + size).min(image.len());
+            if *offset < end {
+                let bytes = value.to_le_bytes();
+                image[*offset..end].copy_from_slice(&bytes[..end - offset]);
+            }
+        }
+        image.truncate(len);
+        image
+    }
+
+    /// Values at which headers break: around zero, the sizes of RAM and of words, and any.
+    fn value() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            0u64..0x1000,
+            (0u32..64).prop_map(|bit| 1 << bit),
+            (0u64..0x1000).prop_map(u64::wrapping_neg),
+            (0x10_0000u64..RAM + 0x1000).prop_map(|n| n & !0xff),
+        ]
+    }
+
+    fn words(span: usize) -> impl Strategy<Value = Vec<(usize, u64, usize)>> {
+        let size = prop_oneof![Just(1usize), Just(2), Just(4), Just(8)];
+        proptest::collection::vec((0..span, value(), size), 0..4)
+    }
+
+    #[test]
+    fn the_images_the_targets_start_from_load() {
+        load(&constructed::bzimage(0x1000), BootProtocol::Auto).unwrap();
+        let vmlinux = constructed::Elf::vmlinux().bytes();
+        load(&vmlinux, BootProtocol::Auto).unwrap();
+        load(&vmlinux, BootProtocol::Pvh).unwrap();
+    }
+
+    #[test]
+    fn the_targets_hold_on_some_inputs() {
+        let vmlinux = constructed::Elf::vmlinux().bytes();
+        let seeds = [
+            Vec::new(),
+            vec![0xff; 0x400],
+            vec![0; 0x400],
+            constructed::bzimage(0x1000),
+            constructed::bzimage(0x1000)[0x1f1..].to_vec(),
+            vmlinux[24..232].to_vec(),
+            vmlinux,
+            constructed::pvh_note(0x100_0000),
+            constructed::note(b"Xen\0", 18, &[1, 2], 4),
+        ];
+        for seed in seeds {
+            bzimage(&seed);
+            elf(&seed);
+            pvh_notes(&seed);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_broken_bzimage_does_no_harm(
+            words in words(0x98),
+            len in prop_oneof![Just(usize::MAX), 0usize..0x1400],
+        ) {
+            let words: Vec<_> = words.into_iter().map(|(o, v, s)| (0x1f1 + o, v, s)).collect();
+            let _ = load(&mutated(constructed::bzimage(0x1000), &words, len), BootProtocol::Auto);
+        }
+
+        #[test]
+        fn a_broken_elf_file_does_no_harm(
+            words in words(64 + 3 * 56),
+            len in prop_oneof![Just(usize::MAX), 0usize..0x4000],
+            pvh in any::<bool>(),
+        ) {
+            let protocol = if pvh { BootProtocol::Pvh } else { BootProtocol::Auto };
+            let _ = load(&mutated(constructed::Elf::vmlinux().bytes(), &words, len), protocol);
+        }
+
+        #[test]
+        fn broken_notes_do_no_harm(words in words(80), len in 0usize..90) {
+            pvh_notes(&mutated(constructed::pvh_note(0x100_0000), &words, len));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! ELF files: vmlinux, and whatever else has a PVH entry.
+
+use super::BootProtocol;
+use super::LoadError;
+use super::kernel::Entry;
+use super::kernel::InitrdReach;
+use super::kernel::Kernel;
+use super::kernel::KernelSegment;
+use super::layout::HIGH_RAM;
+use super::layout::page_up;
+use super::pvh;
+use crate::ImageFile;
+use linux_loader::elf;
+use linux_loader::elf::Elf64_Ehdr;
+use linux_loader::elf::Elf64_Phdr;
+use std::io::Read;
+use std::io::Seek;
+use std::ops::Range;
+use std::path::Path;
+use vm_memory::ByteValued;
+
+/// Many times what a kernel has.
+const MAX_PROGRAM_HEADERS: u16 = 128;
+
+/// The limit of an x86 kernel's command line without its NUL. A vmlinux does not state it, and silently
+/// cuts off what is longer.
+const COMMAND_LINE_LIMIT: usize = 2047;
+
+const FOUR_GIB: u64 = 1 << 32;
+
+/// Checks the ELF file that starts with `head`, and that its place is in `ram`.
+pub(super) fn parse<F: Read + Seek>(
+    file: &mut ImageFile<F>,
+    head: &[u8],
+    ram: &Range<u64>,
+    protocol: BootProtocol,
+) -> Result<Kernel, LoadError> {
+    let header = read_header(file.path(), head)?;
+    let program_headers = read_program_headers(file, &header)?;
+    let segments = segments(file, &program_headers, ram)?;
+    let entry = entry(file, header.e_entry, &program_headers, &segments, protocol)?;
+    let start = segments.first().map_or(HIGH_RAM, |s| s.gpa);
+    let end = segments.last().map_or(HIGH_RAM, |s| s.range().end);
+    Ok(Kernel {
+        footprint: start..page_up(end).unwrap_or(end),
+        segments,
+        entry,
+        setup_header: None,
+        initrd_end: FOUR_GIB,
+        initrd_reach: match entry {
+            Entry::Linux64(_) => InitrdReach::Anywhere,
+            Entry::Pvh(_) => InitrdReach::Below4Gib,
+        },
+        cmdline_limit: COMMAND_LINE_LIMIT,
+    })
+}
+
+fn read_header(path: &Path, head: &[u8]) -> Result<Elf64_Ehdr, LoadError> {
+    let wrong = |found: String| LoadError::WrongArchitecture {
+        path: path.into(),
+        found,
+    };
+    let field = |field, value, expected| LoadError::ElfHeader {
+        path: path.into(),
+        field,
+        value,
+        expected,
+    };
+    let mut header = Elf64_Ehdr::default();
+    let Some(bytes) = head.get(..size_of::<Elf64_Ehdr>()) else {
+        return Err(LoadError::Truncated {
+            path: path.into(),
+            part: "the ELF header",
+            end: size_of::<Elf64_Ehdr>() as u64,
+            len: head.len() as u64,
+        });
+    };
+    header.as_mut_slice().copy_from_slice(bytes);
+    if header.e_ident[elf::EI_CLASS] != elf::ELFCLASS64 {
+        return Err(wrong("a 32-bit ELF file".into()));
+    }
+    if header.e_ident[elf::EI_DATA] != elf::ELFDATA2LSB {
+        return Err(wrong("a big-endian ELF file".into()));
+    }
+    if header.e_machine != elf::EM_X86_64 {
+        return Err(wrong(match header.e_machine {
+            elf::EM_AARCH64 => "an aarch64 ELF file".into(),
+            243 => "a RISC-V ELF file".into(),
+            other => format!("an ELF file for machine {other}"),
+        }));
+    }
+    if header.e_type != elf::ET_EXEC && header.e_type != elf::ET_DYN {
+        return Err(field(
+            "e_type",
+            header.e_type.into(),
+            "an executable (2 or 3) is needed",
+        ));
+    }
+    if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
+        return Err(field(
+            "e_phentsize",
+            header.e_phentsize.into(),
+            "it must be 0x38",
+        ));
+    }
+    if header.e_phnum == 0 || header.e_phnum > MAX_PROGRAM_HEADERS {
+        return Err(field(
+            "e_phnum",
+            header.e_phnum.into(),
+            "it must be 1 to 0x80",
+        ));
+    }
+    Ok(header)
+}
+
+fn read_program_headers<F: Read + Seek>(
+    file: &mut ImageFile<F>,
+    header: &Elf64_Ehdr,
+) -> Result<Vec<Elf64_Phdr>, LoadError> {
+    let size = size_of::<Elf64_Phdr>();
+    let mut bytes = vec![0; usize::from(header.e_phnum) * size];
+    check_in_file(
+        file,
+        "the table of ELF program headers",
+        header.e_phoff,
+        bytes.len() as u64,
+    )?;
+    file.read_at(header.e_phoff, &mut bytes)?;
+    Ok(bytes
+        .chunks_exact(size)
+        .map(|chunk| {
+            let mut header = Elf64_Phdr::default();
+            header.as_mut_slice().copy_from_slice(chunk);
+            header
+        })
+        .collect())
+}
+
+/// The loadable segments in the order of their addresses.
+fn segments<F: Seek>(
+    file: &ImageFile<F>,
+    headers: &[Elf64_Phdr],
+    ram: &Range<u64>,
+) -> Result<Vec<KernelSegment>, LoadError> {
+    let path = || file.path().to_path_buf();
+    let mut segments = Vec::new();
+    for header in headers {
+        if header.p_type != elf::PT_LOAD || header.p_memsz == 0 {
+            continue;
+        }
+        if header.p_filesz > header.p_memsz {
+            return Err(LoadError::ElfHeader {
+                path: path(),
+                field: "p_filesz",
+                value: header.p_filesz,
+                expected: "it must not be more than p_memsz",
+            });
+        }
+        check_in_file(file, "an ELF segment", header.p_offset, header.p_filesz)?;
+        if header.p_paddr < HIGH_RAM {
+            return Err(LoadError::KernelTooLow {
+                path: path(),
+                start: header.p_paddr,
+            });
+        }
+        match header.p_paddr.checked_add(header.p_memsz) {
+            Some(end) if end <= ram.end => {}
+            _ => {
+                return Err(LoadError::KernelTooLarge {
+                    path: path(),
+                    start: header.p_paddr,
+                    size: header.p_memsz,
+                    ram_end: ram.end,
+                });
+            }
+        }
+        segments.push(KernelSegment {
+            file_offset: header.p_offset,
+            file_len: header.p_filesz,
+            gpa: header.p_paddr,
+            mem_len: header.p_memsz,
+        });
+    }
+    if segments.is_empty() {
+        return Err(LoadError::ElfHeader {
+            path: path(),
+            field: "p_type",
+            value: 0,
+            expected: "there must be a loadable segment (1)",
+        });
+    }
+    segments.sort_by_key(|s| s.gpa);
+    match segments.windows(2).find(|w| w[0].range().end > w[1].gpa) {
+        Some(w) => Err(LoadError::SegmentsOverlap {
+            path: path(),
+            first: w[0].gpa,
+            second: w[1].gpa,
+        }),
+        None => Ok(segments),
+    }
+}
+
+/// Chooses between the file's two entries.
+fn entry<F: Read + Seek>(
+    file: &mut ImageFile<F>,
+    entry: u64,
+    headers: &[Elf64_Phdr],
+    segments: &[KernelSegment],
+    protocol: BootProtocol,
+) -> Result<Entry, LoadError> {
+    let is_loaded = |address: u64| segments.iter().any(|s| s.range().contains(&address));
+    let outside = |file: &ImageFile<F>, entry| LoadError::Entry {
+        path: file.path().into(),
+        entry,
+    };
+    let pvh = match protocol {
+        BootProtocol::Linux64 => None,
+        BootProtocol::Auto | BootProtocol::Pvh => pvh::entry(file, headers)?,
+    };
+    match (protocol, pvh) {
+        (BootProtocol::Pvh, None) => Err(LoadError::NoPvhEntry {
+            path: file.path().into(),
+            reason: "no ELF note names one (the kernel needs CONFIG_PVH)",
+        }),
+        (BootProtocol::Auto, Some(pvh)) if is_loaded(entry) && entry != u64::from(pvh) => {
+            Ok(Entry::Linux64(entry))
+        }
+        (_, Some(pvh)) if is_loaded(pvh.into()) => Ok(Entry::Pvh(pvh)),
+        (_, Some(pvh)) => Err(outside(file, pvh.into())),
+        (_, None) if is_loaded(entry) => Ok(Entry::Linux64(entry)),
+        (_, None) => Err(outside(file, entry)),
+    }
+}
+
+/// Refuses a part of the file that goes past its end.
+pub(super) fn check_in_file<F: Seek>(
+    file: &ImageFile<F>,
+    part: &'static str,
+    offset: u64,
+    len: u64,
+) -> Result<(), LoadError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= file.len() => Ok(()),
+        end => Err(LoadError::Truncated {
+            path: file.path().into(),
+            part,
+            end: end.unwrap_or(u64::MAX),
+            len: file.len(),
+        }),
+    }
+}

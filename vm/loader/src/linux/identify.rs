@@ -1,0 +1,157 @@
+//! What kind of file one was given.
+
+use super::LoadError;
+use crate::ImageFile;
+use std::io::Read;
+use std::io::Seek;
+use std::path::Path;
+
+/// How much of a file's start is looked at, in bytes.
+pub(super) const HEAD_LEN: usize = 1024;
+
+/// Kinds of kernel file.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) enum KernelKind {
+    BzImage,
+    Elf,
+}
+
+/// A magic number, its offset, and what it marks.
+type Magic = (usize, &'static [u8], &'static str);
+
+const OTHER_ARCHITECTURES: &[Magic] = &[
+    (56, b"ARM\x64", "an aarch64 Image"),
+    (56, b"RSC\x05", "a RISC-V Image"),
+];
+
+const OTHER_FILES: &[Magic] = &[
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"\xfd7zXZ\0", "an xz file"),
+    (0, b"\x28\xb5\x2f\xfd", "a zstd file"),
+    (0, b"BZh", "a bzip2 file"),
+    (0, b"\x04\x22\x4d\x18", "an lz4 file"),
+    (0, b"\x02\x21\x4c\x18", "an lz4 file"),
+    (0, b"070701", "a cpio archive (an initrd?)"),
+    (0, b"070702", "a cpio archive (an initrd?)"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"QFI\xfb", "a qcow2 disk image"),
+    (0, b"IGVM", "an IGVM file"),
+    (40, b"_FVH", "a UEFI firmware volume"),
+    (0, b"#!", "a script"),
+    (0, b"MZ", "a PE image"),
+    (
+        0x1fe,
+        b"\x55\xaa",
+        "a boot sector without a Linux setup header",
+    ),
+];
+
+/// Reads the start of `file` and says which kind of kernel it is, or what else.
+pub(super) fn identify<F: Read + Seek>(
+    file: &mut ImageFile<F>,
+) -> Result<(KernelKind, Vec<u8>), LoadError> {
+    if file.is_empty() {
+        return Err(LoadError::Empty {
+            path: file.path().into(),
+        });
+    }
+    let len = usize::try_from(file.len()).map_or(HEAD_LEN, |len| len.min(HEAD_LEN));
+    let mut head = vec![0; len];
+    file.read_at(0, &mut head)?;
+    let kind = kind(file.path(), &head)?;
+    Ok((kind, head))
+}
+
+fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
+    let has = |offset: usize, magic: &[u8]| {
+        head.get(offset..)
+            .is_some_and(|rest| rest.starts_with(magic))
+    };
+    let first = |magics: &[Magic]| {
+        magics
+            .iter()
+            .find(|(offset, magic, _)| has(*offset, magic))
+            .map(|(_, _, name)| *name)
+    };
+    if has(0, b"\x7fELF") {
+        return Ok(KernelKind::Elf);
+    }
+    if has(0x1fe, b"\x55\xaa") && has(0x202, b"HdrS") {
+        return Ok(KernelKind::BzImage);
+    }
+    if let Some(found) = first(OTHER_ARCHITECTURES) {
+        return Err(LoadError::WrongArchitecture {
+            path: path.into(),
+            found: found.into(),
+        });
+    }
+    let found = first(OTHER_FILES).unwrap_or_else(|| {
+        if head.iter().all(|byte| *byte == 0) {
+            "a file of zeros"
+        } else if head
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
+        {
+            "a text file"
+        } else {
+            "a file of unknown kind"
+        }
+    });
+    Err(LoadError::NotAKernel {
+        path: path.into(),
+        found,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn identified(bytes: &[u8]) -> Result<KernelKind, LoadError> {
+        let mut file = ImageFile::new("some/file".into(), Cursor::new(bytes)).unwrap();
+        identify(&mut file).map(|(kind, _)| kind)
+    }
+
+    fn at(offset: usize, magic: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0xf4; 0x400];
+        bytes[offset..offset + magic.len()].copy_from_slice(magic);
+        bytes
+    }
+
+    #[test]
+    fn what_was_found_is_said() {
+        for (bytes, expected) in [
+            (at(0, b"\x1f\x8b"), "a gzip file"),
+            (at(0, b"MZ"), "a PE image"),
+            (at(0, b"070701"), "a cpio archive (an initrd?)"),
+            (at(0, b"QFI\xfb"), "a qcow2 disk image"),
+            (
+                at(0x1fe, b"\x55\xaa"),
+                "a boot sector without a Linux setup header",
+            ),
+            (b"hello\n".to_vec(), "a text file"),
+            (vec![0; 2000], "a file of zeros"),
+            (vec![0xee], "a file of unknown kind"),
+        ] {
+            match identified(&bytes) {
+                Err(LoadError::NotAKernel { found, path }) => {
+                    assert_eq!(found, expected);
+                    assert_eq!(path, Path::new("some/file"));
+                }
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+        assert!(matches!(identified(&[]), Err(LoadError::Empty { .. })));
+    }
+
+    #[test]
+    fn kernels_of_other_machines_are_told_apart() {
+        let mut arm = at(56, b"ARM\x64");
+        arm[..2].copy_from_slice(b"MZ");
+        assert!(matches!(
+            identified(&arm),
+            Err(LoadError::WrongArchitecture { found, .. }) if found == "an aarch64 Image"
+        ));
+    }
+}

@@ -1,0 +1,53 @@
+//! The place of the initrd.
+
+use super::LoadError;
+use super::kernel::InitrdReach;
+use super::kernel::Kernel;
+use super::layout::HIGH_RAM;
+use super::layout::page_down;
+use guest_memory::MemoryLayout;
+use std::ops::Range;
+use std::path::Path;
+
+/// Finds the highest place below 4 GiB for an initrd of `len` bytes, or, if there is none and the kernel
+/// reaches it, the highest place above.
+pub(super) fn place(
+    path: &Path,
+    len: u64,
+    kernel: &Kernel,
+    layout: &MemoryLayout,
+    low_ram: &Range<u64>,
+) -> Result<Range<u64>, LoadError> {
+    if len == 0 {
+        return Err(LoadError::InitrdEmpty { path: path.into() });
+    }
+    let low_end = low_ram.end.min(kernel.initrd_end);
+    let footprint = &kernel.footprint;
+    let low = [
+        footprint.end.max(HIGH_RAM)..low_end,
+        HIGH_RAM..footprint.start.min(low_end),
+    ];
+    let high = layout
+        .ram()
+        .iter()
+        .skip(1)
+        .rev()
+        .filter(|_| kernel.initrd_reach == InitrdReach::Anywhere)
+        .map(|ram| ram.start..ram.end);
+    low.into_iter()
+        .chain(high)
+        .find_map(|range| top_of(&range, len))
+        .ok_or_else(|| LoadError::InitrdTooLarge {
+            path: path.into(),
+            size: len,
+            end: low_end,
+            kernel_start: footprint.start,
+            kernel_end: footprint.end,
+        })
+}
+
+/// The highest page-aligned `len` bytes in `range`.
+fn top_of(range: &Range<u64>, len: u64) -> Option<Range<u64>> {
+    let start = page_down(range.end.checked_sub(len)?);
+    (start >= range.start).then(|| start..start + len)
+}

@@ -1,0 +1,206 @@
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::fd::AsFd;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::pty::OpenptFlags;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// What is at the host's end of a line.
+pub struct SerialBackend(pub(crate) Kind);
+
+pub(crate) enum Kind {
+    /// Always there; takes output with blocking writes.
+    Sink {
+        sink: Box<dyn Write + Send>,
+        what: String,
+    },
+    Socket(SocketListener),
+    Pty(Pty),
+}
+
+/// A listening Unix socket; its file is removed with it.
+pub(crate) struct SocketListener {
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
+}
+
+/// The controlling side of a pseudo-terminal.
+pub(crate) struct Pty {
+    pub(crate) controller: OwnedFd,
+}
+
+/// Why a backend cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The output file cannot be created.
+    #[error("cannot create the serial output file {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket cannot be listened on.
+    #[error("cannot listen on the serial socket {}", path.display())]
+    Socket {
+        /// The socket's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No pseudo-terminal can be allocated.
+    #[error("cannot allocate a pseudo-terminal")]
+    Pty(#[source] io::Error),
+}
+
+impl SerialBackend {
+    /// A file for the output, created or truncated.
+    pub fn file(path: &Path) -> Result<Self, BackendError> {
+        let file = File::create(path).map_err(|source| BackendError::File {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self(Kind::Sink {
+            sink: Box::new(file),
+            what: path.display().to_string(),
+        }))
+    }
+
+    /// A Unix socket that listens at `path`, for one client at a time; the next one is served when the
+    /// client has gone. A socket file that a dead process left there is replaced.
+    pub fn unix_listener(path: &Path) -> Result<Self, BackendError> {
+        let listener = listen(path).map_err(|source| BackendError::Socket {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self(Kind::Socket(SocketListener {
+            listener,
+            path: path.into(),
+        })))
+    }
+
+    /// A new pseudo-terminal in raw mode, and the path at which programs open it.
+    pub fn pty() -> Result<(Self, PathBuf), BackendError> {
+        let open = || -> rustix::io::Result<_> {
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let controller = rustix::pty::openpt(flags)?;
+            rustix::pty::grantpt(&controller)?;
+            rustix::pty::unlockpt(&controller)?;
+            let path = rustix::pty::ptsname(&controller, Vec::new())?;
+            // Opened once and closed: from then on the kernel tells whether somebody has it open.
+            let terminal = rustix::pty::ioctl_tiocgptpeer(&controller, flags)?;
+            let mut termios = rustix::termios::tcgetattr(&terminal)?;
+            termios.make_raw();
+            let now = rustix::termios::OptionalActions::Now;
+            rustix::termios::tcsetattr(&terminal, now, &termios)?;
+            rustix::io::ioctl_fionbio(&controller, true)?;
+            Ok((controller, path))
+        };
+        let (controller, path) = open().map_err(|errno| BackendError::Pty(errno.into()))?;
+        let path = PathBuf::from(String::from_utf8_lossy(path.as_bytes()).into_owned());
+        Ok((Self(Kind::Pty(Pty { controller })), path))
+    }
+
+    /// The process's standard output. If it is closed or breaks, the output is dropped.
+    pub fn stdout() -> Self {
+        Self(Kind::Sink {
+            sink: Box::new(Standard::Output),
+            what: "standard output".into(),
+        })
+    }
+
+    /// The process's standard error. If it is closed or breaks, the output is dropped.
+    pub fn stderr() -> Self {
+        Self(Kind::Sink {
+            sink: Box::new(Standard::Error),
+            what: "standard error".into(),
+        })
+    }
+
+    /// Output goes to `sink`, on the thread of the connection. A sink that blocks makes the guest wait.
+    /// Input comes through [`crate::SerialPort::write_input`].
+    pub fn sink(sink: impl Write + Send + 'static) -> Self {
+        Self(Kind::Sink {
+            sink: Box::new(sink),
+            what: "sink".into(),
+        })
+    }
+}
+
+impl std::fmt::Debug for SerialBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Kind::Sink { what, .. } => write!(f, "Sink({what})"),
+            Kind::Socket(socket) => write!(f, "Socket({})", socket.path.display()),
+            Kind::Pty(_) => f.write_str("Pty"),
+        }
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        other => other?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Whether `path` is a socket that nobody listens on.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    is_socket
+        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+impl Drop for SocketListener {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A standard stream without the buffer and lock that the rest of the process shares.
+enum Standard {
+    Output,
+    Error,
+}
+
+impl Write for Standard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fd = match self {
+            Self::Output => rustix::stdio::stdout(),
+            Self::Error => rustix::stdio::stderr(),
+        };
+        loop {
+            match rustix::io::write(fd, bytes) {
+                // Another process that shares the stream made it non-blocking.
+                Err(Errno::AGAIN) => {
+                    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
+                    match rustix::event::poll(&mut fds, None) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+use std::io;
+
+/// Why the hypervisor did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host has no such hypervisor.
+    #[error("{device} does not exist: {advice}")]
+    Unavailable {
+        /// The hypervisor's device.
+        device: &'static str,
+        /// What the user can do.
+        advice: &'static str,
+    },
+    /// The user may not use the hypervisor.
+    #[error("no permission to open {device}: {advice}")]
+    NotPermitted {
+        /// The hypervisor's device.
+        device: &'static str,
+        /// What the user can do.
+        advice: &'static str,
+    },
+    /// The hypervisor lacks something this VM needs.
+    #[error("the hypervisor lacks {what}")]
+    MissingCapability {
+        /// The capability, by the hypervisor's own name for it.
+        what: &'static str,
+    },
+    /// The request is impossible for this partition.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// A call to the hypervisor failed.
+    #[error("failed to {operation}")]
+    Call {
+        /// What was attempted.
+        operation: String,
+        /// What the hypervisor answered.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// A failed call to the hypervisor.
+    pub fn call(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Call {
+            operation: operation.into(),
+            source: source.into(),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What this host's KVM can do, and switching it on for a VM.
+
+use crate::ioctl;
+use kvm_bindings::*;
+use kvm_ioctls::VmFd;
+use virt::Error;
+use virt::HostKind;
+use virt::IrqchipMode;
+
+/// Pins of an IOAPIC.
+pub(crate) const IOAPIC_PINS: u32 = 24;
+
+/// Quirks that are switched off: `out 0x7e` leaves RIP past the instruction, unlike other ports; and KVM
+/// patches `vmcall` and `vmmcall` in the guest's code.
+const UNWANTED_QUIRKS: u32 = KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_FIX_HYPERCALL_INSN;
+
+/// KVM_CAP_X2APIC_API: APIC ids have 32 bits in MSIs and in the local APIC's state, and 255 is one of them.
+const X2APIC_API_FLAGS: u64 =
+    (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK) as u64;
+
+/// Optional capabilities of one VM, as found and enabled.
+#[derive(Debug, Copy, Clone)]
+pub(crate) struct Capabilities {
+    pub(crate) exception_payload: bool,
+    pub(crate) triple_fault_event: bool,
+    pub(crate) emulation_failure_exit: bool,
+    pub(crate) user_space_msr: bool,
+    pub(crate) x2apic_api: bool,
+    pub(crate) readonly_memory: bool,
+    pub(crate) sregs2: bool,
+    pub(crate) tsc_deadline_timer: bool,
+    pub(crate) tsc_control: bool,
+    /// The TSC offset attribute exists and has an effect.
+    pub(crate) tsc_offset: bool,
+    /// Bytes of an XSAVE area.
+    pub(crate) xsave_size: usize,
+    /// Entries of the GSI routing table.
+    pub(crate) max_routes: u32,
+    /// Memory slots.
+    pub(crate) max_slots: u32,
+}
+
+fn extension(vm: &VmFd, capability: u32) -> u32 {
+    u32::try_from(vm.check_extension_raw(capability.into())).unwrap_or(0)
+}
+
+fn enable(vm: &VmFd, capability: u32, argument: u64) -> Result<(), kvm_ioctls::Error> {
+    vm.enable_cap(&kvm_enable_cap {
+        cap: capability,
+        args: [argument, 0, 0, 0],
+        ..Default::default()
+    })
+}
+
+/// Enables a capability that the VM can do without.
+fn enable_optional(vm: &VmFd, name: &'static str, capability: u32, argument: u64) -> bool {
+    match enable(vm, capability, argument) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(capability = name, %error, "KVM lacks an optional capability");
+            false
+        }
+    }
+}
+
+/// Switches on what a VM uses, before it has vCPUs.
+pub(crate) fn enable_capabilities(
+    vm: &VmFd,
+    host: HostKind,
+    irqchip: IrqchipMode,
+) -> Result<Capabilities, Error> {
+    for (name, capability) in [
+        ("KVM_CAP_IMMEDIATE_EXIT", KVM_CAP_IMMEDIATE_EXIT),
+        ("KVM_CAP_IRQ_ROUTING", KVM_CAP_IRQ_ROUTING),
+    ] {
+        if extension(vm, capability) == 0 {
+            return Err(Error::MissingCapability { what: name });
+        }
+    }
+    if irqchip == IrqchipMode::Split {
+        enable(vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS.into()).map_err(|_| {
+            Error::MissingCapability {
+                what: "KVM_CAP_SPLIT_IRQCHIP",
+            }
+        })?;
+    }
+    let quirks = extension(vm, KVM_CAP_DISABLE_QUIRKS2) & UNWANTED_QUIRKS;
+    if quirks != 0 {
+        enable_optional(
+            vm,
+            "KVM_CAP_DISABLE_QUIRKS2",
+            KVM_CAP_DISABLE_QUIRKS2,
+            quirks.into(),
+        );
+    }
+    let msr_reasons = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER;
+    let xsave_size = (extension(vm, KVM_CAP_XSAVE2) as usize).max(ioctl::XSAVE_MIN_SIZE);
+    Ok(Capabilities {
+        exception_payload: enable_optional(
+            vm,
+            "KVM_CAP_EXCEPTION_PAYLOAD",
+            KVM_CAP_EXCEPTION_PAYLOAD,
+            1,
+        ),
+        triple_fault_event: enable_optional(
+            vm,
+            "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
+            KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+            1,
+        ),
+        emulation_failure_exit: enable_optional(
+            vm,
+            "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
+            KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+            1,
+        ),
+        user_space_msr: enable_optional(
+            vm,
+            "KVM_CAP_X86_USER_SPACE_MSR",
+            KVM_CAP_X86_USER_SPACE_MSR,
+            msr_reasons.into(),
+        ),
+        x2apic_api: enable_optional(
+            vm,
+            "KVM_CAP_X2APIC_API",
+            KVM_CAP_X2APIC_API,
+            X2APIC_API_FLAGS,
+        ),
+        readonly_memory: extension(vm, KVM_CAP_READONLY_MEM) != 0,
+        sregs2: extension(vm, KVM_CAP_SREGS2) != 0,
+        tsc_deadline_timer: extension(vm, KVM_CAP_TSC_DEADLINE_TIMER) != 0,
+        tsc_control: extension(vm, KVM_CAP_TSC_CONTROL) != 0,
+        // Software virtualization has the attribute, but its guests read the host's counter. Whether a
+        // hardware host has it is asked of the first vCPU.
+        tsc_offset: host != HostKind::Software,
+        xsave_size,
+        max_routes: extension(vm, KVM_CAP_IRQ_ROUTING),
+        max_slots: extension(vm, KVM_CAP_NR_MEMSLOTS).max(32),
+    })
+}

@@ -1,0 +1,254 @@
+//! What the VPs and devices of one VM share.
+
+use crate::capabilities::Capabilities;
+use crate::capabilities::IOAPIC_PINS;
+use crate::clock::Clock;
+use crate::cpuid::CpuidFeatures;
+use crate::doorbell;
+use crate::hypervisor::System;
+use crate::irqchip;
+use crate::kick::Kick;
+use crate::routing;
+use crate::routing::Routing;
+use crate::slots::Slots;
+use guest_memory::GuestRegion;
+use guest_memory::MemoryRange;
+use kvm_bindings::kvm_msi;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use parking_lot::Mutex;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use virt::Doorbell;
+use virt::DoorbellAddress;
+use virt::DoorbellMatch;
+use virt::Error;
+use virt::IrqchipMode;
+use virt::MappingAccess;
+use virt::Msi;
+use virt::MsiRoute;
+use virt::Partition;
+use virt::Topology;
+use virt::VpIndex;
+use virt::VpTopology;
+use virt::x86::Irqchip;
+use virt::x86::Msr;
+use virt::x86::PartitionState;
+
+/// An MSI's address: bits 19:12 are the destination, the rest of the low bits say 'physical, no hint'.
+const MSI_ADDRESS: u64 = 0xfee0_0000;
+/// An MSI's data: delivery mode NMI.
+const MSI_DELIVER_NMI: u32 = 0b100 << 8;
+
+/// One VM. Devices' routes and doorbells keep it, as do its VPs.
+pub(crate) struct Shared {
+    pub(crate) vm: VmFd,
+    pub(crate) system: Arc<System>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) irqchip: IrqchipMode,
+    pub(crate) slots: Slots,
+    pub(crate) routing: Routing,
+    pub(crate) clock: Mutex<Clock>,
+    pub(crate) topology: Topology,
+    /// The chips as KVM made them.
+    pub(crate) initial_irqchip: Option<Irqchip>,
+    /// A VP's MSRs as KVM made them, read by the first VP that is bound.
+    pub(crate) initial_msrs: Mutex<Option<Arc<[Msr]>>>,
+    pub(crate) vps: Vec<Arc<VpShared>>,
+}
+
+/// What other threads need of a VP.
+pub(crate) struct VpShared {
+    pub(crate) topology: VpTopology,
+    pub(crate) vcpu: Arc<VcpuFd>,
+    pub(crate) kick: Arc<Kick>,
+    /// The time stamp counter that the VP has when the clock is started, where it was reset or restored.
+    pub(crate) new_tsc: Mutex<Option<u64>>,
+}
+
+/// The `virt` side of a VM.
+pub(crate) struct KvmPartition(pub(crate) Arc<Shared>);
+
+impl Shared {
+    /// What guests are offered beyond the CPUID leaves KVM supports.
+    pub(crate) fn cpuid_features(&self) -> CpuidFeatures {
+        CpuidFeatures {
+            tsc_deadline: self.capabilities.tsc_deadline_timer,
+            nested: false,
+        }
+    }
+
+    fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
+        // Zero means that the guest did not want it, which is no error.
+        self.vm
+            .signal_msi(kvm_msi {
+                address_lo: msi.address as u32,
+                address_hi: (msi.address >> 32) as u32,
+                data: msi.data,
+                ..Default::default()
+            })
+            .map(drop)
+            .map_err(|e| {
+                Error::call(
+                    format!(
+                        "raise the MSI with address {:#x} and data {:#x}",
+                        msi.address, msi.data
+                    ),
+                    e,
+                )
+            })
+    }
+}
+
+impl Partition for KvmPartition {
+    fn map(&self, region: GuestRegion, access: MappingAccess) -> Result<(), Error> {
+        self.0.slots.map(&self.0.vm, region, access)
+    }
+
+    fn unmap(&self, range: MemoryRange) -> Result<(), Error> {
+        self.0.slots.unmap(&self.0.vm, range)
+    }
+
+    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error> {
+        self.0.slots.take_dirty_pages(&self.0.vm, range)
+    }
+
+    fn set_line(&self, gsi: u32, high: bool) -> Result<(), Error> {
+        self.0
+            .vm
+            .set_irq_line(gsi, high)
+            .map_err(|e| Error::call(format!("set interrupt line {gsi}"), e))
+    }
+
+    fn route_line(&self, gsi: u32, msi: Option<Msi>) -> Result<(), Error> {
+        if self.0.irqchip != IrqchipMode::Split || gsi >= IOAPIC_PINS {
+            return Err(Error::InvalidRequest(format!(
+                "interrupt line {gsi} has no MSI"
+            )));
+        }
+        self.0.routing.set(&self.0.vm, gsi, msi)
+    }
+
+    fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
+        self.0.signal_msi(msi)
+    }
+
+    fn new_msi_route(&self) -> Result<Box<dyn MsiRoute>, Error> {
+        routing::new_route(self.0.clone())
+    }
+
+    fn register_doorbell(
+        &self,
+        address: DoorbellAddress,
+        matching: DoorbellMatch,
+        event: BorrowedFd<'_>,
+    ) -> Result<Box<dyn Doorbell>, Error> {
+        doorbell::register(self.0.clone(), address, matching, event)
+    }
+
+    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error> {
+        let Some(target) = self.0.vps.get(vp.0 as usize) else {
+            return Err(Error::InvalidRequest(format!("there is no {vp}")));
+        };
+        // KVM_NMI would wait until the VP leaves the guest; a message does not.
+        let destination = u64::from(target.topology.apic_id);
+        self.0.signal_msi(Msi {
+            address: MSI_ADDRESS | (destination & 0xff) << 12 | (destination >> 8) << 40,
+            data: MSI_DELIVER_NMI,
+        })
+    }
+
+    fn stop_clock(&self) -> Result<(), Error> {
+        self.0.clock.lock().stop(&self.0.vm, &self.0.vps)
+    }
+
+    fn start_clock(&self) -> Result<(), Error> {
+        self.0.clock.lock().start(&self.0.vm, &self.0.vps)
+    }
+
+    fn reset(&self) -> Result<(), Error> {
+        match &self.0.initial_irqchip {
+            Some(state) => irqchip::restore(&self.0.vm, state),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&self) -> Result<PartitionState, Error> {
+        Ok(PartitionState {
+            clock_ns: self.0.clock.lock().nanoseconds(&self.0.vm)?,
+            irqchip: match self.0.irqchip {
+                IrqchipMode::Kernel => Some(irqchip::save(&self.0.vm)?),
+                IrqchipMode::Split => None,
+            },
+        })
+    }
+
+    fn restore(&self, state: &PartitionState) -> Result<(), Error> {
+        match (self.0.irqchip, &state.irqchip) {
+            (IrqchipMode::Kernel, Some(state)) => irqchip::restore(&self.0.vm, state)?,
+            (IrqchipMode::Split, None) => {}
+            (IrqchipMode::Kernel, None) => {
+                return Err(Error::InvalidRequest(
+                    "the saved state lacks the interrupt controllers".to_string(),
+                ));
+            }
+            (IrqchipMode::Split, Some(_)) => {
+                return Err(Error::InvalidRequest(
+                    "the saved state has interrupt controllers that this partition lacks"
+                        .to_string(),
+                ));
+            }
+        }
+        self.0.clock.lock().restore(state.clock_ns);
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        let c = &self.0.capabilities;
+        serde_json::json!({
+            "irqchip": match self.0.irqchip {
+                IrqchipMode::Kernel => "kernel",
+                IrqchipMode::Split => "split",
+            },
+            "capabilities": {
+                "exception_payload": c.exception_payload,
+                "triple_fault_event": c.triple_fault_event,
+                "emulation_failure_exit": c.emulation_failure_exit,
+                "user_space_msr": c.user_space_msr,
+                "x2apic_api": c.x2apic_api,
+                "readonly_memory": c.readonly_memory,
+                "sregs2": c.sregs2,
+                "tsc_deadline_timer": c.tsc_deadline_timer,
+                "tsc_control": c.tsc_control,
+                "tsc_offset": c.tsc_offset,
+                "xsave_size": c.xsave_size,
+                "max_routes": c.max_routes,
+                "max_slots": c.max_slots,
+            },
+            "cpuid": self.inspect_cpuid(),
+            "interrupt_routes": self.0.routing.used(),
+            "memory": self.0.slots.inspect(),
+        })
+    }
+}
+
+impl KvmPartition {
+    /// The boot processor's CPUID table, a line for each leaf.
+    fn inspect_cpuid(&self) -> serde_json::Value {
+        let (Ok(supported), Some(bsp)) = (
+            self.0.system.supported_cpuid(),
+            self.0.topology.vps().first(),
+        ) else {
+            return serde_json::Value::Null;
+        };
+        crate::build_cpuid(supported, &self.0.topology, *bsp, self.0.cpuid_features())
+            .iter()
+            .map(|e| {
+                serde_json::Value::String(format!(
+                    "{:#010x}.{:x}: {:08x} {:08x} {:08x} {:08x}",
+                    e.function, e.index, e.eax, e.ebx, e.ecx, e.edx
+                ))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,287 @@
+//! Where interrupts go: the GSI routing table, and eventfds that raise MSIs through it.
+//!
+//! KVM takes the table as a whole. GSIs 0 to 23 are the pins of the interrupt controllers: of KVM's own,
+//! or in split mode the MSIs that the VMM's IOAPIC has for them. Those above belong to [`Route`]s.
+
+use crate::capabilities::IOAPIC_PINS;
+use crate::ioctl;
+use crate::partition::Shared;
+use kvm_bindings::KVM_IRQ_ROUTING_IRQCHIP;
+use kvm_bindings::KVM_IRQ_ROUTING_MSI;
+use kvm_bindings::KVM_IRQCHIP_IOAPIC;
+use kvm_bindings::KVM_IRQCHIP_PIC_MASTER;
+use kvm_bindings::KVM_IRQCHIP_PIC_SLAVE;
+use kvm_bindings::KVM_IRQFD_FLAG_DEASSIGN;
+use kvm_bindings::KvmIrqRouting;
+use kvm_bindings::kvm_irq_routing_entry;
+use kvm_bindings::kvm_irq_routing_entry__bindgen_ty_1;
+use kvm_bindings::kvm_irq_routing_irqchip;
+use kvm_bindings::kvm_irq_routing_msi;
+use kvm_bindings::kvm_irq_routing_msi__bindgen_ty_1;
+use kvm_ioctls::VmFd;
+use parking_lot::Mutex;
+use rustix::event::EventfdFlags;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use virt::Error;
+use virt::IrqchipMode;
+use virt::Msi;
+use virt::MsiRoute;
+
+/// The routing table of one VM.
+pub(crate) struct Routing {
+    table: Mutex<Table>,
+}
+
+struct Table {
+    /// What the pins of KVM's own interrupt controllers are wired to.
+    irqchip: Vec<Entry>,
+    /// By GSI: one that was given out, and its MSI once it has one.
+    msis: BTreeMap<u32, Option<Msi>>,
+    max: u32,
+}
+
+/// One way of a GSI.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum Entry {
+    /// To a pin of one of KVM's own chips.
+    Pin {
+        gsi: u32,
+        chip: u32,
+        pin: u32,
+    },
+    Msi {
+        gsi: u32,
+        msi: Msi,
+    },
+}
+
+impl Entry {
+    fn to_kvm(self) -> kvm_irq_routing_entry {
+        match self {
+            Self::Pin { gsi, chip, pin } => kvm_irq_routing_entry {
+                gsi,
+                type_: KVM_IRQ_ROUTING_IRQCHIP,
+                u: kvm_irq_routing_entry__bindgen_ty_1 {
+                    irqchip: kvm_irq_routing_irqchip { irqchip: chip, pin },
+                },
+                ..Default::default()
+            },
+            Self::Msi { gsi, msi } => kvm_irq_routing_entry {
+                gsi,
+                type_: KVM_IRQ_ROUTING_MSI,
+                u: kvm_irq_routing_entry__bindgen_ty_1 {
+                    msi: kvm_irq_routing_msi {
+                        address_lo: msi.address as u32,
+                        address_hi: (msi.address >> 32) as u32,
+                        data: msi.data,
+                        __bindgen_anon_1: kvm_irq_routing_msi__bindgen_ty_1 { pad: 0 },
+                    },
+                },
+                ..Default::default()
+            },
+        }
+    }
+}
+
+/// The wiring of a PC: the PICs' inputs are GSIs 0 to 15, and the IOAPIC's the GSIs of the same number, but
+/// that the PIT (GSI 0) is on IOAPIC pin 2, where the PICs' cascade would be.
+fn pc_wiring() -> Vec<Entry> {
+    let pin = |gsi, chip, pin| Entry::Pin { gsi, chip, pin };
+    let primary = (0..8).map(|gsi| pin(gsi, KVM_IRQCHIP_PIC_MASTER, gsi));
+    let secondary = (8..16).map(|gsi| pin(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8));
+    let ioapic = (0..IOAPIC_PINS).filter(|&gsi| gsi != 2).map(|gsi| {
+        let input = if gsi == 0 { 2 } else { gsi };
+        pin(gsi, KVM_IRQCHIP_IOAPIC, input)
+    });
+    primary.chain(secondary).chain(ioapic).collect()
+}
+
+impl Table {
+    fn entries(&self) -> Vec<Entry> {
+        let msis = self.msis.iter();
+        let msis = msis.filter_map(|(&gsi, msi)| msi.map(|msi| Entry::Msi { gsi, msi }));
+        self.irqchip.iter().copied().chain(msis).collect()
+    }
+
+    /// The lowest GSI that no pin and no route has.
+    fn allocate(&mut self) -> Option<u32> {
+        let gsi = (IOAPIC_PINS..self.max).find(|gsi| !self.msis.contains_key(gsi))?;
+        self.msis.insert(gsi, None);
+        Some(gsi)
+    }
+}
+
+fn write(vm: &VmFd, table: &Table) -> Result<(), Error> {
+    let entries: Vec<_> = table.entries().into_iter().map(Entry::to_kvm).collect();
+    let routing = KvmIrqRouting::from_entries(&entries)
+        .map_err(|_| Error::InvalidRequest(format!("{} interrupt routes", entries.len())))?;
+    vm.set_gsi_routing(&routing)
+        .map_err(|e| Error::call("write the interrupt routing table", e))
+}
+
+impl Routing {
+    pub(crate) fn new(irqchip: IrqchipMode, max: u32) -> Self {
+        Self {
+            table: Mutex::new(Table {
+                irqchip: match irqchip {
+                    IrqchipMode::Kernel => pc_wiring(),
+                    IrqchipMode::Split => Vec::new(),
+                },
+                msis: BTreeMap::new(),
+                max,
+            }),
+        }
+    }
+
+    /// Hands KVM the table as it is.
+    pub(crate) fn commit(&self, vm: &VmFd) -> Result<(), Error> {
+        write(vm, &self.table.lock())
+    }
+
+    /// Makes GSI `gsi` raise `msi`, or nothing. The table is as before if that fails.
+    pub(crate) fn set(&self, vm: &VmFd, gsi: u32, msi: Option<Msi>) -> Result<(), Error> {
+        let mut table = self.table.lock();
+        let before = table.msis.insert(gsi, msi);
+        if before.flatten() == msi {
+            return Ok(());
+        }
+        let result = write(vm, &table);
+        if result.is_err() {
+            match before {
+                Some(before) => table.msis.insert(gsi, before),
+                None => table.msis.remove(&gsi),
+            };
+        }
+        result
+    }
+
+    fn allocate(&self) -> Result<u32, Error> {
+        self.table
+            .lock()
+            .allocate()
+            .ok_or_else(|| Error::InvalidRequest("no interrupt route is left".to_string()))
+    }
+
+    fn release(&self, vm: &VmFd, gsi: u32) {
+        let mut table = self.table.lock();
+        if table.msis.remove(&gsi).flatten().is_some()
+            && let Err(error) = write(vm, &table)
+        {
+            tracing::warn!(gsi, %error, "an interrupt route stays");
+        }
+    }
+
+    /// How many GSIs are given out.
+    pub(crate) fn used(&self) -> usize {
+        self.table.lock().msis.len()
+    }
+}
+
+/// An eventfd that raises an MSI: KVM's irqfd. While it is disabled KVM does not listen to the eventfd, which
+/// therefore keeps what was signalled; KVM looks at it when it is enabled again.
+struct Route {
+    partition: Arc<Shared>,
+    gsi: u32,
+    event: OwnedFd,
+    enabled: Mutex<bool>,
+}
+
+/// A new route, disabled.
+pub(crate) fn new_route(partition: Arc<Shared>) -> Result<Box<dyn MsiRoute>, Error> {
+    let event = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+        .map_err(|e| Error::call("make an eventfd for an interrupt", e))?;
+    let gsi = partition.routing.allocate()?;
+    Ok(Box::new(Route {
+        partition,
+        gsi,
+        event,
+        enabled: Mutex::new(false),
+    }))
+}
+
+impl MsiRoute for Route {
+    fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    fn enable(&self, msi: Msi) -> Result<(), Error> {
+        let mut enabled = self.enabled.lock();
+        let vm = &self.partition.vm;
+        self.partition.routing.set(vm, self.gsi, Some(msi))?;
+        if !*enabled {
+            ioctl::irqfd(vm, self.event.as_fd(), self.gsi, 0).map_err(|e| {
+                Error::call(format!("connect an eventfd to interrupt {}", self.gsi), e)
+            })?;
+            *enabled = true;
+        }
+        Ok(())
+    }
+
+    fn disable(&self) -> Result<(), Error> {
+        let mut enabled = self.enabled.lock();
+        if *enabled {
+            let vm = &self.partition.vm;
+            ioctl::irqfd(vm, self.event.as_fd(), self.gsi, KVM_IRQFD_FLAG_DEASSIGN).map_err(
+                |e| {
+                    Error::call(
+                        format!("disconnect an eventfd from interrupt {}", self.gsi),
+                        e,
+                    )
+                },
+            )?;
+            *enabled = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        if let Err(error) = self.disable() {
+            tracing::warn!(gsi = self.gsi, %error, "an eventfd stays connected");
+        }
+        self.partition.routing.release(&self.partition.vm, self.gsi);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pc_wiring_stays_when_routes_come_and_go() {
+        let routing = Routing::new(IrqchipMode::Kernel, 32);
+        let mut table = routing.table.lock();
+        let wired = table.entries();
+        // 16 PIC inputs; 24 IOAPIC pins but for GSI 2, whose pin the timer has.
+        assert_eq!(wired.len(), 16 + 23);
+        let pin = |gsi, chip, pin| Entry::Pin { gsi, chip, pin };
+        assert!(wired.contains(&pin(0, KVM_IRQCHIP_IOAPIC, 2)));
+        assert!(wired.contains(&pin(9, KVM_IRQCHIP_PIC_SLAVE, 1)));
+        let gsi = table.allocate().unwrap();
+        assert_eq!(gsi, 24);
+        assert_eq!(table.entries(), wired, "no entry before there is an MSI");
+        let msi = Msi {
+            address: 0x1234_5678_fee0_1000,
+            data: 0x41,
+        };
+        table.msis.insert(gsi, Some(msi));
+        let entries = table.entries();
+        assert_eq!(entries[..wired.len()], wired);
+        assert_eq!(entries[wired.len()], Entry::Msi { gsi: 24, msi });
+    }
+
+    #[test]
+    fn gsis_run_out_and_are_used_again() {
+        let routing = Routing::new(IrqchipMode::Split, 26);
+        assert_eq!(routing.allocate().unwrap(), 24);
+        assert_eq!(routing.allocate().unwrap(), 25);
+        assert!(matches!(routing.allocate(), Err(Error::InvalidRequest(_))));
+        routing.table.lock().msis.remove(&24);
+        assert_eq!(routing.allocate().unwrap(), 24);
+    }
+}

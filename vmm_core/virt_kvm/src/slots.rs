@@ -1,0 +1,245 @@
+//! KVM's memory slots: which host memory appears where in the guest-physical address space.
+
+use crate::ioctl;
+use guest_memory::GuestRegion;
+use guest_memory::MemoryRange;
+use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
+use kvm_bindings::KVM_MEM_READONLY;
+use kvm_ioctls::VmFd;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use virt::Error;
+use virt::MappingAccess;
+use vm_memory::Bytes as _;
+use vm_memory::GuestMemoryRegion as _;
+use vm_memory::MemoryRegionAddress;
+
+const PAGE: u64 = 4096;
+
+/// The slots of one VM.
+pub(crate) struct Slots {
+    readonly_memory: bool,
+    table: Mutex<Table>,
+}
+
+struct Table {
+    /// By the address of the first byte.
+    slots: BTreeMap<u64, Slot>,
+    free: Vec<u32>,
+    next: u32,
+    max: u32,
+}
+
+struct Slot {
+    id: u32,
+    end: u64,
+    access: MappingAccess,
+    /// Keeps the host memory for as long as the guest sees it.
+    region: GuestRegion,
+}
+
+impl Table {
+    fn overlapping(&self, start: u64, end: u64) -> Option<MemoryRange> {
+        let (&found, slot) = self.slots.range(..end).next_back()?;
+        (slot.end > start).then_some(MemoryRange {
+            start: found,
+            end: slot.end,
+        })
+    }
+
+    fn take_id(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let id = self.next;
+            (id < self.max).then(|| {
+                self.next += 1;
+                id
+            })
+        })
+    }
+}
+
+fn flags(access: MappingAccess) -> u32 {
+    match access {
+        MappingAccess::ReadWrite => 0,
+        MappingAccess::ReadWriteLogged => KVM_MEM_LOG_DIRTY_PAGES,
+        MappingAccess::ReadOnly => KVM_MEM_READONLY,
+    }
+}
+
+fn range_of(region: &GuestRegion) -> Result<MemoryRange, Error> {
+    let start = region.start_addr().0;
+    let range = start
+        .checked_add(region.len())
+        .map(|end| MemoryRange { start, end });
+    match range {
+        Some(range)
+            if !range.is_empty()
+                && start.is_multiple_of(PAGE)
+                && range.end.is_multiple_of(PAGE) =>
+        {
+            Ok(range)
+        }
+        _ => Err(Error::InvalidRequest(format!(
+            "{} bytes at {start:#x} are not whole pages",
+            region.len()
+        ))),
+    }
+}
+
+impl Slots {
+    pub(crate) fn new(max: u32, readonly_memory: bool) -> Self {
+        Self {
+            readonly_memory,
+            table: Mutex::new(Table {
+                slots: BTreeMap::new(),
+                free: Vec::new(),
+                next: 0,
+                max,
+            }),
+        }
+    }
+
+    /// See [`virt::Partition::map`].
+    pub(crate) fn map(
+        &self,
+        vm: &VmFd,
+        region: GuestRegion,
+        access: MappingAccess,
+    ) -> Result<(), Error> {
+        if access == MappingAccess::ReadOnly && !self.readonly_memory {
+            return Err(Error::MissingCapability {
+                what: "KVM_CAP_READONLY_MEM",
+            });
+        }
+        let range = range_of(&region)?;
+        let mut table = self.table.lock();
+        if let Some(slot) = table.slots.get_mut(&range.start)
+            && slot.end == range.end
+            && slot.region.as_ptr() == region.as_ptr()
+        {
+            return change(vm, slot, range, access);
+        }
+        if let Some(other) = table.overlapping(range.start, range.end) {
+            return Err(Error::InvalidRequest(format!(
+                "memory at {range} overlaps the mapping at {other}"
+            )));
+        }
+        let id = table
+            .take_id()
+            .ok_or_else(|| Error::InvalidRequest(format!("no memory slot is left for {range}")))?;
+        if let Err(e) = ioctl::set_slot(vm, id, flags(access), &region) {
+            table.free.push(id);
+            return Err(Error::call(format!("map memory at {range}"), e));
+        }
+        table.slots.insert(
+            range.start,
+            Slot {
+                id,
+                end: range.end,
+                access,
+                region,
+            },
+        );
+        Ok(())
+    }
+
+    /// See [`virt::Partition::unmap`].
+    pub(crate) fn unmap(&self, vm: &VmFd, range: MemoryRange) -> Result<(), Error> {
+        let mut table = self.table.lock();
+        let Some(slot) = table.slots.get(&range.start).filter(|s| s.end == range.end) else {
+            return Err(no_mapping(range));
+        };
+        let id = slot.id;
+        ioctl::clear_slot(vm, id)
+            .map_err(|e| Error::call(format!("unmap memory at {range}"), e))?;
+        table.slots.remove(&range.start);
+        table.free.push(id);
+        Ok(())
+    }
+
+    /// See [`virt::Partition::take_dirty_pages`].
+    pub(crate) fn take_dirty_pages(
+        &self,
+        vm: &VmFd,
+        range: MemoryRange,
+    ) -> Result<Vec<u64>, Error> {
+        let table = self.table.lock();
+        let slot = table
+            .slots
+            .get(&range.start)
+            .filter(|s| s.end == range.end)
+            .ok_or_else(|| no_mapping(range))?;
+        if slot.access != MappingAccess::ReadWriteLogged {
+            return Err(Error::InvalidRequest(format!(
+                "writes to the memory at {range} are not logged"
+            )));
+        }
+        vm.get_dirty_log(slot.id, range.len() as usize)
+            .map_err(|e| Error::call(format!("read the dirty log of {range}"), e))
+    }
+
+    /// Reads up to `bytes.len()` bytes from one mapping; how many.
+    pub(crate) fn read(&self, gpa: u64, bytes: &mut [u8]) -> usize {
+        let table = self.table.lock();
+        let Some((&start, slot)) = table.slots.range(..=gpa).next_back() else {
+            return 0;
+        };
+        if gpa >= slot.end {
+            return 0;
+        }
+        slot.region
+            .read(bytes, MemoryRegionAddress(gpa - start))
+            .unwrap_or(0)
+    }
+
+    pub(crate) fn inspect(&self) -> serde_json::Value {
+        let table = self.table.lock();
+        table
+            .slots
+            .iter()
+            .map(|(start, slot)| {
+                serde_json::json!({
+                    "slot": slot.id,
+                    "start": format!("{start:#x}"),
+                    "end": format!("{:#x}", slot.end),
+                    "access": match slot.access {
+                        MappingAccess::ReadWrite => "read-write",
+                        MappingAccess::ReadWriteLogged => "read-write, logged",
+                        MappingAccess::ReadOnly => "read-only",
+                    },
+                })
+            })
+            .collect()
+    }
+}
+
+fn no_mapping(range: MemoryRange) -> Error {
+    Error::InvalidRequest(format!("no memory is mapped at exactly {range}"))
+}
+
+/// Changes the access of a mapping. KVM cannot change whether a slot is read-only: it is made anew, and
+/// made as it was if that fails.
+fn change(
+    vm: &VmFd,
+    slot: &mut Slot,
+    range: MemoryRange,
+    access: MappingAccess,
+) -> Result<(), Error> {
+    if slot.access == access {
+        return Ok(());
+    }
+    let failed = |e| Error::call(format!("change the access of the memory at {range}"), e);
+    let remade = (flags(slot.access) ^ flags(access)) & KVM_MEM_READONLY != 0;
+    if remade {
+        ioctl::clear_slot(vm, slot.id).map_err(failed)?;
+    }
+    if let Err(e) = ioctl::set_slot(vm, slot.id, flags(access), &slot.region) {
+        if remade && let Err(error) = ioctl::set_slot(vm, slot.id, flags(slot.access), &slot.region)
+        {
+            tracing::error!(%range, %error, "memory is lost to the guest");
+        }
+        return Err(failed(e));
+    }
+    slot.access = access;
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! A VP on its own thread.
+
+use crate::cpuid;
+use crate::hypervisor::System;
+use crate::ioctl;
+use crate::msr;
+use crate::partition::Shared;
+use crate::partition::VpShared;
+use crate::registers;
+use crate::run_page::RunPage;
+use kvm_bindings::CpuId;
+use kvm_bindings::kvm_cpuid_entry2;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use virt::Error;
+use virt::IoBus;
+use virt::RunError;
+use virt::Vp;
+use virt::VpBinder;
+use virt::VpIndex;
+use virt::VpKick;
+use virt::VpStop;
+use virt::x86::Msr;
+use virt::x86::Registers;
+use virt::x86::VpState;
+
+/// A VP on its way to its thread.
+pub(crate) struct KvmVpBinder {
+    partition: Arc<Shared>,
+    shared: Arc<VpShared>,
+    page: RunPage,
+}
+
+impl KvmVpBinder {
+    pub(crate) fn new(partition: Arc<Shared>, shared: Arc<VpShared>, page: RunPage) -> Self {
+        Self {
+            partition,
+            shared,
+            page,
+        }
+    }
+}
+
+impl VpBinder for KvmVpBinder {
+    fn index(&self) -> VpIndex {
+        self.shared.topology.index
+    }
+
+    fn bind(self: Box<Self>) -> Result<Box<dyn Vp>, Error> {
+        let Self {
+            partition,
+            shared,
+            page,
+        } = *self;
+        let cpuid = cpuid::build_cpuid(
+            partition.system.supported_cpuid()?,
+            &partition.topology,
+            shared.topology,
+            partition.cpuid_features(),
+        );
+        let vp = KvmVp {
+            partition,
+            shared,
+            page,
+            cpuid,
+            _not_send: PhantomData,
+        };
+        vp.shared
+            .kick
+            .bind()
+            .map_err(|e| Error::call("set up the signal that stops VPs", e))?;
+        vp.write_cpuid(&vp.cpuid)?;
+        vp.set_up_mce(&vp.partition.system);
+        vp.note_initial_msrs()?;
+        Ok(Box::new(vp))
+    }
+}
+
+/// A VP bound to its thread.
+pub(crate) struct KvmVp {
+    pub(crate) partition: Arc<Shared>,
+    pub(crate) shared: Arc<VpShared>,
+    pub(crate) page: RunPage,
+    /// The table last written: KVM's own copy changes with the guest's control registers.
+    pub(crate) cpuid: Vec<kvm_cpuid_entry2>,
+    /// The kick signal goes to the thread that bound the VP.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Drop for KvmVp {
+    fn drop(&mut self) {
+        self.shared.kick.unbind();
+    }
+}
+
+impl KvmVp {
+    pub(crate) fn write_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<(), Error> {
+        let index = self.shared.topology.index;
+        let table = CpuId::from_entries(entries).map_err(|_| {
+            Error::InvalidRequest(format!("{index}: {} CPUID entries", entries.len()))
+        })?;
+        self.shared
+            .vcpu
+            .set_cpuid2(&table)
+            .map_err(|e| Error::call(format!("set the CPUID table of {index}"), e))
+    }
+
+    /// Gives the VP machine-check banks. KVM's default is the most it can have, which guests are slow to set up.
+    fn set_up_mce(&self, system: &System) {
+        let mcg_cap = system.mcg_cap();
+        if mcg_cap == 0 {
+            return;
+        }
+        if let Err(error) = ioctl::setup_mce(&self.shared.vcpu, mcg_cap) {
+            tracing::debug!(%error, mcg_cap, "KVM keeps its default machine-check banks");
+        }
+    }
+
+    /// Reads the MSRs that the VM's VPs start with, unless another VP did.
+    fn note_initial_msrs(&self) -> Result<(), Error> {
+        let mut initial = self.partition.initial_msrs.lock();
+        if initial.is_none() {
+            let listed = self
+                .partition
+                .system
+                .kvm
+                .get_msr_index_list()
+                .map_err(|e| Error::call("ask KVM for its list of MSRs", e))?;
+            let candidates = msr::candidates(listed.as_slice(), self.partition.system.mcg_cap());
+            *initial = Some(msr::read_readable(&self.shared.vcpu, &candidates)?.into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read_registers(&self) -> Result<Registers, Error> {
+        let index = self.shared.topology.index;
+        let regs = self
+            .shared
+            .vcpu
+            .get_regs()
+            .map_err(|e| Error::call(format!("read the registers of {index}"), e))?;
+        let sregs = self
+            .shared
+            .vcpu
+            .get_sregs()
+            .map_err(|e| Error::call(format!("read the control registers of {index}"), e))?;
+        Ok(registers::registers(&regs, &sregs))
+    }
+}
+
+impl Vp for KvmVp {
+    fn index(&self) -> VpIndex {
+        self.shared.topology.index
+    }
+
+    fn kicker(&self) -> Arc<dyn VpKick> {
+        self.shared.kick.clone()
+    }
+
+    fn run(&mut self, io: &dyn IoBus) -> Result<VpStop, RunError> {
+        self.run_guest(io)
+    }
+
+    fn registers(&mut self) -> Result<Registers, Error> {
+        self.read_registers()
+    }
+
+    fn set_registers(&mut self, r: &Registers) -> Result<(), Error> {
+        let index = self.shared.topology.index;
+        self.shared
+            .vcpu
+            .set_sregs(&registers::kvm_sregs_of(r))
+            .map_err(|e| Error::call(format!("write the control registers of {index}"), e))?;
+        self.shared
+            .vcpu
+            .set_regs(&registers::kvm_regs_of(r))
+            .map_err(|e| Error::call(format!("write the registers of {index}"), e))
+    }
+
+    fn set_msrs(&mut self, msrs: &[(u32, u64)]) -> Result<(), Error> {
+        let msrs: Vec<_> = msrs
+            .iter()
+            .map(|&(index, value)| Msr { index, value })
+            .collect();
+        msr::write(&self.shared.vcpu, &msrs, msr::Tolerance::None)
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        self.reset_state()
+    }
+
+    fn save(&mut self) -> Result<VpState, Error> {
+        self.save_state()
+    }
+
+    fn restore(&mut self, state: &VpState) -> Result<(), Error> {
+        self.restore_state(state)
+    }
+}

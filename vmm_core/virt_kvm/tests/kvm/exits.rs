@@ -1,0 +1,218 @@
+//! Guest accesses that reach the bus, and the ways a run ends.
+
+use crate::code::Code;
+use crate::machine::Access;
+use crate::machine::Bus;
+use crate::machine::DONE;
+use crate::machine::DONE_GPA;
+use crate::machine::Machine;
+use crate::machine::Options;
+use crate::machine::run;
+use virt::RunError;
+use virt::VpStop;
+
+const MMIO: u64 = 0xd000_0000;
+
+#[test]
+fn ports() {
+    let code = Code::new()
+        .mov_dx(0x1234)
+        .mov_al(0x5a)
+        .out_dx_al()
+        .in_ax_dx()
+        .out_dx_ax()
+        .mov_eax(0x1122_3344)
+        .out_dx_eax()
+        .done();
+    let mut machine = Machine::new(&code, Options::default());
+    let mut vp = machine.bsp();
+    let bus = Bus::stopping(&*vp);
+    bus.answers.lock().push(0xbeef);
+    assert_eq!(
+        run(&mut *vp, &bus),
+        [
+            Access::PortWrite(0x1234, vec![0x5a]),
+            Access::PortRead(0x1234, 2),
+            Access::PortWrite(0x1234, vec![0xef, 0xbe]),
+            Access::PortWrite(0x1234, vec![0x44, 0x33, 0x22, 0x11]),
+        ]
+    );
+}
+
+#[test]
+fn string_io_goes_element_by_element() {
+    let code = Code::new()
+        .mov_dx(0x1234)
+        .mov_si(0x2000)
+        .mov_cx(5)
+        .rep_outsb()
+        .mov_di(0x3000)
+        .mov_cx(3)
+        .rep_insw()
+        .done();
+    let mut machine = Machine::new(&code, Options::default());
+    machine.write(0x2000, b"hello");
+    let mut vp = machine.bsp();
+    let bus = Bus::stopping(&*vp);
+    bus.answers.lock().extend([0x0605, 0x0403, 0x0201]);
+    let accesses = run(&mut *vp, &bus);
+    let writes: Vec<_> = b"hello"
+        .iter()
+        .map(|&b| Access::PortWrite(0x1234, vec![b]))
+        .collect();
+    assert_eq!(accesses[..5], writes);
+    // KVM may read ahead for `ins`, but for no more than is asked.
+    assert_eq!(accesses[5..], vec![Access::PortRead(0x1234, 2); 3]);
+    assert_eq!(machine.read_u32(0x3000), 0x0403_0201);
+    assert_eq!(machine.read_u32(0x3004) & 0xffff, 0x0605);
+}
+
+#[test]
+fn mmio() {
+    let code = Code::new()
+        .mov_eax(0x1122_3344)
+        .store_es_eax(0x10)
+        .store_es_al(0x21)
+        .load_es_eax(0x30)
+        .store_eax(0x2000)
+        .done();
+    let mut machine = Machine::new(&code, Options::default());
+    let mut vp = machine.bsp_with_es(MMIO);
+    let bus = Bus::stopping(&*vp);
+    bus.answers.lock().push(0xcafe_f00d);
+    assert_eq!(
+        run(&mut *vp, &bus),
+        [
+            Access::MmioWrite(MMIO + 0x10, vec![0x44, 0x33, 0x22, 0x11]),
+            Access::MmioWrite(MMIO + 0x21, vec![0x44]),
+            Access::MmioRead(MMIO + 0x30, 4),
+        ]
+    );
+    assert_eq!(machine.read_u32(0x2000), 0xcafe_f00d);
+}
+
+/// An MSR that no processor has, and one that all have.
+const UNKNOWN_MSR: u32 = 0x1234_5678;
+const SYSENTER_CS: u32 = 0x174;
+
+#[test]
+fn msrs_that_are_unknown_or_intercepted() {
+    let code = Code::new()
+        .wrmsr(UNKNOWN_MSR, 0x1_0000_0002)
+        .rdmsr(UNKNOWN_MSR)
+        .store_eax(0x2000)
+        .wrmsr(SYSENTER_CS, 0x10)
+        .rdmsr(SYSENTER_CS)
+        .store_eax(0x2004)
+        .done();
+    let options = Options {
+        msr_intercepts: vec![SYSENTER_CS..=SYSENTER_CS],
+        ..Default::default()
+    };
+    let mut machine = Machine::new(&code, options);
+    let mut vp = machine.bsp();
+    let bus = Bus::stopping(&*vp);
+    bus.msrs.lock().extend([(UNKNOWN_MSR, 0), (SYSENTER_CS, 0)]);
+    assert_eq!(
+        run(&mut *vp, &bus),
+        [
+            Access::WriteMsr(UNKNOWN_MSR, 0x1_0000_0002),
+            Access::ReadMsr(UNKNOWN_MSR),
+            Access::WriteMsr(SYSENTER_CS, 0x10),
+            Access::ReadMsr(SYSENTER_CS),
+        ]
+    );
+    assert_eq!(machine.read_u32(0x2000), 2);
+    assert_eq!(machine.read_u32(0x2004), 0x10);
+}
+
+#[test]
+fn an_msr_that_the_bus_does_not_have_raises_gp() {
+    let code = Code::new().rdmsr(UNKNOWN_MSR).done();
+    let mut machine = Machine::new(&code, Options::default());
+    machine.handle(
+        13,
+        0x1800,
+        &Code::new().mov_dx(0x1234).out_dx_al().done().hlt(),
+    );
+    let mut vp = machine.bsp();
+    let bus = Bus::stopping(&*vp);
+    let accesses = run(&mut *vp, &bus);
+    assert_eq!(accesses[0], Access::ReadMsr(UNKNOWN_MSR));
+    assert!(matches!(accesses[1], Access::PortWrite(0x1234, _)));
+}
+
+#[test]
+fn triple_fault_and_life_after_it() {
+    let mut machine = Machine::new(&Code::new().ud2(), Options::default());
+    let mut vp = machine.bsp();
+    let before = vp.registers().unwrap();
+    let mut r = before;
+    // Protected mode without a usable interrupt table.
+    r.cr0 |= 1;
+    r.idtr.limit = 0;
+    vp.set_registers(&r).unwrap();
+    let bus = Bus::stopping(&*vp);
+    assert_eq!(vp.run(&bus).unwrap(), VpStop::TripleFault);
+    vp.reset().unwrap();
+    machine.write(
+        0x1000,
+        Code::new().mov_dx(0x1234).out_dx_al().done().bytes(),
+    );
+    vp.set_registers(&before).unwrap();
+    assert_eq!(run(&mut *vp, &bus).len(), 1);
+}
+
+#[test]
+fn emulation_failure_shows_the_instruction() {
+    // fbstp tbyte [es:0x10]: no emulator has it, and memory that is not RAM needs one.
+    let instruction = [0x26, 0xdf, 0x36, 0x10, 0x00];
+    let mut machine = Machine::new(&Code::new().raw(&instruction), Options::default());
+    let mut vp = machine.bsp_with_es(MMIO);
+    match vp.run(&Bus::stopping(&*vp)) {
+        Err(RunError::Emulation { rip, bytes, .. }) => {
+            assert_eq!(rip, 0x1000);
+            assert_eq!(bytes[..5], instruction);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_stop_from_a_device_lets_no_further_instruction_run() {
+    let code = Code::new()
+        .done()
+        .inc_dword(0x2000)
+        .mov_dx(0x1234)
+        .out_dx_al()
+        .done();
+    let mut machine = Machine::new(&code, Options::default());
+    let mut vp = machine.bsp();
+    let bus = Bus::stopping(&*vp);
+    assert_eq!(run(&mut *vp, &bus), []);
+    assert_eq!(machine.read_u32(0x2000), 0);
+    assert_eq!(vp.registers().unwrap().rip, 0x1002);
+    assert_eq!(run(&mut *vp, &bus).len(), 1);
+    assert_eq!(machine.read_u32(0x2000), 1);
+}
+
+#[test]
+fn a_stop_while_reading_completes_the_read() {
+    let code = Code::new()
+        .mov_dx(DONE)
+        .in_al_dx()
+        .inc_ebx()
+        .load_es_eax(0xf00)
+        .inc_ebx()
+        .hlt();
+    let mut machine = Machine::new(&code, Options::default());
+    let mut vp = machine.bsp_with_es(MMIO);
+    let bus = Bus::stopping(&*vp);
+    bus.answers.lock().extend([0x1122_3344, 0x5a]);
+    assert_eq!(run(&mut *vp, &bus), [Access::PortRead(DONE, 1)]);
+    let r = vp.registers().unwrap();
+    assert_eq!((r.rax & 0xff, r.rbx, r.rip), (0x5a, 0, 0x1004));
+    assert_eq!(run(&mut *vp, &bus), [Access::MmioRead(DONE_GPA, 4)]);
+    let r = vp.registers().unwrap();
+    assert_eq!((r.rax, r.rbx, r.rip), (0x1122_3344, 1, 0x100b));
+}

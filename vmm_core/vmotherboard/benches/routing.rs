@@ -1,0 +1,105 @@
+//! What the chipset adds to an access, with 20 devices that do nothing.
+
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::MmioDevice;
+use chipset_device::PortIoDevice;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use criterion::Criterion;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use std::hint::black_box;
+use vmotherboard::ChipsetBuilder;
+
+struct Null(Claims);
+
+impl ChipsetDevice for Null {
+    fn claims(&self) -> Claims {
+        self.0.clone()
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::default())
+    }
+
+    fn restore(&mut self, _state: &SavedState) -> Result<(), RestoreError> {
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+impl PortIoDevice for Null {
+    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn write(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
+    }
+}
+
+impl MmioDevice for Null {
+    fn read(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn write(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
+    }
+}
+
+fn routing(criterion: &mut Criterion) {
+    let mut builder = ChipsetBuilder::new();
+    for i in 0..20_u16 {
+        let gpa = 0xfe00_0000 + u64::from(i) * 0x2000;
+        let claims = Claims {
+            ports: vec![i * 0x20..=i * 0x20 + 7],
+            mmio: vec![gpa..=gpa + 0xfff],
+            pci: None,
+        };
+        builder.add(format!("device{i}"), |_| Null(claims));
+    }
+    let Ok(chipset) = builder.build() else {
+        return;
+    };
+    criterion.bench_function("port write", |b| {
+        b.iter(|| chipset.write_port(black_box(0xe0), &[0]));
+    });
+    criterion.bench_function("port read", |b| {
+        let mut data = [0];
+        b.iter(|| chipset.read_port(black_box(0x103), &mut data));
+    });
+    criterion.bench_function("memory read", |b| {
+        let mut data = [0; 4];
+        b.iter(|| chipset.read_mmio(black_box(0xfe00_8010), &mut data));
+    });
+    criterion.bench_function("unclaimed port read", |b| {
+        let mut data = [0];
+        b.iter(|| chipset.read_port(black_box(0x108), &mut data));
+    });
+    criterion.bench_function("unclaimed memory read", |b| {
+        let mut data = [0; 4];
+        b.iter(|| chipset.read_mmio(black_box(0xd000_0000), &mut data));
+    });
+}
+
+criterion_group!(benches, routing);
+criterion_main!(benches);

@@ -1,0 +1,215 @@
+use crate::DeviceHandle;
+use crate::rate_limit::RateLimit;
+use crate::routes::Routes;
+use arc_swap::ArcSwap;
+use chipset_device::IoError;
+use chipset_device::PciAddress;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// The devices of a machine behind the addresses they claim. Shared by all VP threads.
+///
+/// No access fails: a read that no device answers gives all ones, as on a bus that nobody drives, and a
+/// write is dropped. Either is counted, and logged at a limited rate.
+pub struct Chipset {
+    devices: Box<[DeviceHandle]>,
+    /// Replaced as a whole; readers never wait.
+    routes: ArcSwap<Routes>,
+    ports: Unclaimed,
+    mmio: Unclaimed,
+    device_errors: RateLimit,
+}
+
+#[derive(Default)]
+struct Unclaimed {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    limit: RateLimit,
+}
+
+/// How many accesses no device claimed since the chipset was built.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct UnclaimedCounts {
+    /// Reads of I/O ports.
+    pub port_reads: u64,
+    /// Writes of I/O ports.
+    pub port_writes: u64,
+    /// Reads of memory.
+    pub mmio_reads: u64,
+    /// Writes of memory.
+    pub mmio_writes: u64,
+}
+
+impl Chipset {
+    pub(crate) fn new(devices: Box<[DeviceHandle]>, routes: Routes) -> Self {
+        Self {
+            devices,
+            routes: ArcSwap::from_pointee(routes),
+            ports: Unclaimed::default(),
+            mmio: Unclaimed::default(),
+            device_errors: RateLimit::default(),
+        }
+    }
+
+    /// The devices in the order they were added, to be started, stopped, saved…
+    pub fn devices(&self) -> impl ExactSizeIterator<Item = (&str, DeviceHandle)> {
+        self.devices.iter().map(|d| (d.name(), d.clone()))
+    }
+
+    /// Reads `data.len()` bytes (1, 2 or 4) from I/O port `port`.
+    pub fn read_port(&self, port: u16, data: &mut [u8]) {
+        let Some(device) = self.device(self.routes.load().port(port)) else {
+            data.fill(0xff);
+            let quiet = self.routes.load().ignores_port(port);
+            return self.ports.note_read("port", port.into(), data.len(), quiet);
+        };
+        let result = match device.device().lock().port_io() {
+            Some(io) => io.read(port, data),
+            None => Err(IoError::InvalidRegister),
+        };
+        if let Err(error) = result {
+            data.fill(0xff);
+            self.note_error(device, "port read", port.into(), data.len(), error);
+        }
+    }
+
+    /// Writes `data` (1, 2 or 4 bytes) to I/O port `port`.
+    pub fn write_port(&self, port: u16, data: &[u8]) {
+        let Some(device) = self.device(self.routes.load().port(port)) else {
+            let quiet = self.routes.load().ignores_port(port);
+            return self.ports.note_write("port", port.into(), data, quiet);
+        };
+        let result = match device.device().lock().port_io() {
+            Some(io) => io.write(port, data),
+            None => Err(IoError::InvalidRegister),
+        };
+        if let Err(error) = result {
+            self.note_error(device, "port write", port.into(), data.len(), error);
+        }
+    }
+
+    /// Reads `data.len()` bytes (1, 2, 4 or 8) from guest-physical address `gpa`.
+    pub fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
+        let Some(device) = self.device(self.routes.load().mmio(gpa)) else {
+            data.fill(0xff);
+            return self.mmio.note_read("memory", gpa, data.len(), false);
+        };
+        let result = match device.device().lock().mmio() {
+            Some(io) => io.read(gpa, data),
+            None => Err(IoError::InvalidRegister),
+        };
+        if let Err(error) = result {
+            data.fill(0xff);
+            self.note_error(device, "memory read", gpa, data.len(), error);
+        }
+    }
+
+    /// Writes `data` (1, 2, 4 or 8 bytes) to guest-physical address `gpa`.
+    pub fn write_mmio(&self, gpa: u64, data: &[u8]) {
+        let Some(device) = self.device(self.routes.load().mmio(gpa)) else {
+            return self.mmio.note_write("memory", gpa, data, false);
+        };
+        let result = match device.device().lock().mmio() {
+            Some(io) => io.write(gpa, data),
+            None => Err(IoError::InvalidRegister),
+        };
+        if let Err(error) = result {
+            self.note_error(device, "memory write", gpa, data.len(), error);
+        }
+    }
+
+    /// Reads the 32-bit register at `offset` (a multiple of 4) of a function's configuration space.
+    ///
+    /// A function that does not exist reads all ones without further notice: that is how guests search.
+    pub fn pci_config_read(&self, function: PciAddress, offset: u16) -> u32 {
+        let Some(device) = self.device(self.routes.load().pci(function)) else {
+            return u32::MAX;
+        };
+        let result = match device.device().lock().pci() {
+            Some(pci) => pci.read(offset),
+            None => Err(IoError::InvalidRegister),
+        };
+        result.unwrap_or_else(|error| {
+            self.note_error(device, "configuration read", offset.into(), 4, error);
+            u32::MAX
+        })
+    }
+
+    /// Writes `value` to the bits in `mask` of the 32-bit register at `offset` (a multiple of 4) of a
+    /// function's configuration space.
+    pub fn pci_config_write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
+        let Some(device) = self.device(self.routes.load().pci(function)) else {
+            return;
+        };
+        let result = match device.device().lock().pci() {
+            Some(pci) => pci.write(offset, value, mask),
+            None => Err(IoError::InvalidRegister),
+        };
+        if let Err(error) = result {
+            self.note_error(device, "configuration write", offset.into(), 4, error);
+        }
+    }
+
+    /// How many accesses no device claimed.
+    pub fn unclaimed(&self) -> UnclaimedCounts {
+        UnclaimedCounts {
+            port_reads: self.ports.reads.load(Ordering::Relaxed),
+            port_writes: self.ports.writes.load(Ordering::Relaxed),
+            mmio_reads: self.mmio.reads.load(Ordering::Relaxed),
+            mmio_writes: self.mmio.writes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn device(&self, index: Option<usize>) -> Option<&DeviceHandle> {
+        self.devices.get(index?)
+    }
+
+    #[cold]
+    fn note_error(
+        &self,
+        device: &DeviceHandle,
+        access: &'static str,
+        address: u64,
+        len: usize,
+        error: IoError,
+    ) {
+        if let Some(suppressed) = self.device_errors.pass() {
+            let (device, address) = (device.name(), format_args!("{address:#x}"));
+            tracing::warn!(
+                device,
+                access,
+                address,
+                len,
+                suppressed,
+                %error,
+                "the device does not take the access"
+            );
+        }
+    }
+}
+
+impl std::fmt::Debug for Chipset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chipset")
+            .field("devices", &self.devices)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Unclaimed {
+    fn note_read(&self, class: &'static str, address: u64, len: usize, quiet: bool) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        if !quiet && let Some(suppressed) = self.limit.pass() {
+            let address = format_args!("{address:#x}");
+            tracing::info!(class, address, len, suppressed, "unclaimed read");
+        }
+    }
+
+    fn note_write(&self, class: &'static str, address: u64, data: &[u8], quiet: bool) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        if !quiet && let Some(suppressed) = self.limit.pass() {
+            let address = format_args!("{address:#x}");
+            tracing::info!(class, address, ?data, suppressed, "unclaimed write");
+        }
+    }
+}
