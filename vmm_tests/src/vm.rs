@@ -270,8 +270,21 @@ impl Vm {
             .context("cannot type")
     }
 
-    /// Leaves the guest's console for openvmm's and gives it a command.
+    /// Leaves the guest's console for openvmm's, gives it a command, and goes back when it is carried out: the
+    /// guest's output is held back meanwhile.
     pub fn command(&mut self, command: &str) -> anyhow::Result<()> {
+        self.last_command(command)?;
+        let from = self.scanned;
+        // The editor shows its prompt again for each key; the one after the command is on a line of its own.
+        let prompt = self.watch.wait(self.deadline, |seen| {
+            find(&seen.output[from..], format!("\n{PROMPT}").as_bytes())
+        });
+        prompt.with_context(|| self.failure("no prompt after a command"))?;
+        self.type_bytes(&[CONSOLE_KEY])
+    }
+
+    /// Leaves the guest's console for openvmm's and gives it a command, after which there is no way back.
+    pub fn last_command(&mut self, command: &str) -> anyhow::Result<()> {
         self.type_bytes(&[CONSOLE_KEY])?;
         let from = self.scanned;
         let prompt = self.watch.wait(self.deadline, |seen| {

@@ -35,6 +35,17 @@ pub(crate) fn set_raw() -> io::Result<()> {
     Ok(())
 }
 
+/// Readies the terminal for the prompt's line editor: as it was before us, except that Ctrl-Q is a key even
+/// while a command is being carried out.
+pub(crate) fn set_for_prompt() -> io::Result<()> {
+    let mut original = ORIGINAL.lock();
+    let current = rustix::termios::tcgetattr(io::stdin())?;
+    let mut prompt = original.get_or_insert(current).clone();
+    prompt.input_modes -= InputModes::IXON;
+    rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &prompt)?;
+    Ok(())
+}
+
 /// Restores the terminal, if it was changed. Safe to call at any time, from any thread, more than once.
 pub(crate) fn restore() {
     // A panicking thread may hold the lock; better a raw terminal than a process that never ends.

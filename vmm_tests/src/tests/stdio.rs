@@ -23,7 +23,7 @@ pub(super) fn console_commands(context: &Context) -> anyhow::Result<()> {
 pub(super) fn quit(context: &Context) -> anyhow::Result<()> {
     let mut vm = context.linux("").start()?;
     vm.wait_for_guest("ready")?;
-    vm.command("quit")?;
+    vm.last_command("quit")?;
     vm.expect_halt(Exit::Quit, "quit")
 }
 

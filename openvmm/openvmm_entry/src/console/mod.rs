@@ -108,7 +108,7 @@ impl<C: Control + Clone> Console<C> {
             // Keys typed ahead of the prompt belong to no one: the editor reads the terminal itself.
             self.send_to_guest(&buffer[..at]);
             self.output.hold();
-            terminal::restore();
+            terminal::set_for_prompt()?;
             let editor = match &mut editor {
                 Some(editor) => editor,
                 none => {
