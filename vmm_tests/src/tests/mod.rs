@@ -86,7 +86,7 @@ pub(crate) fn all() -> Vec<Test> {
         power::panic,
         power::triple_fault,
         serial::linux_flood,
-        serial::ten_mebibytes,
+        serial::bare_flood,
         serial::to_a_file,
         stdio::console_commands,
         stdio::quit,

@@ -19,9 +19,9 @@ struct Args {
     /// How often each VMM is measured.
     #[arg(long, default_value_t = 5)]
     repetitions: u32,
-    /// What the guest prints in the serial measurement, in MiB.
-    #[arg(long, default_value_t = 10)]
-    serial_mib: u32,
+    /// What the guest prints in the serial measurement, in KiB.
+    #[arg(long, default_value_t = 10 << 10)]
+    serial_kib: u32,
 }
 
 /// One measurement.
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
             measured(
                 "serial output",
                 "KiB/s",
-                serial::kib_per_second(vmm, &environment, args.serial_mib)
+                serial::kib_per_second(vmm, &environment, args.serial_kib)
                     .with_context(|| format!("{}: serial output", vmm.name()))?,
             )?;
         }
