@@ -8,9 +8,9 @@ use std::time::Instant;
 use vmm_tests::Environment;
 use vmm_tests::payload;
 
-/// Boots a guest that prints `mib` MiB, from its first byte to its last.
-pub(crate) fn kib_per_second(vmm: Vmm, environment: &Environment, mib: u32) -> anyhow::Result<f64> {
-    let lines = (mib << 20) / payload::FLOOD_LINE as u32;
+/// Boots a guest that prints `kib` KiB, from its first byte to its last.
+pub(crate) fn kib_per_second(vmm: Vmm, environment: &Environment, kib: u32) -> anyhow::Result<f64> {
+    let lines = (kib << 10) / payload::FLOOD_LINE as u32;
     let kernel = tempfile::NamedTempFile::new()?;
     std::fs::write(kernel.path(), payload::flood(lines))?;
     let mut running = vmm.start(environment, kernel.path(), None)?;
@@ -31,5 +31,5 @@ pub(crate) fn kib_per_second(vmm: Vmm, environment: &Environment, mib: u32) -> a
         started.get_or_insert_with(Instant::now);
     }
     let elapsed = started.context("nothing was printed")?.elapsed();
-    Ok(f64::from(mib << 10) / elapsed.as_secs_f64())
+    Ok(f64::from(kib) / elapsed.as_secs_f64())
 }
