@@ -62,8 +62,8 @@ pub(crate) struct VpShared {
     pub(crate) topology: VpTopology,
     pub(crate) vcpu: Arc<VcpuFd>,
     pub(crate) kick: Arc<Kick>,
-    /// The time stamp counter that the VP has when the clock is started, where it was reset or restored.
-    pub(crate) new_tsc: Mutex<Option<u64>>,
+    /// The time stamp counter with which the VP goes on when the clock is started.
+    pub(crate) stopped_tsc: Mutex<Option<u64>>,
 }
 
 /// The `virt` side of a VM.

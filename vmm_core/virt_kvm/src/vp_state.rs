@@ -4,6 +4,7 @@
 //! calls here matters, and is said where it does.
 
 use crate::activity;
+use crate::clock::Clock;
 use crate::ioctl;
 use crate::msr;
 use crate::msr::Phase;
@@ -78,7 +79,7 @@ impl KvmVp {
         let indices: Vec<_> = self.initial_msrs().iter().map(|m| m.index).collect();
         let msrs = msr::read_readable(vcpu, &indices)?;
         let tsc = Tsc {
-            value: self.partition.clock.lock().tsc(&self.shared)?,
+            value: Clock::tsc(&self.shared)?,
             khz: vcpu
                 .get_tsc_khz()
                 .map_err(self.call("read the TSC frequency"))?,
@@ -128,7 +129,7 @@ impl KvmVp {
         let bsp = self.shared.topology.index.is_bsp();
         let apic_id = self.shared.topology.apic_id;
         let signature = self.cpuid.iter().find(|e| e.function == 1);
-        *self.shared.new_tsc.lock() = Some(0);
+        *self.shared.stopped_tsc.lock() = Some(0);
         self.write_state(&VpState {
             registers: reset_registers(bsp, signature.map_or(0, |e| e.eax)),
             cpuid: Vec::new(),
@@ -206,7 +207,7 @@ impl KvmVp {
             vcpu.set_tsc_khz(tsc.khz)
                 .map_err(self.call("set the TSC frequency"))?;
         }
-        *self.shared.new_tsc.lock() = Some(tsc.value);
+        *self.shared.stopped_tsc.lock() = Some(tsc.value);
         Ok(())
     }
 
