@@ -35,9 +35,8 @@ fn get_clock(vm: &VmFd) -> Result<kvm_clock_data, Error> {
 }
 
 fn read_tsc(vcpu: &VcpuFd) -> Result<u64, Error> {
-    msr::read_one(vcpu, msr::TSC)?.ok_or_else(|| {
-        Error::InvalidRequest("the time stamp counter cannot be read".to_string())
-    })
+    msr::read_one(vcpu, msr::TSC)?
+        .ok_or_else(|| Error::InvalidRequest("the time stamp counter cannot be read".to_string()))
 }
 
 impl Clock {

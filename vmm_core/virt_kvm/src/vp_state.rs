@@ -130,6 +130,7 @@ impl KvmVp {
         let apic_id = self.shared.topology.apic_id;
         let signature = self.cpuid.iter().find(|e| e.function == 1);
         *self.shared.stopped_tsc.lock() = Some(0);
+        self.renew_page_table_root()?;
         self.write_state(&VpState {
             registers: reset_registers(bsp, signature.map_or(0, |e| e.eax)),
             cpuid: Vec::new(),
@@ -154,6 +155,21 @@ impl KvmVp {
                 dr7: 0x400,
             },
         })
+    }
+
+    /// Makes KVM load the root of its own page tables again.
+    ///
+    /// On SVM it clears the VMCB when the guest shuts down, the root with it, and does not notice if the guest
+    /// had no paging on. A changed CR3 makes it.
+    fn renew_page_table_root(&self) -> Result<(), Error> {
+        const OTHER_CR3: u64 = 0x1000;
+        self.shared
+            .vcpu
+            .set_sregs(&registers::kvm_sregs_of(&Registers {
+                cr3: OTHER_CR3,
+                ..reset_registers(self.shared.topology.index.is_bsp(), 0)
+            }))
+            .map_err(self.call("write the control registers"))
     }
 
     fn initial_msrs(&self) -> std::sync::Arc<[Msr]> {

@@ -152,14 +152,14 @@ fn triple_fault_and_life_after_it() {
     r.cr0 |= 1;
     r.idtr.limit = 0;
     vp.set_registers(&r).unwrap();
-    let bus = Bus::stopping(&*vp);eprintln!("A");
+    let bus = Bus::stopping(&*vp);
     assert_eq!(vp.run(&bus).unwrap(), VpStop::TripleFault);
-eprintln!("B");    vp.reset().unwrap();eprintln!("C");
+    vp.reset().unwrap();
     machine.write(
         0x1000,
         Code::new().mov_dx(0x1234).out_dx_al().done().bytes(),
     );
-    vp.set_registers(&before).unwrap();eprintln!("D");
+    vp.set_registers(&before).unwrap();
     assert_eq!(run(&mut *vp, &bus).len(), 1);
 }
 
