@@ -1,13 +1,14 @@
 //! Stopping and starting the guest's clocks: KVM's paravirtual clock and the time stamp counters.
 //!
-//! KVM lets both run on while no VP runs. So the paravirtual clock is set back when it is started, and the
-//! TSC offset of each VP is moved by what the host's counter advanced in between: the same amount for all of
-//! them, because KVM takes its clock for unreliable when the VPs' offsets differ. Under software
+//! KVM lets both run on while no VP runs. So the paravirtual clock is set back when it is started, and each
+//! VP is given the TSC offset with which its counter goes on from the value it had: VPs whose offsets agree are
+//! given the same one, because KVM takes its clock for unreliable when they differ. Under software
 //! virtualization guests read the host's counter; there only the paravirtual clock stops.
 
 use crate::ioctl;
 use crate::msr;
 use crate::partition::VpShared;
+use kvm_bindings::KVM_CLOCK_TSC_STABLE;
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
@@ -20,124 +21,116 @@ use virt::x86::Msr;
 pub(crate) struct Clock {
     /// Guests do not just read the host's counter.
     has_tsc_offset: bool,
-    stopped: Option<Stopped>,
-}
-
-#[derive(Debug, Copy, Clone)]
-struct Stopped {
-    clock_ns: u64,
-    /// The host's counter in guest ticks; `None` when the state came from elsewhere.
-    host_tsc: Option<u64>,
+    /// Where the paravirtual clock stands while it is stopped, in nanoseconds.
+    stopped_ns: Option<u64>,
 }
 
 fn get_offset(vcpu: &VcpuFd) -> Result<u64, Error> {
     ioctl::get_tsc_offset(vcpu).map_err(|e| Error::call("read a TSC offset", e))
 }
 
-fn get_clock(vm: &VmFd) -> Result<u64, Error> {
-    let clock = vm
-        .get_clock()
-        .map_err(|e| Error::call("read the guest's clock", e))?;
-    Ok(clock.clock)
+fn get_clock(vm: &VmFd) -> Result<kvm_clock_data, Error> {
+    vm.get_clock()
+        .map_err(|e| Error::call("read the guest's clock", e))
 }
 
-/// The host's counter as the guest would see it with an offset of zero: scaled to the guest's frequency.
-fn scaled_host_tsc(vcpu: &VcpuFd) -> Result<u64, Error> {
-    let tsc = msr::read_one(vcpu, msr::TSC)?.ok_or_else(|| {
-        Error::InvalidRequest("the time stamp counter cannot be read".to_string())
-    })?;
-    Ok(tsc.wrapping_sub(get_offset(vcpu)?))
+fn read_tsc(vcpu: &VcpuFd) -> Result<u64, Error> {
+    msr::read_one(vcpu, msr::TSC)?
+        .ok_or_else(|| Error::InvalidRequest("the time stamp counter cannot be read".to_string()))
 }
 
 impl Clock {
     pub(crate) fn new(has_tsc_offset: bool) -> Self {
         Self {
             has_tsc_offset,
-            stopped: None,
+            stopped_ns: None,
         }
     }
 
-    fn host_tsc(&self, vps: &[Arc<VpShared>]) -> Result<Option<u64>, Error> {
-        match vps.first() {
-            Some(vp) if self.has_tsc_offset && ioctl::has_tsc_offset(&vp.vcpu) => {
-                Ok(Some(scaled_host_tsc(&vp.vcpu)?))
-            }
-            _ => Ok(None),
-        }
+    /// The first VP, where its TSC offset can be set and has an effect.
+    fn reference<'a>(&self, vps: &'a [Arc<VpShared>]) -> Option<&'a VpShared> {
+        let vp = vps.first()?;
+        (self.has_tsc_offset && ioctl::has_tsc_offset(&vp.vcpu)).then_some(vp)
     }
 
     /// See [`virt::Partition::stop_clock`].
     pub(crate) fn stop(&mut self, vm: &VmFd, vps: &[Arc<VpShared>]) -> Result<(), Error> {
-        if self.stopped.is_none() {
-            self.stopped = Some(Stopped {
-                clock_ns: get_clock(vm)?,
-                host_tsc: self.host_tsc(vps)?,
-            });
+        if self.stopped_ns.is_some() {
+            return Ok(());
         }
+        let clock = get_clock(vm)?;
+        if let Some(reference) = self.reference(vps) {
+            let now = read_tsc(&reference.vcpu)?;
+            // Where KVM trusts the host's counter, offsets stay what they are and tell which VPs agree. Else it
+            // changes them all the time, and each VP has to be asked.
+            let stable = clock.flags & KVM_CLOCK_TSC_STABLE != 0;
+            let reference = get_offset(&reference.vcpu)?;
+            for vp in vps {
+                let tsc = if stable {
+                    now.wrapping_add(get_offset(&vp.vcpu)?.wrapping_sub(reference))
+                } else {
+                    read_tsc(&vp.vcpu)?
+                };
+                *vp.stopped_tsc.lock() = Some(tsc);
+            }
+        }
+        self.stopped_ns = Some(clock.clock);
         Ok(())
     }
 
     /// See [`virt::Partition::start_clock`].
     pub(crate) fn start(&mut self, vm: &VmFd, vps: &[Arc<VpShared>]) -> Result<(), Error> {
-        let Some(stopped) = self.stopped else {
-            // It never stood still, or this is the VM's first start.
+        let Some(clock) = self.stopped_ns else {
+            // This is the VM's first start.
             return Ok(());
         };
-        if let Some(now) = self.host_tsc(vps)? {
-            let elapsed = stopped.host_tsc.map(|then| now.wrapping_sub(then));
+        if let Some(reference) = self.reference(vps) {
+            // The host's counter, scaled to the guest's frequency: the guest's with an offset of zero.
+            let host = read_tsc(&reference.vcpu)?.wrapping_sub(get_offset(&reference.vcpu)?);
             for vp in vps {
-                let offset = match *vp.new_tsc.lock() {
-                    Some(tsc) => tsc.wrapping_sub(now),
-                    None => match elapsed {
-                        Some(elapsed) => get_offset(&vp.vcpu)?.wrapping_sub(elapsed),
-                        None => continue,
-                    },
+                let Some(tsc) = *vp.stopped_tsc.lock() else {
+                    continue;
                 };
-                ioctl::set_tsc_offset(&vp.vcpu, offset)
+                ioctl::set_tsc_offset(&vp.vcpu, tsc.wrapping_sub(host))
                     .map_err(|e| Error::call("write a TSC offset", e))?;
                 rearm_deadline(&vp.vcpu)?;
             }
         }
         vm.set_clock(&kvm_clock_data {
-            clock: stopped.clock_ns,
+            clock,
             ..Default::default()
         })
         .map_err(|e| Error::call("set the guest's clock", e))?;
         for vp in vps {
-            *vp.new_tsc.lock() = None;
+            *vp.stopped_tsc.lock() = None;
             // Tells the guest's watchdogs that it did not hang. Refused where the guest has no such clock.
             if let Err(error) = vp.vcpu.kvmclock_ctrl() {
                 tracing::trace!(vp = vp.topology.index.0, %error, "no paravirtual clock to mark");
             }
         }
-        self.stopped = None;
+        self.stopped_ns = None;
         Ok(())
     }
 
     /// The paravirtual clock, in nanoseconds.
     pub(crate) fn nanoseconds(&self, vm: &VmFd) -> Result<u64, Error> {
-        match self.stopped {
-            Some(stopped) => Ok(stopped.clock_ns),
-            None => get_clock(vm),
+        match self.stopped_ns {
+            Some(clock) => Ok(clock),
+            None => Ok(get_clock(vm)?.clock),
         }
     }
 
     /// Makes the clock start from `clock_ns`; it is stopped until then.
     pub(crate) fn restore(&mut self, clock_ns: u64) {
-        self.stopped = Some(Stopped {
-            clock_ns,
-            host_tsc: self.stopped.and_then(|s| s.host_tsc),
-        });
+        self.stopped_ns = Some(clock_ns);
     }
 
     /// A VP's counter: when the clock was stopped, or now.
-    pub(crate) fn tsc(&self, vp: &VpShared) -> Result<u64, Error> {
-        if let Some(tsc) = *vp.new_tsc.lock() {
-            return Ok(tsc);
-        }
-        match self.stopped.and_then(|s| s.host_tsc) {
-            Some(host_tsc) => Ok(host_tsc.wrapping_add(get_offset(&vp.vcpu)?)),
-            None => Ok(msr::read_one(&vp.vcpu, msr::TSC)?.unwrap_or(0)),
+    pub(crate) fn tsc(vp: &VpShared) -> Result<u64, Error> {
+        let stopped = *vp.stopped_tsc.lock();
+        match stopped {
+            Some(tsc) => Ok(tsc),
+            None => read_tsc(&vp.vcpu),
         }
     }
 }

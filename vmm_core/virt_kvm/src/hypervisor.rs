@@ -207,7 +207,7 @@ impl Hypervisor for KvmHypervisor {
                 topology: vp,
                 vcpu: page.vcpu().clone(),
                 kick: Arc::new(Kick::default()),
-                new_tsc: Mutex::new(None),
+                stopped_tsc: Mutex::new(None),
             }));
             pages.push(page);
         }

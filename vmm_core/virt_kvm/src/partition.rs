@@ -62,8 +62,8 @@ pub(crate) struct VpShared {
     pub(crate) topology: VpTopology,
     pub(crate) vcpu: Arc<VcpuFd>,
     pub(crate) kick: Arc<Kick>,
-    /// The time stamp counter that the VP has when the clock is started, where it was reset or restored.
-    pub(crate) new_tsc: Mutex<Option<u64>>,
+    /// The time stamp counter with which the VP goes on when the clock is started.
+    pub(crate) stopped_tsc: Mutex<Option<u64>>,
 }
 
 /// The `virt` side of a VM.
@@ -78,8 +78,8 @@ impl Shared {
         }
     }
 
-    fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
-        // Zero means that the guest did not want it, which is no error.
+    /// Raises an MSI; whether a local APIC took it.
+    fn signal_msi(&self, msi: Msi) -> Result<bool, Error> {
         self.vm
             .signal_msi(kvm_msi {
                 address_lo: msi.address as u32,
@@ -87,7 +87,7 @@ impl Shared {
                 data: msi.data,
                 ..Default::default()
             })
-            .map(drop)
+            .map(|delivered| delivered > 0)
             .map_err(|e| {
                 Error::call(
                     format!(
@@ -130,7 +130,8 @@ impl Partition for KvmPartition {
     }
 
     fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
-        self.0.signal_msi(msi)
+        // That the guest did not want it is no error.
+        self.0.signal_msi(msi).map(drop)
     }
 
     fn new_msi_route(&self) -> Result<Box<dyn MsiRoute>, Error> {
@@ -152,10 +153,17 @@ impl Partition for KvmPartition {
         };
         // KVM_NMI would wait until the VP leaves the guest; a message does not.
         let destination = u64::from(target.topology.apic_id);
-        self.0.signal_msi(Msi {
+        let delivered = self.0.signal_msi(Msi {
             address: MSI_ADDRESS | (destination & 0xff) << 12 | (destination >> 8) << 40,
             data: MSI_DELIVER_NMI,
-        })
+        })?;
+        if delivered {
+            Ok(())
+        } else {
+            Err(Error::InvalidRequest(format!(
+                "{vp} takes no NMI: its local APIC is disabled"
+            )))
+        }
     }
 
     fn stop_clock(&self) -> Result<(), Error> {

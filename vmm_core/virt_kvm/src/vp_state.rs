@@ -4,6 +4,7 @@
 //! calls here matters, and is said where it does.
 
 use crate::activity;
+use crate::clock::Clock;
 use crate::ioctl;
 use crate::msr;
 use crate::msr::Phase;
@@ -78,7 +79,7 @@ impl KvmVp {
         let indices: Vec<_> = self.initial_msrs().iter().map(|m| m.index).collect();
         let msrs = msr::read_readable(vcpu, &indices)?;
         let tsc = Tsc {
-            value: self.partition.clock.lock().tsc(&self.shared)?,
+            value: Clock::tsc(&self.shared)?,
             khz: vcpu
                 .get_tsc_khz()
                 .map_err(self.call("read the TSC frequency"))?,
@@ -128,7 +129,8 @@ impl KvmVp {
         let bsp = self.shared.topology.index.is_bsp();
         let apic_id = self.shared.topology.apic_id;
         let signature = self.cpuid.iter().find(|e| e.function == 1);
-        *self.shared.new_tsc.lock() = Some(0);
+        *self.shared.stopped_tsc.lock() = Some(0);
+        self.renew_page_table_root()?;
         self.write_state(&VpState {
             registers: reset_registers(bsp, signature.map_or(0, |e| e.eax)),
             cpuid: Vec::new(),
@@ -153,6 +155,21 @@ impl KvmVp {
                 dr7: 0x400,
             },
         })
+    }
+
+    /// Makes KVM load the root of its own page tables again.
+    ///
+    /// On SVM it clears the VMCB when the guest shuts down, the root with it, and does not notice if the guest
+    /// had no paging on. A changed CR3 makes it.
+    fn renew_page_table_root(&self) -> Result<(), Error> {
+        const OTHER_CR3: u64 = 0x1000;
+        self.shared
+            .vcpu
+            .set_sregs(&registers::kvm_sregs_of(&Registers {
+                cr3: OTHER_CR3,
+                ..reset_registers(self.shared.topology.index.is_bsp(), 0)
+            }))
+            .map_err(self.call("write the control registers"))
     }
 
     fn initial_msrs(&self) -> std::sync::Arc<[Msr]> {
@@ -206,7 +223,7 @@ impl KvmVp {
             vcpu.set_tsc_khz(tsc.khz)
                 .map_err(self.call("set the TSC frequency"))?;
         }
-        *self.shared.new_tsc.lock() = Some(tsc.value);
+        *self.shared.stopped_tsc.lock() = Some(tsc.value);
         Ok(())
     }
 

@@ -140,8 +140,20 @@ fn lines_still_work_after_the_routing_table_was_replaced() {
 }
 
 #[test]
+fn an_nmi_is_refused_where_the_local_apic_is_off() {
+    let machine = Machine::new(&Code::new(), Options::default());
+    assert!(matches!(
+        machine.partition.inject_nmi(VpIndex::BSP),
+        Err(Error::InvalidRequest(_))
+    ));
+}
+
+#[test]
 fn an_nmi_reaches_a_vp() {
-    let mut machine = Machine::new(&Code::new().done().hlt(), Options::default());
+    let mut machine = Machine::new(
+        &Code::new().store_es(SVR, 0x1ff).done().hlt(),
+        Options::default(),
+    );
     machine.handle(2, HANDLER, &handler());
     let mut vp = machine.bsp_with_es(LAPIC);
     let bus = Bus::stopping(&*vp);
