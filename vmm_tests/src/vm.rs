@@ -178,6 +178,7 @@ impl VmBuilder {
             deadline: self.deadline,
             _dir: dir,
             scanned: 0,
+            commanded: 0,
         })
     }
 }
@@ -193,6 +194,8 @@ pub struct Vm {
     _dir: TempDir,
     /// How much of the output has been waited for already.
     scanned: usize,
+    /// Where the output after the last command begins.
+    commanded: usize,
 }
 
 impl Vm {
@@ -274,24 +277,29 @@ impl Vm {
     /// guest's output is held back meanwhile.
     pub fn command(&mut self, command: &str) -> anyhow::Result<()> {
         self.last_command(command)?;
-        let from = self.scanned;
+        let from = self.commanded;
         // The editor shows its prompt again for each key; the one after the command is on a line of its own.
-        let prompt = self.watch.wait(self.deadline, |seen| {
-            find(&seen.output[from..], format!("\n{PROMPT}").as_bytes())
+        let end = self.watch.wait(self.deadline, |seen| {
+            find(
+                &plain_text(&seen.output[from..]),
+                format!("\n{PROMPT}").as_bytes(),
+            )
+            .map(|_| seen.output.len())
         });
-        prompt.with_context(|| self.failure("no prompt after a command"))?;
+        self.commanded = end.with_context(|| self.failure("no prompt after a command"))?;
         self.type_bytes(&[CONSOLE_KEY])
     }
 
     /// Leaves the guest's console for openvmm's and gives it a command, after which there is no way back.
     pub fn last_command(&mut self, command: &str) -> anyhow::Result<()> {
         self.type_bytes(&[CONSOLE_KEY])?;
-        let from = self.scanned;
+        let from = self.commanded.max(self.scanned);
         let prompt = self.watch.wait(self.deadline, |seen| {
             find(&seen.output[from..], PROMPT.as_bytes())
         });
         let at = prompt.with_context(|| self.failure("no prompt of openvmm's console"))?;
-        self.scanned = from + at + PROMPT.len();
+        self.commanded = from + at + PROMPT.len();
+        self.scanned = self.commanded;
         self.type_bytes(format!("{command}\r").as_bytes())
     }
 
@@ -335,6 +343,25 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack
         .windows(needle.len())
         .position(|window| window == needle)
+}
+
+/// `output` without carriage returns and without the sequences by which the editor controls the terminal.
+fn plain_text(output: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(output.len());
+    let mut bytes = output.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            0x1b => {
+                // ECMA-48: ESC [, then parameters, up to a final byte from '@' on.
+                if bytes.next() == Some(&b'[') {
+                    bytes.find(|byte| (0x40..=0x7e).contains(*byte));
+                }
+            }
+            b'\r' => {}
+            _ => plain.push(byte),
+        }
+    }
+    plain
 }
 
 fn watch_stream(

@@ -64,16 +64,15 @@ for word in $(cat /proc/cmdline); do
     esac
 done
 
-# The power button's event wakes this reader, which then powers the machine off as an operating system does.
-button() {
-    for device in /sys/class/input/event*; do
-        if [ "$(cat "$device/device/name" 2>/dev/null)" = "Power Button" ]; then
-            mknod /tmp/button c $(tr : ' ' <"$device/dev")
-            dd if=/tmp/button of=/dev/null bs=24 count=1 2>/dev/null && say "power button" && poweroff -f
-        fi
-    done
-}
-button &
+# The power button's event wakes a reader, which then powers the machine off as an operating system does. The
+# device is opened before "ready" is said: nobody hears of a button pressed earlier.
+for device in /sys/class/input/event*; do
+    if [ "$(cat "$device/device/name" 2>/dev/null)" = "Power Button" ]; then
+        mknod /tmp/button c $(tr : ' ' <"$device/dev")
+        exec 3</tmp/button
+        { dd bs=24 count=1 <&3 >/dev/null 2>&1 && say "power button" && poweroff -f; } &
+    fi
+done
 
 say "ready"
 while read -r line; do

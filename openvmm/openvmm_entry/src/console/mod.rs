@@ -95,18 +95,16 @@ impl<C: Control + Clone> Console<C> {
     fn run_terminal(&mut self) -> io::Result<Ended> {
         terminal::set_raw()?;
         let mut editor = None;
-        let mut buffer = [0; 1024];
+        // Key by key: what is typed after Ctrl-Q is left for the line editor, which reads the terminal itself.
+        let mut key = [0; 1];
         loop {
-            let count = rustix_stdin(&mut buffer)?;
-            if count == 0 {
+            if rustix_stdin(&mut key)? == 0 {
                 return Ok(Ended::InputClosed);
             }
-            let Some(at) = buffer[..count].iter().position(|byte| *byte == CTRL_Q) else {
-                self.send_to_guest(&buffer[..count]);
+            if key != [CTRL_Q] {
+                self.send_to_guest(&key);
                 continue;
-            };
-            // Keys typed ahead of the prompt belong to no one: the editor reads the terminal itself.
-            self.send_to_guest(&buffer[..at]);
+            }
             self.output.hold();
             terminal::set_for_prompt()?;
             let editor = match &mut editor {
