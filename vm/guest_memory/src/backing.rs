@@ -1,14 +1,35 @@
-//! The host memory behind guest RAM.
+//! What guest RAM can be made of.
 
-use crate::MemoryLayout;
-use std::sync::Arc;
-use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryMmap;
-use vm_memory::GuestRegionMmap;
-use vm_memory::MmapRegion;
+use std::io;
+use std::path::PathBuf;
 
-/// Host memory that appears at a fixed place in the guest-physical address space.
-pub type GuestRegion = Arc<GuestRegionMmap>;
+/// The size of the pages that [`MemorySource::HugePages`] is made of, in bytes.
+pub const HUGE_PAGE: u64 = 2 << 20;
+
+/// What guest RAM is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemoryBacking {
+    /// Where the bytes are.
+    pub source: MemorySource,
+    /// Take all of it from the host before the VM starts, instead of page by page as the guest touches it.
+    pub prealloc: bool,
+}
+
+/// Where the bytes of guest RAM are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum MemorySource {
+    /// Memory of the process, in transparent huge pages where the host has some.
+    #[default]
+    Anonymous,
+    /// Pages of 2 MiB from the host's pool (`/proc/sys/vm/nr_hugepages`), reserved at once.
+    HugePages,
+    /// A file, shared with whoever else maps it: RAM ranges follow one another in it, ascending.
+    ///
+    /// It is created with mode 0600 if absent, and filled to its size if empty; otherwise it must have the size of
+    /// guest RAM, and its content is what the guest finds. Its space is reserved, and it is locked
+    /// (`flock`) against other VMs for as long as the memory exists.
+    File(PathBuf),
+}
 
 /// Why guest RAM could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -22,48 +43,70 @@ pub enum MemoryError {
         #[source]
         source: vm_memory::mmap::MmapRegionError,
     },
-}
-
-/// Guest RAM.
-#[derive(Debug, Clone)]
-pub struct GuestMemory {
-    layout: MemoryLayout,
-    regions: Vec<GuestRegion>,
-    map: GuestMemoryMmap,
-}
-
-impl GuestMemory {
-    /// Anonymous memory, taken from the host page by page as the guest touches it.
-    pub fn anonymous(layout: MemoryLayout) -> Result<Self, MemoryError> {
-        let mut regions = Vec::new();
-        for range in layout.ram() {
-            let size = range.len();
-            let region = MmapRegion::new(size as usize)
-                .map_err(|source| MemoryError::Map { size, source })?;
-            if let Some(region) = GuestRegionMmap::new(region, GuestAddress(range.start)) {
-                regions.push(Arc::new(region));
-            }
-        }
-        let map = GuestMemoryMmap::from_arc_regions(regions.clone()).unwrap_or_default();
-        Ok(Self {
-            layout,
-            regions,
-            map,
-        })
-    }
-
-    /// Where RAM lies.
-    pub fn layout(&self) -> &MemoryLayout {
-        &self.layout
-    }
-
-    /// The regions, ascending.
-    pub fn regions(&self) -> &[GuestRegion] {
-        &self.regions
-    }
-
-    /// Access to the bytes.
-    pub fn map(&self) -> &GuestMemoryMmap {
-        &self.map
-    }
+    /// The pool of huge pages is too small.
+    #[error(
+        "failed to take {size} bytes from the host's 2 MiB huge pages; \
+         `sysctl vm.nr_hugepages` says how many there are, and sets it"
+    )]
+    HugePages {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host said.
+        #[source]
+        source: vm_memory::mmap::MmapRegionError,
+    },
+    /// Guest RAM is not made of whole huge pages.
+    #[error("guest memory of {size} bytes at {gpa:#x} is not a multiple of 2 MiB huge pages")]
+    NotHugePages {
+        /// Where the range starts in the guest.
+        gpa: u64,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// Memory was promised, and could not be had when taken.
+    #[error("failed to preallocate {size} bytes of guest memory")]
+    Preallocate {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The memory file cannot be used.
+    #[error("failed to {operation} the memory file {}", path.display())]
+    File {
+        /// What was attempted.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The memory file is no regular file.
+    #[error("the memory file {} is not a regular file", path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another VM uses the memory file.
+    #[error("the memory file {} is in use by another VM", path.display())]
+    FileInUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The memory file has content of another size.
+    #[error(
+        "the memory file {} has {found} bytes, guest memory {expected}; \
+         remove it, or give it that size",
+        path.display()
+    )]
+    FileSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        found: u64,
+        /// The size of guest RAM in bytes.
+        expected: u64,
+    },
 }

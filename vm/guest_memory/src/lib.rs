@@ -1,11 +1,17 @@
 //! Guest RAM: its layout in the guest-physical address space and the host memory behind it.
 
 mod backing;
+mod file;
+mod guest_memory;
 mod layout;
+mod mapping;
 
-pub use backing::GuestMemory;
-pub use backing::GuestRegion;
+pub use backing::HUGE_PAGE;
+pub use backing::MemoryBacking;
 pub use backing::MemoryError;
+pub use backing::MemorySource;
+pub use guest_memory::GuestMemory;
+pub use guest_memory::GuestRegion;
 pub use layout::LayoutError;
 pub use layout::MIN_RAM;
 pub use layout::MemoryLayout;

@@ -225,7 +225,8 @@ fn ways(descriptor: u32) -> u32 {
         n @ 1..=4 => n,
         5 => 6,
         6 => 8,
-        8 => 16,
+        // 9 refers to leaf 0x8000_001D itself; processors that say so have 16 ways.
+        8 | 9 => 16,
         0xa => 32,
         0xb => 48,
         0xc => 64,
@@ -234,3 +235,7 @@ fn ways(descriptor: u32) -> u32 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+#[path = "cpuid_test.rs"]
+mod tests;

@@ -41,7 +41,7 @@ fn times(machine: &Machine) -> Times {
     } else {
         ticks << shift
     };
-    let clock = i128::from(system_time) + (shifted * i128::from(multiplier) >> 32);
+    let clock = i128::from(system_time) + ((shifted * i128::from(multiplier)) >> 32);
     Times {
         clock_ns: clock as u64,
         tsc,

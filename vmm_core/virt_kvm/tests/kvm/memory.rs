@@ -8,6 +8,7 @@ use crate::machine::Options;
 use crate::machine::region;
 use crate::machine::run;
 use guest_memory::MemoryRange;
+use std::slice;
 use virt::Error;
 use virt::MappingAccess;
 use vm_memory::Bytes as _;
@@ -42,14 +43,14 @@ fn a_read_only_mapping_reads_as_memory_and_writes_as_mmio() {
     vp.set_registers(&r).unwrap();
     let bus = Bus::stopping(&*vp);
     let write = Access::MmioWrite(ROM + 4, vec![7, 0, 0, 0]);
-    assert_eq!(run(&mut *vp, &bus), [write.clone()]);
+    assert_eq!(run(&mut *vp, &bus), slice::from_ref(&write));
     assert_eq!(machine.read_u32(0x2000), u32::from_le_bytes(*b"ROM!"));
     assert_eq!(content(4), 0);
     map(MappingAccess::ReadWrite);
     assert_eq!(run(&mut *vp, &bus), []);
     assert_eq!(content(4), 7);
     map(MappingAccess::ReadOnly);
-    assert_eq!(run(&mut *vp, &bus), [write.clone()]);
+    assert_eq!(run(&mut *vp, &bus), slice::from_ref(&write));
     machine.partition.unmap(range(ROM, 1)).unwrap();
     assert_eq!(run(&mut *vp, &bus), [Access::MmioRead(ROM, 4), write]);
 }

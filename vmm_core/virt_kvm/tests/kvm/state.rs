@@ -214,7 +214,7 @@ fn hostile_state_is_refused() {
         ("short XSAVE", |s| s.xsave.truncate(575)),
         ("huge XSAVE", |s| s.xsave.resize(1 << 20, 0)),
         ("XSAVE state that no host has", |s| {
-            s.xsave.resize(60_000, 1)
+            s.xsave.resize(60_000, 1);
         }),
         ("XSTATE_BV", |s| s.xsave[519] = 0x40),
         ("XCR0", |s| s.xcr0 = 1 << 62),

@@ -1,0 +1,128 @@
+//! The file behind file-backed guest RAM.
+
+use crate::MemoryError;
+use rustix::fs::FallocateFlags;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use vm_memory::FileOffset;
+
+/// What has to be undone if guest RAM cannot be had after all.
+enum Undo {
+    Nothing,
+    /// The file was there, and empty.
+    Empty,
+    /// The file was not there.
+    Remove,
+}
+
+/// An open, locked memory file of the right size. Dropped, it is as it was found, unless it is kept.
+pub(crate) struct MemoryFile {
+    file: Arc<File>,
+    path: PathBuf,
+    undo: Undo,
+}
+
+fn error(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> MemoryError {
+    MemoryError::File {
+        operation,
+        path: path.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// Opens the file, and says whether it is new.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => Ok((file, true)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok((options.open(path)?, false)),
+        Err(e) => Err(e),
+    }
+}
+
+impl MemoryFile {
+    pub(crate) fn open(path: &Path, size: u64) -> Result<Self, MemoryError> {
+        let (file, created) = open(path).map_err(|e| error("open", path, e))?;
+        // Whoever holds the lock owns the file, even if it was created here.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(MemoryError::FileInUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(e) => return Err(error("lock", path, e)),
+        }
+        let mut memory_file = Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            undo: if created { Undo::Remove } else { Undo::Nothing },
+        };
+        memory_file.size(size)?;
+        Ok(memory_file)
+    }
+
+    /// Gives the file its size if it has none, and reserves its space.
+    fn size(&mut self, size: u64) -> Result<(), MemoryError> {
+        let path = &self.path;
+        let metadata = self.file.metadata();
+        let metadata = metadata.map_err(|e| error("look at", path, e))?;
+        if !metadata.is_file() {
+            return Err(MemoryError::NotRegular { path: path.clone() });
+        }
+        match metadata.len() {
+            0 => {
+                if matches!(self.undo, Undo::Nothing) {
+                    self.undo = Undo::Empty;
+                }
+            }
+            found if found == size => {}
+            found => {
+                return Err(MemoryError::FileSize {
+                    path: path.clone(),
+                    found,
+                    expected: size,
+                });
+            }
+        }
+        // Also grows the file. A full file system is found out here, and not by a signal when the guest writes.
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(error("reserve space for", path, e)),
+            }
+        }
+    }
+
+    /// The file from byte `offset` on.
+    pub(crate) fn at(&self, offset: u64) -> FileOffset {
+        FileOffset::from_arc(self.file.clone(), offset)
+    }
+
+    /// The file is in use from now on; its mappings hold it open, and so the lock.
+    pub(crate) fn keep(mut self) {
+        self.undo = Undo::Nothing;
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let undone = match self.undo {
+            Undo::Nothing => Ok(()),
+            Undo::Empty => self.file.set_len(0),
+            Undo::Remove => std::fs::remove_file(&self.path),
+        };
+        if let Err(error) = undone {
+            tracing::warn!(path = %self.path.display(), %error, "the memory file stays as it is");
+        }
+    }
+}

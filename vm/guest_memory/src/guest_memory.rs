@@ -1,0 +1,85 @@
+//! Guest RAM as one object.
+
+use crate::MemoryBacking;
+use crate::MemoryError;
+use crate::MemoryLayout;
+use crate::MemorySource;
+use crate::file::MemoryFile;
+use crate::mapping;
+use std::sync::Arc;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::GuestRegionMmap;
+
+/// Host memory that appears at a fixed place in the guest-physical address space.
+pub type GuestRegion = Arc<GuestRegionMmap>;
+
+/// Guest RAM.
+#[derive(Debug, Clone)]
+pub struct GuestMemory {
+    layout: MemoryLayout,
+    regions: Vec<GuestRegion>,
+    map: GuestMemoryMmap,
+}
+
+impl GuestMemory {
+    /// Takes guest RAM from `backing`. Nothing stays behind if that fails.
+    pub fn new(layout: MemoryLayout, backing: &MemoryBacking) -> Result<Self, MemoryError> {
+        let file = match &backing.source {
+            MemorySource::File(path) => Some(MemoryFile::open(path, layout.ram_size())?),
+            _ => None,
+        };
+        let mut regions = Vec::new();
+        let mut offset = 0;
+        for range in layout.ram() {
+            let size = range.len();
+            let region = match (&backing.source, &file) {
+                (MemorySource::HugePages, _) => mapping::huge_pages(range)?,
+                (_, Some(file)) => mapping::shared(file.at(offset), size)?,
+                (_, None) => mapping::anonymous(size)?,
+            };
+            if backing.prealloc {
+                mapping::populate(&region)
+                    .map_err(|source| MemoryError::Preallocate { size, source })?;
+            }
+            offset += size;
+            if let Some(region) = GuestRegionMmap::new(region, GuestAddress(range.start)) {
+                regions.push(Arc::new(region));
+            }
+        }
+        if let Some(file) = file {
+            file.keep();
+        }
+        // The layout's ranges are ascending and apart, so this holds them all.
+        let map = GuestMemoryMmap::from_arc_regions(regions.clone()).unwrap_or_default();
+        Ok(Self {
+            layout,
+            regions,
+            map,
+        })
+    }
+
+    /// Anonymous memory, taken from the host page by page as the guest touches it.
+    pub fn anonymous(layout: MemoryLayout) -> Result<Self, MemoryError> {
+        Self::new(layout, &MemoryBacking::default())
+    }
+
+    /// Where RAM lies.
+    pub fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    /// The regions, ascending.
+    pub fn regions(&self) -> &[GuestRegion] {
+        &self.regions
+    }
+
+    /// Access to the bytes.
+    pub fn map(&self) -> &GuestMemoryMmap {
+        &self.map
+    }
+}
+
+#[cfg(test)]
+#[path = "guest_memory_test.rs"]
+mod tests;

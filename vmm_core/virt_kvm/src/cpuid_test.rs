@@ -1,0 +1,281 @@
+use super::*;
+use virt::TopologyConfig;
+
+/// For leaves without subleaves.
+const NONE: u32 = u32::MAX;
+
+fn entry(function: u32, index: u32, registers: [u32; 4]) -> kvm_cpuid_entry2 {
+    let [eax, ebx, ecx, edx] = registers;
+    let (index, flags) = match index {
+        NONE => (0, 0),
+        index => (index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX),
+    };
+    kvm_cpuid_entry2 {
+        function,
+        index,
+        flags,
+        eax,
+        ebx,
+        ecx,
+        edx,
+        padding: [0; 3],
+    }
+}
+
+fn name(text: &[u8; 12]) -> [u32; 3] {
+    let word = |n: usize| u32::from_le_bytes([text[n], text[n + 1], text[n + 2], text[n + 3]]);
+    // EBX, ECX, EDX; the name is in EBX, EDX, ECX.
+    [word(0), word(8), word(4)]
+}
+
+/// What KVM says on an Intel server: 16 cores, 32 threads, VMX, SGX, the host's leaf 4.
+fn intel() -> Vec<kvm_cpuid_entry2> {
+    let [b, c, d] = name(b"GenuineIntel");
+    vec![
+        entry(0, NONE, [0x20, b, c, d]),
+        entry(1, NONE, [0x606a6, 0x0720_0800, 0xf7fa_3223, 0x0f8b_fbff]),
+        entry(4, 0, [0x7c00_4121, 0x02c0_003f, 0x3f, 0]),
+        entry(4, 1, [0x7c00_4122, 0x01c0_003f, 0x3f, 0]),
+        entry(4, 2, [0x7c00_4143, 0x04c0_003f, 0x3ff, 0]),
+        entry(4, 3, [0x7c07_c163, 0x02c0_003f, 0x7fff, 4]),
+        entry(4, 4, [0, 0, 0, 0]),
+        entry(7, 0, [2, 0xf1bf_07ef, 0x0040_5f46, 0xac00_0410]),
+        entry(0xb, 0, [1, 2, 0x100, 7]),
+        entry(0xd, 0, [7, 0x340, 0x340, 0]),
+        entry(0x12, 0, [1, 0, 0, 0x241f]),
+        entry(0x1f, 0, [1, 2, 0x100, 7]),
+        entry(
+            0x4000_0000,
+            NONE,
+            [0x4000_0001, 0x4b4d_564b, 0x564b_4d56, 0x4d],
+        ),
+        entry(0x4000_0001, NONE, [0x0100_7efb, 0, 0, 0]),
+        entry(0x8000_0000, NONE, [0x8000_0008, 0, 0, 0]),
+        entry(0x8000_0001, NONE, [0, 0, 0x121, 0x2c10_0800]),
+        entry(0x8000_0008, NONE, [0x302e, 0x100_d000, 0x1234, 0]),
+    ]
+}
+
+/// What KVM says on an AMD server with TOPOEXT: SVM, 32 KiB L1, 512 KiB L2, 32 MiB L3.
+fn amd() -> Vec<kvm_cpuid_entry2> {
+    let [b, c, d] = name(b"AuthenticAMD");
+    vec![
+        entry(0, NONE, [0x10, b, c, d]),
+        entry(
+            1,
+            NONE,
+            [0x00a0_0f11, 0x0b40_0800, 0x7eda_3203, 0x178b_fbff],
+        ),
+        entry(7, 0, [0, 0x219c_91a9, 0x0040_0684, 0x10]),
+        entry(0xb, 0, [1, 2, 0x100, 11]),
+        entry(
+            0x4000_0000,
+            NONE,
+            [0x4000_0001, 0x4b4d_564b, 0x564b_4d56, 0x4d],
+        ),
+        entry(0x8000_0000, NONE, [0x8000_0028, b, c, d]),
+        entry(
+            0x8000_0001,
+            NONE,
+            [0x00a0_0f11, 0x4000_0000, 0x75c2_37ff, 0x2fd3_fbff],
+        ),
+        entry(
+            0x8000_0005,
+            NONE,
+            [0xff40_ff40, 0xff40_ff40, 0x2008_0140, 0x2008_0140],
+        ),
+        entry(
+            0x8000_0006,
+            NONE,
+            [0x4800_2200, 0x6800_4200, 0x0200_6140, 0x0100_9140],
+        ),
+        entry(
+            0x8000_0008,
+            NONE,
+            [0x0030_3030, 0x111e_f657, 0x703f, 0x1_0007],
+        ),
+        entry(0x8000_000a, NONE, [1, 0x8000, 0, 0x101b_bcff]),
+        entry(0x8000_001d, 0, [0, 0, 0, 0]),
+        entry(0x8000_001e, NONE, [0, 0, 0, 0]),
+        entry(0x8000_0026, 0, [0, 0, 0, 0]),
+    ]
+}
+
+fn topology(processors: u32, vps_per_socket: Option<u32>, threads_per_core: u32) -> Topology {
+    Topology::new(TopologyConfig {
+        processors,
+        vps_per_socket,
+        threads_per_core,
+    })
+    .unwrap()
+}
+
+const PLAIN: CpuidFeatures = CpuidFeatures {
+    tsc_deadline: true,
+    nested: false,
+};
+
+struct Table(Vec<kvm_cpuid_entry2>);
+
+impl Table {
+    fn new(supported: &[kvm_cpuid_entry2], topology: &Topology, vp: usize) -> Self {
+        Self(build_cpuid(supported, topology, topology.vps()[vp], PLAIN))
+    }
+
+    fn find(&self, function: u32, index: u32) -> Option<kvm_cpuid_entry2> {
+        let mut found = self
+            .0
+            .iter()
+            .filter(|e| e.function == function && e.index == index);
+        let first = found.next().copied();
+        assert!(
+            found.next().is_none(),
+            "leaf {function:#x}.{index} is there twice"
+        );
+        first
+    }
+
+    fn get(&self, function: u32, index: u32) -> kvm_cpuid_entry2 {
+        self.find(function, index).unwrap()
+    }
+}
+
+#[test]
+fn every_topology_reads_back_from_the_leaves() {
+    for processors in [1, 2, 3, 4, 6, 8, 17, 48, 64] {
+        for (per_socket, threads) in [
+            (None, 1),
+            (None, 2),
+            (Some(2), 1),
+            (Some(6), 2),
+            (Some(64), 1),
+        ] {
+            let topology = topology(processors, per_socket, threads);
+            for (vp, place) in topology.vps().iter().enumerate() {
+                for supported in [intel(), amd()] {
+                    let t = Table::new(&supported, &topology, vp);
+                    assert_eq!(t.get(1, 0).ebx >> 24, place.apic_id & 0xff);
+                    assert!(t.get(1, 0).ebx >> 16 & 0xff >= topology.vps_per_socket());
+                    assert_eq!(
+                        t.get(1, 0).edx >> 28 & 1 == 1,
+                        topology.vps_per_socket() > 1
+                    );
+                    assert!(t.get(0, 0).eax >= 0xb);
+                    let (smt, core, end) = (t.get(0xb, 0), t.get(0xb, 1), t.get(0xb, 2));
+                    assert_eq!((smt.edx, core.edx), (place.apic_id, place.apic_id));
+                    assert_eq!((smt.ecx, core.ecx, end.ecx), (0x100, 0x201, 2));
+                    assert_eq!((smt.ebx, core.ebx), (threads, topology.vps_per_socket()));
+                    // Sockets by APIC id are those by VP number.
+                    let socket = place.apic_id >> core.eax;
+                    assert_eq!(socket, place.index.0 / topology.vps_per_socket());
+                    let thread = place.apic_id & ((1 << smt.eax) - 1);
+                    assert!(thread < threads);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn intel_caches_are_shared_as_the_topology_says() {
+    let topology = topology(8, Some(4), 2);
+    let t = Table::new(&intel(), &topology, 5);
+    let shared = |index| t.get(4, index).eax >> 14 & 0xfff;
+    let cores = |index| t.get(4, index).eax >> 26;
+    assert_eq!([0, 1, 2, 3].map(shared), [1, 1, 1, 3]);
+    assert_eq!([0, 1, 2, 3].map(cores), [1, 1, 1, 1]);
+    assert_eq!(t.get(4, 4).eax, 0, "the end of the list stays the end");
+    assert_eq!(t.get(4, 3).ebx, 0x02c0_003f, "the cache's geometry stays");
+    assert_eq!(t.get(0x1f, 1).eax, 2);
+    assert_eq!(t.get(0x8000_0008, 0).ecx, 0);
+    assert_eq!(t.find(0x8000_001e, 0), None);
+}
+
+#[test]
+fn amd_leaves_follow_the_topology() {
+    let topology = topology(16, Some(8), 2);
+    let t = Table::new(&amd(), &topology, 13);
+    // VP 13 is thread 1 of core 2 of socket 1.
+    let node = t.get(0x8000_001e, 0);
+    assert_eq!((node.eax, node.ebx, node.ecx), (13, 1 << 8 | 2, 1));
+    assert_eq!(t.get(0x8000_0008, 0).ecx, 3 << 12 | 7);
+    assert_eq!(t.get(0x8000_0001, 0).ecx >> 1 & 1, 1, "CmpLegacy");
+    let cache = |index| {
+        let e = t.get(0x8000_001d, index);
+        let (line, ways) = ((e.ebx & 0xfff) + 1, (e.ebx >> 22) + 1);
+        let kind = e.eax & 0x1f;
+        (
+            kind,
+            e.eax >> 5 & 7,
+            line * ways * (e.ecx + 1),
+            (e.eax >> 14 & 0xfff) + 1,
+        )
+    };
+    assert_eq!(cache(0), (1, 1, 32 << 10, 2));
+    assert_eq!(cache(1), (2, 1, 32 << 10, 2));
+    assert_eq!(cache(2), (3, 2, 512 << 10, 2));
+    assert_eq!(cache(3), (3, 3, 32 << 20, 8));
+    assert_eq!(t.get(0x8000_001d, 4).eax, 0);
+    assert_eq!(t.find(0x1f, 0), None, "not below the highest basic leaf");
+}
+
+#[test]
+fn one_vp_is_no_multiprocessor() {
+    let t = Table::new(&intel(), &topology(1, None, 1), 0);
+    assert_eq!(t.get(1, 0).ebx, 0x0001_0800);
+    assert_eq!(t.get(1, 0).edx >> 28 & 1, 0);
+    assert_eq!(t.get(0xb, 1).eax, 0);
+    let t = Table::new(&amd(), &topology(1, None, 1), 0);
+    assert_eq!(t.get(0x8000_0001, 0).ecx >> 1 & 1, 0);
+    assert_eq!(t.get(0x8000_0008, 0).ecx, 0);
+}
+
+#[test]
+fn features_a_guest_is_not_given() {
+    let topology = topology(2, None, 1);
+    let t = Table::new(&intel(), &topology, 0);
+    assert_eq!(t.get(1, 0).ecx >> 5 & 1, 0, "VMX");
+    assert_eq!(t.get(1, 0).ecx >> 31, 1, "hypervisor");
+    assert_eq!(t.get(1, 0).ecx >> 24 & 1, 1, "TSC deadline");
+    assert_eq!(t.get(1, 0).ecx >> 21 & 1, 1, "x2APIC");
+    assert_eq!(t.get(7, 0).ebx >> 2 & 1, 0, "SGX");
+    assert_eq!(t.find(0x12, 0), None);
+    assert_eq!(t.get(0x4000_0000, 0), intel()[12]);
+    assert_eq!(t.get(0x4000_0001, 0), intel()[13]);
+    assert_eq!(t.get(0xd, 0), intel()[9]);
+
+    let t = Table::new(&amd(), &topology, 0);
+    assert_eq!(t.get(0x8000_0001, 0).ecx >> 2 & 1, 0, "SVM");
+    assert_eq!(t.find(0x8000_000a, 0), None);
+    assert_eq!(t.find(0x8000_0026, 0), None);
+    assert_eq!(t.get(0x8000_0000, 0).eax, LAST_EXTENDED_LEAF);
+
+    let nested = CpuidFeatures {
+        nested: true,
+        ..PLAIN
+    };
+    let t = Table(build_cpuid(&amd(), &topology, topology.vps()[0], nested));
+    assert_eq!(t.get(0x8000_0001, 0).ecx >> 2 & 1, 1);
+    assert!(t.find(0x8000_000a, 0).is_some());
+    let t = Table(build_cpuid(&intel(), &topology, topology.vps()[0], nested));
+    assert_eq!(t.get(1, 0).ecx >> 5 & 1, 1);
+}
+
+#[test]
+fn an_old_processor_gets_the_leaf_that_x2apic_needs() {
+    let mut supported = intel();
+    supported[0].eax = 7;
+    let t = Table::new(&supported, &topology(2, None, 1), 1);
+    assert_eq!(t.get(0, 0).eax, 0xb);
+    assert_eq!(t.get(0xb, 0).edx, 1);
+    assert_eq!(t.find(0x1f, 0), None);
+}
+
+#[test]
+fn address_widths() {
+    assert_eq!(address_bits(&intel()), 46);
+    assert_eq!(address_bits(&amd()), 48);
+    let narrow = [entry(0x8000_0008, NONE, [0x002e_3030, 0, 0, 0])];
+    assert_eq!(address_bits(&narrow), 46);
+    assert_eq!(address_bits(&[]), 36);
+}
