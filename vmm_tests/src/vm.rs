@@ -29,6 +29,9 @@ const CONSOLE_KEY: u8 = 0x11;
 /// What openvmm's console prints when it waits for a command.
 const PROMPT: &str = "openvmm>";
 
+/// The editor's last words: pasting is no longer bracketed.
+const EDITOR_ENDS: &[u8] = b"\x1b[?2004l";
+
 /// What openvmm's standard streams are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdio {
@@ -286,8 +289,16 @@ impl Vm {
             )
             .map(|_| seen.output.len())
         });
-        self.commanded = end.with_context(|| self.failure("no prompt after a command"))?;
-        self.type_bytes(&[CONSOLE_KEY])
+        let from = end.with_context(|| self.failure("no prompt after a command"))?;
+        self.commanded = from;
+        self.type_bytes(&[CONSOLE_KEY])?;
+        // Whatever is typed before the editor has ended is the editor's.
+        let ended = self.watch.wait(self.deadline, |seen| {
+            find(&seen.output[from..], EDITOR_ENDS)
+        });
+        ended
+            .map(drop)
+            .with_context(|| self.failure("the prompt does not end"))
     }
 
     /// Leaves the guest's console for openvmm's and gives it a command, after which there is no way back.

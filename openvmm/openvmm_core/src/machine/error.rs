@@ -57,7 +57,6 @@ impl MachineError {
             self,
             Self::Topology(_)
                 | Self::Layout(_)
-                | Self::Memory(_)
                 | Self::Boot(_)
                 | Self::Serial(_)
                 | Self::Chipset(_)

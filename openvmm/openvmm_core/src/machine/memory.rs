@@ -2,18 +2,28 @@
 
 use super::MachineError;
 use guest_memory::GuestMemory;
+use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
+use guest_memory::MemorySource;
+use openvmm_defs::config::HostPages;
 use openvmm_defs::config::MemoryConfig;
+use openvmm_defs::config::Population;
 
 /// Takes the memory from the host.
 pub(crate) fn allocate(
     config: &MemoryConfig,
     address_bits: u8,
 ) -> Result<GuestMemory, MachineError> {
-    let layout = MemoryLayout::new(
-        config.size,
-        MemoryLayout::DEFAULT_LOW_MMIO_START,
-        address_bits,
-    )?;
-    Ok(GuestMemory::anonymous(layout)?)
+    let start = MemoryLayout::DEFAULT_LOW_MMIO_START;
+    let layout = MemoryLayout::new(config.size, start, address_bits)?;
+    let source = match (&config.file, config.pages) {
+        (Some(path), _) => MemorySource::File(path.clone()),
+        (None, HostPages::Huge) => MemorySource::HugePages,
+        (None, HostPages::Default) => MemorySource::Anonymous,
+    };
+    let backing = MemoryBacking {
+        source,
+        prealloc: config.population == Population::Prealloc,
+    };
+    Ok(GuestMemory::new(layout, &backing)?)
 }
