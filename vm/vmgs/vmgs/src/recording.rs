@@ -63,6 +63,8 @@ pub struct RecordingDevice {
 
 /// Up to this many unflushed writes, every subset is enumerated; beyond, those that keep or lose one.
 const MAX_SUBSET_WRITES: usize = 7;
+/// The same for the writes beside a torn one.
+const MAX_TORN_SUBSET_WRITES: usize = 4;
 
 impl RecordingDevice {
     /// A disk with this content on its medium.
@@ -152,8 +154,8 @@ fn with_writes(durable: &[u8], pending: &[(u64, &[u8])], kept: impl Fn(usize) ->
 }
 
 /// The subsets of `count` writes to consider, as a list of which are kept.
-fn subsets(count: usize) -> Vec<Vec<bool>> {
-    if count <= MAX_SUBSET_WRITES {
+fn subsets(count: usize, max: usize) -> Vec<Vec<bool>> {
+    if count <= max {
         return (0..1usize << count)
             .map(|bits| (0..count).map(|i| bits >> i & 1 != 0).collect())
             .collect();
@@ -176,7 +178,7 @@ fn crash_contents(
     match model {
         FaultModel::WriteThrough => visit("all writes", with_writes(durable, pending, |_| true)),
         FaultModel::LoseUnflushed => {
-            for kept in subsets(pending.len()) {
+            for kept in subsets(pending.len(), MAX_SUBSET_WRITES) {
                 visit(
                     &format!("unflushed writes kept: {kept:?}"),
                     with_writes(durable, pending, |i| kept[i]),
@@ -185,7 +187,8 @@ fn crash_contents(
         }
         FaultModel::Torn => {
             for (torn, (offset, bytes)) in pending.iter().enumerate() {
-                for kept in subsets(pending.len()).iter().filter(|kept| !kept[torn]) {
+                let subsets = subsets(pending.len(), MAX_TORN_SUBSET_WRITES);
+                for kept in subsets.iter().filter(|kept| !kept[torn]) {
                     let content = with_writes(durable, pending, |i| kept[i]);
                     for (what, start, end) in tears(bytes.len()) {
                         let mut content = content.clone();
