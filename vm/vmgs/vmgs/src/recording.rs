@@ -227,7 +227,7 @@ fn tears(len: usize) -> Vec<(String, usize, usize)> {
 }
 
 impl RecordingDevice {
-    fn perform(&mut self, operation: Operation) -> io::Result<()> {
+    fn perform(&mut self, operation: &Operation) -> io::Result<()> {
         let mut log = self.log();
         let (fails, effect) = match &mut log.fault {
             None => (false, true),
@@ -245,7 +245,7 @@ impl RecordingDevice {
             log.operations.push(operation.clone());
         }
         drop(log);
-        if effect && let Operation::Write(offset, bytes) = &operation {
+        if effect && let Operation::Write(offset, bytes) = operation {
             self.memory.write_at(*offset, bytes)?;
         }
         if fails {
@@ -272,11 +272,11 @@ impl BlockDevice for RecordingDevice {
 
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.check_alignment(offset, buf.len())?;
-        self.perform(Operation::Write(offset, buf.to_vec()))
+        self.perform(&Operation::Write(offset, buf.to_vec()))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.perform(Operation::Flush)
+        self.perform(&Operation::Flush)
     }
 }
 

@@ -130,22 +130,23 @@ impl Vmgs {
         match load(&mut disk, options.headers) {
             Ok(loaded) => {
                 let mut store = Self::assemble(disk, loaded, options);
-                if store.access == Access::ReadWrite && store.state.reprovisioned {
-                    if let Err(error) = store.set_marker(false) {
-                        let Self {
-                            disk,
-                            events,
-                            access,
-                            headers,
-                            ..
-                        } = store;
-                        let options = OpenOptions {
-                            access,
-                            headers,
-                            events,
-                        };
-                        return Err((error, (disk, options)));
-                    }
+                if store.access == Access::ReadWrite
+                    && store.state.reprovisioned
+                    && let Err(error) = store.set_marker(false)
+                {
+                    let Self {
+                        disk,
+                        events,
+                        access,
+                        headers,
+                        ..
+                    } = store;
+                    let options = OpenOptions {
+                        access,
+                        headers,
+                        events,
+                    };
+                    return Err((error, (disk, options)));
                 }
                 Ok(store)
             }

@@ -236,7 +236,10 @@ impl Vmgs {
         let mut input = match input {
             Input::Content(content) => Pieces::Content(content),
             Input::Stored(old) => Pieces::Stored {
-                opening: old.data_key.as_ref().map(|key| Gcm::new(key, &old.nonce)),
+                opening: old
+                    .data_key
+                    .as_ref()
+                    .map(|key| Box::new(Gcm::new(key, &old.nonce))),
                 old,
             },
         };
@@ -421,7 +424,7 @@ enum Pieces<'a> {
     Content(Content<'a>),
     Stored {
         old: FileRecord,
-        opening: Option<Gcm>,
+        opening: Option<Box<Gcm>>,
     },
 }
 
