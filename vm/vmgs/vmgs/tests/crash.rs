@@ -1,4 +1,5 @@
 //! Crash consistency by enumeration: for every operation, for every moment it can be cut at, and for
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 //! everything the medium may then hold, the store opens with all of its old content or all of its new.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
 //! What a store does, through its interface.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use vmgs::recording::RecordingDevice;
 use vmgs::*;
@@ -508,8 +509,8 @@ fn a_full_store_can_still_be_emptied() {
         for id in ids {
             store.delete(id).unwrap();
         }
-        let expected = if encrypt { 28 } else { 28 };
-        assert_eq!(store.free_size(), expected * 4096);
+        // All but headers and tables.
+        assert_eq!(store.free_size(), 28 * 4096);
     }
 }
 
