@@ -63,3 +63,40 @@ pub enum RestoreError {
     #[error("writing the state failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    struct Device {
+        #[n(1)]
+        register: u32,
+    }
+
+    #[test]
+    fn a_state_nests_as_bytes() {
+        let state = SavedState::encode(&Device { register: 5 });
+        assert_eq!(state.as_bytes(), [0xa1, 0x01, 0x05]);
+        assert_eq!(payload::encode(&state), [0x43, 0xa1, 0x01, 0x05]);
+        let nested: SavedState = payload::decode(&[0x43, 0xa1, 0x01, 0x05]).unwrap();
+        assert_eq!(nested, state);
+        assert_eq!(nested.decode::<Device>().unwrap(), Device { register: 5 });
+    }
+
+    #[test]
+    fn the_reason_of_a_failed_decode_is_kept() {
+        let error = SavedState::from_bytes(vec![0xa0])
+            .decode::<Device>()
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            RestoreError::Decode(DecodeError::MissingField { field: 1 })
+        ));
+        assert!(matches!(
+            SavedState::default().decode::<Device>(),
+            Err(RestoreError::Decode(DecodeError::Truncated))
+        ));
+    }
+}

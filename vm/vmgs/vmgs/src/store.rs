@@ -320,6 +320,12 @@ impl Vmgs {
         }
     }
 
+    /// Whether a change failed in such a way that it may have happened. Changes fail until the store is
+    /// [reloaded](Vmgs::reload).
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
     /// Gives the device back.
     pub fn into_device(self) -> Box<dyn BlockDevice> {
         self.disk.into_device()
