@@ -229,7 +229,11 @@ impl Vmgs {
             id,
             blocks: blocks_for(id, size)?,
             size,
-            key: if encrypt { Some(Key::random()?) } else { None },
+            key: if encrypt {
+                Some(Key::generate()?)
+            } else {
+                None
+            },
             input: Input::Content(content),
         })
     }

@@ -45,7 +45,8 @@ impl Key {
         &self.0
     }
 
-    pub(crate) fn random() -> Result<Self, Error> {
+    /// A new key of random bytes.
+    pub fn generate() -> Result<Self, Error> {
         let mut key = Self([0; KEY_LEN]);
         random(&mut key.0)?;
         Ok(key)

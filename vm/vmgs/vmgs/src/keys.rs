@@ -248,7 +248,7 @@ impl Vmgs {
                 id,
                 size: file.size,
                 blocks: file.extent.blocks,
-                key: Some(Key::random()?),
+                key: Some(Key::generate()?),
                 input: Input::Stored(file),
             };
             self.transact(self.state.clone(), vec![planned])?;

@@ -358,7 +358,7 @@ impl Vmgs {
                 unlocked.metadata_key.clone()
             } else {
                 record.nonce = crypto::fresh_nonce()?;
-                Key::random()?
+                Key::generate()?
             };
             record.tag = crypto::seal(&metadata_key, &record.nonce, &mut content);
             record.attributes = FileAttributes::PROTECTED;
