@@ -107,3 +107,78 @@ fn table<'a>(
     }
     bail!("not found")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 64-bit PE image of one section at address 0x1000 and offset 0x200, which is its resources:
+    /// type `VMFW`, id 13510, one language, `image` as its data.
+    fn dll(image: &[u8]) -> Vec<u8> {
+        let mut pe = vec![0; 0x200];
+        let put = |pe: &mut Vec<u8>, at: usize, bytes: &[u8]| {
+            if pe.len() < at + bytes.len() {
+                pe.resize(at + bytes.len(), 0);
+            }
+            pe[at..at + bytes.len()].copy_from_slice(bytes);
+        };
+        let words = |words: &[u32]| {
+            words
+                .iter()
+                .flat_map(|w| w.to_le_bytes())
+                .collect::<Vec<_>>()
+        };
+        put(&mut pe, 0, b"MZ");
+        put(&mut pe, 0x3c, &words(&[0x40]));
+        put(&mut pe, 0x40, b"PE\0\0\x64\x86\x01\x00");
+        // Size of the optional header, characteristics; then that header.
+        put(&mut pe, 0x54, &[0xf0, 0, 0x22, 0x20]);
+        put(&mut pe, 0x58, &[0x0b, 0x02]);
+        put(&mut pe, 0x58 + 32, &words(&[0x1000, 0x200]));
+        put(&mut pe, 0x58 + 108, &words(&[16]));
+        let len = 0x100 + image.len() as u32;
+        put(&mut pe, 0x58 + 112 + 16, &words(&[0x1000, len]));
+        put(&mut pe, 0x148, b".rsrc\0\0\0");
+        put(&mut pe, 0x150, &words(&[len, 0x1000, len, 0x200]));
+        let directory = |named: u16, ids: u16| {
+            let mut bytes = vec![0; 12];
+            bytes.extend(named.to_le_bytes());
+            bytes.extend(ids.to_le_bytes());
+            bytes
+        };
+        let table = 0x8000_0000u32;
+        put(&mut pe, 0x200, &directory(1, 0));
+        put(&mut pe, 0x210, &words(&[table | 0x80, table | 0x20]));
+        put(&mut pe, 0x220, &directory(0, 1));
+        put(&mut pe, 0x230, &words(&[13510, table | 0x40]));
+        put(&mut pe, 0x240, &directory(0, 1));
+        put(&mut pe, 0x250, &words(&[1033, 0x60]));
+        put(&mut pe, 0x260, &words(&[0x1100, image.len() as u32, 0, 0]));
+        put(&mut pe, 0x280, b"\x04\0V\0M\0F\0W\0");
+        put(&mut pe, 0x300, image);
+        pe
+    }
+
+    #[test]
+    fn the_image_is_found_by_type_and_id() {
+        let dll = dll(b"an IGVM image");
+        assert_eq!(find_image(&dll, 13510).unwrap(), b"an IGVM image");
+        let error = find_image(&dll, 13515).unwrap_err();
+        assert!(error.to_string().contains("13515"), "{error:#}");
+    }
+
+    #[test]
+    fn what_is_no_such_dll_is_refused() {
+        let good = dll(b"an IGVM image");
+        assert!(find_image(b"not an image", 13510).is_err());
+        assert!(find_image(&good[..0x258], 13510).is_err());
+        // No byte of it can make it do worse than fail.
+        for at in 0..good.len() {
+            for value in [0, 0x7f, 0xff] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                let _ = find_image(&bad, 13510);
+            }
+        }
+    }
+}

@@ -38,7 +38,7 @@ pub(crate) fn verify(
         bar.inc(bytes);
     });
     bar.finish_and_clear();
-    let worst = findings.iter().map(|finding| finding.severity()).max();
+    let worst = findings.iter().map(vmgs::Finding::severity).max();
     let locked = store.is_locked();
     if json {
         let listed: Vec<_> = findings

@@ -72,6 +72,14 @@ impl FileDevice {
     }
 }
 
+impl Drop for FileDevice {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is just starting has the file open too,
+        // until it executes its program.
+        let _ = self.file.unlock();
+    }
+}
+
 impl BlockDevice for FileDevice {
     fn sector_size(&self) -> u32 {
         self.shape.sector_size
