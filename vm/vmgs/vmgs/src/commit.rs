@@ -238,7 +238,8 @@ impl Vmgs {
         })
     }
 
-    fn is_file_encrypted(&self, file: &FileRecord) -> bool {
+    /// Early writers left the attributes in the file table zero; nonce and tag betray encryption too.
+    pub(crate) fn is_file_encrypted(&self, file: &FileRecord) -> bool {
         file.attributes.needs_key() || (self.is_encrypted() && file.shows_encryption())
     }
 

@@ -114,8 +114,7 @@ impl Vmgs {
             Some(Damage::ExpectedEncrypted | Damage::ExpectedPlain) if form == Form::Stored => {}
             Some(damage) => return Err(Error::DamagedFile { id, damage }),
         }
-        let encrypted =
-            file.attributes.needs_key() || (self.state.is_encrypted() && file.shows_encryption());
+        let encrypted = self.is_file_encrypted(file);
         if form == Form::Content && encrypted && file.data_key.is_none() {
             return Err(Error::Locked);
         }

@@ -406,8 +406,7 @@ impl Vmgs {
         occupied.gaps().collect::<Vec<_>>().into_iter()
     }
 
-    /// The file's sizes. Works for the two tables too, and while the store is locked; stores of early
-    /// writers then do not tell which files are encrypted.
+    /// The file's sizes. Works for the two tables too, and while the store is locked.
     pub fn file_info(&self, id: FileId) -> Result<FileInfo, Error> {
         if id.range() == FileIdRange::OutOfRange {
             return Err(Error::InvalidFileId(id));
@@ -424,7 +423,7 @@ impl Vmgs {
         Ok(FileInfo {
             allocated_bytes: u64::from(file.extent.blocks) * u64::from(BLOCK_SIZE),
             valid_bytes: file.size,
-            encrypted: file.attributes.needs_key(),
+            encrypted: self.is_file_encrypted(file),
         })
     }
 
