@@ -1,0 +1,9 @@
+//! Any store given to the commands of vmgstool.
+#![no_main]
+
+#[path = "../drivers/vmgstool_command.rs"]
+mod driver;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    driver::run(data);
+});

@@ -1,0 +1,37 @@
+//! UEFI variables as guest state keeps them: the encoding of all variables in one file, and views of the
+//! structures inside the well-known ones.
+//!
+//! [`Variables`] is the content of the file; [`Variables::decode`] and [`Variables::encode`] are exact
+//! inverses up to order. The structures (load options, signature lists) are those of the UEFI
+//! specification, sections 3.1.3, 10 and 32.4.1.
+#![forbid(unsafe_code)]
+
+mod guid;
+mod load_option;
+mod name;
+mod signature;
+mod time;
+mod variables;
+
+pub use guid::Guid;
+pub use guid::ParseGuidError;
+pub use load_option::DevicePathNode;
+pub use load_option::LoadOption;
+pub use load_option::LoadOptionError;
+pub use load_option::boot_option_number;
+pub use load_option::boot_order;
+pub use name::Name;
+pub use signature::SignatureData;
+pub use signature::SignatureList;
+pub use signature::SignatureListError;
+pub use signature::signature_lists;
+pub use time::EfiTime;
+pub use variables::DecodeError;
+pub use variables::MAX_DATA_LEN;
+pub use variables::MAX_NAME_LEN;
+pub use variables::MAX_TOTAL_LEN;
+pub use variables::NameQuirk;
+pub use variables::SetError;
+pub use variables::Variable;
+pub use variables::VariableKey;
+pub use variables::Variables;

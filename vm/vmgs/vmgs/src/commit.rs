@@ -1,0 +1,330 @@
+//! Changes as a caller describes them.
+
+use crate::crypto::Key;
+use crate::crypto::MAX_ENCRYPTED_LEN;
+use crate::error::Error;
+use crate::state::FileRecord;
+use crate::state::State;
+use crate::store::Access;
+use crate::store::Vmgs;
+use crate::transact::Input;
+use crate::transact::Planned;
+use std::io;
+use vmgs_format::BLOCK_SIZE;
+use vmgs_format::FileAttributes;
+use vmgs_format::FileId;
+use vmgs_format::FileIdRange;
+
+/// Whether a file is to be encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// No, and it does not replace an encrypted file.
+    Plain,
+    /// No, even if it replaces an encrypted file. If the store is locked, the authenticated table is
+    /// left saying that the file is encrypted; see [`Vmgs::accept_plain`].
+    PlainOverEncrypted,
+    /// If the store is encrypted. A locked store is an error.
+    IfEncrypted,
+    /// Yes. A store without keys is an error.
+    Encrypted,
+}
+
+/// Whether a move may replace a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// It may not.
+    Refuse,
+    /// It may.
+    Allow,
+}
+
+/// Where new content comes from.
+pub enum Content<'a> {
+    /// Memory.
+    Bytes(&'a [u8]),
+    /// A stream, which has to yield `len` bytes. It is read while the commit is under way.
+    Stream {
+        /// How many bytes to take.
+        len: u64,
+        /// The stream.
+        source: &'a mut dyn io::Read,
+    },
+}
+
+impl Content<'_> {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Stream { len, .. } => *len,
+        }
+    }
+}
+
+struct Write<'a> {
+    id: FileId,
+    protection: Protection,
+    content: Content<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfAbsent {
+    Fail,
+    Ignore,
+}
+
+/// Changes to several files that happen together: after a crash all of them have happened, or none.
+#[derive(Default)]
+#[must_use = "a commit does nothing until it is passed to Vmgs::commit"]
+pub struct Commit<'a> {
+    writes: Vec<Write<'a>>,
+    deletes: Vec<(FileId, IfAbsent)>,
+}
+
+impl<'a> Commit<'a> {
+    /// No change.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces or adds a file.
+    pub fn write(self, id: FileId, protection: Protection, content: &'a [u8]) -> Self {
+        self.write_content(id, protection, Content::Bytes(content))
+    }
+
+    /// Replaces or adds a file with `len` bytes from `source`.
+    pub fn write_from(
+        self,
+        id: FileId,
+        protection: Protection,
+        len: u64,
+        source: &'a mut dyn io::Read,
+    ) -> Self {
+        self.write_content(id, protection, Content::Stream { len, source })
+    }
+
+    /// Replaces or adds a file.
+    pub fn write_content(
+        mut self,
+        id: FileId,
+        protection: Protection,
+        content: Content<'a>,
+    ) -> Self {
+        self.writes.push(Write {
+            id,
+            protection,
+            content,
+        });
+        self
+    }
+
+    /// Removes a file, which must exist.
+    pub fn delete(mut self, id: FileId) -> Self {
+        self.deletes.push((id, IfAbsent::Fail));
+        self
+    }
+
+    /// Removes a file if it exists.
+    pub fn delete_if_present(mut self, id: FileId) -> Self {
+        self.deletes.push((id, IfAbsent::Ignore));
+        self
+    }
+}
+
+/// Blocks for content of `size` bytes. A file of no bytes has one too.
+fn blocks_for(id: FileId, size: u64) -> Result<u32, Error> {
+    u32::try_from(size.div_ceil(u64::from(BLOCK_SIZE)).max(1))
+        .map_err(|_| Error::FileTooLarge { id, size })
+}
+
+fn user_file(id: FileId) -> Result<FileId, Error> {
+    match id.range() {
+        FileIdRange::File => Ok(id),
+        FileIdRange::Table | FileIdRange::OutOfRange => Err(Error::InvalidFileId(id)),
+    }
+}
+
+impl Vmgs {
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.access == Access::ReadOnly {
+            Err(Error::ReadOnly)
+        } else if self.in_doubt {
+            Err(Error::InDoubt)
+        } else if self.state.version != vmgs_format::Version::V3_0 {
+            Err(Error::OldVersion(self.state.version))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes all of the changes, or none. A commit that changes nothing writes nothing.
+    ///
+    /// Unless the error is [`Error::InDoubt`]'s cause (a failed write or flush of the header), nothing
+    /// changed if this fails.
+    pub fn commit(&mut self, commit: Commit<'_>) -> Result<(), Error> {
+        self.check_writable()?;
+        let mut named = 0u64;
+        let mut name = |id: FileId| {
+            let bit = 1 << user_file(id)?.0;
+            if named & bit != 0 {
+                return Err(Error::NamedTwice(id));
+            }
+            named |= bit;
+            Ok(())
+        };
+        let mut next = self.state.clone();
+        let mut changed = !commit.writes.is_empty();
+        for (id, if_absent) in commit.deletes {
+            name(id)?;
+            match (remove(&mut next, id), if_absent) {
+                (Some(_), _) => changed = true,
+                (None, IfAbsent::Ignore) => {}
+                (None, IfAbsent::Fail) => return Err(Error::NotAllocated(id)),
+            }
+        }
+        let mut planned = Vec::with_capacity(commit.writes.len());
+        for write in commit.writes {
+            name(write.id)?;
+            planned.push(self.plan(write)?);
+        }
+        if !changed {
+            return Ok(());
+        }
+        self.transact(next, planned)
+    }
+
+    /// Decides how a file is written.
+    fn plan<'a>(&self, write: Write<'a>) -> Result<Planned<'a>, Error> {
+        let Write {
+            id,
+            protection,
+            content,
+        } = write;
+        let replaces_encrypted = self
+            .state
+            .file(id)
+            .is_some_and(|file| self.is_file_encrypted(file));
+        let encrypt = match protection {
+            Protection::Plain if replaces_encrypted => {
+                return Err(Error::OverwriteEncrypted(id));
+            }
+            Protection::Plain => false,
+            Protection::PlainOverEncrypted => {
+                if replaces_encrypted {
+                    tracing::warn!(%id, "replacing an encrypted file by an unencrypted one");
+                }
+                false
+            }
+            Protection::IfEncrypted | Protection::Encrypted if self.is_locked() => {
+                return Err(Error::Locked);
+            }
+            Protection::IfEncrypted => self.is_encrypted(),
+            Protection::Encrypted if self.is_encrypted() => true,
+            Protection::Encrypted => return Err(Error::NotEncrypted),
+        };
+        let size = content.len();
+        if encrypt && size > MAX_ENCRYPTED_LEN {
+            return Err(Error::FileTooLarge { id, size });
+        }
+        Ok(Planned {
+            id,
+            blocks: blocks_for(id, size)?,
+            size,
+            key: if encrypt {
+                Some(Key::generate()?)
+            } else {
+                None
+            },
+            input: Input::Content(content),
+        })
+    }
+
+    /// Early writers left the attributes in the file table zero; nonce and tag betray encryption too.
+    pub(crate) fn is_file_encrypted(&self, file: &FileRecord) -> bool {
+        file.attributes.needs_key() || (self.is_encrypted() && file.shows_encryption())
+    }
+
+    /// Replaces or adds a file.
+    pub fn write(
+        &mut self,
+        id: FileId,
+        protection: Protection,
+        content: &[u8],
+    ) -> Result<(), Error> {
+        self.commit(Commit::new().write(id, protection, content))
+    }
+
+    /// Replaces or adds a file with `len` bytes from `source`.
+    pub fn write_from(
+        &mut self,
+        id: FileId,
+        protection: Protection,
+        len: u64,
+        source: &mut dyn io::Read,
+    ) -> Result<(), Error> {
+        self.commit(Commit::new().write_from(id, protection, len, source))
+    }
+
+    /// Removes a file. Its blocks become free; their content stays until they are reused or
+    /// [scrubbed](Vmgs::scrub).
+    pub fn delete(&mut self, id: FileId) -> Result<(), Error> {
+        self.commit(Commit::new().delete(id))
+    }
+
+    /// Gives a file another id. Its content stays where it is.
+    pub fn move_file(
+        &mut self,
+        from: FileId,
+        to: FileId,
+        overwrite: Overwrite,
+    ) -> Result<(), Error> {
+        self.check_writable()?;
+        user_file(from)?;
+        user_file(to)?;
+        let file = self.state.file(from).ok_or(Error::NotAllocated(from))?;
+        // The key of a file is under its id in the extended table, which cannot be written.
+        if self.is_locked() && self.is_file_encrypted(file) {
+            return Err(Error::Locked);
+        }
+        if let Some(replaced) = self.state.file(to) {
+            if overwrite == Overwrite::Refuse {
+                return Err(Error::DestinationExists(to));
+            }
+            if self.is_locked() && self.is_file_encrypted(replaced) {
+                return Err(Error::Locked);
+            }
+        }
+        if from == to {
+            return Ok(());
+        }
+        let mut next = self.state.clone();
+        let moved = remove(&mut next, from);
+        if let Some(target) = next.file_mut(to) {
+            *target = moved;
+        }
+        self.transact(next, Vec::new())
+    }
+
+    /// Accepts a file as it is of which the authenticated table says that it should be encrypted: what
+    /// remains to be done after it was knowingly replaced while the store was locked.
+    pub fn accept_plain(&mut self, id: FileId) -> Result<(), Error> {
+        self.check_writable()?;
+        if self.is_locked() {
+            return Err(Error::Locked);
+        }
+        let mut next = self.state.clone();
+        match next.file_mut(user_file(id)?) {
+            Some(Some(file)) if file.damage == Some(crate::Damage::ExpectedEncrypted) => {
+                file.damage = None;
+                file.data_key = None;
+                file.attributes = FileAttributes::new();
+            }
+            Some(Some(_)) => return Ok(()),
+            _ => return Err(Error::NotAllocated(id)),
+        }
+        self.transact(next, Vec::new())
+    }
+}
+
+fn remove(state: &mut State, id: FileId) -> Option<FileRecord> {
+    state.file_mut(id)?.take()
+}

@@ -1,0 +1,363 @@
+//! What a store's disk is wrapped in, and making and growing such files.
+
+use std::fs::File;
+use std::io;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+use vmgs_format::vhd1::FOOTER_LEN;
+use vmgs_format::vhd1::Footer;
+use zerocopy::FromZeros;
+use zerocopy::IntoBytes;
+
+/// How a disk is stored in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Container {
+    /// A fixed VHD if the file ends in such a footer, else raw with 512-byte sectors.
+    #[default]
+    Detect,
+    /// A fixed VHD: 512-byte sectors, and a footer behind the last.
+    Vhd1,
+    /// All of the file, with sectors of this many bytes.
+    Raw {
+        /// 512 or 4096.
+        sector_size: u32,
+    },
+}
+
+/// Why a file is no disk.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The file cannot be opened.
+    #[error("opening {} failed", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process uses the file.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The file cannot be made, read or written.
+    #[error("{action} failed")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file has no bytes at all.
+    #[error("the file is empty")]
+    ZeroLength,
+    /// The file's length is no whole number of sectors.
+    #[error("{len} bytes are not the size of a disk image")]
+    FileSize {
+        /// The length.
+        len: u64,
+    },
+    /// The file does not end in a VHD footer.
+    #[error("the file has no VHD footer")]
+    NoFooter,
+    /// The footer is damaged.
+    #[error("the checksum of the VHD footer is wrong")]
+    FooterChecksum,
+    /// The footer is of another version.
+    #[error("VHD version {0:#x} is not supported")]
+    FooterVersion(u32),
+    /// The disk is a dynamic or differencing one.
+    #[error("VHD disk type {0} is not supported, only fixed disks (2)")]
+    DiskType(u32),
+    /// The footer and the file disagree about the size of the disk.
+    #[error("the VHD footer has a disk of {size} bytes, which the file of {len} bytes cannot have")]
+    DiskSize {
+        /// What the footer says.
+        size: u64,
+        /// The length of the file.
+        len: u64,
+    },
+    /// A disk of this size cannot be made.
+    #[error("{size} bytes are not the size of a store: {reason}")]
+    InvalidSize {
+        /// The size asked for.
+        size: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// Where in a file a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskShape {
+    /// Bytes in a sector.
+    pub sector_size: u32,
+    /// Bytes of the disk, which starts where the file does.
+    pub len: u64,
+    /// The GUID in the footer, for a VHD.
+    pub vhd_id: Option<[u8; 16]>,
+}
+
+impl DiskShape {
+    /// Finds the disk in a file.
+    pub fn of(file: &File, container: Container) -> Result<Self, ContainerError> {
+        // Block devices have no length in their metadata.
+        let len = (&mut &*file)
+            .seek(SeekFrom::End(0))
+            .map_err(|source| io_error("finding the length of the file", source))?;
+        if len == 0 {
+            return Err(ContainerError::ZeroLength);
+        }
+        match container {
+            Container::Vhd1 => Self::of_vhd1(file, len),
+            Container::Raw { sector_size } => Self::of_raw(len, sector_size),
+            Container::Detect => match Self::of_vhd1(file, len) {
+                Err(ContainerError::NoFooter) => Self::of_raw(len, 512),
+                shape => shape,
+            },
+        }
+    }
+
+    fn of_raw(len: u64, sector_size: u32) -> Result<Self, ContainerError> {
+        Ok(Self {
+            sector_size,
+            len,
+            vhd_id: None,
+        })
+    }
+
+    fn of_vhd1(file: &File, len: u64) -> Result<Self, ContainerError> {
+        const FOOTER: u64 = FOOTER_LEN as u64;
+        if len < FOOTER || !len.is_multiple_of(FOOTER) {
+            return Err(ContainerError::FileSize { len });
+        }
+        let mut footer = Footer::new_zeroed();
+        file.read_exact_at(footer.as_mut_bytes(), len - FOOTER)
+            .map_err(|source| io_error("reading the VHD footer", source))?;
+        if footer.cookie != Footer::COOKIE {
+            return Err(ContainerError::NoFooter);
+        }
+        if footer.checksum.get() != footer.expected_checksum() {
+            return Err(ContainerError::FooterChecksum);
+        }
+        if footer.format_version.get() != Footer::FORMAT_VERSION {
+            return Err(ContainerError::FooterVersion(footer.format_version.get()));
+        }
+        if footer.disk_type.get() != Footer::FIXED {
+            return Err(ContainerError::DiskType(footer.disk_type.get()));
+        }
+        let size = footer.current_size.get();
+        if size > len - FOOTER || !size.is_multiple_of(FOOTER) {
+            return Err(ContainerError::DiskSize { size, len });
+        }
+        Ok(Self {
+            sector_size: 512,
+            len: size,
+            vhd_id: Some(footer.unique_id),
+        })
+    }
+}
+
+fn io_error(action: impl Into<String>, source: io::Error) -> ContainerError {
+    ContainerError::Io {
+        action: action.into(),
+        source,
+    }
+}
+
+/// The smallest disk that [`create_file`] makes: headers, and blocks for the two tables.
+const MIN_SIZE: u64 = 4 * vmgs_format::BLOCK_SIZE as u64;
+
+fn check_size(size: u64) -> Result<(), ContainerError> {
+    let reason = if size < MIN_SIZE {
+        "less than 16384"
+    } else if !size.is_multiple_of(512) {
+        "not a multiple of 512"
+    } else if size > 1 << 44 {
+        "more than 16 TiB"
+    } else {
+        return Ok(());
+    };
+    Err(ContainerError::InvalidSize { size, reason })
+}
+
+/// Puts a zeroed disk of `size` bytes in `file`, which is empty: a fixed VHD with this GUID (in
+/// mixed-endian byte order; random if there is none), or a raw one.
+pub fn create_file(
+    file: &File,
+    size: u64,
+    container: Container,
+    vhd_id: Option<[u8; 16]>,
+) -> Result<(), ContainerError> {
+    check_size(size)?;
+    file.set_len(size)
+        .map_err(|source| io_error("setting the length of the file", source))?;
+    if matches!(container, Container::Vhd1 | Container::Detect) {
+        let id = match vhd_id {
+            Some(id) => id,
+            None => random_guid()
+                .map_err(|source| io_error("making a random disk identifier", source))?,
+        };
+        file.write_all_at(Footer::fixed(size, id).as_bytes(), size)
+            .map_err(|source| io_error("writing the VHD footer", source))?;
+    }
+    Ok(())
+}
+
+/// A random GUID (RFC 9562 version 4) in mixed-endian byte order.
+fn random_guid() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    // The version is in the high byte of the third, little-endian, field.
+    id[7] = id[7] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    Ok(id)
+}
+
+/// Makes the disk in the file at `path` `size` bytes large. The store on it has the room at once.
+///
+/// The file is replaced by a larger copy, so that a crash leaves the one or the other; programs that
+/// have it open keep the old one.
+pub fn grow_file(path: &Path, container: Container, size: u64) -> Result<(), ContainerError> {
+    check_size(size)?;
+    let old = crate::FileDevice::open(path, container, crate::Access::ReadWrite)?;
+    let shape = *old.shape();
+    if size < shape.len {
+        return Err(ContainerError::InvalidSize {
+            size,
+            reason: "less than the store has now",
+        });
+    }
+    // Through symbolic links: what they lead to is to be replaced.
+    let path = path
+        .canonicalize()
+        .map_err(|source| io_error(format!("resolving {}", path.display()), source))?;
+    let copying = |source| io_error(format!("copying {}", path.display()), source);
+    let mut from = File::open(&path).map_err(copying)?;
+    let metadata = from.metadata().map_err(copying)?;
+    if !metadata.is_file() {
+        return Err(ContainerError::InvalidSize {
+            size,
+            reason: "only a file can be grown",
+        });
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut to = tempfile::NamedTempFile::new_in(directory).map_err(copying)?;
+    io::copy(&mut io::Read::take(&mut from, shape.len), to.as_file_mut()).map_err(copying)?;
+    let container = match shape.vhd_id {
+        Some(_) => Container::Vhd1,
+        None => Container::Raw {
+            sector_size: shape.sector_size,
+        },
+    };
+    create_file(to.as_file(), size, container, shape.vhd_id)?;
+    to.as_file()
+        .set_permissions(metadata.permissions())
+        .and_then(|()| {
+            use std::os::unix::fs::MetadataExt;
+            std::os::unix::fs::fchown(to.as_file(), Some(metadata.uid()), Some(metadata.gid()))
+        })
+        .and_then(|()| to.as_file().sync_all())
+        .map_err(copying)?;
+    to.persist(&path)
+        .map_err(|error| io_error(format!("replacing {}", path.display()), error.error))?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| {
+            io_error(
+                format!("making the change of {} durable", path.display()),
+                source,
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(len: u64, footer: Option<Footer>) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(len).unwrap();
+        if let Some(footer) = footer {
+            file.write_all_at(footer.as_bytes(), len - 512).unwrap();
+        }
+        file
+    }
+
+    #[test]
+    fn a_created_file_is_found_again() {
+        let file = file(0, None);
+        create_file(&file, 4 << 20, Container::Vhd1, None).unwrap();
+        let shape = DiskShape::of(&file, Container::Detect).unwrap();
+        assert_eq!((shape.len, shape.sector_size), (4 << 20, 512));
+        let id = shape.vhd_id.unwrap();
+        assert_eq!((id[7] >> 4, id[8] >> 6), (4, 2));
+        assert_eq!(file.metadata().unwrap().len(), (4 << 20) + 512);
+    }
+
+    #[test]
+    fn each_fault_of_the_footer_has_its_error() {
+        let good = Footer::fixed(1 << 20, [7; 16]);
+        let of = |len, footer| DiskShape::of(&file(len, footer), Container::Vhd1);
+        let rechecked = |mut footer: Footer| {
+            footer.checksum = footer.expected_checksum().into();
+            Some(footer)
+        };
+        assert!(matches!(of(0, None), Err(ContainerError::ZeroLength)));
+        assert!(matches!(
+            of(511, None),
+            Err(ContainerError::FileSize { .. })
+        ));
+        assert!(matches!(
+            of(513, None),
+            Err(ContainerError::FileSize { .. })
+        ));
+        assert!(matches!(of(1024, None), Err(ContainerError::NoFooter)));
+        let len = (1 << 20) + 512;
+        assert!(of(len, Some(good)).is_ok());
+        // Slack between disk and footer is tolerated, a disk that reaches into it is not.
+        assert!(of(len + 512, Some(good)).is_ok());
+        assert!(matches!(
+            of(len - 512, Some(good)),
+            Err(ContainerError::DiskSize { .. })
+        ));
+        let mut bad = good;
+        bad.reserved[0] = 1;
+        assert!(matches!(
+            of(len, Some(bad)),
+            Err(ContainerError::FooterChecksum)
+        ));
+        let mut bad = good;
+        bad.format_version = 2.into();
+        assert!(matches!(
+            of(len, rechecked(bad)),
+            Err(ContainerError::FooterVersion(2))
+        ));
+        let mut bad = good;
+        bad.disk_type = 3.into();
+        assert!(matches!(
+            of(len, rechecked(bad)),
+            Err(ContainerError::DiskType(3))
+        ));
+        let mut bad = good;
+        bad.current_size = 513.into();
+        assert!(matches!(
+            of(len, rechecked(bad)),
+            Err(ContainerError::DiskSize { .. })
+        ));
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for size in [0, 16383, 16385, (1 << 44) + 512] {
+            let error = create_file(&file(0, None), size, Container::Vhd1, None);
+            assert!(matches!(error, Err(ContainerError::InvalidSize { .. })));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Reading the two headers and choosing between them.
+
+use crate::device::BlockDevice;
+use crate::device::Geometry;
+use crate::error::Error;
+use crate::finding::Finding;
+use std::fmt;
+use vmgs_format::EncryptionAlgorithm;
+use vmgs_format::FIRST_DATA_BLOCK;
+use vmgs_format::HEADER_AREA_SIZE;
+use vmgs_format::Header;
+use vmgs_format::MARKER_REPROVISIONED;
+use vmgs_format::Version;
+use zerocopy::FromBytes;
+
+/// Why a header copy is not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderError {
+    /// It is all zero: never written, or wiped.
+    Zero,
+    /// Not a store's signature.
+    Signature,
+    /// A version this implementation does not know.
+    Version(Version),
+    /// The header says it is this long.
+    Size(u32),
+    /// The file table cannot be at this block.
+    TableOffset(u32),
+    /// The file table has this many blocks.
+    TableSize(u32),
+    /// An algorithm this implementation does not know.
+    Algorithm(u16),
+    /// The checksum is wrong.
+    Checksum {
+        /// What the header says.
+        stored: u32,
+        /// What its bytes have.
+        computed: u32,
+    },
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero => f.write_str("it is all zero"),
+            Self::Signature => f.write_str("invalid header signature"),
+            Self::Version(version) => write!(f, "invalid header version {version}"),
+            Self::Size(size) => write!(f, "invalid header size {size}"),
+            Self::TableOffset(block) => write!(f, "invalid file table offset {block}"),
+            Self::TableSize(blocks) => write!(f, "invalid file table size {blocks}"),
+            Self::Algorithm(n) => write!(f, "invalid encryption algorithm {n}"),
+            Self::Checksum { stored, computed } => write!(
+                f,
+                "invalid header checksum {stored:#010x}, computed {computed:#010x}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for HeaderError {}
+
+/// Checks one header copy for a store of `blocks` blocks.
+fn validate(header: &Header, blocks: u32) -> Result<(), HeaderError> {
+    let bytes = zerocopy::IntoBytes::as_bytes(header);
+    if bytes.iter().all(|&b| b == 0) {
+        return Err(HeaderError::Zero);
+    }
+    if header.signature != Header::SIGNATURE {
+        return Err(HeaderError::Signature);
+    }
+    let size = header.header_size.get() as usize;
+    let version = Version(header.version.get());
+    match version {
+        Version::V3_0 if size == Header::LEN => {}
+        // Stores of this version carry the short header, or the long one with its tail unused.
+        Version::V2_0 if size == Header::V2_LEN || size == Header::LEN => {}
+        Version::V2_0 | Version::V3_0 => {
+            return Err(HeaderError::Size(header.header_size.get()));
+        }
+        _ => return Err(HeaderError::Version(version)),
+    }
+    let table = header.file_table_offset.get();
+    if table < FIRST_DATA_BLOCK || table >= blocks {
+        return Err(HeaderError::TableOffset(table));
+    }
+    if header.file_table_size.get() != 1 {
+        return Err(HeaderError::TableSize(header.file_table_size.get()));
+    }
+    let algorithm = EncryptionAlgorithm(header.encryption_algorithm.get());
+    if version == Version::V3_0
+        && !matches!(
+            algorithm,
+            EncryptionAlgorithm::NONE | EncryptionAlgorithm::AES_GCM
+        )
+    {
+        return Err(HeaderError::Algorithm(algorithm.0));
+    }
+    let computed = Header::checksum_of(&bytes[..size]);
+    let stored = header.checksum.get();
+    if stored != computed {
+        return Err(HeaderError::Checksum { stored, computed });
+    }
+    Ok(())
+}
+
+/// Whether `newer` is at most half the number space ahead of `older`.
+fn is_ahead(newer: u32, older: u32) -> bool {
+    matches!(newer.wrapping_sub(older), 1..=0x7fff_ffff)
+}
+
+/// The header area of a device, as it is.
+#[derive(Debug, Clone)]
+pub struct HeaderScan {
+    /// The two header copies.
+    pub headers: [Header; 2],
+    /// What validating each found.
+    pub validity: [Result<(), HeaderError>; 2],
+    /// A header, valid or not, where a disk with the other sector size has its second.
+    foreign: Header,
+    foreign_valid: bool,
+    sector_size: u32,
+    partitioned: bool,
+}
+
+impl HeaderScan {
+    /// Reads the headers of a device.
+    pub fn read(device: &mut dyn BlockDevice) -> Result<Self, Error> {
+        let geometry = Geometry::of(device)?;
+        Self::read_with(device, &geometry)
+    }
+
+    pub(crate) fn read_with(
+        device: &mut dyn BlockDevice,
+        geometry: &Geometry,
+    ) -> Result<Self, Error> {
+        let mut area = [0; HEADER_AREA_SIZE];
+        device.read_at(0, &mut area).map_err(|source| Error::Read {
+            offset: 0,
+            len: area.len(),
+            source,
+        })?;
+        let sector_size = geometry.sector_size;
+        let foreign_size = if sector_size == 512 { 4096 } else { 512 };
+        // A device that does not fill the area with headers at these offsets does not exist.
+        let at = |offset: usize| {
+            Header::read_from_prefix(&area[offset..])
+                .map_or_else(|_| zerocopy::FromZeros::new_zeroed(), |(h, _)| h)
+        };
+        let headers = [at(0), at(sector_size as usize)];
+        let foreign = at(foreign_size);
+        Ok(Self {
+            validity: headers.map(|h| validate(&h, geometry.blocks)),
+            headers,
+            foreign,
+            foreign_valid: validate(&foreign, geometry.blocks).is_ok(),
+            sector_size,
+            partitioned: area[512..].starts_with(b"EFI PART"),
+        })
+    }
+
+    /// Whether the area holds nothing that could be a store's header.
+    pub fn is_empty(&self) -> bool {
+        self.validity == [Err(HeaderError::Zero); 2]
+    }
+
+    /// The slot of the header in force.
+    pub fn active(&self) -> Result<usize, Error> {
+        if self.partitioned {
+            return Err(Error::V1Format);
+        }
+        if self.is_empty() {
+            return if self.foreign_valid {
+                Err(self.sector_size_changed())
+            } else {
+                Err(Error::Empty)
+            };
+        }
+        let [first, second] = self.headers.map(|h| h.sequence.get());
+        let active = match self.validity {
+            [Ok(()), Ok(())] if first == second.wrapping_add(1) => 0,
+            [Ok(()), Ok(())] if second == first.wrapping_add(1) => 1,
+            [Ok(()), Ok(())] => return Err(Error::SequenceGap { first, second }),
+            [Ok(()), Err(_)] => 0,
+            [Err(_), Ok(())] => 1,
+            [Err(first), Err(second)] => {
+                for (error, header) in [first, second].iter().zip(&self.headers) {
+                    if let HeaderError::Version(version) = error
+                        && header.header_size.get() as usize == Header::LEN
+                        && header.checksum.get()
+                            == Header::checksum_of(zerocopy::IntoBytes::as_bytes(header))
+                    {
+                        return Err(Error::UnsupportedVersion(*version));
+                    }
+                }
+                return Err(Error::InvalidFormat { first, second });
+            }
+        };
+        if self.foreign_valid
+            && is_ahead(
+                self.foreign.sequence.get(),
+                self.headers[active].sequence.get(),
+            )
+        {
+            return Err(self.sector_size_changed());
+        }
+        Ok(active)
+    }
+
+    fn sector_size_changed(&self) -> Error {
+        Error::SectorSizeChanged {
+            sector_size: self.foreign_sector_size(),
+            sequence: self.foreign.sequence.get(),
+        }
+    }
+
+    fn foreign_sector_size(&self) -> u32 {
+        if self.sector_size == 512 { 4096 } else { 512 }
+    }
+
+    /// What is wrong beside the header in force.
+    pub(crate) fn findings(&self, active: usize) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let other = 1 - active;
+        let sequence = self.headers[active].sequence.get();
+        match self.validity[other] {
+            Ok(()) => {}
+            // The second header of a store that has been written once only.
+            Err(HeaderError::Zero) if other == 1 && sequence == 1 => {}
+            Err(error) => findings.push(Finding::DamagedHeader {
+                slot: other,
+                error,
+                newer: self.headers[other].signature == Header::SIGNATURE
+                    && is_ahead(self.headers[other].sequence.get(), sequence),
+            }),
+        }
+        if self.foreign_valid {
+            findings.push(Finding::ForeignHeader {
+                sector_size: self.foreign_sector_size(),
+            });
+        }
+        let header = &self.headers[active];
+        if header.markers.get() & !MARKER_REPROVISIONED != 0 {
+            findings.push(Finding::ReservedNotZero("header markers"));
+        }
+        if header.reserved.get() != 0
+            || header
+                .metadata_keys
+                .iter()
+                .any(|record| record.reserved.get() != 0)
+        {
+            findings.push(Finding::ReservedNotZero("header"));
+        }
+        findings
+    }
+}

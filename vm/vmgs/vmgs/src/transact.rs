@@ -1,0 +1,451 @@
+//! Making a new generation of the store the one in force.
+//!
+//! The order, which crash consistency rests on: everything the new header leads to is written to blocks
+//! that no header on the medium may lead to; flush; the header is written over the older of the two;
+//! flush. A crash before the header is complete leaves the other header in force, and all it leads to
+//! untouched.
+
+use crate::alloc::Extent;
+use crate::alloc::Occupied;
+use crate::commit::Content;
+use crate::crypto;
+use crate::crypto::Gcm;
+use crate::crypto::Key;
+use crate::disk::byte_of;
+use crate::error::Error;
+use crate::event::Event;
+use crate::finding::Damage;
+use crate::finding::Finding;
+use crate::read::PIECE;
+use crate::state::FileRecord;
+use crate::state::State;
+use crate::store::Vmgs;
+use std::cmp::Reverse;
+use std::io::Read;
+use vmgs_format::BLOCK_SIZE;
+use vmgs_format::FIRST_DATA_BLOCK;
+use vmgs_format::FileAttributes;
+use vmgs_format::FileId;
+use vmgs_format::MetadataKeyRecord;
+use vmgs_format::NONCE_LEN;
+use vmgs_format::TAG_LEN;
+use zerocopy::IntoBytes;
+use zeroize::Zeroizing;
+
+/// A file to be written.
+pub(crate) struct Planned<'a> {
+    pub(crate) id: FileId,
+    pub(crate) size: u64,
+    pub(crate) blocks: u32,
+    /// Its new data key, if it is to be encrypted.
+    pub(crate) key: Option<Key>,
+    pub(crate) input: Input<'a>,
+}
+
+/// Where the content of a file to be written is.
+pub(crate) enum Input<'a> {
+    Content(Content<'a>),
+    /// In a file of this store: an encrypted one that gets another key.
+    Stored(FileRecord),
+}
+
+/// Where things go.
+struct Placement {
+    table: u32,
+    extended: Option<Extent>,
+    /// In the order of the files asked for.
+    files: Vec<Extent>,
+}
+
+/// In which order room is sought.
+#[derive(Clone, Copy)]
+enum Strategy {
+    /// The two tables side by side first, so that one write does for both.
+    TablesTogether,
+    /// What is hardest to place first.
+    LargestFirst,
+}
+
+fn place(
+    mut occupied: Occupied,
+    strategy: Strategy,
+    with_extended: bool,
+    files: &[Planned<'_>],
+) -> Result<Placement, Error> {
+    let mut take = |id, blocks| {
+        occupied
+            .allocate(blocks)
+            .ok_or(Error::NoSpace { id, blocks })
+    };
+    match strategy {
+        Strategy::TablesTogether => {
+            let tables = take(FileId::FILE_TABLE, 1 + u32::from(with_extended))?;
+            Ok(Placement {
+                table: tables.start,
+                extended: with_extended.then(|| Extent::new(tables.start + 1, 1)),
+                files: files
+                    .iter()
+                    .map(|file| take(file.id, file.blocks))
+                    .collect::<Result<_, _>>()?,
+            })
+        }
+        Strategy::LargestFirst => {
+            let mut order = files.iter().enumerate().collect::<Vec<_>>();
+            order.sort_by_key(|(_, file)| Reverse(file.blocks));
+            let mut placed = vec![Extent::new(0, 0); files.len()];
+            for (i, file) in order {
+                placed[i] = take(file.id, file.blocks)?;
+            }
+            let extended = if with_extended {
+                Some(take(FileId::EXTENDED_FILE_TABLE, 1)?)
+            } else {
+                None
+            };
+            Ok(Placement {
+                table: take(FileId::FILE_TABLE, 1)?.start,
+                extended,
+                files: placed,
+            })
+        }
+    }
+}
+
+impl Vmgs {
+    /// Makes `next` the generation in force, with `files` added to it.
+    pub(crate) fn transact(&mut self, next: State, files: Vec<Planned<'_>>) -> Result<(), Error> {
+        self.transact_with_key(next, files, None)
+    }
+
+    /// [`transact`](Vmgs::transact), with the metadata key wrapped under one more datastore key in the
+    /// given record.
+    pub(crate) fn transact_with_key(
+        &mut self,
+        mut next: State,
+        mut files: Vec<Planned<'_>>,
+        added: Option<(usize, Key)>,
+    ) -> Result<(), Error> {
+        files.sort_by_key(|file| file.id);
+        for file in &files {
+            if let Some(entry) = next.file_mut(file.id) {
+                *entry = Some(FileRecord {
+                    attributes: if file.key.is_some() {
+                        FileAttributes::PROTECTED
+                    } else {
+                        FileAttributes::new()
+                    },
+                    data_key: file.key.clone(),
+                    ..FileRecord::plain(Extent::new(0, file.blocks), file.size)
+                });
+            }
+        }
+        // A locked store's extended table cannot be written; it stays as it is.
+        let with_extended = !next.is_locked()
+            && (next.extended_stale
+                || self.state.is_encrypted() != next.is_encrypted()
+                || self.state.to_extended_table() != next.to_extended_table());
+        self.check_room(&next, &files)?;
+        let placement = self.find_room(with_extended, &files)?;
+
+        for (file, extent) in files.into_iter().zip(placement.files) {
+            let id = file.id;
+            let written = self.write_file(file, extent);
+            if let Err(Error::Write { .. } | Error::Read { .. }) = &written {
+                self.events.send(Event::AccessFailed(id));
+            }
+            let record = written?;
+            if let Some(entry) = next.file_mut(id) {
+                *entry = Some(record);
+            }
+        }
+        self.finish(next, placement.table, placement.extended, added)
+    }
+
+    /// Refuses to add files to a store so full that nothing could be deleted from it afterwards:
+    /// deleting needs room for new tables.
+    fn check_room(&self, next: &State, files: &[Planned<'_>]) -> Result<(), Error> {
+        let Some(largest) = files.iter().max_by_key(|file| file.blocks) else {
+            return Ok(());
+        };
+        let used: u64 = next
+            .files
+            .iter()
+            .flatten()
+            .filter(|file| file.damage != Some(Damage::OutsideStore))
+            .map(|file| u64::from(file.extent.blocks))
+            .sum::<u64>()
+            + 1;
+        let reserve = if next.is_encrypted() { 2 } else { 1 };
+        if u64::from(FIRST_DATA_BLOCK) + used + reserve > u64::from(self.disk.geometry.blocks) {
+            return Err(Error::NoSpace {
+                id: largest.id,
+                blocks: largest.blocks,
+            });
+        }
+        Ok(())
+    }
+
+    fn find_room(
+        &mut self,
+        with_extended: bool,
+        files: &[Planned<'_>],
+    ) -> Result<Placement, Error> {
+        let blocks = self.disk.geometry.blocks;
+        let current = self.state.extents();
+        let strategies = [Strategy::TablesTogether, Strategy::LargestFirst];
+        if let Some(previous) = &self.previous {
+            let spared = current.iter().chain(previous).copied().collect();
+            let spared = Occupied::new(blocks, spared);
+            for strategy in strategies {
+                if let Ok(placement) = place(spared.clone(), strategy, with_extended, files) {
+                    return Ok(placement);
+                }
+            }
+        }
+        // The blocks of the older generation are free for the taking only if a crash cannot bring it
+        // back: its successor must be on the medium.
+        if !self.header_durable {
+            self.disk.flush()?;
+            self.header_durable = true;
+        }
+        let occupied = Occupied::new(blocks, current);
+        place(occupied.clone(), strategies[0], with_extended, files)
+            .or_else(|_| place(occupied, strategies[1], with_extended, files))
+    }
+
+    /// Writes a file's content, and returns its entry.
+    fn write_file(&mut self, file: Planned<'_>, extent: Extent) -> Result<FileRecord, Error> {
+        let Planned {
+            id,
+            size,
+            key,
+            input,
+            ..
+        } = file;
+        let mut record = FileRecord::plain(extent, size);
+        let start = byte_of(extent.start);
+        if let (None, Input::Content(Content::Bytes(bytes))) = (&key, &input) {
+            self.disk.write(start, bytes)?;
+            return Ok(record);
+        }
+        let mut sealing = None;
+        if let Some(key) = &key {
+            record.nonce = crypto::fresh_nonce()?;
+            record.attributes = FileAttributes::PROTECTED;
+            sealing = Some(Gcm::new(key, &record.nonce));
+        }
+        let mut input = match input {
+            Input::Content(content) => Pieces::Content(content),
+            Input::Stored(old) => Pieces::Stored {
+                opening: old
+                    .data_key
+                    .as_ref()
+                    .map(|key| Box::new(Gcm::new(key, &old.nonce))),
+                old,
+            },
+        };
+        let mut buffer = Zeroizing::new(vec![0; size.min(PIECE as u64) as usize]);
+        let mut position = 0;
+        while position < size {
+            let len = (size - position).min(PIECE as u64) as usize;
+            let piece = &mut buffer[..len];
+            self.next_piece(id, size, &mut input, position, piece)?;
+            if let Some(gcm) = &mut sealing {
+                gcm.encrypt(piece);
+            }
+            self.disk.write(start + position, piece)?;
+            position += len as u64;
+        }
+        if let Pieces::Stored {
+            old,
+            opening: Some(gcm),
+        } = &input
+            && !gcm.verify(&old.tag)
+        {
+            return Err(Error::Authentication(id));
+        }
+        if let Some(gcm) = sealing {
+            record.tag = gcm.tag();
+        }
+        record.data_key = key;
+        Ok(record)
+    }
+
+    fn next_piece(
+        &mut self,
+        id: FileId,
+        size: u64,
+        input: &mut Pieces<'_>,
+        position: u64,
+        piece: &mut [u8],
+    ) -> Result<(), Error> {
+        match input {
+            Pieces::Content(Content::Bytes(bytes)) => {
+                let from = position as usize;
+                piece.copy_from_slice(&bytes[from..from + piece.len()]);
+            }
+            Pieces::Content(Content::Stream { source, .. }) => {
+                source.read_exact(piece).map_err(|source| Error::Source {
+                    id,
+                    len: size,
+                    source,
+                })?;
+            }
+            Pieces::Stored { old, opening } => {
+                self.disk
+                    .read(byte_of(old.extent.start) + position, piece)?;
+                if let Some(gcm) = opening {
+                    gcm.authenticate(piece);
+                    gcm.decrypt_at(position, piece);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the tables and the header.
+    fn finish(
+        &mut self,
+        mut next: State,
+        table: u32,
+        extended: Option<Extent>,
+        added: Option<(usize, Key)>,
+    ) -> Result<(), Error> {
+        next.table = table;
+        let mut tables = Zeroizing::new(vec![0; BLOCK_SIZE as usize]);
+        if let Some(extent) = extended {
+            let content = self.make_extended_table(&mut next, extent)?;
+            tables.extend_from_slice(&content);
+        }
+        if let Some((index, key)) = added {
+            wrap(&mut next, index, &key)?;
+        }
+        next.find_overlaps();
+        tables[..BLOCK_SIZE as usize].copy_from_slice(next.to_table().as_bytes());
+        match extended {
+            Some(extent) if extent.start == table + 1 => {
+                self.disk.write(byte_of(table), &tables)?;
+            }
+            _ => {
+                let (file_table, extended_table) = tables.split_at(BLOCK_SIZE as usize);
+                if let Some(extent) = extended {
+                    self.disk.write(byte_of(extent.start), extended_table)?;
+                }
+                self.disk.write(byte_of(table), file_table)?;
+            }
+        }
+        self.put_in_force(next)
+    }
+
+    /// The extended table's content, encrypted if the store is; the metadata key is changed on the way.
+    fn make_extended_table(
+        &mut self,
+        next: &mut State,
+        extent: Extent,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut record = FileRecord::plain(extent, BLOCK_SIZE.into());
+        let mut content = Zeroizing::new(next.to_extended_table().as_bytes().to_vec());
+        if let Some(unlocked) = next.unlocked.clone() {
+            let others = 1 - unlocked.record;
+            let first_use = !next.records[unlocked.record].is_occupied();
+            // A second key opens a record of its own, which cannot be wrapped anew without that key. So
+            // while there are two, the metadata key stays, and the table gets a nonce that is random
+            // throughout. A zero key, though, must go, and the second record with it.
+            let keep = next.records[others].is_occupied()
+                && !first_use
+                && !unlocked.metadata_key.is_zero();
+            let metadata_key = if keep {
+                crypto::random(&mut record.nonce)?;
+                unlocked.metadata_key.clone()
+            } else {
+                record.nonce = crypto::fresh_nonce()?;
+                Key::generate()?
+            };
+            record.tag = crypto::seal(&metadata_key, &record.nonce, &mut content);
+            record.attributes = FileAttributes::PROTECTED;
+            if let Some(unlocked) = &mut next.unlocked {
+                unlocked.metadata_key = metadata_key;
+            }
+            if !keep {
+                if next.records[others].is_occupied() {
+                    tracing::warn!(record = others, "dropping a key record that became stale");
+                    next.records[others] = MetadataKeyRecord::EMPTY;
+                }
+                wrap(next, unlocked.record, &unlocked.datastore_key)?;
+            }
+        }
+        if let Some(entry) = next.file_mut(FileId::EXTENDED_FILE_TABLE) {
+            *entry = Some(record);
+        }
+        next.extended_stale = false;
+        Ok(content)
+    }
+
+    /// Flushes what was written, writes the header of `next`, which leads to it, and flushes that.
+    pub(crate) fn put_in_force(&mut self, mut next: State) -> Result<(), Error> {
+        next.slot = 1 - self.state.slot;
+        next.sequence = self.state.sequence.wrapping_add(1);
+        self.disk.flush()?;
+        // The flush made the header in force durable as well.
+        self.header_durable = true;
+        let offset = self.disk.geometry.header_offset(next.slot);
+        self.in_doubt = true;
+        self.disk.write(offset, next.to_header().as_bytes())?;
+        self.disk.flush()?;
+        self.in_doubt = false;
+        self.previous = Some(self.state.extents());
+        let new_table = self.state.table != next.table;
+        self.state = next;
+        self.refresh_findings(new_table);
+        Ok(())
+    }
+
+    /// Drops what the last commit repaired.
+    fn refresh_findings(&mut self, new_table: bool) {
+        let state = &self.state;
+        let zero_key = state
+            .unlocked
+            .as_ref()
+            .is_some_and(|unlocked| unlocked.metadata_key.is_zero());
+        self.findings.retain(|finding| match finding {
+            Finding::DamagedHeader { .. } => false,
+            Finding::MisplacedTableEntry | Finding::ReservedNotZero(_) => !new_table,
+            Finding::NoExtendedTable => state.extended_table().is_none(),
+            Finding::DamagedFile { id, damage } => {
+                state.file(*id).is_some_and(|f| f.damage == Some(*damage))
+            }
+            Finding::ZeroMetadataKey => zero_key,
+            Finding::StaleExtendedEntry(_) => state.extended_stale,
+            _ => true,
+        });
+    }
+}
+
+enum Pieces<'a> {
+    Content(Content<'a>),
+    Stored {
+        old: FileRecord,
+        opening: Option<Box<Gcm>>,
+    },
+}
+
+/// Wraps the metadata key under `key` in record `index`.
+fn wrap(state: &mut State, index: usize, key: &Key) -> Result<(), Error> {
+    let Some(unlocked) = &state.unlocked else {
+        return Err(Error::Locked);
+    };
+    let old = &state.records[index];
+    let nonce: [u8; NONCE_LEN] = if old.is_occupied() {
+        crypto::next_nonce(&old.nonce)?
+    } else {
+        crypto::fresh_nonce()?
+    };
+    let mut encrypted_key = *unlocked.metadata_key.as_bytes();
+    let tag: [u8; TAG_LEN] = crypto::seal(key, &nonce, &mut encrypted_key);
+    state.records[index] = MetadataKeyRecord {
+        nonce,
+        reserved: 0.into(),
+        tag,
+        encrypted_key,
+    };
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The identifiers of the files in a store.
+
+use core::fmt;
+
+/// Identifies a file: its index in the file tables.
+///
+/// Any number can be held; [`FileId::range`] says what kind of number it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub u32);
+
+/// What a [`FileId`] may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileIdRange {
+    /// A file's content can be read and written under this id.
+    File,
+    /// The id of one of the two tables, which only the store itself writes.
+    Table,
+    /// Outside the tables.
+    OutOfRange,
+}
+
+macro_rules! file_ids {
+    ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {
+        impl FileId {
+            $($(#[$doc])* pub const $name: FileId = FileId($value);)*
+
+            /// Every id that has a name, in ascending order, with its name.
+            pub const NAMED: &'static [(FileId, &'static str)] =
+                &[$((FileId::$name, stringify!($name)),)*];
+        }
+    };
+}
+
+file_ids! {
+    /// The file table itself.
+    FILE_TABLE = 0;
+    /// UEFI variables.
+    BIOS_NVRAM = 1;
+    /// TPM physical-presence interface: seven `u32`.
+    TPM_PPI = 2;
+    /// The virtual TPM's non-volatile state.
+    TPM_NVRAM = 3;
+    /// Guest clock minus host clock, an `i64` in units of 100 ns.
+    RTC_SKEW = 4;
+    /// Attestation request data.
+    ATTEST = 5;
+    /// Key protector: wrapped disk encryption keys.
+    KEY_PROTECTOR = 6;
+    /// The GUID of the VM, optionally followed by a flag.
+    VM_UNIQUE_ID = 7;
+    /// An IGVM image to boot the paravisor from.
+    GUEST_FIRMWARE = 8;
+    /// Custom UEFI variables, a JSON document.
+    CUSTOM_UEFI = 9;
+    /// One byte: 1 if the previous boot ended in a watchdog reset.
+    GUEST_WATCHDOG = 10;
+    /// Key protector bound to the hardware.
+    HW_KEY_PROTECTOR = 11;
+    /// A guest secret, up to 2048 bytes.
+    GUEST_SECRET_KEY = 13;
+    /// What the next boot must know about hibernation: a [`HibernationToken`](crate::HibernationToken).
+    ///
+    /// Some releases called this id `HIBERNATION_FIRMWARE` although it held the same eight bytes.
+    HIBERNATION_TOKEN = 14;
+    /// Seed, label and context of the platform's identity, in text.
+    PLATFORM_SEED = 15;
+    /// A signed document (JWT) that says where the VM comes from.
+    PROVENANCE_DOC = 16;
+    /// A copy of `TPM_NVRAM` made when that is replaced.
+    TPM_NVRAM_BACKUP = 17;
+    /// What formatted the store and why, a JSON document.
+    PROVISIONING_MARKER = 18;
+    /// The firmware image that a hibernated guest must wake up on.
+    ///
+    /// Other implementations have since given 19 to the non-volatile state of a newer virtual TPM
+    /// (`TPM_185_NVRAM`) and put a firmware image at 20. A reader must therefore look at the content
+    /// ([`FirmwareFileKind`](crate::FirmwareFileKind)) before believing either number.
+    HIBERNATION_FIRMWARE = 19;
+    /// The extended file table.
+    EXTENDED_FILE_TABLE = 63;
+}
+
+impl FileId {
+    /// Where a proposal of another implementation puts a raw firmware image. It has no name here;
+    /// what the file holds is decided by [`FirmwareFileKind`](crate::FirmwareFileKind).
+    pub const PROPOSED_HIBERNATION_FIRMWARE: FileId = FileId(20);
+
+    /// Whether the id is a file's, a table's, or outside the tables.
+    pub const fn range(self) -> FileIdRange {
+        match self.0 {
+            0 | 63 => FileIdRange::Table,
+            1..=62 => FileIdRange::File,
+            _ => FileIdRange::OutOfRange,
+        }
+    }
+
+    /// The id's name, if it has one.
+    pub fn name(self) -> Option<&'static str> {
+        Self::NAMED
+            .iter()
+            .find(|(id, _)| *id == self)
+            .map(|(_, name)| *name)
+    }
+
+    /// The id with exactly this name (upper case).
+    pub fn from_name(name: &str) -> Option<FileId> {
+        Self::NAMED
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(id, _)| *id)
+    }
+
+    /// The index in the tables, for an id inside them.
+    pub const fn index(self) -> Option<usize> {
+        if self.0 < crate::FILE_COUNT as u32 {
+            Some(self.0 as usize)
+        } else {
+            None
+        }
+    }
+}
+
+/// The name, or the number if the id has none.
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.pad(name),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn hibernation_ids_are_fourteen_and_nineteen() {
+        assert_eq!(FileId::HIBERNATION_TOKEN, FileId(14));
+        assert_eq!(FileId::HIBERNATION_FIRMWARE, FileId(19));
+    }
+
+    #[test]
+    fn names_round_trip_and_are_case_sensitive() {
+        for (id, name) in FileId::NAMED {
+            assert_eq!(FileId::from_name(name), Some(*id));
+            assert_eq!(id.to_string(), *name);
+        }
+        assert_eq!(FileId::from_name("bios_nvram"), None);
+        assert_eq!(FileId(12).to_string(), "12");
+    }
+
+    #[test]
+    fn only_the_tables_and_what_is_beyond_them_are_no_files() {
+        assert_eq!(FileId(0).range(), FileIdRange::Table);
+        assert_eq!(FileId(63).range(), FileIdRange::Table);
+        assert_eq!(FileId(64).range(), FileIdRange::OutOfRange);
+        assert!((1..63).all(|n| FileId(n).range() == FileIdRange::File));
+        assert_eq!(FileId(64).index(), None);
+        assert_eq!(FileId(63).index(), Some(63));
+    }
+}

@@ -1,0 +1,500 @@
+//! The command line.
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use std::path::PathBuf;
+use uefi_nvram_storage::Guid;
+use vmgs::Container;
+use vmgs_format::FileId;
+
+/// Inspects and edits VMGS guest-state files.
+#[derive(Parser)]
+#[command(name = "vmgstool", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Log everything, on standard error
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Answer queries in JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The store is a bare disk without VHD footer, with sectors of this many bytes
+    #[arg(long, global = true, value_name = "SECTOR", num_args = 0..=1, require_equals = true,
+          default_missing_value = "512", value_parser = parse_sector)]
+    raw: Option<u32>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    pub(crate) fn container(&self) -> Container {
+        match self.raw {
+            Some(sector_size) => Container::Raw { sector_size },
+            None => Container::Vhd1,
+        }
+    }
+}
+
+fn parse_sector(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("sectors have 512 or 4096 bytes".into()),
+    }
+}
+
+fn parse_file_id(text: &str) -> Result<FileId, String> {
+    FileId::from_name(text)
+        .or_else(|| text.parse().ok().map(FileId))
+        .ok_or_else(|| "neither the name of a file nor a number".into())
+}
+
+fn parse_guid(text: &str) -> Result<Guid, String> {
+    text.parse::<Guid>().map_err(|error| error.to_string())
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Create a store
+    Create(Create),
+    /// Store a file, under an id that is free unless overwriting is allowed
+    Write(Write),
+    /// Store a file of any kind (like write; refuses to overwrite without --force)
+    Inject(Inject),
+    /// Show a file's content, or write it to a file
+    Dump(Dump),
+    /// Write a file's content to a file, or all files' to a directory
+    Extract(Extract),
+    /// Show both headers and which is in force
+    DumpHeaders(Store),
+    /// Print the size of a file's content in bytes
+    QuerySize(OneFile),
+    /// Replace the key of an encrypted store
+    UpdateKey(UpdateKey),
+    /// Give an unencrypted store its first key
+    Encrypt(Encrypt),
+    /// Replace all keys inside an encrypted store and wipe what is free
+    Rekey(StoreKey),
+    /// Say by the exit code how the store is encrypted
+    QueryEncryption(Store),
+    /// Give a file another id
+    Move(Move),
+    /// Delete a file
+    Delete(OneFileKey),
+    /// Show the file table
+    DumpFileTable(StoreOptionalKey),
+    /// List the files with what is in them
+    Ls(StoreOptionalKey),
+    /// Check everything; the exit code says how bad it is
+    Verify(Verify),
+    /// Make a store larger
+    Grow(Grow),
+    /// Overwrite everything that is free with zeros
+    Scrub(StoreOptionalKey),
+    /// Turn a store of format version 2.0 into one of version 3.0
+    Upgrade(Store),
+    /// Accept a file that was replaced by an unencrypted one while the store was locked
+    AcceptPlain(OneFileKey),
+    /// Inspect and edit UEFI variables
+    #[command(subcommand)]
+    UefiNvram(UefiNvram),
+    /// Store the IGVM image from a resource DLL as GUEST_FIRMWARE
+    CopyIgvmfile(CopyIgvmfile),
+    /// Make keys and stores to test with
+    #[command(subcommand)]
+    Test(Test),
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Store {
+    /// The store
+    #[arg(short, long, alias = "filepath", value_name = "PATH")]
+    pub(crate) file_path: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct OptionalKey {
+    /// A file with the 32 bytes of the store's key
+    #[arg(short, long, alias = "keypath", value_name = "PATH")]
+    pub(crate) key_path: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct StoreOptionalKey {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) key: OptionalKey,
+}
+
+#[derive(Args)]
+pub(crate) struct StoreKey {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// A file with the 32 bytes of the store's key
+    #[arg(short, long, alias = "keypath", value_name = "PATH")]
+    pub(crate) key_path: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Id {
+    /// The file: its name (BIOS_NVRAM, HIBERNATION_TOKEN...) or number
+    #[arg(short = 'i', long = "file-id", alias = "fileid", value_name = "ID", value_parser = parse_file_id)]
+    pub(crate) id: FileId,
+}
+
+#[derive(Args)]
+pub(crate) struct OneFile {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) file: Id,
+}
+
+#[derive(Args)]
+pub(crate) struct OneFileKey {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) file: Id,
+    #[command(flatten)]
+    pub(crate) key: OptionalKey,
+}
+
+/// The encryption algorithms there are.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Algorithm {
+    #[value(name = "AES_GCM")]
+    AesGcm,
+}
+
+#[derive(Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// Bytes of the store, without the footer that is added to them (4194304 if not given)
+    #[arg(short = 's', long, alias = "filesize", value_name = "BYTES")]
+    pub(crate) file_size: Option<u64>,
+    /// A file with the 32 bytes of a key, to encrypt the store with
+    #[arg(
+        short,
+        long,
+        alias = "keypath",
+        value_name = "PATH",
+        requires = "encryption_algorithm"
+    )]
+    pub(crate) key_path: Option<PathBuf>,
+    /// How to encrypt
+    #[arg(short, long, alias = "encryptionalgorithm", requires = "key_path")]
+    pub(crate) encryption_algorithm: Option<Algorithm>,
+    /// Replace an existing file
+    #[arg(long, visible_alias = "force", alias = "forcecreate")]
+    pub(crate) force_create: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Write {
+    #[command(flatten)]
+    pub(crate) target: OneFileKey,
+    /// Where the content is
+    #[arg(short, long, alias = "datapath", value_name = "PATH")]
+    pub(crate) data_path: PathBuf,
+    /// Replace an existing file
+    #[arg(long, visible_alias = "force", alias = "allowoverwrite")]
+    pub(crate) allow_overwrite: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Inject {
+    #[command(flatten)]
+    pub(crate) write: Write,
+    /// Store it unencrypted although the store is encrypted
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Dump {
+    #[command(flatten)]
+    pub(crate) source: OneFileKey,
+    /// Where to write the content
+    #[arg(short, long, alias = "datapath", value_name = "PATH")]
+    pub(crate) data_path: Option<PathBuf>,
+    /// Write the bytes to standard output
+    #[arg(long, conflicts_with = "data_path")]
+    pub(crate) raw_stdout: bool,
+    /// Show what the content means, if that is known
+    #[arg(long, conflicts_with_all = ["data_path", "raw_stdout"])]
+    pub(crate) decode: bool,
+    /// Replace an existing file without asking
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Extract {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) key: OptionalKey,
+    /// The file; all files if not given
+    #[arg(short = 'i', long = "file-id", alias = "fileid", value_name = "ID", value_parser = parse_file_id)]
+    pub(crate) id: Option<FileId>,
+    /// Where to write it: a file, or a directory if all are extracted
+    #[arg(short, long, alias = "datapath", value_name = "PATH")]
+    pub(crate) data_path: PathBuf,
+    /// Extract what is stored, without decrypting it; also works for damaged files
+    #[arg(long)]
+    pub(crate) stored: bool,
+    /// Replace existing files
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct UpdateKey {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// A file with the 32 bytes of the key that opens the store now
+    #[arg(short, long, alias = "keypath", value_name = "PATH")]
+    pub(crate) key_path: PathBuf,
+    /// A file with the 32 bytes of the new key
+    #[arg(short, long, alias = "newkeypath", value_name = "PATH")]
+    pub(crate) new_key_path: PathBuf,
+    /// How to encrypt
+    #[arg(short, long, alias = "encryptionalgorithm")]
+    pub(crate) encryption_algorithm: Algorithm,
+}
+
+#[derive(Args)]
+pub(crate) struct Encrypt {
+    #[command(flatten)]
+    pub(crate) target: StoreKey,
+    /// How to encrypt
+    #[arg(short, long, alias = "encryptionalgorithm")]
+    pub(crate) encryption_algorithm: Algorithm,
+}
+
+#[derive(Args)]
+pub(crate) struct Move {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// The file
+    #[arg(long, alias = "src", value_name = "ID", value_parser = parse_file_id)]
+    pub(crate) src_file_id: FileId,
+    /// Its new id
+    #[arg(long, alias = "dst", value_name = "ID", value_parser = parse_file_id)]
+    pub(crate) dst_file_id: FileId,
+    #[command(flatten)]
+    pub(crate) key: OptionalKey,
+    /// Replace an existing file
+    #[arg(long, visible_alias = "force", alias = "allowoverwrite")]
+    pub(crate) allow_overwrite: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    /// Refuse a store with a damaged header instead of falling back to the other
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Grow {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// Bytes the store is to have, without the footer
+    #[arg(short = 's', long, alias = "filesize", value_name = "BYTES")]
+    pub(crate) file_size: u64,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum UefiNvram {
+    /// List the variables with their sizes
+    List(StoreOptionalKey),
+    /// Show all variables with what is in them
+    Dump(NvramDump),
+    /// Show the variables in a JSON export
+    DumpFromJson(NvramDumpFromJson),
+    /// Write the variables to a JSON document
+    Export(NvramExport),
+    /// Add or replace the variables of a JSON document
+    Import(NvramImport),
+    /// Add or replace one variable
+    Add(NvramAdd),
+    /// Delete one variable
+    #[command(visible_alias = "remove")]
+    RemoveEntry(NvramRemove),
+    /// Delete BootOrder and the boot entries it lists
+    #[command(visible_alias = "delete-boot-entries")]
+    RemoveBootEntries(NvramRemoveBoot),
+}
+
+#[derive(Args)]
+pub(crate) struct DumpStyle {
+    /// Write to this file
+    #[arg(short, long, alias = "outputpath", value_name = "PATH")]
+    pub(crate) output_path: Option<PathBuf>,
+    /// Cut bytes off at the width of a terminal
+    #[arg(short, long)]
+    pub(crate) truncate: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct NvramDump {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    #[command(flatten)]
+    pub(crate) style: DumpStyle,
+}
+
+#[derive(Args)]
+pub(crate) struct NvramDumpFromJson {
+    /// The JSON document
+    #[arg(short, long, alias = "filepath", value_name = "PATH")]
+    pub(crate) file_path: PathBuf,
+    #[command(flatten)]
+    pub(crate) style: DumpStyle,
+}
+
+#[derive(Args)]
+pub(crate) struct NvramExport {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    /// Write to this file
+    #[arg(short, long, alias = "outputpath", value_name = "PATH")]
+    pub(crate) output_path: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct NvramImport {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    /// The JSON document
+    #[arg(short, long, alias = "datapath", value_name = "PATH")]
+    pub(crate) data_path: PathBuf,
+    /// Delete all other variables
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct VariableName {
+    /// The variable's name
+    #[arg(short, long)]
+    pub(crate) name: String,
+    /// The variable's vendor GUID
+    #[arg(short, long, value_parser = parse_guid)]
+    pub(crate) vendor: Guid,
+}
+
+#[derive(Args)]
+pub(crate) struct NvramAdd {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    #[command(flatten)]
+    pub(crate) variable: VariableName,
+    /// Where the variable's data is
+    #[arg(short, long, alias = "datapath", value_name = "PATH")]
+    pub(crate) data_path: PathBuf,
+    /// Its attributes (7: kept, seen by boot services and at run time)
+    #[arg(short, long, default_value = "7", value_parser = parse_number)]
+    pub(crate) attributes: u32,
+    /// Replace an existing variable
+    #[arg(long, visible_alias = "allow-overwrite")]
+    pub(crate) force: bool,
+}
+
+fn parse_number(text: &str) -> Result<u32, String> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+    .map_err(|error| error.to_string())
+}
+
+#[derive(Args)]
+pub(crate) struct NvramRemove {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    #[command(flatten)]
+    pub(crate) variable: VariableName,
+}
+
+#[derive(Args)]
+pub(crate) struct NvramRemoveBoot {
+    #[command(flatten)]
+    pub(crate) target: StoreOptionalKey,
+    /// Only show what would be deleted
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// The images in a resource DLL, by their numbers there.
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ResourceCode {
+    Nonconfidential = 13510,
+    Snp = 13515,
+    SnpNoHcl = 13516,
+    Tdx = 13520,
+    TdxNoHcl = 13521,
+}
+
+#[derive(Args)]
+pub(crate) struct CopyIgvmfile {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// The DLL
+    #[arg(short, long, alias = "datapath", value_name = "PATH")]
+    pub(crate) data_path: PathBuf,
+    /// Which image in the DLL
+    #[arg(short, long, alias = "resourcecode")]
+    pub(crate) resource_code: ResourceCode,
+    /// Replace an existing image
+    #[arg(long, visible_alias = "force", alias = "allowoverwrite")]
+    pub(crate) allow_overwrite: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Test {
+    /// Make a key file
+    MakeKey {
+        /// The file
+        #[arg(
+            long,
+            alias = "keypath",
+            default_value = "key.bin",
+            value_name = "PATH"
+        )]
+        key_path: PathBuf,
+        /// Fill it with this character instead of random bytes
+        #[arg(long)]
+        repeated: Option<char>,
+        /// Replace an existing file
+        #[arg(long, alias = "forcecreate")]
+        force_create: bool,
+    },
+    /// Make a store that two keys open, and the keys
+    TwoKeys {
+        #[command(flatten)]
+        store: Store,
+        /// The first key
+        #[arg(long, default_value = "firstkey.bin", value_name = "PATH")]
+        first_key_path: PathBuf,
+        /// The second key
+        #[arg(long, default_value = "secondkey.bin", value_name = "PATH")]
+        second_key_path: PathBuf,
+        /// Replace an existing store
+        #[arg(long, alias = "forcecreate")]
+        force_create: bool,
+    },
+}

@@ -1,0 +1,237 @@
+//! Storing, showing, moving and deleting files.
+
+use crate::cli;
+use crate::decode;
+use crate::open::Place;
+use crate::open::require_unlocked;
+use crate::output;
+use crate::output::Existing;
+use anyhow::Context;
+use anyhow::bail;
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use vmgs::Access;
+use vmgs::Error;
+use vmgs::Overwrite;
+use vmgs::Protection;
+use vmgs::Vmgs;
+use vmgs_format::FileId;
+use vmgs_format::FileIdRange;
+
+pub(crate) fn write(place: Place, args: &cli::Write) -> anyhow::Result<()> {
+    // Scripts have always been allowed to replace an encrypted file by an unencrypted one.
+    let protection = if args.target.key.key_path.is_some() {
+        Protection::Encrypted
+    } else {
+        Protection::PlainOverEncrypted
+    };
+    store_file(place, args, protection)
+}
+
+pub(crate) fn inject(place: Place, args: &cli::Inject) -> anyhow::Result<()> {
+    let protection = if args.plain {
+        Protection::PlainOverEncrypted
+    } else {
+        Protection::IfEncrypted
+    };
+    store_file(place, &args.write, protection)
+}
+
+fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow::Result<()> {
+    let cli::OneFileKey { store, file, key } = &args.target;
+    let context = || format!("reading {}", args.data_path.display());
+    let mut data = File::open(&args.data_path).with_context(context)?;
+    let metadata = data.metadata().with_context(context)?;
+    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, key)?;
+    let existing = if args.allow_overwrite {
+        Existing::Replace
+    } else {
+        Existing::AskOrRefuse
+    };
+    may_store(&store, file.id, existing)?;
+    let result = if metadata.is_file() {
+        let bar = output::progress(metadata.len());
+        let result = store.write_from(
+            file.id,
+            protection,
+            metadata.len(),
+            &mut bar.wrap_read(&mut data),
+        );
+        bar.finish_and_clear();
+        result
+    } else {
+        // A pipe does not say how much it has.
+        let mut content = Vec::new();
+        data.take(vmgs::READ_LIMIT + 1)
+            .read_to_end(&mut content)
+            .with_context(context)?;
+        if content.len() as u64 > vmgs::READ_LIMIT {
+            bail!("{} has no end", args.data_path.display());
+        }
+        store.write(file.id, protection, &content)
+    };
+    result.with_context(|| format!("storing {}", file.id))?;
+    tracing::info!(id = %file.id, bytes = metadata.len(), "stored a file");
+    Ok(())
+}
+
+/// Fails if the file exists, has content, and is not to be replaced.
+pub(crate) fn may_store(store: &Vmgs, id: FileId, existing: Existing) -> anyhow::Result<()> {
+    if id.range() != FileIdRange::File {
+        return Err(Error::InvalidFileId(id).into());
+    }
+    match store.file_info(id) {
+        Ok(info) if info.valid_bytes != 0 => {
+            output::may_replace(&format!("file {id}"), existing, "--allow-overwrite")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the content or the ciphertext is shown: without a key, what is there.
+fn is_readable(store: &Vmgs, id: FileId) -> anyhow::Result<bool> {
+    let info = store.file_info(id)?;
+    let readable = !(store.is_locked() && info.encrypted);
+    if !readable {
+        tracing::warn!(%id, "the file is encrypted, and shown as it is stored");
+    }
+    Ok(readable)
+}
+
+fn pass_on(store: &mut Vmgs, id: FileId, stored: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let len = store.file_info(id)?.valid_bytes;
+    let bar = output::progress(len);
+    let mut out = bar.wrap_write(out);
+    let result = if stored {
+        store.read_stored_to(id, &mut out)
+    } else {
+        store.read_to(id, &mut out)
+    };
+    bar.finish_and_clear();
+    result.with_context(|| format!("reading {id}"))?;
+    Ok(())
+}
+
+pub(crate) fn dump(
+    place: Place,
+    args: &cli::Dump,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let cli::OneFileKey { store, file, key } = &args.source;
+    let id = file.id;
+    let mut store = place.open_unlocked(&store.file_path, Access::ReadOnly, key)?;
+    if id.range() != FileIdRange::File {
+        return Err(Error::InvalidFileId(id).into());
+    }
+    let readable = is_readable(&store, id)?;
+    if let Some(path) = &args.data_path {
+        let existing = if args.force {
+            Existing::Replace
+        } else {
+            Existing::AskOrReplace
+        };
+        return output::write_file(path, existing, |out| {
+            pass_on(&mut store, id, !readable, out)
+        });
+    }
+    if args.raw_stdout {
+        // Content that turns out not to be authentic is not passed on.
+        return pass_on(&mut store, id, !readable, out);
+    }
+    let info = store.file_info(id)?;
+    if args.decode || json {
+        let view = decode::view(&mut store, id, info);
+        if json {
+            return output::print_json(out, &view.json(id, info));
+        }
+        return Ok(out.write_all(view.text().as_bytes())?);
+    }
+    let content = if readable {
+        store.read(id)
+    } else {
+        store.read_stored(id)
+    };
+    let content = content.with_context(|| format!("reading {id}"))?;
+    let mut out = std::io::BufWriter::new(out);
+    for line in content.chunks(16) {
+        for byte in line {
+            write!(out, "{byte:#04x},")?;
+        }
+        let graphic = |b: &u8| {
+            if b.is_ascii_graphic() {
+                char::from(*b)
+            } else {
+                '.'
+            }
+        };
+        let text: String = line.iter().map(graphic).collect();
+        let padding = (16 - line.len()) * 5 + 1;
+        writeln!(out, "{:padding$}// {text}", "")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
+    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let existing = if args.force {
+        Existing::Replace
+    } else {
+        Existing::AskOrRefuse
+    };
+    if let Some(id) = args.id {
+        store.file_info(id)?;
+        return output::write_file(&args.data_path, existing, |out| {
+            pass_on(&mut store, id, args.stored, out)
+        });
+    }
+    let directory: &Path = &args.data_path;
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("creating {}", directory.display()))?;
+    let ids: Vec<_> = store
+        .files()
+        .map(|(id, _)| id)
+        .filter(|id| id.range() == FileIdRange::File)
+        .collect();
+    let mut failure = None;
+    for id in ids {
+        let path = directory.join(id.to_string());
+        let written = output::write_file(&path, existing, |out| {
+            pass_on(&mut store, id, args.stored, out)
+        });
+        match written {
+            Ok(()) => tracing::info!(%id, path = %path.display(), "extracted"),
+            Err(error) => {
+                // One damaged file is no reason to leave the others.
+                tracing::error!(%id, "{error:#}");
+                failure = Some(error);
+            }
+        }
+    }
+    failure.map_or(Ok(()), |error| {
+        Err(error.context("not all files were extracted"))
+    })
+}
+
+pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
+    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+    require_unlocked(&store)?;
+    let overwrite = if args.allow_overwrite {
+        Overwrite::Allow
+    } else {
+        Overwrite::Refuse
+    };
+    store
+        .move_file(args.src_file_id, args.dst_file_id, overwrite)
+        .with_context(|| format!("moving {} to {}", args.src_file_id, args.dst_file_id))
+}
+
+pub(crate) fn delete(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {
+    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+    store
+        .delete(args.file.id)
+        .with_context(|| format!("deleting {}", args.file.id))
+}

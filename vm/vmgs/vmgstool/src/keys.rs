@@ -1,0 +1,80 @@
+//! Keys and encryption.
+
+use crate::cli;
+use crate::exit;
+use crate::exit::Answer;
+use crate::open::Place;
+use crate::open::read_key;
+use crate::output;
+use anyhow::Context;
+use anyhow::bail;
+use serde_json::json;
+use std::io::Write;
+use vmgs::Access;
+use vmgs_format::EncryptionAlgorithm;
+use vmgs_format::FileId;
+
+pub(crate) fn update_key(place: Place, args: &cli::UpdateKey) -> anyhow::Result<()> {
+    let cli::Algorithm::AesGcm = args.encryption_algorithm;
+    let old = read_key(&args.key_path)?;
+    let new = read_key(&args.new_key_path)?;
+    let mut store = place.open(&args.store.file_path, Access::ReadWrite)?;
+    store.unlock(&old).context("unlocking the store")?;
+    store.update_key(&new).context("replacing the key")
+}
+
+pub(crate) fn encrypt(place: Place, args: &cli::Encrypt) -> anyhow::Result<()> {
+    let cli::Algorithm::AesGcm = args.encryption_algorithm;
+    let key = read_key(&args.target.key_path)?;
+    let mut store = place.open(&args.target.store.file_path, Access::ReadWrite)?;
+    store.encrypt(&key).context("encrypting the store")
+}
+
+pub(crate) fn rekey(place: Place, args: &cli::StoreKey) -> anyhow::Result<()> {
+    let key = read_key(&args.key_path)?;
+    let mut store = place.open(&args.store.file_path, Access::ReadWrite)?;
+    store.unlock(&key).context("unlocking the store")?;
+    let left = store.rekey().context("replacing the keys in the store")?;
+    for id in &left {
+        tracing::error!(%id, "the file does not decrypt and was left as it is");
+    }
+    if !left.is_empty() {
+        bail!("{} files could not be given new keys", left.len());
+    }
+    Ok(())
+}
+
+pub(crate) fn query_encryption(
+    place: Place,
+    args: &cli::Store,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let store = place.open(&args.file_path, Access::ReadOnly)?;
+    let (code, scheme) = match store.encryption_algorithm() {
+        EncryptionAlgorithm::NONE => (exit::NOT_ENCRYPTED, "none"),
+        _ if store.is_allocated(FileId::KEY_PROTECTOR) => (0, "GspKey"),
+        _ if store.is_allocated(FileId::VM_UNIQUE_ID) => (exit::GSP_BY_ID, "GspById"),
+        _ => (exit::GSP_UNKNOWN, "unknown"),
+    };
+    if json {
+        let answer = json!({
+            "encrypted": store.is_encrypted(),
+            "algorithm": if store.is_encrypted() { Some("AES_GCM") } else { None },
+            "keys": store.key_count(),
+            "scheme": scheme,
+            "exit_code": code,
+        });
+        output::print_json(out, &answer)?;
+    }
+    tracing::info!(
+        encrypted = store.is_encrypted(),
+        scheme,
+        "encryption of the store"
+    );
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Answer(code).into())
+    }
+}

@@ -1,0 +1,7 @@
+//! The command `vmgstool`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmgstool::main()
+}

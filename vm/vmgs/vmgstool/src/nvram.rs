@@ -1,0 +1,308 @@
+//! Inspecting and editing UEFI variables.
+
+use crate::cli;
+use crate::cli::UefiNvram;
+use crate::nvram_json;
+use crate::nvram_text;
+use crate::open::Place;
+use crate::open::require_unlocked;
+use crate::output;
+use crate::output::Existing;
+use anyhow::Context;
+use anyhow::bail;
+use serde_json::json;
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use uefi_nvram_storage::EfiTime;
+use uefi_nvram_storage::Guid;
+use uefi_nvram_storage::MAX_DATA_LEN;
+use uefi_nvram_storage::Name;
+use uefi_nvram_storage::NameQuirk;
+use uefi_nvram_storage::Variable;
+use uefi_nvram_storage::VariableKey;
+use uefi_nvram_storage::Variables;
+use uefi_nvram_storage::boot_option_number;
+use uefi_nvram_storage::boot_order;
+use vmgs::Access;
+use vmgs::Protection;
+use vmgs::Vmgs;
+use vmgs_format::FileId;
+
+/// The largest JSON document that is read.
+const MAX_JSON_LEN: u64 = 16 << 20;
+
+pub(crate) fn run(
+    place: Place,
+    command: &UefiNvram,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    match command {
+        UefiNvram::List(args) => {
+            let (_, variables) = load(place, args, Access::ReadOnly)?;
+            list(&variables, json, out)
+        }
+        UefiNvram::Dump(args) => {
+            let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
+            dump(
+                &variables,
+                &args.style,
+                nvram_text::Timestamps::Shown,
+                json,
+                out,
+            )
+        }
+        UefiNvram::DumpFromJson(args) => {
+            let variables = nvram_json::parse(&read_json(&args.file_path)?)?;
+            dump(
+                &variables,
+                &args.style,
+                nvram_text::Timestamps::Hidden,
+                json,
+                out,
+            )
+        }
+        UefiNvram::Export(args) => {
+            let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
+            let document = json!({ "variables": nvram_json::variables(&variables) });
+            match &args.output_path {
+                Some(path) => output::write_file(path, Existing::AskOrRefuse, |out| {
+                    output::print_json(out, &document)
+                }),
+                None => output::print_json(out, &document),
+            }
+        }
+        UefiNvram::Import(args) => import(place, args),
+        UefiNvram::Add(args) => add(place, args),
+        UefiNvram::RemoveEntry(args) => remove_entry(place, args),
+        UefiNvram::RemoveBootEntries(args) => remove_boot_entries(place, args, json, out),
+    }
+}
+
+fn decode(bytes: &[u8]) -> anyhow::Result<Variables> {
+    // Some firmware left variables whose name is no string; they are not worth losing the others.
+    Variables::decode(bytes, NameQuirk::Skip).context("reading the UEFI variables")
+}
+
+fn load(
+    place: Place,
+    args: &cli::StoreOptionalKey,
+    access: Access,
+) -> anyhow::Result<(Vmgs, Variables)> {
+    let mut store = place.open_unlocked(&args.store.file_path, access, &args.key)?;
+    if access == Access::ReadWrite {
+        require_unlocked(&store)?;
+    }
+    let bytes = store
+        .read(FileId::BIOS_NVRAM)
+        .context("reading the UEFI variables")?;
+    let variables = decode(&bytes)?;
+    Ok((store, variables))
+}
+
+/// Stores the variables, encrypted if the store is, in one commit.
+fn save(store: &mut Vmgs, variables: &Variables) -> anyhow::Result<()> {
+    store
+        .write(
+            FileId::BIOS_NVRAM,
+            Protection::IfEncrypted,
+            &variables.encode(),
+        )
+        .context("storing the UEFI variables")
+}
+
+fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_JSON_LEN + 1).read_to_end(&mut bytes))
+        .with_context(|| format!("reading {}", path.display()))?;
+    if bytes.len() as u64 > MAX_JSON_LEN {
+        bail!("{} has more than {MAX_JSON_LEN} bytes", path.display());
+    }
+    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+}
+
+fn list(variables: &Variables, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if json {
+        let listed: Vec<_> = variables
+            .iter()
+            .map(|(key, variable)| {
+                json!({
+                    "vendor": key.vendor.to_string(),
+                    "name": key.name.to_string(),
+                    "attributes": variable.attributes,
+                    "size": variable.data.len(),
+                })
+            })
+            .collect();
+        let answer = json!({ "variables": listed, "bytes": variables.encoded_len() });
+        return output::print_json(out, &answer);
+    }
+    for (key, variable) in variables.iter() {
+        writeln!(
+            out,
+            "{} {:#06x} {:>6} {}",
+            key.vendor,
+            variable.attributes,
+            variable.data.len(),
+            key.name
+        )?;
+    }
+    Ok(())
+}
+
+fn dump(
+    variables: &Variables,
+    style: &cli::DumpStyle,
+    timestamps: nvram_text::Timestamps,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let print = |out: &mut dyn Write| {
+        if json {
+            let document = json!({ "variables": nvram_json::variables(variables) });
+            return output::print_json(out, &document);
+        }
+        let width = if style.truncate {
+            nvram_text::Width::Terminal
+        } else {
+            nvram_text::Width::Unlimited
+        };
+        let text = nvram_text::text(variables, timestamps, width);
+        Ok(out.write_all(text.as_bytes())?)
+    };
+    match &style.output_path {
+        Some(path) => output::write_file(path, Existing::AskOrReplace, print)?,
+        None => print(out)?,
+    }
+    tracing::info!(count = variables.len(), "UEFI variables");
+    Ok(())
+}
+
+fn key_of(variable: &cli::VariableName) -> anyhow::Result<VariableKey> {
+    Ok(VariableKey {
+        vendor: variable.vendor,
+        name: Name::new(&variable.name).context("the name of a variable cannot have a NUL")?,
+    })
+}
+
+fn import(place: Place, args: &cli::NvramImport) -> anyhow::Result<()> {
+    let imported = nvram_json::parse(&read_json(&args.data_path)?)?;
+    let cli::StoreOptionalKey { store, key } = &args.target;
+    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, key)?;
+    require_unlocked(&store)?;
+    let mut variables = match store.read(FileId::BIOS_NVRAM) {
+        Ok(_) if args.replace => Variables::new(),
+        Ok(bytes) => decode(&bytes)?,
+        Err(vmgs::Error::NotAllocated(_)) => Variables::new(),
+        Err(error) => return Err(error).context("reading the UEFI variables"),
+    };
+    for (key, variable) in imported.iter() {
+        variables
+            .set(key.clone(), variable.clone())
+            .with_context(|| format!("adding {}", key.name))?;
+    }
+    save(&mut store, &variables)?;
+    tracing::info!(count = imported.len(), "imported UEFI variables");
+    Ok(())
+}
+
+fn add(place: Place, args: &cli::NvramAdd) -> anyhow::Result<()> {
+    let key = key_of(&args.variable)?;
+    let mut data = Vec::new();
+    File::open(&args.data_path)
+        .and_then(|file| file.take(MAX_DATA_LEN as u64 + 1).read_to_end(&mut data))
+        .with_context(|| format!("reading {}", args.data_path.display()))?;
+    let cli::StoreOptionalKey {
+        store,
+        key: datastore_key,
+    } = &args.target;
+    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, datastore_key)?;
+    require_unlocked(&store)?;
+    let mut variables = match store.read(FileId::BIOS_NVRAM) {
+        Ok(bytes) => decode(&bytes)?,
+        Err(vmgs::Error::NotAllocated(_)) => Variables::new(),
+        Err(error) => return Err(error).context("reading the UEFI variables"),
+    };
+    if variables.get(&key).is_some() && !args.force {
+        output::may_replace(
+            &format!("variable {}", key.name),
+            Existing::AskOrRefuse,
+            "--force",
+        )?;
+    }
+    let variable = Variable {
+        attributes: args.attributes,
+        timestamp: EfiTime::default(),
+        data,
+    };
+    variables
+        .set(key, variable)
+        .with_context(|| format!("adding {}", args.variable.name))?;
+    save(&mut store, &variables)
+}
+
+fn remove_entry(place: Place, args: &cli::NvramRemove) -> anyhow::Result<()> {
+    let (mut store, mut variables) = load(place, &args.target, Access::ReadWrite)?;
+    let key = key_of(&args.variable)?;
+    if variables.remove(&key).is_none() {
+        bail!("there is no variable {} of {}", key.name, key.vendor);
+    }
+    save(&mut store, &variables)
+}
+
+fn remove_boot_entries(
+    place: Place,
+    args: &cli::NvramRemoveBoot,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let access = if args.dry_run {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
+    let (mut store, mut variables) = load(place, &args.target, access)?;
+    let order = VariableKey {
+        vendor: Guid::GLOBAL_VARIABLE,
+        name: Name::new("BootOrder").context("naming BootOrder")?,
+    };
+    let numbers = match variables.get(&order) {
+        Some(variable) => boot_order(&variable.data).context("BootOrder has an odd length")?,
+        None => bail!("there is no BootOrder"),
+    };
+    // Names with lower-case digits exist too, so it is the numbers that are compared.
+    let listed: Vec<VariableKey> = variables
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| {
+            let number = boot_option_number(&key.name.to_string());
+            key.vendor == Guid::GLOBAL_VARIABLE && number.is_some_and(|n| numbers.contains(&n))
+        })
+        .chain([&order])
+        .cloned()
+        .collect();
+    let mut removed = Variables::new();
+    for key in &listed {
+        if let Some(variable) = variables.remove(key) {
+            removed.set(key.clone(), variable)?;
+        }
+    }
+    dump(
+        &removed,
+        &cli::DumpStyle {
+            output_path: None,
+            truncate: false,
+        },
+        nvram_text::Timestamps::Shown,
+        json,
+        out,
+    )?;
+    if args.dry_run {
+        return Ok(());
+    }
+    // One commit for all: a crash leaves all of them or none.
+    save(&mut store, &variables)
+}

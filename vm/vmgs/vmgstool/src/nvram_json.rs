@@ -1,0 +1,157 @@
+//! UEFI variables as JSON.
+
+use crate::output;
+use anyhow::Context;
+use anyhow::bail;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::json;
+use std::collections::BTreeMap;
+use uefi_nvram_storage::EfiTime;
+use uefi_nvram_storage::Guid;
+use uefi_nvram_storage::Name;
+use uefi_nvram_storage::Variable;
+use uefi_nvram_storage::VariableKey;
+use uefi_nvram_storage::Variables;
+use zerocopy::FromBytes;
+use zerocopy::IntoBytes;
+
+/// The device whose state has the variables in an export of the older format.
+const DEVICE: &str = "ac6b8dc1-3257-4a70-b1b2-a9c9215659ad";
+
+/// All variables, as [`parse`] reads them.
+pub(crate) fn variables(variables: &Variables) -> Vec<Value> {
+    variables
+        .iter()
+        .map(|(key, variable)| {
+            json!({
+                "vendor": key.vendor.to_string(),
+                "name": key.name.to_string(),
+                "attributes": variable.attributes,
+                "timestamp": output::hex(variable.timestamp.as_bytes()),
+                "data": output::hex(&variable.data),
+            })
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Document {
+    variables: Vec<OurVariable>,
+}
+
+#[derive(Deserialize)]
+struct OurVariable {
+    vendor: String,
+    name: String,
+    attributes: u32,
+    #[serde(default)]
+    timestamp: Option<String>,
+    data: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Export {
+    devices: BTreeMap<String, Device>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Device {
+    #[serde(default)]
+    states: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Nvram {
+    vendors: BTreeMap<String, Vendor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Vendor {
+    variables: BTreeMap<String, ExportedVariable>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ExportedVariable {
+    attributes: u32,
+    data: Vec<u8>,
+}
+
+/// Reads either kind of document: what this tool exports, or an export of the older format.
+pub(crate) fn parse(document: &Value) -> anyhow::Result<Variables> {
+    if document.get("variables").is_some() {
+        let document = Document::deserialize(document).context("not a list of variables")?;
+        return ours(document);
+    }
+    let export = Export::deserialize(document).context("not an export of variables")?;
+    exported(export)
+}
+
+fn key(vendor: &str, name: &str) -> anyhow::Result<VariableKey> {
+    Ok(VariableKey {
+        vendor: vendor
+            .parse::<Guid>()
+            .with_context(|| format!("the vendor {vendor:?}"))?,
+        name: Name::new(name).with_context(|| format!("the name {name:?} has a NUL"))?,
+    })
+}
+
+fn ours(document: Document) -> anyhow::Result<Variables> {
+    let mut variables = Variables::new();
+    for variable in document.variables {
+        let context = || format!("the variable {:?}", variable.name);
+        let timestamp = match &variable.timestamp {
+            Some(text) => output::unhex(text)
+                .and_then(|bytes| EfiTime::read_from_bytes(&bytes).ok())
+                .with_context(context)
+                .context("a timestamp is not 32 hexadecimal digits")?,
+            None => EfiTime::default(),
+        };
+        let data = output::unhex(&variable.data)
+            .with_context(context)
+            .context("data is not in hexadecimal digits")?;
+        let value = Variable {
+            attributes: variable.attributes,
+            timestamp,
+            data,
+        };
+        variables
+            .set(key(&variable.vendor, &variable.name)?, value)
+            .with_context(context)?;
+    }
+    Ok(variables)
+}
+
+fn exported(export: Export) -> anyhow::Result<Variables> {
+    let device = export
+        .devices
+        .into_iter()
+        .find(|(id, _)| id.eq_ignore_ascii_case(DEVICE));
+    let Some((_, mut device)) = device else {
+        bail!("the export has no device {DEVICE}");
+    };
+    let state = device
+        .states
+        .remove("Nvram")
+        .context("the export has no variables")?;
+    let nvram: Nvram = serde_json::from_value(state).context("the exported variables")?;
+    let mut variables = Variables::new();
+    for (vendor, list) in nvram.vendors {
+        for (name, variable) in list.variables {
+            let value = Variable {
+                attributes: variable.attributes,
+                timestamp: EfiTime::default(),
+                data: variable.data,
+            };
+            variables
+                .set(key(&vendor, &name)?, value)
+                .with_context(|| format!("the variable {name:?}"))?;
+        }
+    }
+    Ok(variables)
+}

@@ -1,0 +1,552 @@
+//! The command, run as scripts run it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use serde_json::Value;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use vmgs::Access;
+use vmgs::Container;
+use vmgs::FileDevice;
+use vmgs::OpenOptions;
+use vmgs::Protection;
+use vmgs::Vmgs;
+use vmgs_format::FileId;
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn get(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Runs the tool here, with arguments separated by spaces.
+    fn run(&self, args: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_vmgstool"))
+            .args(args.split(' '))
+            .current_dir(self.0.path())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn code(&self, args: &str) -> i32 {
+        self.run(args).status.code().unwrap()
+    }
+
+    /// Runs the tool, which has to succeed, and gives its standard output.
+    fn ok(&self, args: &str) -> String {
+        let output = self.run(args);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &str) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+
+    fn store(&self, name: &str) -> Vmgs {
+        let device =
+            FileDevice::open(&self.path(name), Container::Vhd1, Access::ReadWrite).unwrap();
+        Vmgs::open(Box::new(device), OpenOptions::default()).unwrap()
+    }
+
+    /// Names of all files here.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn stores_are_made_as_asked() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs");
+    assert_eq!(dir.get("a.vmgs").len(), 4_194_816);
+    assert_eq!(dir.get("a.vmgs")[4_194_304..4_194_312], *b"conectix");
+    let before = dir.get("a.vmgs");
+    assert_eq!(dir.code("create -f a.vmgs"), 1);
+    assert_eq!(dir.get("a.vmgs"), before);
+    // Replacing one of the same size keeps the disk's identifier.
+    dir.ok("create -f a.vmgs --force-create");
+    assert_eq!(dir.get("a.vmgs")[4_194_304..], before[4_194_304..]);
+    dir.ok("create --filepath a.vmgs --filesize 32768 --forcecreate");
+    assert_eq!(dir.get("a.vmgs").len(), 33_280);
+    for size in [0, 512, 16383, 16385] {
+        assert_eq!(dir.code(&format!("create -f b.vmgs -s {size}")), 1);
+    }
+    // A key that is not there leaves no store behind.
+    assert_eq!(dir.code("create -f b.vmgs -k nokey -e AES_GCM"), 1);
+    dir.put("shortkey", &[1; 31]);
+    assert_eq!(dir.code("create -f b.vmgs -k shortkey -e AES_GCM"), 1);
+    assert_eq!(dir.code("create -f b.vmgs -k shortkey"), 2);
+    assert_eq!(dir.names(), ["a.vmgs", "shortkey"]);
+}
+
+#[test]
+fn every_exit_code() {
+    let dir = Dir::new();
+    dir.put("key", &[1; 32]);
+    dir.put("data", b"data");
+    assert_eq!(dir.code("create"), 2);
+    assert_eq!(dir.code("query-size -f none.vmgs -i 1"), 1);
+    dir.put("empty.vmgs", b"");
+    assert_eq!(dir.code("query-size -f empty.vmgs -i 1"), 3);
+    dir.put("raw.vmgs", &[0; 8192]);
+    assert_eq!(dir.code("query-size -f raw.vmgs -i 1"), 1);
+    assert_eq!(dir.code("query-size --raw -f raw.vmgs -i 1"), 3);
+    dir.ok("create -f a.vmgs");
+    assert_eq!(dir.code("query-size -f a.vmgs -i 1"), 4);
+    assert_eq!(dir.code("dump -f a.vmgs -i BIOS_NVRAM"), 4);
+    assert_eq!(dir.code("delete -f a.vmgs -i 5"), 4);
+    assert_eq!(dir.code("query-encryption -f a.vmgs"), 2);
+    assert_eq!(dir.code("dump -f a.vmgs -i 0"), 1);
+    assert_eq!(dir.code("write -f a.vmgs -i 64 -d data"), 1);
+    assert_eq!(dir.code("write -f a.vmgs -i bios_nvram -d data"), 2);
+    assert_eq!(dir.code("dump -f a.vmgs -i 1 -k key"), 1, "not encrypted");
+
+    let mut image = dir.get("a.vmgs");
+    image[512..520].copy_from_slice(b"EFI PART");
+    dir.put("v1.vmgs", &image);
+    for command in [
+        "dump-headers -f",
+        "query-encryption -f",
+        "dump-file-table -f",
+    ] {
+        assert_eq!(dir.code(&format!("{command} v1.vmgs")), 5);
+    }
+    let mut image = dir.get("a.vmgs");
+    image[..8192].fill(0);
+    dir.put("zero.vmgs", &image);
+    assert_eq!(dir.code("dump-file-table -f zero.vmgs"), 3);
+    let mut image = dir.get("a.vmgs");
+    image[20] ^= 1;
+    dir.put("bad.vmgs", &image);
+    assert_eq!(dir.code("dump-headers -f bad.vmgs"), 1);
+    let output = dir.run("query-size -f bad.vmgs -i 1");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"", "standard output is for answers");
+
+    dir.ok("encrypt -f a.vmgs -k key -e AES_GCM");
+    assert_eq!(dir.code("query-encryption -f a.vmgs"), 7);
+    dir.ok("write -f a.vmgs -i 7 -d data");
+    assert_eq!(dir.code("query-encryption -f a.vmgs"), 6);
+    dir.ok("write -f a.vmgs -i KEY_PROTECTOR -d data");
+    assert_eq!(dir.code("query-encryption -f a.vmgs"), 0);
+    assert_eq!(dir.code("encrypt -f a.vmgs -k key -e AES_GCM"), 1);
+    assert_eq!(
+        dir.code("move -f a.vmgs --src 7 --dst 8"),
+        1,
+        "needs the key"
+    );
+    assert_eq!(dir.code("verify -f a.vmgs"), 0);
+}
+
+#[test]
+fn contents_go_in_and_come_out() {
+    let dir = Dir::new();
+    dir.put("key", &[1; 32]);
+    dir.ok("create -f a.vmgs -s 33554432 -k key -e AES_GCM");
+    for (id, size) in [(20, 0usize), (21, 1), (22, 4095), (23, 4097), (24, 3 << 20)] {
+        let content: Vec<u8> = (0..size).map(|n| (n / 7) as u8).collect();
+        dir.put("in", &content);
+        dir.ok(&format!("write -f a.vmgs -i {id} -d in -k key"));
+        dir.ok(&format!("write -f a.vmgs -i {} -d in", id + 10));
+        assert_eq!(
+            dir.ok(&format!("query-size -f a.vmgs -i {id}")),
+            format!("{size}\n")
+        );
+        for id in [id, id + 10] {
+            dir.ok(&format!("dump -f a.vmgs -i {id} -d out -k key"));
+            assert_eq!(dir.get("out"), content);
+            let raw = dir.run(&format!("dump -f a.vmgs -i {id} -k key --raw-stdout"));
+            assert_eq!(raw.stdout, content);
+        }
+        // Without the key comes what is stored, with success, as it always did.
+        dir.ok(&format!("dump -f a.vmgs -i {id} -d out"));
+        assert_eq!(dir.get("out") == content, size == 0);
+    }
+    // A file that exists is not replaced, unless that is allowed or it is empty.
+    dir.put("in", b"new");
+    assert_eq!(dir.code("write -f a.vmgs -i 21 -d in -k key"), 1);
+    assert_eq!(dir.code("inject -f a.vmgs -i 21 -d in -k key"), 1);
+    dir.ok("write -f a.vmgs -i 20 -d in -k key");
+    dir.ok("write -f a.vmgs -i 21 -d in -k key --allow-overwrite");
+    // Without the key the file becomes a plain one, as scripts expect; the tables then disagree.
+    dir.ok("write -f a.vmgs -i 22 -d in --allowoverwrite");
+    assert_eq!(dir.ok("dump -f a.vmgs -i 22 --raw-stdout"), "new");
+    assert_eq!(dir.code("dump -f a.vmgs -i 22 -k key --raw-stdout"), 1);
+    assert_eq!(dir.code("verify -f a.vmgs -k key"), 9);
+    dir.ok("accept-plain -f a.vmgs -i 22 -k key");
+    assert_eq!(dir.ok("dump -f a.vmgs -i 22 -k key --raw-stdout"), "new");
+    assert_eq!(dir.code("verify -f a.vmgs -k key"), 0);
+    dir.ok("move -f a.vmgs --src-file-id 21 --dst-file-id 17 -k key");
+    assert_eq!(dir.code("move -f a.vmgs --src 17 --dst 23 -k key"), 1);
+    dir.ok("move -f a.vmgs --src 17 --dst 23 -k key --allow-overwrite");
+    assert_eq!(dir.ok("dump -f a.vmgs -i 23 -k key --raw-stdout"), "new");
+    dir.ok("delete -f a.vmgs -i 23");
+    assert_eq!(dir.code("query-size -f a.vmgs -i 23"), 4);
+
+    dir.ok("extract -f a.vmgs -k key -d all");
+    assert_eq!(dir.get("all/22"), b"new");
+    assert_eq!(dir.code("extract -f a.vmgs -k key -d all"), 1, "they exist");
+    dir.ok("extract -f a.vmgs -k key -d all --force");
+    dir.put("out", b"precious");
+    assert_eq!(dir.code("extract -f a.vmgs -k key -i 22 -d out"), 1);
+    assert_eq!(dir.get("out"), b"precious");
+    dir.ok("dump -f a.vmgs -k key -i 22 -d out");
+    assert_eq!(dir.get("out"), b"new");
+}
+
+#[test]
+fn keys_change() {
+    let dir = Dir::new();
+    dir.ok("test make-key --key-path one");
+    dir.ok("test make-key --key-path two --repeated z");
+    assert_eq!(dir.get("two"), [b'z'; 32]);
+    assert_eq!(dir.code("test make-key --key-path two"), 1);
+    dir.put("in", b"secret");
+    dir.ok("create -f a.vmgs -k one -e AES_GCM");
+    dir.ok("write -f a.vmgs -i TPM_NVRAM -d in -k one");
+    dir.ok("update-key -f a.vmgs -k one -n two -e AES_GCM");
+    assert_eq!(dir.code("dump -f a.vmgs -i 3 -k one"), 1);
+    assert_eq!(dir.ok("dump -f a.vmgs -i 3 -k two --raw-stdout"), "secret");
+    dir.ok("rekey -f a.vmgs -k two");
+    assert_eq!(dir.ok("dump -f a.vmgs -i 3 -k two --raw-stdout"), "secret");
+    dir.ok("test two-keys -f b.vmgs");
+    let output = dir.run("query-encryption --json -f b.vmgs");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["keys"], 2);
+    for key in ["firstkey.bin", "secondkey.bin"] {
+        dir.ok(&format!("ls -f b.vmgs -k {key}"));
+    }
+    dir.ok("update-key -f b.vmgs -k secondkey.bin -n two -e AES_GCM");
+    assert_eq!(dir.code("ls -f b.vmgs -k firstkey.bin"), 1);
+    dir.ok("ls -f b.vmgs -k two");
+}
+
+#[test]
+fn old_spellings_work() {
+    let dir = Dir::new();
+    dir.put("in", b"x");
+    dir.ok("-Create -FilePath a.vmgs -s 65536");
+    dir.ok("-w -f a.vmgs -i 5 -d in");
+    dir.ok("-w -f a.vmgs -i 5 -d in -ow");
+    assert_eq!(dir.ok("-qs -f a.vmgs -i 5"), "1\n");
+    dir.ok("-r -f a.vmgs -i 5 -d out");
+    assert_eq!(dir.get("out"), b"x");
+    assert!(dir.ok("-rh -f a.vmgs").contains("Active header is 1"));
+}
+
+#[test]
+fn every_query_has_json_and_text() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs");
+    dir.put("token", &[0xff; 8]);
+    dir.ok("write -f a.vmgs -i HIBERNATION_TOKEN -d token");
+    dir.put("tpm", &[7; 32768]);
+    dir.ok("write -f a.vmgs -i HIBERNATION_FIRMWARE -d tpm");
+    let headers = dir.json("dump-headers --json -f a.vmgs");
+    assert_eq!(headers["active_header"], 1);
+    assert_eq!(headers["headers"][0]["sequence"], 3);
+    assert_eq!(
+        dir.json("query-size --json -f a.vmgs -i 14")["valid_bytes"],
+        8
+    );
+    let table = dir.json("--json dump-file-table -f a.vmgs");
+    assert_eq!(table["files"][1]["name"], "HIBERNATION_TOKEN");
+    let list = dir.json("ls --json -f a.vmgs");
+    assert_eq!(
+        list["files"][0]["summary"],
+        "hibernated, firmware image stored"
+    );
+    assert_eq!(
+        list["files"][1]["summary"],
+        "not a firmware image (state of a virtual TPM?)"
+    );
+    assert_eq!(dir.json("verify --json -f a.vmgs")["ok"], true);
+    let view = dir.json("dump --json -f a.vmgs -i 14");
+    assert_eq!(view["content"]["token"], "0xffffffffffffffff");
+    assert!(
+        dir.ok("dump --decode -f a.vmgs -i 14")
+            .starts_with("hibernated, firmware image stored")
+    );
+    let output = dir.run("query-encryption --json -f a.vmgs");
+    assert_eq!(output.status.code(), Some(2));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["scheme"], "none");
+    assert_eq!(
+        dir.ok("dump -f a.vmgs -i 14"),
+        format!("{}{}// ........\n", "0xff,".repeat(8), " ".repeat(41))
+    );
+    let table = dir.ok("dump-file-table -f a.vmgs");
+    let row = "     14     HIBERNATION_TOKEN          4096         8   false  \n";
+    assert!(table.contains(row), "{table}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(dir.ok(&format!("completions {shell}")).contains("vmgstool"));
+    }
+}
+
+#[test]
+fn a_firmware_image_is_shown_with_its_digest() {
+    use sha2::Digest;
+    use zerocopy::FromZeros;
+    use zerocopy::IntoBytes;
+    let dir = Dir::new();
+    let image = vec![0x90; 8192];
+    let mut header = vmgs_format::FirmwareImageHeader::new_zeroed();
+    header.magic = vmgs_format::FirmwareImageHeader::MAGIC;
+    header.version = 1.into();
+    header.header_len = 192.into();
+    header.architecture = 1.into();
+    header.digest_algorithm = 1.into();
+    header.image_len = 8192.into();
+    header.load_gpa = 0x10_0000.into();
+    header.image_digest[..32].copy_from_slice(&sha2::Sha256::digest(&image));
+    header.crc = header.expected_crc().into();
+    dir.put("good", &[header.as_bytes(), &image].concat());
+    header.image_digest[0] ^= 1;
+    header.crc = header.expected_crc().into();
+    dir.put("bad", &[header.as_bytes(), &image].concat());
+    dir.ok("create -f a.vmgs");
+    dir.ok("inject -f a.vmgs -i HIBERNATION_FIRMWARE -d good");
+    let view = dir.json("dump --json -f a.vmgs -i 19");
+    assert_eq!(view["content"]["digest_matches"], true);
+    assert_eq!(view["content"]["load_gpa"], "0x100000");
+    dir.ok("inject -f a.vmgs -i HIBERNATION_FIRMWARE -d bad --force");
+    assert!(dir.ok("ls -f a.vmgs").contains("wrong digest"));
+}
+
+#[test]
+fn verify_tells_how_bad_it_is() {
+    let dir = Dir::new();
+    dir.put("in", &[5; 5000]);
+    dir.ok("create -f a.vmgs");
+    dir.ok("write -f a.vmgs -i 5 -d in");
+    dir.ok("write -f a.vmgs -i 5 -d in --force");
+    let good = dir.get("a.vmgs");
+    // The older header.
+    let mut image = good.clone();
+    image[512] ^= 1;
+    dir.put("a.vmgs", &image);
+    assert_eq!(dir.code("verify -f a.vmgs"), 8);
+    assert_eq!(dir.code("verify --strict -f a.vmgs"), 1);
+    // The newer.
+    let mut image = good.clone();
+    image[40] ^= 1;
+    dir.put("a.vmgs", &image);
+    assert_eq!(dir.code("verify -f a.vmgs"), 9);
+    // A file's entry.
+    let table = u32::from_le_bytes(good[24..28].try_into().unwrap()) as usize * 4096;
+    let mut image = good.clone();
+    image[table + 5 * 64] = 0xff;
+    image[table + 5 * 64 + 1] = 0xff;
+    dir.put("a.vmgs", &image);
+    let output = dir.run("verify --json -f a.vmgs");
+    assert_eq!(output.status.code(), Some(9));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["findings"][0]["code"], "damaged-file");
+    assert_eq!(answer["findings"][0]["file_id"], 5);
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
+}
+
+#[test]
+fn variables_are_shown_as_in_the_golden_files() {
+    let dir = Dir::new();
+    for (encrypt, key) in [("", ""), (" -k key -e AES_GCM", " -k key")] {
+        dir.put("key", &[1; 32]);
+        dir.put("nvram", &std::fs::read(golden().join("nvram.bin")).unwrap());
+        dir.ok(&format!("create --force -f a.vmgs{encrypt}"));
+        dir.ok(&format!("write -f a.vmgs -i BIOS_NVRAM -d nvram{key}"));
+        let shown = dir.ok(&format!("uefi-nvram dump -f a.vmgs{key}"));
+        let expected = std::fs::read_to_string(golden().join("nvram.txt")).unwrap();
+        assert_eq!(shown, expected);
+        let truncated = dir.ok(&format!("uefi-nvram dump -t -f a.vmgs{key}"));
+        assert!(truncated.lines().all(|line| line.len() <= 80));
+        assert_eq!(
+            dir.ok(&format!("uefi-nvram list -f a.vmgs{key}"))
+                .lines()
+                .count(),
+            7
+        );
+        // Out and in again, into another store, gives the same bytes.
+        dir.ok(&format!(
+            "--json uefi-nvram export -f a.vmgs{key} -o vars.json"
+        ));
+        dir.ok("create --force -f b.vmgs");
+        dir.ok("uefi-nvram import -f b.vmgs -d vars.json");
+        assert_eq!(dir.ok("uefi-nvram dump -f b.vmgs"), expected);
+        std::fs::remove_file(dir.path("vars.json")).unwrap();
+    }
+    let export = golden().join("export_v1.json");
+    let shown = dir.ok(&format!(
+        "uefi-nvram dump-from-json -f {}",
+        export.display()
+    ));
+    assert!(
+        shown.contains("Boot Order: 1, 2\n") && !shown.contains("Timestamp"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn variables_are_edited_in_one_commit() {
+    let dir = Dir::new();
+    dir.put("key", &[1; 32]);
+    dir.ok("create -f a.vmgs -k key -e AES_GCM");
+    dir.put("nvram", &std::fs::read(golden().join("nvram.bin")).unwrap());
+    dir.ok("write -f a.vmgs -i BIOS_NVRAM -d nvram -k key");
+    assert_eq!(
+        dir.code("uefi-nvram remove-boot-entries -f a.vmgs"),
+        1,
+        "needs the key"
+    );
+    let before = dir.get("a.vmgs");
+    let dry = dir.ok("uefi-nvram remove-boot-entries -n -f a.vmgs -k key");
+    assert_eq!(dir.get("a.vmgs"), before);
+    let (_, sequence) = dir.store("a.vmgs").active_header();
+    assert_eq!(
+        dir.ok("uefi-nvram remove-boot-entries -f a.vmgs -k key"),
+        dry
+    );
+    assert_eq!(dir.store("a.vmgs").active_header().1, sequence + 1);
+    // With digits of either case, and only those listed.
+    let left = dir.ok("uefi-nvram list -f a.vmgs -k key");
+    for name in ["BootOrder", "Boot0001", "Boot000A", "Boot000b"] {
+        assert!(dry.contains(name) && !left.contains(name), "{name}");
+    }
+    for name in ["Boot0009", "Lang", "dbx"] {
+        assert!(left.contains(name), "{name}");
+    }
+    let vendor = "{8BE4DF61-93CA-11D2-AA0D-00E098032B8C}";
+    let remove = format!("uefi-nvram remove-entry -f a.vmgs -k key -n Lang -v {vendor}");
+    dir.ok(&remove);
+    let before = dir.get("a.vmgs");
+    assert_eq!(dir.code(&remove), 1);
+    assert_eq!(
+        dir.get("a.vmgs"),
+        before,
+        "nothing matched, nothing is written"
+    );
+    dir.put("data", b"fra");
+    let add = format!("uefi-nvram add -f a.vmgs -k key -n Lang -v {vendor} -d data");
+    dir.ok(&add);
+    assert_eq!(dir.code(&add), 1, "it exists");
+    dir.ok(&format!("{add} --force"));
+    assert!(
+        dir.store("a.vmgs")
+            .file_info(FileId::BIOS_NVRAM)
+            .unwrap()
+            .encrypted
+    );
+}
+
+#[test]
+fn a_store_in_use_is_left_alone() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs");
+    let store = dir.store("a.vmgs");
+    assert_eq!(dir.code("query-size -f a.vmgs -i 63"), 1);
+    assert_eq!(dir.code("create -f a.vmgs --force-create"), 1);
+    drop(store);
+    dir.ok("query-size -f a.vmgs -i 63");
+}
+
+#[test]
+fn small_stores_grow() {
+    let dir = Dir::new();
+    dir.put("image", &vec![1; 6 << 20]);
+    dir.ok("create -f a.vmgs");
+    assert_eq!(dir.code("inject -f a.vmgs -i 19 -d image"), 1);
+    dir.ok("grow -f a.vmgs -s 33554432");
+    dir.ok("inject -f a.vmgs -i 19 -d image");
+    dir.ok("inject -f a.vmgs -i 19 -d image --force");
+    assert_eq!(dir.code("grow -f a.vmgs -s 4194304"), 1);
+    dir.ok("scrub -f a.vmgs");
+    dir.ok("verify -f a.vmgs");
+}
+
+#[test]
+fn reading_a_marked_store_does_not_change_it() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs");
+    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, Access::ReadWrite).unwrap();
+    let mut store = Vmgs::format_once(Box::new(device), OpenOptions::default()).unwrap();
+    store.write(FileId(5), Protection::Plain, b"x").unwrap();
+    drop(store);
+    let before = dir.get("a.vmgs");
+    assert_eq!(dir.json("ls --json -f a.vmgs")["reprovisioned"], true);
+    dir.ok("dump -f a.vmgs -i 5");
+    assert_eq!(dir.get("a.vmgs"), before);
+    // Changing it is opening it normally.
+    dir.put("in", b"y");
+    dir.ok("write -f a.vmgs -i 5 -d in --force");
+    assert_eq!(dir.json("ls --json -f a.vmgs")["reprovisioned"], false);
+}
+
+/// A tool that is killed at any moment leaves the old store or the new one.
+#[test]
+fn a_killed_tool_leaves_the_old_or_the_new() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs -s 33554432");
+    let contents = [vec![1; 5 << 20], vec![2; 5 << 20]];
+    dir.put("one", &contents[0]);
+    dir.put("two", &contents[1]);
+    dir.ok("write -f a.vmgs -i 19 -d one");
+    let commands = [
+        "write -f a.vmgs -i 19 -d two --force",
+        "write -f a.vmgs -i 19 -d one --force",
+        "grow -f a.vmgs -s 34603008",
+    ];
+    for delay in 0..40u64 {
+        for command in commands {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_vmgstool"))
+                .args(command.split(' '))
+                .current_dir(dir.0.path())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_micros(delay * 500));
+            let _ = child.kill();
+            child.wait().unwrap();
+            let mut store = dir.store("a.vmgs");
+            let found = store.read(FileId(19)).unwrap();
+            assert!(contents.contains(&found), "{command} killed after {delay}");
+            assert_eq!(store.findings(), []);
+        }
+    }
+    dir.ok("create -f b.vmgs");
+    for delay in 0..20u64 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vmgstool"))
+            .args(["create", "-f", "b.vmgs", "--force-create"])
+            .current_dir(dir.0.path())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(delay * 300));
+        let _ = child.kill();
+        child.wait().unwrap();
+        drop(dir.store("b.vmgs"));
+    }
+}
