@@ -6,10 +6,13 @@ use anyhow::Context;
 use cargo_metadata::MetadataCommand;
 use clap::Args;
 use std::fs;
+use std::io;
+use std::io::Seek;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
+use std::process::Stdio;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -65,7 +68,7 @@ pub(crate) fn run(args: &FuzzArgs) -> anyhow::Result<ExitCode> {
         if let Some(input) = &args.input {
             process::run(Command::new(program).arg(input))?;
         } else {
-            found |= !fuzz(target, &program, args.seconds)?;
+            found |= !fuzz(target, &program, args.seconds, Report::All)?;
         }
     }
     Ok(if found {
@@ -85,7 +88,7 @@ pub(crate) fn smoke(seconds: u32) -> anyhow::Result<Vec<(String, bool)>> {
     targets
         .into_iter()
         .map(|target| {
-            let clean = fuzz(&target, &programs.join(&target), seconds)?;
+            let clean = fuzz(&target, &programs.join(&target), seconds, Report::Findings)?;
             Ok((target, clean))
         })
         .collect()
@@ -139,8 +142,15 @@ fn build(targets: &[String], asan: bool) -> anyhow::Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release"))
 }
 
+/// What to show of what the engine says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Report {
+    All,
+    Findings,
+}
+
 /// Runs one target; returns whether nothing was found.
-fn fuzz(target: &str, program: &Path, seconds: u32) -> anyhow::Result<bool> {
+fn fuzz(target: &str, program: &Path, seconds: u32, report: Report) -> anyhow::Result<bool> {
     let dir = |kind: &str| -> anyhow::Result<PathBuf> {
         let dir = workspace::root().join("fuzz").join(kind).join(target);
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -160,10 +170,18 @@ fn fuzz(target: &str, program: &Path, seconds: u32) -> anyhow::Result<bool> {
     if seeds.is_dir() {
         command.arg(seeds);
     }
+    // What the code under test prints is of no use to anybody.
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut log = tempfile::tempfile().context("cannot make a file for the log")?;
+    if report == Report::Findings {
+        command.stderr(log.try_clone()?);
+    }
     let status = command
         .status()
         .with_context(|| format!("cannot run {}", process::shown(&command)))?;
     if !status.success() {
+        log.rewind()?;
+        io::copy(&mut log, &mut io::stderr())?;
         println!(
             "fuzz: {target} FAILED ({status}); the input is in {}",
             artifacts.display()
