@@ -65,6 +65,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     });
     let run = GuestRun {
         packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+        gated_test: None,
         program: "vmm_bench".to_owned(),
         args: vec![
             Arg::Text(format!("--repetitions={}", args.repetitions)),

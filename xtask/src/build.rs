@@ -41,6 +41,29 @@ pub(crate) fn tests(packages: &[String]) -> anyhow::Result<Vec<Program>> {
     programs(command)
 }
 
+/// A test program of a package that is built only on demand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GatedTest {
+    /// The package.
+    pub(crate) package: &'static str,
+    /// The feature that the test needs.
+    pub(crate) feature: &'static str,
+    /// The test's name, which is also the program's.
+    pub(crate) name: &'static str,
+}
+
+/// Builds a gated test.
+pub(crate) fn gated_test(test: GatedTest) -> anyhow::Result<Vec<Program>> {
+    let mut command = static_cargo("test")?;
+    command.args(["--no-run", "--package", test.package]).args([
+        "--features",
+        test.feature,
+        "--test",
+        test.name,
+    ]);
+    programs(command)
+}
+
 fn static_cargo(subcommand: &str) -> anyhow::Result<Command> {
     let target_dir = workspace::metadata()?.target_directory.join("lab");
     let mut command = workspace::cargo();

@@ -26,6 +26,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let events = tempfile::NamedTempFile::new()?;
     let run = GuestRun {
         packages: vec!["openvmm".to_owned()],
+        gated_test: None,
         program: "openvmm".to_owned(),
         args: vec![
             "--kernel".into(),

@@ -60,6 +60,8 @@ impl Where {
 pub(crate) struct GuestRun {
     /// Packages whose programs must be there.
     pub(crate) packages: Vec<String>,
+    /// A test that must be there as well.
+    pub(crate) gated_test: Option<build::GatedTest>,
     /// The name of the program to run.
     pub(crate) program: String,
     pub(crate) args: Vec<Arg>,
@@ -102,6 +104,17 @@ impl GuestRun {
         }
     }
 
+    fn build(&self) -> anyhow::Result<Vec<build::Program>> {
+        let mut programs = Vec::new();
+        if !self.packages.is_empty() {
+            programs.extend(build::binaries(&self.packages)?);
+        }
+        if let Some(test) = self.gated_test {
+            programs.extend(build::gated_test(test)?);
+        }
+        Ok(programs)
+    }
+
     fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
         let place = |arg: &Arg| match arg {
             Arg::Text(text) => text.clone(),
@@ -119,7 +132,7 @@ impl GuestRun {
             .collect();
         lab.outputs.clone_from(&self.outputs);
         lab.time_limit = self.time_limit;
-        lab.add_programs("/bin", &build::binaries(&self.packages)?);
+        lab.add_programs("/bin", &self.build()?);
         for program in &self.host_programs {
             lab.add_host_program(program)?;
         }
@@ -143,7 +156,7 @@ impl GuestRun {
 
     fn run_here(&self, mut output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
         let kernel = setup::ensure()?;
-        let programs = build::binaries(&self.packages)?;
+        let programs = self.build()?;
         let dir = tempfile::Builder::new().prefix("openvmm-run-").tempdir()?;
         let initrd = dir.path().join("initrd");
         fs::write(&initrd, lab::guest_initramfs(&kernel)?)?;

@@ -40,10 +40,11 @@ enum Step {
     Lint,
     Unit,
     Fuzz,
+    Kvm,
     E2e,
 }
 
-const STEPS: [Step; 4] = [Step::Lint, Step::Unit, Step::Fuzz, Step::E2e];
+const STEPS: [Step; 5] = [Step::Lint, Step::Unit, Step::Fuzz, Step::Kvm, Step::E2e];
 
 /// What a step did.
 struct Outcome {
@@ -67,6 +68,12 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             Step::Lint => ("lint", lint()),
             Step::Unit => ("unit tests", unit()),
             Step::Fuzz => ("fuzz targets", fuzz_smoke(args.fuzz_seconds)),
+            Step::Kvm => {
+                let (chosen, why) = args.place.decide();
+                place = why;
+                println!("test: guests run {place}");
+                ("KVM backend", e2e::run_kvm(chosen))
+            }
             Step::E2e => {
                 let (chosen, why) = args.place.decide();
                 place = why;

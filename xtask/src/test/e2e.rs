@@ -2,6 +2,7 @@
 
 use super::count::Count;
 use super::count::Counter;
+use crate::build::GatedTest;
 use crate::place::Arg;
 use crate::place::GuestRun;
 use crate::place::Place;
@@ -15,30 +16,60 @@ use std::time::Duration;
 /// Far beyond what the tests need: each has a limit of its own.
 const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// Boots guests.
 pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
-    let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        program: "vmm_tests".to_owned(),
-        args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
-        host_programs: Vec::new(),
-        host_files: Vec::new(),
-        env: [
-            ("VMM_TESTS_OPENVMM", Arg::Program("openvmm")),
-            ("VMM_TESTS_KERNEL", Arg::Kernel),
-            ("VMM_TESTS_INITRD", Arg::Initrd),
-            (
-                "VMM_TESTS_EMULATED",
-                match place {
-                    Place::Host => "0".into(),
-                    Place::Lab => "1".into(),
-                },
-            ),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into(),
-        outputs: Vec::new(),
-        time_limit: TIME_LIMIT,
+    let env = [
+        ("VMM_TESTS_OPENVMM", Arg::Program("openvmm")),
+        ("VMM_TESTS_KERNEL", Arg::Kernel),
+        ("VMM_TESTS_INITRD", Arg::Initrd),
+        (
+            "VMM_TESTS_EMULATED",
+            match place {
+                Place::Host => "0".into(),
+                Place::Lab => "1".into(),
+            },
+        ),
+    ];
+    count(
+        place,
+        &GuestRun {
+            packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+            gated_test: None,
+            program: "vmm_tests".to_owned(),
+            args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
+            host_programs: Vec::new(),
+            host_files: Vec::new(),
+            env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            outputs: Vec::new(),
+            time_limit: TIME_LIMIT,
+        },
+    )
+}
+
+/// Runs the KVM backend on guests of a few instructions.
+pub(super) fn run_kvm(place: Place) -> anyhow::Result<Count> {
+    const TEST: GatedTest = GatedTest {
+        package: "virt_kvm",
+        feature: "kvm_tests",
+        name: "kvm",
     };
+    count(
+        place,
+        &GuestRun {
+            packages: Vec::new(),
+            gated_test: Some(TEST),
+            program: TEST.name.to_owned(),
+            args: Vec::new(),
+            host_programs: Vec::new(),
+            host_files: Vec::new(),
+            env: Vec::new(),
+            outputs: Vec::new(),
+            time_limit: TIME_LIMIT,
+        },
+    )
+}
+
+fn count(place: Place, run: &GuestRun) -> anyhow::Result<Count> {
     let counter = SharedCounter(Arc::new(Mutex::new(Counter::new(io::stdout()))));
     let status = run.run(place, Box::new(counter.clone()))?;
     let count = counter

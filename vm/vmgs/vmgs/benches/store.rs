@@ -59,7 +59,7 @@ fn image(c: &mut Criterion) {
         b.iter(|| {
             store
                 .write(FileId(19), Protection::Plain, &content)
-                .unwrap()
+                .unwrap();
         });
     });
     let mut store = new_store(&dir.path().join("encrypted.vmgs"));
