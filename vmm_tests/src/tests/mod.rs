@@ -14,7 +14,7 @@ use vmm_tests::VmBuilder;
 
 /// How long a test may take where guests run at full speed; emulated machines get [`EMULATED`] times
 /// as long.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(90);
 const EMULATED: u32 = 2;
 
 /// One test.
