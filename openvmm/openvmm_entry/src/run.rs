@@ -98,9 +98,7 @@ pub(crate) fn run(invocation: &Invocation) -> Exit {
         vm,
         output,
         events,
-        host: hypervisor
-            .host_info()
-            .map_or(HostKind::Unknown, |info| info.kind),
+        hypervisor,
     };
     DefaultPool::run_with(async |driver| {
         session
@@ -113,7 +111,7 @@ struct Session {
     vm: VmHandle,
     output: GuestOutput,
     events: EventLog,
-    host: HostKind,
+    hypervisor: KvmHypervisor,
 }
 
 impl Session {
@@ -213,7 +211,9 @@ impl Session {
             HaltReason::Error(error) => eprintln!("openvmm: {error}"),
             HaltReason::Hypervisor(error) => {
                 eprintln!("openvmm: {error}");
-                if self.host == HostKind::Software {
+                // Asked for here, not at the start, where nobody needs it.
+                let host = self.hypervisor.host_info();
+                if host.is_ok_and(|host| host.kind == HostKind::Software) {
                     eprintln!(
                         "This host's KVM emulates guest kernels in software and lacks common instructions. \
                          `cargo xtask lab` runs guests on a machine with a complete one."
