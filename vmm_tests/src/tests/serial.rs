@@ -40,7 +40,7 @@ pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
 /// A guest that does nothing else, through a pipe: every byte counts.
 pub(super) fn bare_flood(context: &Context) -> anyhow::Result<()> {
     let bytes: usize = if context.environment.emulated {
-        64 << 10
+        16 << 10
     } else {
         10 << 20
     };
