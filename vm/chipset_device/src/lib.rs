@@ -5,20 +5,30 @@
 //! through its [`DeviceWaker`], which takes the same lock and calls [`ChipsetDevice::poll`].
 #![forbid(unsafe_code)]
 
+mod decoder;
 mod device;
+mod doorbell;
 #[cfg(feature = "fuzzing")]
 pub mod exercise;
 mod interrupt;
 mod io;
+mod msi;
 mod power;
+mod rom;
 mod waker;
 
+pub use decoder::AddressDecoder;
+pub use decoder::Decodes;
 pub use device::ChipsetDevice;
 pub use device::Claims;
 pub use device::MmioDevice;
 pub use device::PciAddress;
 pub use device::PciConfigDevice;
 pub use device::PortIoDevice;
+pub use doorbell::Doorbell;
+pub use doorbell::DoorbellAddress;
+pub use doorbell::DoorbellMatch;
+pub use doorbell::DoorbellTarget;
 pub use interrupt::LineInterrupt;
 pub use interrupt::LineSet;
 pub use interrupt::LineTarget;
@@ -26,6 +36,10 @@ pub use io::IoError;
 pub use mesh::saved_state::RestoreError;
 pub use mesh::saved_state::SaveError;
 pub use mesh::saved_state::SavedState;
+pub use msi::MsiMessage;
+pub use msi::MsiTarget;
+pub use msi::MsiVector;
 pub use power::PowerEvent;
 pub use power::PowerSink;
+pub use rom::RomMapping;
 pub use waker::DeviceWaker;
