@@ -126,19 +126,32 @@ impl ChipsetBuilder {
         name: impl Into<Arc<str>>,
         construct: impl FnOnce(&DeviceContext) -> D,
     ) -> Arc<Mutex<D>> {
+        let made: Result<_, std::convert::Infallible> =
+            self.try_add(name, |context| Ok(construct(context)));
+        match made {
+            Ok(device) => device,
+        }
+    }
+
+    /// As [`ChipsetBuilder::add`], where making the device can fail. Then nothing was added.
+    pub fn try_add<D: ChipsetDevice, E>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        construct: impl FnOnce(&DeviceContext) -> Result<D, E>,
+    ) -> Result<Arc<Mutex<D>>, E> {
         let (index, routes) = (self.devices.len(), self.routes.clone());
         let context = DeviceContext {
             waker: DeviceWaker::new(),
             decoder: AddressDecoder::new(move |decodes| routes.set_decodes(index, decodes)),
             config_space: self.config_space.clone(),
         };
-        let device = construct(&context);
+        let device = construct(&context)?;
         let claims = device.claims();
         let device = Arc::new(Mutex::new(device));
         let handle = DeviceHandle::new(name.into(), device.clone());
         context.waker.connect(handle.poller());
         self.devices.push((handle, claims));
-        device
+        Ok(device)
     }
 
     /// Declares ports of hardware known to be absent: accesses that no device claims are not logged.
