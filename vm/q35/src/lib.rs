@@ -35,3 +35,8 @@ pub use ecam::Ecam;
 pub use ecam::EcamWindow;
 pub use host_bridge::HostBridge;
 pub use isa_bridge::IsaBridge;
+
+#[cfg(test)]
+mod bridge_test;
+#[cfg(test)]
+mod config_test;
