@@ -349,7 +349,7 @@ fn vps_move_bars_while_others_access_them() {
         scope.spawn(move || {
             for i in 0..2000 {
                 machine.write_through_ports(3, 0x3c, &[i as u8]);
-                let command = 2 | i % 2;
+                let command = 2 | (i % 2);
                 machine
                     .chipset
                     .pci_config_write(function_at(2), 0x04, command, 0xffff);
