@@ -304,7 +304,7 @@ fn the_guest_writes_an_address_and_a_reset_takes_it_back() {
     assert_eq!(guest.dma(select_of(0x20) | SKIP, 2), 0);
     assert_eq!(guest.dma(WRITE, 4), 0);
     let written = vec![0, 0, 0x5a, 0x5a, 0x5a, 0x5a, 0, 0];
-    assert_eq!(*seen.lock(), [written.clone()]);
+    assert_eq!(seen.lock()[..], *std::slice::from_ref(&written));
     assert_eq!(guest.item(0x20, 8), written);
     // Writes that do not fit change nothing.
     assert_eq!(guest.dma(select_of(0x20) | WRITE, 9), ERROR);

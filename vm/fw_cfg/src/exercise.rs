@@ -54,7 +54,7 @@ pub fn fw_cfg(script: &[u8]) {
 fn dma(device: &mut FwCfg, memory: &GuestMemory, script: &[u8]) {
     const PLACES: [u64; 4] = [0x1000, RAM - 8, RAM, u64::MAX - 7];
     let byte = |at: usize| u64::from(script[at]);
-    let control = ((byte(0) % 0x40) << 16 | byte(1) % 0x20) as u32;
+    let control = (((byte(0) % 0x40) << 16) | (byte(1) % 0x20)) as u32;
     let len = (byte(2) << (byte(3) % 25)) as u32;
     let buffer = PLACES[(byte(4) % 4) as usize].wrapping_add(byte(5) << (byte(6) % 40));
     let at = PLACES[(byte(7) % 4) as usize].wrapping_add(byte(8) << (byte(9) % 40));
