@@ -17,6 +17,8 @@ use chipset::ioapic::IoApicRouting;
 use chipset::ioapic::MsiRoute;
 use chipset::pm::PmControl;
 use chipset::pm::PmDevice;
+use chipset::pm::RESET_OFFSET as PM_RESET_OFFSET;
+use chipset::pm::RESET_VALUE as PM_RESET_VALUE;
 use chipset::pvpanic::PvPanic;
 use chipset::rtc::Rtc;
 use chipset::rtc::WallClock;
@@ -112,11 +114,17 @@ pub(crate) fn acpi_tables(config: &AcpiConfig<'_>) -> Result<TableSet, MachineEr
             IrqchipMode::Split => InterruptControllers::IoApic,
         },
         pm_base: PM_BASE,
+        pm_layout: acpi_spec::PmLayout::Compact,
+        reset: acpi_spec::ResetRegister {
+            port: PM_BASE + PM_RESET_OFFSET,
+            value: PM_RESET_VALUE,
+        },
         sci_irq: SCI_IRQ,
         hibernation: match config.hibernation {
             Hibernation::On => acpi_spec::Hibernation::S4,
             Hibernation::Off => acpi_spec::Hibernation::NotOffered,
         },
+        sleep_announcements: None,
         com_ports,
         rtc: Some(AcpiRtc {
             base: RTC_BASE,
@@ -129,6 +137,8 @@ pub(crate) fn acpi_tables(config: &AcpiConfig<'_>) -> Result<TableSet, MachineEr
         }),
         pvpanic_port: Some(PVPANIC_PORT),
         mmio: MmioWindows::default(),
+        pci: None,
+        generation_id_event: None,
     })?)
 }
 
