@@ -40,7 +40,10 @@ struct State {
 }
 
 const ADDRESS: u16 = 0xcf8;
-const RESET_CONTROL: u16 = 0xcf9;
+/// The reset control register.
+pub const RESET_CONTROL: u16 = 0xcf9;
+/// Written to it, this resets the whole machine.
+pub const RESET_SYSTEM: u8 = 0x06;
 const ADDRESS_LAST: u16 = 0xcfb;
 const DATA: u16 = 0xcfc;
 const DATA_LAST: u16 = 0xcff;

@@ -32,6 +32,8 @@ mod host_bridge;
 mod isa_bridge;
 
 pub use config_ports::ConfigPorts;
+pub use config_ports::RESET_CONTROL;
+pub use config_ports::RESET_SYSTEM;
 pub use ecam::Ecam;
 pub use ecam::EcamWindow;
 pub use host_bridge::HostBridge;

@@ -1,14 +1,21 @@
 //! The machine: everything a configuration names, put together.
 
-mod boot;
+mod acpi;
 mod devices;
 mod error;
+mod firmware;
 mod memory;
+mod pci;
+mod platform;
 mod power;
 mod serial;
+mod targets;
 
-pub use boot::BootError;
 pub use error::MachineError;
+pub use firmware::BootError;
+pub use firmware::UefiError;
+pub use pci::PciError;
+pub(crate) use platform::LOW_RAM_END;
 pub use serial::SerialError;
 
 use crate::bus::MachineBus;
@@ -20,12 +27,14 @@ use crate::vps::BindingVps;
 use crate::vps::VpGate;
 use crate::vps::VpReport;
 use crate::vps::VpSet;
-use boot::LinuxBoot;
 use chipset::pm::PmControl;
 use chipset_device::PowerEvent;
+use devices::DeviceParts;
 use devices::Devices;
+use firmware::Boot;
+use firmware::Entry;
+use firmware::FirmwareDevices;
 use guest_memory::GuestMemory;
-use openvmm_defs::config::Firmware;
 use openvmm_defs::config::VmConfig;
 use power::PowerLatch;
 use serde_json::Value;
@@ -59,7 +68,7 @@ pub(crate) struct MachineOptions {
 pub(crate) struct Machine {
     parts: Parts,
     memory: GuestMemory,
-    boot: LinuxBoot,
+    boot: Boot,
     address_bits: u8,
 }
 
@@ -80,6 +89,7 @@ impl Parts {
         config: &VmConfig,
         topology: &Topology,
         memory: &GuestMemory,
+        firmware: FirmwareDevices,
         options: MachineOptions,
     ) -> Result<Self, MachineError> {
         let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
@@ -101,14 +111,15 @@ impl Parts {
             chipset,
             pm,
             ioapic,
-        } = devices::build(
+        } = devices::build(DeviceParts {
             config,
-            &partition,
-            &clock,
-            &power.sink(gate, options.on_power),
-            memory.layout().ram(),
-            &serial,
-        )?;
+            partition: &partition,
+            clock: &clock,
+            power: &power.sink(gate, options.on_power),
+            memory,
+            serial: &serial,
+            firmware,
+        })?;
         let chipset = Arc::new(chipset);
         let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
         let vps = vps.finish(&bus)?;
@@ -151,28 +162,22 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         let host = hypervisor.host_info()?;
         let topology = Topology::new(config.topology)?;
-        let Firmware::LinuxDirect(linux) = &config.firmware;
-        let tables = devices::acpi_tables(&devices::AcpiConfig {
-            topology: &topology,
-            irqchip: config.irqchip,
-            com_ports: &config.com_ports,
-            hibernation: config.hibernation,
-        })?;
         let layout = memory::layout(&config.memory, host.address_bits)?;
-        let mut boot = LinuxBoot::plan(linux, &tables, &layout)?;
+        let tables = acpi::tables(config, &topology, &layout, host.address_bits)?;
+        let (mut boot, devices) = Boot::new(&config.firmware, &topology, &tables, &layout)?;
         let memory = memory::allocate(&config.memory, layout)?;
         // Both take their time in the host's kernel, one for pages and the other for everything else.
-        let (boot_state, parts) = std::thread::scope(|scope| {
+        let (entry, parts) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| boot.load(&memory));
-            let parts = Parts::new(hypervisor, config, &topology, &memory, options);
-            let boot_state = match loading.join() {
+            let parts = Parts::new(hypervisor, config, &topology, &memory, devices, options);
+            let entry = match loading.join() {
                 Ok(loaded) => loaded,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            (boot_state, parts)
+            (entry, parts)
         });
         // A wrong file is the user's to mend, so it comes first.
-        let boot_state = boot_state?;
+        let entry = entry?;
         let machine = Self {
             parts: parts?,
             memory,
@@ -180,7 +185,7 @@ impl Machine {
             address_bits: host.address_bits,
         };
         tracing::debug!("the first code is loaded and the machine is made");
-        machine.enter(boot_state)?;
+        machine.enter(entry)?;
         Ok(machine)
     }
 
@@ -208,15 +213,19 @@ impl Machine {
     /// Returns everything to power-on and loads what runs first. Stopped before and after.
     pub(crate) fn reset(&mut self) -> Result<(), MachineError> {
         self.parts.units.reset()?;
-        let boot_state = self.boot.load(&self.memory)?;
-        self.enter(boot_state)
+        let entry = self.boot.load(&self.memory)?;
+        self.enter(entry)
     }
 
-    fn enter(&self, state: loader::BootState) -> Result<(), MachineError> {
+    fn enter(&self, entry: Entry) -> Result<(), MachineError> {
+        let state = match entry {
+            Entry::Registers(state) => state,
+            Entry::ResetVector => return Ok(()),
+        };
         let low_mmio = self.memory.layout().low_mmio();
         let bits = self.address_bits;
         self.parts.vps.call(VpIndex::BSP, move |vp| {
-            boot::enter(vp, &state, low_mmio, bits)
+            firmware::enter_linux(vp, &state, low_mmio, bits)
         })??;
         Ok(())
     }

@@ -81,15 +81,6 @@ impl Options {
     }
 }
 
-/// The firmware that the host's distribution installed.
 fn find_installed() -> Result<PathBuf, String> {
-    ovmf_image::find_installed()
-        .ok_or_else(|| {
-            let places: Vec<_> = ovmf_image::well_known_places().collect();
-            format!(
-                "no firmware is installed (looked for {}); install the package ovmf, or name a file with \
-                 --uefi-firmware",
-                places.join(", ")
-            )
-        })
+    Err("name a file with --uefi-firmware".into())
 }
