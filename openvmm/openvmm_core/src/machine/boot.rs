@@ -2,19 +2,18 @@
 
 use acpi_spec::TableSet;
 use guest_memory::GuestMemory;
+use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use loader::BootState;
 use loader::FileError;
 use loader::ImageFile;
 use loader::linux::LinuxImage;
+use loader::linux::LinuxPlan;
 use loader::linux::LoadError;
-use loader::linux::load_linux;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::LinuxDirect;
 use std::fs::File;
-use std::io;
 use std::path::Path;
-use std::path::PathBuf;
 use virt::Vp;
 use virt::x86::Registers;
 use virt::x86::Segment;
@@ -26,84 +25,46 @@ pub enum BootError {
     /// An image file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// An image file that was opened before cannot be used again.
-    #[error("failed to duplicate the descriptor of {}", path.display())]
-    Duplicate {
-        /// The file.
-        path: PathBuf,
-        /// What the host said.
-        #[source]
-        source: io::Error,
-    },
     /// The kernel, or what goes with it, was refused.
     #[error(transparent)]
     Load(#[from] LoadError),
 }
 
 /// A Linux kernel and all it needs. Its files stay open, so that a reset boots what the start booted.
-pub(crate) struct LinuxBoot {
-    kernel: OpenImage,
-    initrd: Option<OpenImage>,
-    cmdline: String,
-    protocol: loader::linux::BootProtocol,
-    tables: TableSet,
-}
+pub(crate) struct LinuxBoot(LinuxPlan);
 
-struct OpenImage {
-    path: PathBuf,
-    file: File,
-}
-
-impl OpenImage {
-    fn open(path: &Path) -> Result<Self, BootError> {
-        let file = File::open(path).map_err(|source| FileError::Open {
-            path: path.into(),
-            source,
-        })?;
-        Ok(Self {
-            path: path.into(),
-            file,
-        })
-    }
-
-    fn image(&self) -> Result<ImageFile<File>, BootError> {
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|source| BootError::Duplicate {
-                path: self.path.clone(),
-                source,
-            })?;
-        Ok(ImageFile::new(self.path.clone(), file)?)
-    }
+fn open(path: &Path) -> Result<ImageFile<File>, FileError> {
+    let file = File::open(path).map_err(|source| FileError::Open {
+        path: path.into(),
+        source,
+    })?;
+    ImageFile::new(path.into(), file)
 }
 
 impl LinuxBoot {
-    /// Opens the files.
-    pub(crate) fn open(config: &LinuxDirect, tables: TableSet) -> Result<Self, BootError> {
-        Ok(Self {
-            kernel: OpenImage::open(&config.kernel)?,
-            initrd: config.initrd.as_deref().map(OpenImage::open).transpose()?,
-            cmdline: config.cmdline.clone(),
+    /// Opens the files, and checks that they can be loaded into memory of this layout.
+    pub(crate) fn plan(
+        config: &LinuxDirect,
+        tables: &TableSet,
+        layout: &MemoryLayout,
+    ) -> Result<Self, BootError> {
+        let image = LinuxImage {
+            kernel: open(&config.kernel)?,
+            initrd: config.initrd.as_deref().map(open).transpose()?,
+            cmdline: &config.cmdline,
+            acpi: tables,
             protocol: match config.protocol {
                 BootProtocol::Auto => loader::linux::BootProtocol::Auto,
                 BootProtocol::Linux64 => loader::linux::BootProtocol::Linux64,
                 BootProtocol::Pvh => loader::linux::BootProtocol::Pvh,
             },
-            tables,
-        })
+        };
+        Ok(Self(LinuxPlan::new(layout, image)?))
     }
 
     /// Loads everything into guest memory.
-    pub(crate) fn load(&self, memory: &GuestMemory) -> Result<BootState, BootError> {
-        let image = LinuxImage {
-            kernel: self.kernel.image()?,
-            initrd: self.initrd.as_ref().map(OpenImage::image).transpose()?,
-            cmdline: &self.cmdline,
-            acpi: &self.tables,
-            protocol: self.protocol,
-        };
-        Ok(load_linux(memory.map(), memory.layout(), image)?)
+    pub(crate) fn load(&mut self, memory: &GuestMemory) -> Result<BootState, BootError> {
+        Ok(self.0.load(memory.map())?)
     }
 }
 
