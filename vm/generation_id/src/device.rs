@@ -61,9 +61,13 @@ impl GenerationId {
         self.state.address
     }
 
-    /// The guest says where the ID is to be: at guest-physical address `address`, to which it is written now. An
-    /// address outside of RAM is refused, and the one before it stays.
+    /// The guest says where the ID is to be: at guest-physical address `address`, to which it is written now; or
+    /// nowhere if that is 0. An address outside of RAM is refused, and the one before it stays.
     pub fn set_address(&mut self, address: u64) {
+        if address == 0 {
+            self.state.address = None;
+            return;
+        }
         if self.is_ram(address) {
             self.state.address = Some(address);
             self.write();
@@ -125,16 +129,17 @@ impl ChipsetDevice for GenerationId {
         Ok(SavedState::encode(&self.state))
     }
 
-    /// Leaves guest memory alone, which is restored with the ID in it.
+    /// The ID is written to where it was: whatever order parts are restored in, it is this one in the end.
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: State = state.decode()?;
         if let Some(address) = state.address
-            && !self.is_ram(address)
+            && (address == 0 || !self.is_ram(address))
         {
-            let text = format!("a generation ID at {address:#x}, outside of memory");
+            let text = format!("a generation ID at {address:#x}, where it cannot be");
             return Err(RestoreError::Invalid(text));
         }
         self.state = state;
+        self.write();
         Ok(())
     }
 

@@ -94,6 +94,36 @@ fn places_outside_of_memory_are_refused() {
 }
 
 #[test]
+fn address_zero_is_nowhere() {
+    let mut m = Machine::new();
+    m.device.set_address(PLACE);
+    m.device.set_address(0);
+    m.device.change(NEW);
+    assert_eq!((m.seen_at(0), m.seen_at(PLACE)), (NONE, OLD));
+    assert_eq!(m.device.address(), None);
+}
+
+/// The file with the address may be restored, and tell it, before the ID is.
+#[test]
+fn the_restored_id_prevails_over_that_of_the_new_machine() {
+    let mut m = Machine::new();
+    m.device.set_address(PLACE);
+    m.device.change(NEW);
+    let state = m.device.save().unwrap();
+    for address_first in [true, false] {
+        let mut n = Machine::new();
+        if address_first {
+            n.device.set_address(PLACE);
+        }
+        n.device.restore(&state).unwrap();
+        if !address_first {
+            n.device.set_address(PLACE);
+        }
+        assert_eq!(n.seen_at(PLACE), NEW);
+    }
+}
+
+#[test]
 fn a_reset_keeps_the_id_and_forgets_its_place() {
     let mut m = Machine::new();
     m.device.set_address(PLACE);
@@ -112,8 +142,8 @@ fn a_restored_device_changes_where_the_guest_looks() {
     let state = m.device.save().unwrap();
     let mut n = Machine::new();
     n.device.restore(&state).unwrap();
-    // Memory is restored by itself.
-    assert_eq!(n.seen_at(PLACE), NONE);
+    assert_eq!(n.seen_at(PLACE), OLD);
+    assert_eq!(*n.events.0.lock(), []);
     assert_eq!(n.device.inspect()["address"], "0x1234");
     n.device.change(NEW);
     assert_eq!(n.seen_at(PLACE), NEW);
