@@ -21,6 +21,8 @@ use crate::iasl_test::processors;
 use crate::iasl_test::values;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
 
 /// A firmware's memory after it ran a script.
 struct Firmware {
@@ -280,6 +282,93 @@ fn a_pc_is_read_by_iasl_as_it_is_meant() {
     let mcfg = listing(&listings, "MCFG");
     assert_eq!(values(mcfg, "Base Address"), ["00000000B0000000"]);
     assert_eq!(values(mcfg, "End Bus Number"), ["FF"]);
+}
+
+/// What ACPICA's interpreter says of an object or a method of the machine's tables.
+fn evaluated(machine: &Machine, what: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (name, bytes) in linked(machine).installed() {
+        if ["DSDT", "SSDT"].contains(&&name[..]) {
+            fs::write(dir.path().join(&name), bytes).unwrap();
+            files.push(name);
+        }
+    }
+    let output = Command::new("acpiexec")
+        .args(["-b", &format!("evaluate {what}")])
+        .args(files)
+        .current_dir(dir.path())
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("cannot run acpiexec, which the tests of ACPI tables need (Debian: apt install acpica-tools): {error}")
+        });
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let (_, result) = said.split_once("Evaluating ").unwrap_or_else(|| {
+        panic!("acpiexec evaluates nothing: {said}");
+    });
+    assert!(!result.contains("failed"), "{result}");
+    result.to_owned()
+}
+
+#[test]
+fn the_methods_run() {
+    let mut machine = pc_uefi(processors(1));
+    machine.generation_id_event = Some(0);
+    let done = evaluated(&machine, "\\_PTS 4");
+    assert!(done.contains("No object was returned"), "{done}");
+    let woke = evaluated(&machine, "\\_WAK 4");
+    assert!(woke.contains("[Package] Contains 2 Elements"), "{woke}");
+    let address = evaluated(&machine, "\\_SB.VGEN.ADDR");
+    assert!(
+        address.contains("[Package] Contains 2 Elements"),
+        "{address}"
+    );
+}
+
+#[test]
+fn what_there_is_not_is_not_granted() {
+    let machine = pc_uefi(processors(1));
+    let pci = "5B4DDB33F71F1C4096577441C03DD766";
+    let other = "5B4DDB33F71F1C4096577441C03DD767";
+    // Interface, revision, the words that are passed and those that are returned.
+    for (uuid, revision, asked, granted) in [
+        // Everything is asked for, and the capability structure is there.
+        (
+            pci,
+            1,
+            "000000001F0000001F000000",
+            "10 00 00 00 1F 00 00 00 10 00 00 00",
+        ),
+        (
+            pci,
+            1,
+            "010000001F00000010000000",
+            "01 00 00 00 1F 00 00 00 10 00 00 00",
+        ),
+        (
+            pci,
+            1,
+            "000000000000000000000000",
+            "00 00 00 00 00 00 00 00 00 00 00 00",
+        ),
+        (
+            pci,
+            2,
+            "000000001F00000010000000",
+            "08 00 00 00 1F 00 00 00 10 00 00 00",
+        ),
+        (
+            other,
+            1,
+            "000000001F0000001F000000",
+            "04 00 00 00 1F 00 00 00 1F 00 00 00",
+        ),
+    ] {
+        let what = format!("\\_SB.PCI0._OSC ({uuid}) {revision} 3 ({asked})");
+        let said = evaluated(&machine, &what);
+        assert!(said.contains(granted), "{what}: {said}");
+    }
 }
 
 #[test]
