@@ -1,12 +1,8 @@
 use super::*;
 use crate::Offloads;
+use crate::cable::ALL_OFFLOADS;
+use crate::cable::Cable;
 use chipset_device::ChipsetDevice as _;
-use rustix::net::AddressFamily;
-use rustix::net::SocketFlags;
-use rustix::net::SocketType;
-use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use virtio::testing::Driver;
 use virtio::testing::Interrupts;
@@ -15,37 +11,6 @@ use virtio::testing::Machine;
 const RX: u16 = 0;
 const TX: u16 = 1;
 const ALL: u64 = u64::MAX;
-const ALL_OFFLOADS: Offloads = Offloads {
-    checksum: true,
-    tso4: true,
-    tso6: true,
-    ecn: true,
-    ufo: true,
-};
-
-/// A cable whose other end the test holds.
-struct Cable {
-    socket: OwnedFd,
-    offloads: Arc<Mutex<Offloads>>,
-}
-
-impl AsFd for Cable {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl NetBackend for Cable {
-    fn offloads(&self) -> Offloads {
-        ALL_OFFLOADS
-    }
-
-    fn set_guest_offloads(&self, offloads: Offloads) -> io::Result<()> {
-        *self.offloads.lock() = offloads;
-        Ok(())
-    }
-}
-
 struct Net {
     machine: Machine,
     driver: Driver,
@@ -62,22 +27,10 @@ fn config() -> NetConfig {
 }
 
 fn net() -> Net {
-    let (socket, peer) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .unwrap();
-    let offloads = Arc::new(Mutex::new(Offloads::NONE));
+    let (cable, peer) = Cable::new().unwrap();
+    let offloads = cable.offloads.clone();
     let machine = Machine::new();
-    let device = NetDevice::new(
-        Cable {
-            socket,
-            offloads: offloads.clone(),
-        },
-        config(),
-    );
+    let device = NetDevice::new(cable, config());
     let link = device.link();
     let device = machine.plug(device);
     let driver = Driver::new(&machine, device);
@@ -359,17 +312,7 @@ fn a_state_with_another_mac_is_refused() {
     let mut net = net();
     net.driver.device.stop();
     let state = net.driver.device.save().unwrap();
-    let (socket, _peer) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .unwrap();
-    let cable = Cable {
-        socket,
-        offloads: net.offloads.clone(),
-    };
+    let (cable, _peer) = Cable::new().unwrap();
     let other = NetConfig {
         mac: MacAddress::derive("other"),
         ..config()

@@ -1,7 +1,11 @@
 //! The virtio network device (virtio 1.3, section 5.1), on a Linux tap interface.
 
 mod backend;
+#[cfg(any(test, feature = "fuzzing"))]
+mod cable;
 mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
 mod header;
 mod ioctl;
 mod mac;
