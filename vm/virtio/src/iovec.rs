@@ -185,3 +185,84 @@ impl std::fmt::Debug for GuestIoVec {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Machine;
+    use rustix::net::AddressFamily;
+    use rustix::net::SocketFlags;
+    use rustix::net::SocketType;
+    use vm_memory::Bytes as _;
+
+    fn buffer(gpa: u64, len: u32) -> Buffer {
+        Buffer { gpa, len }
+    }
+
+    fn text(machine: &Machine, gpa: u64, len: usize) -> String {
+        let mut bytes = vec![0; len];
+        let map = machine.memory.map();
+        map.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn files_are_read_and_written_in_pieces() {
+        let machine = Machine::new();
+        let file = tempfile::tempfile().unwrap();
+        rustix::io::pwrite(&file, b"0123456789", 0).unwrap();
+        let mut pieces = GuestIoVec::new(&machine.memory);
+        let list = [buffer(0x1000, 3), buffer(0x2000, 4)];
+        pieces.extend(list).unwrap();
+        assert_eq!(pieces.read_at(&file, 2).unwrap(), 7);
+        assert_eq!(text(&machine, 0x1000, 3), "234");
+        assert_eq!(text(&machine, 0x2000, 4), "5678");
+        pieces.advance(4);
+        assert_eq!((pieces.len(), pieces.as_raw().len()), (3, 1));
+        assert_eq!(pieces.write_at(&file, 0).unwrap(), 3);
+        let mut start = [0; 4];
+        rustix::io::pread(&file, &mut start, 0).unwrap();
+        assert_eq!(&start, b"6783");
+        pieces.advance(100);
+        assert!(pieces.is_empty());
+        assert_eq!(pieces.write_to(&file).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_no_ram_is_refused_and_nothing_appended() {
+        let machine = Machine::new();
+        let mut pieces = GuestIoVec::new(&machine.memory);
+        pieces.extend([buffer(0, 8)]).unwrap();
+        for bad in [
+            buffer(32 << 20, 1),
+            buffer((32 << 20) - 1, 2),
+            buffer(u64::MAX, 2),
+        ] {
+            assert!(pieces.extend([buffer(64, 8), bad]).is_err());
+            assert_eq!((pieces.len(), pieces.as_raw().len()), (8, 1));
+        }
+        let many = std::iter::repeat_n(buffer(0, 1), 2000);
+        assert!(pieces.extend(many).is_err());
+        assert_eq!(pieces.len(), 8);
+    }
+
+    #[test]
+    fn a_message_spills_over() {
+        let machine = Machine::new();
+        let (from, to) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let mut pieces = GuestIoVec::new(&machine.memory);
+        pieces.extend([buffer(0x1000, 4)]).unwrap();
+        let mut spill = [0; 8];
+        rustix::io::write(&from, b"message").unwrap();
+        assert_eq!(pieces.read_message(&to, &mut spill).unwrap(), 7);
+        assert_eq!(text(&machine, 0x1000, 4), "mess");
+        assert_eq!(&spill[..4], b"age\0");
+        assert_eq!((pieces.len(), pieces.as_raw().len()), (4, 1));
+    }
+}

@@ -269,7 +269,7 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
         shared.link.0.lock().signals = None;
         let backend = &shared.backend;
         if let Err(error) = backend.set_guest_offloads(crate::Offloads::NONE) {
-            tracing::warn!(%error, "failed to turn off the offloads of a network device");
+            tracing::debug!(%error, "failed to turn off the offloads of a network device");
         }
         // Frames that wait were made for the driver that is gone, and may need what the next one lacks.
         let mut frame = [0; 64];
