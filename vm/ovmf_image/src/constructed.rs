@@ -19,6 +19,8 @@ const LZMA: [u8; 16] = [
 /// Kinds of files: a PEIM, and the one that sets up memory for System Management Mode.
 const PEIM: u8 = 0x06;
 const SMM_PEIM: u8 = 0x86;
+/// A file that only fills a gap.
+const FILLER: u8 = 0xf0;
 
 const HEADER: usize = 0x48;
 const SEC_LEN: usize = 0x3_4000;
@@ -69,13 +71,13 @@ fn volume_of(len: usize, files: &[(u8, &[u8])]) -> Vec<u8> {
     for (kind, body) in files {
         at = at.next_multiple_of(8);
         let file_len = 24 + body.len();
-        let name = if *kind == SMM_PEIM {
-            smm::SMM_ACCESS_PEIM
-        } else {
-            [*kind; 16]
+        let name = match *kind {
+            SMM_PEIM => smm::SMM_ACCESS_PEIM,
+            FILLER => [0xff; 16],
+            kind => [kind; 16],
         };
         bytes[at..at + 16].copy_from_slice(&name);
-        bytes[at + 18] = *kind & 0x7f;
+        bytes[at + 18] = if *kind == SMM_PEIM { PEIM } else { *kind };
         bytes[at + 19] = 0;
         bytes[at + 20..at + 23].copy_from_slice(&(file_len as u32).to_le_bytes()[..3]);
         bytes[at + 24..at + file_len].copy_from_slice(body);
@@ -114,8 +116,8 @@ pub fn code(flash_len: usize, smm: Smm) -> Vec<u8> {
     let len = flash_len - variables_len(flash_len);
     let pe = section(0x10, b"MZ");
     let pei: &[(u8, &[u8])] = match smm {
-        Smm::Without => &[(4, &pe), (PEIM, &pe)],
-        Smm::Peim => &[(4, &pe), (PEIM, &pe), (SMM_PEIM, &pe)],
+        Smm::Without => &[(2, &pe), (FILLER, &[]), (4, &pe), (PEIM, &pe)],
+        Smm::Peim => &[(2, &pe), (FILLER, &[]), (4, &pe), (SMM_PEIM, &pe)],
         Smm::WithoutPei | Smm::Core => &[(PEIM, &pe)],
     };
     // More than is unpacked at first, and something behind that which does not compress.
@@ -138,7 +140,7 @@ pub fn code(flash_len: usize, smm: Smm) -> Vec<u8> {
 }
 
 fn sec(len: usize) -> Vec<u8> {
-    let mut bytes = volume_of(len, &[(3, &section(0x12, b"VZ"))]);
+    let mut bytes = volume_of(len, &[(FILLER, &[]), (3, &section(0x12, b"VZ"))]);
     // A jump, and nothing more.
     bytes[len - 16..].fill(0x90);
     bytes[len - 14] = 0xe9;

@@ -123,9 +123,9 @@ fn damage_is_found_where_it_is() {
         }),
         ImageError::NoResetVector
     );
-    // The type of the only file in the last volume.
+    // The type of the second file in the last volume.
     assert_eq!(
-        changed(|image| image[SEC + 0x48 + 18] = 5),
+        changed(|image| image[SEC + 0x48 + 24 + 18] = 5),
         ImageError::NoSec
     );
 }

@@ -30,8 +30,9 @@ pub(crate) const SMM_ACCESS_PEIM: Guid = [
 /// The most that is unpacked, in bytes, in all. Stock OVMF unpacks to 13 MiB.
 const UNPACKED_LIMIT: u64 = 64 << 20;
 
-/// How much is unpacked at first. The volume of the PEI phase comes first, and stock OVMF's has 0.9 MiB.
+/// The volume of the PEI phase comes first, and stock OVMF's has 0.9 MiB. So this much is unpacked in small steps.
 const FIRST_UNPACKED: u64 = 2 << 20;
+const STEP: u64 = 128 << 10;
 
 /// Memory that the unpacking may take beside its output, in KiB.
 const UNPACK_MEMORY: u32 = 80 << 10;
@@ -128,20 +129,26 @@ impl Search {
         }
         self.budget -= len;
         let reader = LzmaReader::new_mem_limit(packed, UNPACK_MEMORY, None).map_err(failed)?;
-        let mut reader = reader.take(len.min(FIRST_UNPACKED));
+        let mut reader = reader.take(0);
         let mut unpacked = Vec::new();
-        // Grows as it is filled: a short file may say that it is long.
-        reader.read_to_end(&mut unpacked).map_err(failed)?;
-        if len > FIRST_UNPACKED {
-            self.pei_volumes(&unpacked)?;
-            if self.decided {
-                return Ok(());
+        let mut rest = len;
+        while rest > 0 {
+            // Bit by bit until the PEI phase should have come, and then the rest.
+            let is_first = (unpacked.len() as u64) < FIRST_UNPACKED;
+            let count = if is_first { rest.min(STEP) } else { rest };
+            reader.set_limit(count);
+            // Grows as it is filled: a short file may say that it is long.
+            let read = reader.read_to_end(&mut unpacked).map_err(failed)?;
+            if read as u64 != count {
+                return Err(truncated());
             }
-            reader.set_limit(len - FIRST_UNPACKED);
-            reader.read_to_end(&mut unpacked).map_err(failed)?;
-        }
-        if unpacked.len() as u64 != len {
-            return Err(truncated());
+            rest -= count;
+            if is_first {
+                self.pei_volumes(&unpacked)?;
+                if self.decided {
+                    return Ok(());
+                }
+            }
         }
         self.sections(&unpacked, 0, depth)
     }

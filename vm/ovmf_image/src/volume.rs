@@ -159,7 +159,8 @@ impl<'a> Iterator for Files<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.at.checked_next_multiple_of(8)?;
         let header = self.volume.get(start..)?.get(..24)?;
-        if header[..16] == [0xff; 16] {
+        // Free space. The name alone does not tell: that of a file which only fills a gap is all ones too.
+        if header.iter().all(|byte| *byte == 0xff) {
             return None;
         }
         let short = u24_at(header, 20)?;
