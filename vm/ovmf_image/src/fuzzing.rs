@@ -5,7 +5,7 @@ use crate::Ovmf;
 use crate::check_variables;
 use crate::constructed;
 use crate::constructed::Smm;
-use crate::requires_smm;
+use crate::runs_without_smm;
 use std::sync::LazyLock;
 
 static CODE: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::code(1 << 20, Smm::WithoutPei));
@@ -46,7 +46,7 @@ fn changed(image: &[u8], data: &[u8]) -> Vec<u8> {
 }
 
 fn look(image: &[u8]) {
-    let _ = requires_smm(image);
+    let _ = runs_without_smm(image);
     let _ = check_variables(image, image.len() as u64);
     match Firmware::recognize(image) {
         Ok(Firmware::Ovmf(ovmf)) => check(&ovmf, image),

@@ -29,7 +29,7 @@ pub use install::Installed;
 pub use install::installed;
 pub use install::searched_places;
 pub use install::template_beside;
-pub use smm::requires_smm;
+pub use smm::runs_without_smm;
 pub use variables::VariablesState;
 pub use variables::check_variables;
 

@@ -44,8 +44,9 @@ const MAX_DEPTH: u32 = 8;
 /// Management Mode, or cannot be looked into. Such a build waits for ever where that mode is missing.
 ///
 /// It shows by what is in the volume of the PEI phase, which is compressed: a few hundredths of a second of
-/// work. In an image without such a volume, all is unpacked to look for an SMM core.
-pub fn requires_smm(bytes: &[u8]) -> Result<(), SmmError> {
+/// work. In an image without such a volume, all is unpacked to look for an SMM core. What is packed in another
+/// way than stock OVMF is not looked into.
+pub fn runs_without_smm(bytes: &[u8]) -> Result<(), SmmError> {
     let mut search = Search {
         budget: UNPACKED_LIMIT,
         decided: false,
@@ -184,10 +185,10 @@ mod tests {
     #[test]
     fn what_needs_smm_shows_inside_the_compressed_volume() {
         for smm in [Smm::Without, Smm::WithoutPei] {
-            requires_smm(&constructed::code(0x20_0000, smm)).unwrap();
+            runs_without_smm(&constructed::code(0x20_0000, smm)).unwrap();
         }
         for smm in [Smm::Peim, Smm::Core] {
-            let error = requires_smm(&constructed::code(0x20_0000, smm)).unwrap_err();
+            let error = runs_without_smm(&constructed::code(0x20_0000, smm)).unwrap_err();
             assert!(matches!(error, SmmError::Required), "{error}");
         }
     }
@@ -199,13 +200,13 @@ mod tests {
         // The end of the compressed data, which is far behind the PEI phase.
         let end = header + constructed::packed_len(&image).unwrap();
         image[end - 0x1000..end].fill(0xff);
-        requires_smm(&image).unwrap();
+        runs_without_smm(&image).unwrap();
         // It matters if there is no such phase.
         let mut image = constructed::code(0x20_0000, Smm::WithoutPei);
         let header = constructed::lzma_header(&image).unwrap();
         let end = header + constructed::packed_len(&image).unwrap();
         image[end - 0x1000..end].fill(0xff);
-        requires_smm(&image).unwrap_err();
+        runs_without_smm(&image).unwrap_err();
     }
 
     #[test]
@@ -213,16 +214,16 @@ mod tests {
         let mut image = constructed::code(0x20_0000, Smm::WithoutPei);
         let header = constructed::lzma_header(&image).unwrap();
         image[header] = 0xff;
-        let error = requires_smm(&image).unwrap_err();
+        let error = runs_without_smm(&image).unwrap_err();
         assert!(matches!(error, SmmError::Compressed { offset, .. } if offset == header));
         image[header] = 0x5d;
         image[header + 5 + 4] = 1;
-        let error = requires_smm(&image).unwrap_err();
+        let error = runs_without_smm(&image).unwrap_err();
         assert!(matches!(error, SmmError::TooLarge { .. }), "{error}");
         // It says that there is more than there is.
         image[header + 5 + 4] = 0;
         image[header + 5 + 2] += 1;
-        let error = requires_smm(&image).unwrap_err();
+        let error = runs_without_smm(&image).unwrap_err();
         assert!(matches!(error, SmmError::Compressed { .. }), "{error}");
     }
 }
