@@ -1,6 +1,7 @@
 //! A file or block device as a disk.
 
 use super::BlockDevice;
+use super::writeback;
 use crate::container::Container;
 use crate::container::ContainerError;
 use crate::container::DiskShape;
@@ -8,8 +9,13 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+/// Bytes written in a row before the kernel is asked to start on them. Left alone it starts when the
+/// flush tells it to, and the medium is idle while a large file is copied into the cache.
+const WRITEBACK_LEN: u64 = 512 << 10;
 
 /// A disk in a file: all of it (raw), or what a fixed VHD has in front of its footer.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub struct FileDevice {
     file: File,
     shape: DiskShape,
     access: crate::Access,
+    /// What was written last, as far as it is one run that the kernel was not asked to start on.
+    unstarted: Range<u64>,
 }
 
 impl FileDevice {
@@ -63,12 +71,29 @@ impl FileDevice {
             file,
             shape,
             access,
+            unstarted: 0..0,
         })
     }
 
     /// Where the disk is in the file.
     pub fn shape(&self) -> &DiskShape {
         &self.shape
+    }
+
+    /// Notes that these bytes were written, and has the kernel start on them once they are many.
+    fn note_written(&mut self, written: Range<u64>) {
+        if written.start != self.unstarted.end {
+            self.unstarted.start = written.start;
+        }
+        self.unstarted.end = written.end;
+        if self.unstarted.end - self.unstarted.start < WRITEBACK_LEN {
+            return;
+        }
+        let run = std::mem::replace(&mut self.unstarted, written.end..written.end);
+        // Only speed depends on it: the flush starts what was not started, and waits for all.
+        if let Err(error) = writeback::start(&self.file, &run) {
+            tracing::debug!(%error, "writing to the medium was not started early");
+        }
     }
 }
 
@@ -99,14 +124,16 @@ impl BlockDevice for FileDevice {
 
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.shape.len) {
+        let Some(end) = end.filter(|end| *end <= self.shape.len) else {
             // Past the end there may be a footer.
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("{} bytes at {offset} are not on the disk", buf.len()),
             ));
-        }
-        self.file.write_all_at(buf, offset)
+        };
+        self.file.write_all_at(buf, offset)?;
+        self.note_written(offset..end);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
