@@ -220,11 +220,30 @@ fn random_guid() -> io::Result<[u8; 16]> {
     Ok(id)
 }
 
+/// A source that tells how much is read from it.
+struct Counted<R, F> {
+    source: R,
+    progress: F,
+}
+
+impl<R: io::Read, F: FnMut(u64)> io::Read for Counted<R, F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.source.read(buf)?;
+        (self.progress)(len as u64);
+        Ok(len)
+    }
+}
+
 /// Makes the disk in the file at `path` `size` bytes large. The store on it has the room at once.
 ///
 /// The file is replaced by a larger copy, so that a crash leaves the one or the other; programs that
-/// have it open keep the old one.
-pub fn grow_file(path: &Path, container: Container, size: u64) -> Result<(), ContainerError> {
+/// have it open keep the old one. `progress` is told how many bytes each piece of the copy has.
+pub fn grow_file(
+    path: &Path,
+    container: Container,
+    size: u64,
+    progress: impl FnMut(u64),
+) -> Result<(), ContainerError> {
     check_size(size)?;
     let old = crate::FileDevice::open(path, container, crate::Access::ReadWrite)?;
     let shape = *old.shape();
@@ -249,7 +268,11 @@ pub fn grow_file(path: &Path, container: Container, size: u64) -> Result<(), Con
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut to = tempfile::NamedTempFile::new_in(directory).map_err(copying)?;
-    io::copy(&mut io::Read::take(&mut from, shape.len), to.as_file_mut()).map_err(copying)?;
+    let mut counted = Counted {
+        source: io::Read::take(&mut from, shape.len),
+        progress,
+    };
+    io::copy(&mut counted, to.as_file_mut()).map_err(copying)?;
     let container = match shape.vhd_id {
         Some(_) => Container::Vhd1,
         None => Container::Raw {

@@ -691,12 +691,14 @@ fn a_store_grows_with_its_device() {
         Err(Error::NoSpace { .. })
     ));
     assert!(matches!(
-        grow_file(&path, Container::Vhd1, 32 << 20),
+        grow_file(&path, Container::Vhd1, 32 << 20, |_| ()),
         Err(ContainerError::InUse { .. })
     ));
     drop(store);
     let id = device().shape().vhd_id;
-    grow_file(&path, Container::Detect, 32 << 20).unwrap();
+    let mut copied = 0;
+    grow_file(&path, Container::Detect, 32 << 20, |len| copied += len).unwrap();
+    assert_eq!(copied, 4 << 20);
     assert_eq!(device().shape().vhd_id, id);
     let mut store = Vmgs::open(device(), OpenOptions::default()).unwrap();
     assert_eq!(store.device_size(), 32 << 20);
@@ -705,7 +707,7 @@ fn a_store_grows_with_its_device() {
     assert_eq!(store.read(ID).unwrap(), b"kept");
     drop(store);
     assert!(matches!(
-        grow_file(&path, Container::Detect, 4 << 20),
+        grow_file(&path, Container::Detect, 4 << 20, |_| ()),
         Err(ContainerError::InvalidSize { .. })
     ));
 }

@@ -52,7 +52,7 @@ pub(crate) fn create_store(
         if !metadata.is_file() {
             bail!("{} is not a file", path.display());
         }
-        output::may_replace(&path.display().to_string(), existing, "--force-create")?;
+        output::may_replace(&path.display().to_string(), existing)?;
         vhd_id = old_id(path, size)?;
     }
     let path = path.canonicalize().unwrap_or_else(|_| path.into());

@@ -83,9 +83,7 @@ pub(crate) fn may_store(store: &Vmgs, id: FileId, existing: Existing) -> anyhow:
         return Err(Error::InvalidFileId(id).into());
     }
     match store.file_info(id) {
-        Ok(info) if info.valid_bytes != 0 => {
-            output::may_replace(&format!("file {id}"), existing, "--allow-overwrite")
-        }
+        Ok(info) if info.valid_bytes != 0 => output::may_replace(&format!("file {id}"), existing),
         _ => Ok(()),
     }
 }
@@ -219,14 +217,13 @@ pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
 pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
     let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
-    let overwrite = if args.allow_overwrite {
-        Overwrite::Allow
-    } else {
-        Overwrite::Refuse
-    };
+    let (from, to) = (args.src_file_id, args.dst_file_id);
+    if !args.allow_overwrite && store.is_allocated(from) && store.is_allocated(to) {
+        output::may_replace(&format!("file {to}"), Existing::AskOrRefuse)?;
+    }
     store
-        .move_file(args.src_file_id, args.dst_file_id, overwrite)
-        .with_context(|| format!("moving {} to {}", args.src_file_id, args.dst_file_id))
+        .move_file(from, to, Overwrite::Allow)
+        .with_context(|| format!("moving {from} to {to}"))
 }
 
 pub(crate) fn delete(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {
