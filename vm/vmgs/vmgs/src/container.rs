@@ -83,6 +83,9 @@ pub enum ContainerError {
         /// The length of the file.
         len: u64,
     },
+    /// Disks have no sectors of this size.
+    #[error("sectors have 512 or 4096 bytes, not {0}")]
+    SectorSize(u32),
     /// A disk of this size cannot be made.
     #[error("{size} bytes are not the size of a store: {reason}")]
     InvalidSize {
@@ -125,6 +128,9 @@ impl DiskShape {
     }
 
     fn of_raw(len: u64, sector_size: u32) -> Result<Self, ContainerError> {
+        if !matches!(sector_size, 512 | 4096) {
+            return Err(ContainerError::SectorSize(sector_size));
+        }
         Ok(Self {
             sector_size,
             len,
@@ -374,6 +380,14 @@ mod tests {
             of(len, rechecked(bad)),
             Err(ContainerError::DiskSize { .. })
         ));
+    }
+
+    #[test]
+    fn impossible_sectors_are_refused() {
+        for sector_size in [0, 1, 513, 8192] {
+            let shape = DiskShape::of(&file(8192, None), Container::Raw { sector_size });
+            assert!(matches!(shape, Err(ContainerError::SectorSize(n)) if n == sector_size));
+        }
     }
 
     #[test]
