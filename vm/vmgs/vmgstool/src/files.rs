@@ -51,16 +51,12 @@ fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow
         Existing::AskOrRefuse
     };
     may_store(&store, file.id, existing)?;
-    let result = if metadata.is_file() {
-        let bar = output::progress(metadata.len());
-        let result = store.write_from(
-            file.id,
-            protection,
-            metadata.len(),
-            &mut bar.wrap_read(&mut data),
-        );
+    let (result, bytes) = if metadata.is_file() {
+        let len = metadata.len();
+        let bar = output::progress(len);
+        let result = store.write_from(file.id, protection, len, &mut bar.wrap_read(&mut data));
         bar.finish_and_clear();
-        result
+        (result, len)
     } else {
         // A pipe does not say how much it has.
         let mut content = Vec::new();
@@ -70,10 +66,11 @@ fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow
         if content.len() as u64 > vmgs::READ_LIMIT {
             bail!("{} has no end", args.data_path.display());
         }
-        store.write(file.id, protection, &content)
+        let result = store.write(file.id, protection, &content);
+        (result, content.len() as u64)
     };
     result.with_context(|| format!("storing {}", file.id))?;
-    tracing::info!(id = %file.id, bytes = metadata.len(), "stored a file");
+    tracing::info!(id = %file.id, bytes, "stored a file");
     Ok(())
 }
 
@@ -91,7 +88,9 @@ pub(crate) fn may_store(store: &Vmgs, id: FileId, existing: Existing) -> anyhow:
 /// Whether the content or the ciphertext is shown: without a key, what is there.
 fn is_readable(store: &Vmgs, id: FileId) -> anyhow::Result<bool> {
     let info = store.file_info(id)?;
-    let readable = !(store.is_locked() && info.encrypted);
+    // A store whose keys were removed has no key either for what was encrypted.
+    let keyless = store.is_locked() || !store.is_encrypted();
+    let readable = !(keyless && info.encrypted);
     if !readable {
         tracing::warn!(%id, "the file is encrypted, and shown as it is stored");
     }

@@ -88,7 +88,16 @@ pub(crate) fn run(
 
 fn decode(bytes: &[u8]) -> anyhow::Result<Variables> {
     // Some firmware left variables whose name is no string; they are not worth losing the others.
-    Variables::decode(bytes, NameQuirk::Skip).context("reading the UEFI variables")
+    let variables =
+        Variables::decode(bytes, NameQuirk::Skip).context("reading the UEFI variables")?;
+    let left_out = bytes.len() - variables.encoded_len();
+    if left_out != 0 {
+        tracing::warn!(
+            bytes = left_out,
+            "leaving out variables that have no name or are there twice"
+        );
+    }
+    Ok(variables)
 }
 
 fn load(
