@@ -241,6 +241,7 @@ fn is_change(number: i64) -> bool {
 
 /// Runs the edit, and kills it as it starts the change after the first `changes`. Says whether it came to
 /// that.
+#[allow(clippy::zombie_processes, reason = "it is waited for by its id")]
 fn kill_at(dir: &Dir, edit: &Edit, changes: usize) -> bool {
     std::fs::copy(dir.path("old.vmgs"), dir.path("a.vmgs")).unwrap();
     // It waits to be traced before it becomes the tool.
