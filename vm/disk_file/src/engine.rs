@@ -1,6 +1,7 @@
 //! How a disk's system calls are made.
 
 use crate::job::Job;
+use crate::lock;
 use disk_backend::DiskError;
 use disk_backend::DiskInfo;
 use disk_backend::Operation;
@@ -20,7 +21,7 @@ pub enum Engine {
     Threads,
 }
 
-/// An open disk, as its queues use it.
+/// An open disk, as its queues use it. The file is locked.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     pub(crate) file: File,
@@ -56,5 +57,12 @@ impl OpenFile {
         if job.is_sync() && result.is_err() {
             self.flush_failed.store(true, Ordering::Release);
         }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // Closing does the same, but the kernel may close a little later.
+        lock::unlock(&self.file);
     }
 }

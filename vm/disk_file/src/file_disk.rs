@@ -16,6 +16,7 @@ use disk_backend::Disk;
 use disk_backend::DiskInfo;
 use disk_backend::DiskQueue;
 use disk_backend::SECTOR;
+use rustix::fs::OFlags;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -133,6 +134,7 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             " (`,ro` if it need not be written)"
         }
+        io::ErrorKind::ResourceBusy => " (is it mounted, or another VM's disk?)",
         _ => "",
     }
 }
@@ -166,15 +168,14 @@ impl FileDisk {
             .seek(SeekFrom::End(0))
             .map_err(|e| io_error("find the size of", e))?;
         let (size, id) = find_disk(path, &file, len, options.format)?;
+        let physical_block = physical_block(&file).map_err(|e| io_error("look at", e))?;
         let info = DiskInfo {
             name: path.display().to_string(),
             sectors: size / SECTOR,
-            physical_block: physical_block(&file).map_err(|e| io_error("look at", e))?,
+            physical_block,
             access: options.access,
             discard_granularity: match options.access {
-                Access::ReadWrite => {
-                    Some(physical_block(&file).map_err(|e| io_error("look at", e))?)
-                }
+                Access::ReadWrite => Some(physical_block),
                 Access::ReadOnly => None,
             },
             id,
@@ -195,11 +196,16 @@ impl FileDisk {
 
 fn open(path: &Path, access: Access) -> Result<File, FileDiskError> {
     let mut options = OpenOptions::new();
-    options.read(true).write(access == Access::ReadWrite);
-    // A fifo must not make us wait.
-    options.custom_flags(libc::O_NONBLOCK);
-    let file = options.open(path);
-    let metadata = file.and_then(|file| Ok((file.metadata()?, file)));
+    // A fifo must not make us wait. A block device that the host itself uses is not ours to write.
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    if access == Access::ReadWrite {
+        options.write(true);
+        options.custom_flags(libc::O_NONBLOCK | libc::O_EXCL);
+    }
+    let metadata = options.open(path).and_then(|file| {
+        rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+        Ok((file.metadata()?, file))
+    });
     let (metadata, file) = metadata.map_err(|source| FileDiskError::Open {
         path: path.to_owned(),
         source,

@@ -8,14 +8,15 @@
 //!   lets nobody else have it.
 
 use crate::system_call;
+use disk_backend::Access;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-
-use disk_backend::Access;
+use std::time::Duration;
 
 /// The byte that a QEMU which writes an image has locked.
 const QEMU_WRITES: u64 = 101;
@@ -50,8 +51,33 @@ pub(crate) enum LockError {
     Io(io::Error),
 }
 
+/// How often, and after how much time, to try again when the holder has ended.
+const RETRIES: u32 = 100;
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
 /// Locks `file` for use as a disk, until it is closed.
 pub(crate) fn lock(file: &File, access: Access) -> Result<(), LockError> {
+    let mut retries = RETRIES;
+    loop {
+        match try_lock(file, access) {
+            // The kernel closes files of a process that was killed during I/O when that is over.
+            Err(LockError::Held(LockHolder::Process(pid))) if retries > 0 && has_ended(pid) => {
+                retries -= 1;
+                std::thread::sleep(RETRY_AFTER);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn has_ended(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
+    rustix::process::test_kill_process(pid) == Err(Errno::SRCH)
+}
+
+fn try_lock(file: &File, access: Access) -> Result<(), LockError> {
     let operation = match access {
         Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
         Access::ReadOnly => FlockOperation::NonBlockingLockShared,
@@ -70,12 +96,26 @@ pub(crate) fn lock(file: &File, access: Access) -> Result<(), LockError> {
     };
     match locked {
         Ok(()) => Ok(()),
-        Err(Errno::AGAIN | Errno::ACCESS) => Err(LockError::Held(holder(file))),
+        Err(Errno::AGAIN | Errno::ACCESS) => {
+            // What `/proc/locks` has of our own lock is not the holder.
+            unlock(file);
+            Err(LockError::Held(holder(file)))
+        }
         Err(error) => {
             // Some file systems have the first kind only.
             tracing::debug!(%error, "no locks on parts of a disk file");
             Ok(())
         }
+    }
+}
+
+/// Gives all locks back.
+pub(crate) fn unlock(file: &File) {
+    if let Err(error) = rustix::fs::flock(file, FlockOperation::Unlock) {
+        tracing::debug!(%error, "failed to unlock a disk file");
+    }
+    if let Err(error) = system_call::unlock_whole(file) {
+        tracing::debug!(%error, "failed to unlock parts of a disk file");
     }
 }
 
@@ -108,14 +148,7 @@ fn find_holder(locks: &str, id: &str) -> Option<u32> {
         let pid: u32 = pid.parse().ok()?;
         (kind != "->" && file == id && pid != 0).then_some(pid)
     });
-    // Our own shared lock, if any, is not what stands in the way of it.
-    let own = std::process::id();
-    let mut found = None;
-    pids.by_ref().find(|&pid| {
-        found = Some(pid);
-        pid != own
-    });
-    found
+    pids.next()
 }
 
 #[cfg(test)]
@@ -127,7 +160,6 @@ mod tests {
         let own = std::process::id();
         let locks = format!(
             "1: OFDLCK ADVISORY  WRITE -1 fe:00:20 0 EOF\n\
-             2: FLOCK  ADVISORY  WRITE {own} fe:00:20 0 EOF\n\
              2: -> FLOCK  ADVISORY  WRITE 7 fe:00:20 0 EOF\n\
              3: FLOCK  ADVISORY  READ 708 fe:00:20 0 EOF\n\
              4: POSIX  ADVISORY  READ 709 fe:01:20 0 EOF\n\

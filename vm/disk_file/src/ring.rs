@@ -97,7 +97,6 @@ impl RingQueue {
         // A place for each flight and each event, so that the submission queue is never full.
         let places = flights + events.len();
         let ring = new_ring(places.next_power_of_two() as u32)?;
-        ring.submitter().register_files(&[file.file.as_raw_fd()])?;
         let mut queue = Self {
             ring,
             file,
@@ -145,7 +144,8 @@ impl RingQueue {
         }
         while let Some(place) = self.to_start.pop() {
             if let Some(flight) = &self.flights[place] {
-                let entry = entry(&flight.job.call()).user_data(place as u64);
+                let file = types::Fd(self.file.file.as_raw_fd());
+                let entry = entry(file, &flight.job.call()).user_data(place as u64);
                 // SAFETY: the memory belongs to the flight's job, which stays in place, and is not advanced, until the kernel
                 // has reported the end of this; see also `drop`.
                 unsafe { self.push(&entry) }?;
@@ -224,9 +224,9 @@ impl RingQueue {
     }
 }
 
-/// The entry for a call. The place of the file in the ring's table is 0.
-fn entry(call: &Call<'_>) -> squeue::Entry {
-    let file = types::Fixed(0);
+/// The entry for a call. The file is not registered with the ring, which is taken down some time after its process has
+/// ended, and would keep the file locked until then.
+fn entry(file: types::Fd, call: &Call<'_>) -> squeue::Entry {
     // The length of one piece is of 32 bits, and the kernel does at most 2 GiB anyway.
     let len = |piece: &libc::iovec| piece.iov_len.min(1 << 30) as u32;
     match call {

@@ -72,6 +72,11 @@ pub(crate) fn lock_whole(file: &File) -> Result<(), Errno> {
     set_lock(file, &file_lock(libc::F_WRLCK, 0, 0))
 }
 
+/// Gives back all locks on bytes of `file`.
+pub(crate) fn unlock_whole(file: &File) -> Result<(), Errno> {
+    set_lock(file, &file_lock(libc::F_UNLCK, 0, 0))
+}
+
 /// Locks a byte of `file` together with others who do the same.
 pub(crate) fn lock_byte_shared(file: &File, byte: u64) -> Result<(), Errno> {
     set_lock(file, &file_lock(libc::F_RDLCK, byte, 1))
