@@ -120,8 +120,8 @@ impl FunctionBuilder {
             return Err(LayoutError::BarSize { index, size });
         }
         let overlaps = |other: usize| {
-            let registers = self.layout.bars[other].map_or(0, |bar| bar.registers());
-            other <= last && index < other + registers
+            let taken = self.layout.bars[other];
+            taken.is_some_and(|bar| other <= last && index < other + bar.registers())
         };
         if (0..6).any(overlaps) {
             return Err(LayoutError::BarTaken(index));

@@ -224,7 +224,8 @@ impl PciFunction {
         self.intx
     }
 
-    /// Returns to the state at power-on. Nothing is decoded then, no interrupt pending or enabled.
+    /// Returns to the state at power-on. Nothing is decoded then, no interrupt pending or enabled. A device
+    /// with doorbells removes them.
     pub fn reset(&mut self) {
         self.registers = self.layout.reset;
         self.intx = false;
@@ -266,7 +267,7 @@ impl PciFunction {
         }
     }
 
-    /// Takes a saved state. On an error the function is as it was.
+    /// Takes a saved state. On an error the function is as it was. A device with doorbells places them anew.
     pub fn restore(&mut self, state: &FunctionState) -> Result<(), RestoreError> {
         self.check(state)?;
         self.registers.copy_from_slice(&state.registers);

@@ -11,9 +11,13 @@
 
 mod bar;
 mod builder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
 mod function;
 mod ids;
 mod msix;
+#[cfg(any(test, feature = "fuzzing"))]
+mod recorder;
 mod registers;
 
 pub use bar::Bar;
@@ -29,3 +33,10 @@ pub use msix::MsixInterrupt;
 pub use msix::MsixLayout;
 pub use msix::MsixRegister;
 pub use msix::MsixState;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use recorder::MsiRecorder;
+
+#[cfg(test)]
+mod function_test;
+#[cfg(test)]
+mod msix_test;

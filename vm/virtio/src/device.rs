@@ -3,15 +3,16 @@ use crate::VirtQueue;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
+use pci_core::ClassCode;
 
 /// What a device is, for as long as it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// The device type (section 5): 1 network, 2 block, 4 entropy.
     pub device_type: u16,
-    /// The PCI class code: class, subclass, programming interface from the high byte of 24 bits down.
-    pub class: u32,
-    /// The features of the device type that are offered, bits 0 to 23 and 50 to 127. The transport adds its own.
+    /// What kind of PCI device it shows itself as.
+    pub class: ClassCode,
+    /// The features of the device type that are offered, bits 0 to 23 and 50 to 63. The transport adds its own.
     pub features: u64,
     /// The largest size of each queue, a power of two up to 32768. Their number is the number of queues.
     pub queue_sizes: Vec<u16>,
@@ -58,11 +59,6 @@ pub trait VirtioDevice: Send + 'static {
     /// Writes to the configuration structure, which has the bytes. Most of it is read-only: writes are dropped.
     fn write_config(&mut self, offset: u32, data: &[u8]) {
         let _ = (offset, data);
-    }
-
-    /// The driver negotiated `features` and is about to use the device (FEATURES_OK).
-    fn features_negotiated(&mut self, features: u64) {
-        let _ = features;
     }
 
     /// Starts to work on the queues. On an error the device is idle, and the driver sees DEVICE_NEEDS_RESET.

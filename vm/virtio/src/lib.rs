@@ -9,9 +9,11 @@ mod device;
 mod event;
 mod iovec;
 mod queue;
+mod registers;
 mod signals;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod transport;
 mod worker;
 
 pub use chain::Buffer;
@@ -28,6 +30,9 @@ pub use queue::QueueStats;
 pub use queue::VirtQueue;
 pub use signals::DeviceSignals;
 pub use signals::InterruptSink;
+pub use transport::PciSlot;
+pub use transport::TransportError;
+pub use transport::VirtioPciDevice;
 pub use worker::Stop;
 pub use worker::Wakeup;
 pub use worker::Worker;

@@ -38,4 +38,6 @@ pub use handle::DeviceHandle;
 #[cfg(test)]
 mod chipset_test;
 #[cfg(test)]
+mod decoder_test;
+#[cfg(test)]
 mod routes_test;
