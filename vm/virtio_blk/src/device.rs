@@ -7,6 +7,7 @@ use crate::config::QUEUE_SIZE;
 use crate::config::WRITEBACK_OFFSET;
 use crate::config::has;
 use crate::flight::Flights;
+use crate::queue::Caching;
 use crate::queue::QueueWorker;
 use crate::queue::Shared;
 use crate::request::Interpreter;
@@ -15,6 +16,7 @@ use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use disk_backend::Disk;
+use pci_core::ClassCode;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -32,9 +34,6 @@ use virtio_bindings::virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-/// The class code of a mass storage controller of no particular kind.
-const CLASS: u32 = 0x01_8000;
-
 /// A virtio block device.
 ///
 /// Each queue has a thread, which sleeps in one place for the driver's notifications and the disk's completions.
@@ -43,9 +42,8 @@ pub struct VirtioBlk {
     config: BlkConfig,
     features: u64,
     stats: Arc<Stats>,
-    /// Whether writes may be cached, as far as the driver may know and decide.
+    /// The field `writeback`, by which drivers that can choose whether writes are cached.
     writeback: Arc<AtomicBool>,
-    negotiated: u64,
     running: Option<Running>,
 }
 
@@ -65,8 +63,6 @@ struct Worker {
 struct BlkState {
     #[n(1)]
     writeback: bool,
-    #[n(2)]
-    negotiated: u64,
 }
 
 impl VirtioBlk {
@@ -78,19 +74,23 @@ impl VirtioBlk {
             config,
             stats: Arc::default(),
             writeback: Arc::new(AtomicBool::new(true)),
-            negotiated: 0,
             running: None,
         }
     }
 
     /// Starts the thread of `queue`, and waits until it has its way to the disk.
-    fn start(&self, shared: &Arc<Shared>, mut queue: VirtQueue) -> io::Result<Worker> {
+    fn start(
+        &self,
+        shared: &Arc<Shared>,
+        mut queue: VirtQueue,
+        features: u64,
+    ) -> io::Result<Worker> {
         let stop = Arc::new(Event::new()?);
         let memory = queue.memory().clone();
         let interpreter = Interpreter {
             map: Arc::new(memory.map().clone()),
             memory,
-            features: self.negotiated,
+            features,
             serial: self.config.serial_of(self.disk.info()),
         };
         let (opened, is_open) = mpsc::sync_channel(1);
@@ -148,7 +148,12 @@ impl VirtioDevice for VirtioBlk {
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             device_type: VIRTIO_ID_BLOCK as u16,
-            class: CLASS,
+            // A mass storage controller of no particular kind.
+            class: ClassCode {
+                base: 0x01,
+                sub: 0x80,
+                interface: 0,
+            },
             features: self.features,
             queue_sizes: vec![QUEUE_SIZE; self.config.queues().into()],
             config_len: CONFIG_LEN as u32,
@@ -166,27 +171,25 @@ impl VirtioDevice for VirtioBlk {
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {
         // Everything else is read-only. Of other values than 0 and 1 nothing is said.
-        if let (WRITEBACK_OFFSET, [value]) = (offset, data)
-            && has(self.negotiated, VIRTIO_BLK_F_CONFIG_WCE)
-        {
+        if let (WRITEBACK_OFFSET, [value]) = (offset, data) {
             self.writeback.store(*value != 0, Ordering::Relaxed);
         }
     }
 
-    fn features_negotiated(&mut self, features: u64) {
-        self.negotiated = features;
-        // A driver that cannot flush has no other way to make writes last (5.2.5.2).
-        let writeback = has(features, VIRTIO_BLK_F_FLUSH);
-        self.writeback.store(writeback, Ordering::Relaxed);
-    }
-
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.negotiated = activation.features;
+        let features = activation.features;
         let shared = Arc::new(Shared {
             disk: self.disk.info().name.clone(),
             signals: activation.signals,
             stats: self.stats.clone(),
-            writeback: self.writeback.clone(),
+            caching: if !has(features, VIRTIO_BLK_F_FLUSH) {
+                // Such a driver has no other way to make writes last (5.2.6.2).
+                Caching::Through
+            } else if has(features, VIRTIO_BLK_F_CONFIG_WCE) {
+                Caching::Chosen(self.writeback.clone())
+            } else {
+                Caching::Back
+            },
             stop: AtomicBool::new(false),
         });
         let mut running = Running {
@@ -194,7 +197,7 @@ impl VirtioDevice for VirtioBlk {
             workers: Vec::new(),
         };
         for queue in activation.queues {
-            match self.start(&shared, queue) {
+            match self.start(&shared, queue, features) {
                 Ok(worker) => running.workers.push(worker),
                 Err(source) => {
                     running.stop();
@@ -214,27 +217,18 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn reset(&mut self) {
-        self.negotiated = 0;
         self.writeback.store(true, Ordering::Relaxed);
     }
 
     fn save(&mut self) -> Result<Option<SavedState>, SaveError> {
         Ok(Some(SavedState::encode(&BlkState {
             writeback: self.writeback.load(Ordering::Relaxed),
-            negotiated: self.negotiated,
         })))
     }
 
     fn restore(&mut self, state: Option<&SavedState>) -> Result<(), RestoreError> {
         let state = state.ok_or_else(|| RestoreError::Invalid("there is no state".into()))?;
         let state: BlkState = state.decode()?;
-        if state.negotiated & !self.features & DEVICE_FEATURES != 0 {
-            return Err(RestoreError::Invalid(format!(
-                "the driver uses features {:#x}, and the disk has {:#x}",
-                state.negotiated, self.features
-            )));
-        }
-        self.negotiated = state.negotiated;
         self.writeback.store(state.writeback, Ordering::Relaxed);
         Ok(())
     }
@@ -252,11 +246,12 @@ impl VirtioDevice for VirtioBlk {
     }
 }
 
-/// The bits of features that belong to the device type; the transport has the others.
-const DEVICE_FEATURES: u64 = (1 << 24) - 1;
-
 impl Drop for VirtioBlk {
     fn drop(&mut self) {
         self.deactivate();
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -3,6 +3,8 @@
 
 mod config;
 mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
 mod flight;
 mod queue;
 mod request;

@@ -24,10 +24,30 @@ pub(crate) struct Shared {
     pub(crate) disk: String,
     pub(crate) signals: DeviceSignals,
     pub(crate) stats: Arc<Stats>,
-    /// Whether a write may be reported as done before it would survive a loss of power.
-    pub(crate) writeback: Arc<AtomicBool>,
+    pub(crate) caching: Caching,
     /// Set, with each queue's event signalled, when the queues are to be given back.
     pub(crate) stop: AtomicBool,
+}
+
+/// Whether writes may be reported as done before they would survive a loss of power.
+#[derive(Debug)]
+pub(crate) enum Caching {
+    /// They may: the driver flushes.
+    Back,
+    /// They may not.
+    Through,
+    /// They may while this is set, which is up to the driver.
+    Chosen(Arc<AtomicBool>),
+}
+
+impl Caching {
+    fn is_through(&self) -> bool {
+        match self {
+            Self::Back => false,
+            Self::Through => true,
+            Self::Chosen(back) => !back.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// Why a queue is not worked on any more.
@@ -137,7 +157,7 @@ impl QueueWorker<'_> {
             chain,
             pending: operations.len(),
             failed: false,
-            flush_after: changes && !self.shared.writeback.load(Ordering::Relaxed),
+            flush_after: changes && self.shared.caching.is_through(),
         });
         for operation in operations {
             self.count(&operation);
