@@ -47,6 +47,10 @@ impl Image {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk.img");
         fs::write(&path, bytes).unwrap();
+        // Out of the page cache, so that reads take the long way at first.
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         Self { dir, path }
     }
 

@@ -7,6 +7,7 @@ mod engine;
 mod file_disk;
 mod job;
 mod lock;
+mod page_cache;
 mod ring;
 mod system_call;
 mod threads;

@@ -8,6 +8,7 @@
 use crate::engine::OpenFile;
 use crate::job::Call;
 use crate::job::Job;
+use crate::page_cache::PageCache;
 use disk_backend::Completion;
 use disk_backend::DiskQueue;
 use disk_backend::Events;
@@ -48,6 +49,10 @@ pub(crate) fn probe() -> io::Result<()> {
     let ring = new_ring(4)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
+    // Since Linux 5.13, as is that events are reported again and again.
+    if !ring.params().is_feature_resource_tagging() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let needed = [
         opcode::Read::CODE,
         opcode::Write::CODE,
@@ -83,6 +88,7 @@ pub(crate) struct RingQueue {
     to_start: Vec<usize>,
     backlog: VecDeque<Flight>,
     completed: Vec<Completion>,
+    page_cache: PageCache,
     /// Kept for its memory.
     entries: Vec<cqueue::Entry>,
 }
@@ -107,6 +113,7 @@ impl RingQueue {
             to_start: Vec::new(),
             backlog: VecDeque::new(),
             completed: Vec::new(),
+            page_cache: PageCache::default(),
             entries: Vec::new(),
         };
         // Events are watched from now on.
@@ -259,7 +266,10 @@ fn entry(file: types::Fd, call: &Call<'_>) -> squeue::Entry {
 impl DiskQueue for RingQueue {
     fn submit(&mut self, token: u64, operation: Operation) {
         match self.file.begin(operation) {
-            Ok(job) => self.backlog.push_back(Flight { token, job }),
+            Ok(mut job) => match self.page_cache.try_read(&self.file, &mut job) {
+                ControlFlow::Continue(()) => self.backlog.push_back(Flight { token, job }),
+                ControlFlow::Break(result) => self.completed.push(Completion { token, result }),
+            },
             Err(result) => self.completed.push(Completion { token, result }),
         }
     }

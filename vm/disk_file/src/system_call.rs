@@ -50,6 +50,18 @@ pub(crate) fn run(file: &File, call: &Call<'_>) -> Result<usize, Errno> {
     }
 }
 
+/// Reads what can be had without waiting, or fails with AGAIN.
+pub(crate) fn read_cached(
+    file: &File,
+    offset: u64,
+    pieces: &[libc::iovec],
+) -> Result<usize, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?;
+    let (fd, count) = (file.as_raw_fd(), pieces.len() as i32);
+    // SAFETY: the pieces are writable memory that their job keeps mapped, and that others may access.
+    checked(unsafe { libc::preadv2(fd, pieces.as_ptr(), count, offset, libc::RWF_NOWAIT) })
+}
+
 fn file_lock(kind: i32, start: u64, len: u64) -> libc::flock {
     libc::flock {
         l_type: kind as i16,

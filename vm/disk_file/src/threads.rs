@@ -2,6 +2,7 @@
 
 use crate::engine::OpenFile;
 use crate::job::Job;
+use crate::page_cache::PageCache;
 use crate::system_call;
 use disk_backend::Completion;
 use disk_backend::DiskQueue;
@@ -151,6 +152,7 @@ pub(crate) struct PoolQueue {
     events: Events,
     results: Arc<Results>,
     completed: Vec<Completion>,
+    page_cache: PageCache,
     in_flight: usize,
 }
 
@@ -167,6 +169,7 @@ impl PoolQueue {
                 event,
             }),
             completed: Vec::new(),
+            page_cache: PageCache::default(),
             in_flight: 0,
         })
     }
@@ -175,7 +178,13 @@ impl PoolQueue {
 impl DiskQueue for PoolQueue {
     fn submit(&mut self, token: u64, operation: Operation) {
         match self.pool.0.file.begin(operation) {
-            Ok(job) => {
+            Ok(mut job) => {
+                if let ControlFlow::Break(result) =
+                    self.page_cache.try_read(&self.pool.0.file, &mut job)
+                {
+                    self.completed.push(Completion { token, result });
+                    return;
+                }
                 self.in_flight += 1;
                 let results = self.results.clone();
                 let task = Task {

@@ -18,6 +18,10 @@ use virtio::DeviceSignals;
 use virtio::QueueError;
 use virtio::VirtQueue;
 
+/// Requests of this many bytes are started before completions are looked for. Disks may copy data as they are asked to,
+/// and the driver is to hear of the first requests before the last ones are done.
+const ROUND: u64 = 256 << 10;
+
 /// What the queues of a device share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -123,14 +127,21 @@ impl QueueWorker<'_> {
     fn take(&mut self) -> Result<bool, Failure> {
         let size = usize::from(self.queue.size());
         self.queue.disable_kicks()?;
+        let mut bytes = 0;
         // A driver that makes chains available twice, or faster than they are worked on, gets no more than this.
         for _ in 0..size {
+            if bytes >= ROUND {
+                break;
+            }
             if self.flights.len() >= size {
                 // A completion is what to wait for.
                 return Ok(false);
             }
             match self.queue.next()? {
-                Some(chain) => self.start(chain)?,
+                Some(chain) => {
+                    bytes += u64::from(chain.readable.len()) + u64::from(chain.writable.len());
+                    self.start(chain)?;
+                }
                 None => return Ok(self.queue.enable_kicks()?),
             }
         }
