@@ -276,16 +276,22 @@ impl DiskQueue for RingQueue {
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.fill()?;
-        self.enter(0)?;
-        self.take_in()?;
+        // If all was done by the way, there is nothing to ask the kernel for; events are seen at the next wait.
+        if self.in_flight() != 0 {
+            self.enter(0)?;
+            self.take_in()?;
+        }
         completions.append(&mut self.completed);
         Ok(())
     }
 
     fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if !self.completed.is_empty() {
+            return self.poll(completions);
+        }
         loop {
             self.fill()?;
-            self.enter(if self.completed.is_empty() { 1 } else { 0 })?;
+            self.enter(1)?;
             if self.take_in()? || !self.completed.is_empty() {
                 completions.append(&mut self.completed);
                 return Ok(());

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 /// Sizes are in bytes and powers of two.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Bar {
-    /// Memory below 4 GiB, 16 bytes or more, without read side effects guessed at: not prefetchable.
+    /// Memory below 4 GiB, 16 bytes or more, not prefetchable.
     Memory32 {
         /// How large it is.
         size: u32,

@@ -134,15 +134,13 @@ impl PciFunction {
 
     /// Which BAR and offset guest-physical address `gpa` is, if the function decodes it.
     pub fn locate_memory(&self, gpa: u64) -> Option<Location> {
-        let windows = self.windows.iter().enumerate();
-        let (index, offset) = windows
-            .into_iter()
-            .find_map(|(index, window)| match window {
-                Some(Window::Memory(range)) if range.contains(&gpa) => {
-                    Some((index, gpa - range.start()))
-                }
-                _ => None,
-            })?;
+        let mut windows = self.windows.iter().enumerate();
+        let (index, offset) = windows.find_map(|(index, window)| match window {
+            Some(Window::Memory(range)) if range.contains(&gpa) => {
+                Some((index, gpa - range.start()))
+            }
+            _ => None,
+        })?;
         let msix = self.msix.as_ref().and_then(|m| m.locate(index, offset));
         Some(match msix {
             Some(register) => Location::Msix(register),

@@ -50,7 +50,7 @@ fn the_host_bridge_has_these_registers() {
         registers(&mut host_bridge()),
         [
             (0x00, 0x29c0_8086, 0x29c0_8086),
-            (0x04, 0x0000_0006, 0x0000_0006),
+            (0x04, 0x0000_0007, 0x0000_0007),
             (0x08, 0x0600_0002, 0x0600_0002),
             (0x0c, 0x0000_0000, 0x0000_ffff),
             (0x3c, 0x0000_0000, 0x0000_00ff),

@@ -51,8 +51,9 @@ const SMRAM: u16 = 0x9c;
 const SMRAM_AT_RESET: u32 = 0x0038_0200;
 const SMRAM_BITS: u32 = 0x0087_7800;
 
-/// Memory decoding and bus mastering, which the bridge cannot do without.
-const COMMAND: u16 = 0x0006;
+/// Memory decoding and bus mastering, which the bridge cannot do without, and I/O decoding: debug builds of
+/// OVMF stop at a function that they cannot enable all three of.
+const COMMAND: u16 = 0x0007;
 
 impl HostBridge {
     /// Where the bridge is.

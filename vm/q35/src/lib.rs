@@ -13,6 +13,7 @@
 //! | | 0x60-0x63, 0x68-0x6B PIRQ routes | written, never read; interrupts do not go this way here |
 //! | | 0xF0 RCBA | written; there is nothing at the address, which reads all ones |
 //! | | class code, command | the serial ports are looked for behind an ISA bridge that decodes I/O and memory |
+//! | both bridges | command | I/O, memory and bus mastering must read as enabled after they were written so |
 //! | ports | 0xCF8, 0xCFC | configuration access before PCIEXBAR is set, and in run-time services |
 //! | | 0xCF9 | 0x06 resets the machine |
 //!

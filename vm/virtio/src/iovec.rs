@@ -13,7 +13,7 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemory as _;
 use vm_memory::Permissions;
 
-/// The most pieces that readv(2) and its like take: `IOV_MAX`.
+/// The most pieces that readv(2) and its like take: `IOV_MAX`. One is left for a spill.
 const MAX_PIECES: usize = 1024;
 
 /// Pieces of guest RAM to read a file into or write to a file from, without a copy.
@@ -68,7 +68,7 @@ impl GuestIoVec {
             .map_err(io::Error::other)?;
         for slice in slices {
             let slice = slice.map_err(io::Error::other)?;
-            if self.pieces.len() == MAX_PIECES {
+            if self.pieces.len() >= MAX_PIECES - 1 {
                 return Err(io::ErrorKind::ArgumentListTooLong.into());
             }
             self.pieces.push(libc::iovec {
@@ -123,6 +123,21 @@ impl GuestIoVec {
         // SAFETY: the pieces are guest RAM that `self.memory` keeps mapped, writable, and never seen as a
         // Rust reference.
         transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) })
+    }
+
+    /// Reads from `file` into the memory, and what does not fit there into `spill`; gives the number of bytes.
+    ///
+    /// For files that lose what is not read at once: taps and datagram sockets.
+    pub fn read_message(&mut self, file: impl AsFd, spill: &mut [u8]) -> io::Result<usize> {
+        let fd = file.as_fd().as_raw_fd();
+        self.pieces.push(libc::iovec {
+            iov_base: spill.as_mut_ptr().cast(),
+            iov_len: spill.len(),
+        });
+        // SAFETY: as in `read_from`; and `spill` is borrowed for as long as its address is in the list.
+        let result = transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) });
+        self.pieces.pop();
+        result
     }
 
     /// Writes the memory to `file` (writev(2)), and gives the number of bytes.

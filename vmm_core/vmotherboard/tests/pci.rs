@@ -46,8 +46,12 @@ impl Tagged {
             device: tag.into(),
             ..HardwareIds::default()
         });
-        builder.bar(0, Bar::Memory32 { size: BAR_SIZE }).unwrap();
-        builder.bar(1, Bar::Io { size: 16 }).unwrap();
+        for (index, bar) in [Bar::Memory32 { size: BAR_SIZE }, Bar::Io { size: 16 }]
+            .into_iter()
+            .enumerate()
+        {
+            builder.bar(index, bar).expect("the BARs are possible");
+        }
         Self {
             tag,
             address: function_at(tag),
@@ -152,13 +156,17 @@ impl Machine {
             Ecam::new(context.pci_config_space(), context.decoder())
         });
         let window = ecam.lock().window();
-        builder.add("host_bridge", |_| HostBridge::new(ECAM, window).unwrap());
-        builder.add("isa_bridge", |_| IsaBridge::new(0x600).unwrap());
+        builder.add("host_bridge", |_| {
+            HostBridge::new(ECAM, window).expect("it is possible")
+        });
+        builder.add("isa_bridge", |_| {
+            IsaBridge::new(0x600).expect("it is possible")
+        });
         for (name, tag) in [("first", 2), ("second", 3)] {
             builder.add(name, |context| Tagged::new(tag, context.decoder()));
         }
         Self {
-            chipset: builder.build().unwrap(),
+            chipset: builder.build().expect("the devices fit together"),
             resets,
         }
     }
@@ -341,7 +349,7 @@ fn vps_move_bars_while_others_access_them() {
         scope.spawn(move || {
             for i in 0..2000 {
                 machine.write_through_ports(3, 0x3c, &[i as u8]);
-                let command = 2 | i % 2;
+                let command = 2 | (i % 2);
                 machine
                     .chipset
                     .pci_config_write(function_at(2), 0x04, command, 0xffff);
@@ -359,4 +367,35 @@ fn vps_move_bars_while_others_access_them() {
             });
         }
     });
+}
+
+/// Whoever moves configuration space holds the lock of a mechanism and that of the host bridge, and so does
+/// whoever reads the host bridge through the other mechanism.
+#[test]
+fn vps_move_configuration_space_while_others_use_it() {
+    let machine = Machine::new();
+    std::thread::scope(|scope| {
+        let machine = &machine;
+        scope.spawn(move || {
+            for i in 0..2000_u32 {
+                let base = [0xe000_0001, 0xb000_0001][i as usize % 2];
+                machine.write_through_ports(0, 0x60, &u32::to_le_bytes(base));
+            }
+        });
+        for base in [ECAM, 0xe000_0000] {
+            scope.spawn(move || {
+                for _ in 0..2000 {
+                    let ids: [u8; 4] = machine.read_memory(base);
+                    let there = [0x86, 0x80, 0xc0, 0x29];
+                    assert!([there, [0xff; 4]].contains(&ids), "{ids:x?}");
+                    // Moves it on its own ground, if that is there.
+                    machine
+                        .chipset
+                        .write_mmio(base + 0x60, &0xe000_0001_u32.to_le_bytes());
+                }
+            });
+        }
+    });
+    machine.write_through_ports(0, 0x60, &0xb000_0001_u32.to_le_bytes());
+    assert_eq!(machine.read_memory(ECAM + 2), [0xc0, 0x29]);
 }
