@@ -73,6 +73,17 @@ impl Override {
             Self::CurrentFirmware => "current-firmware",
         }
     }
+
+    /// What it does, in words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Discard => "gives the hibernated session up",
+            Self::CurrentFirmware => {
+                "starts on the host's firmware, on which the guest may fail to wake; the token stays until \
+                 it has"
+            }
+        }
+    }
 }
 
 impl fmt::Display for Override {

@@ -352,14 +352,9 @@ fn start(found: Found, requested: Option<Override>) -> (State, Vec<Effect>) {
         (Found::NotHibernated, _) => capture(Origin::Cold, vec![]),
         (_, Some(Override::Discard)) => discard,
         (Found::NotStored, _) => capture(Origin::Token, vec![Say(Message::NotPinned)]),
-        (Found::CorruptToken, _) => {
-            capture(Origin::Token, vec![Say(Message::CorruptTokenIgnored)])
-        }
+        (Found::CorruptToken, _) => capture(Origin::Token, vec![Say(Message::CorruptTokenIgnored)]),
         (
-            Found::Stored
-            | Found::Unusable
-            | Found::CorruptTokenWithImage
-            | Found::UnreadableToken,
+            Found::Stored | Found::Unusable | Found::CorruptTokenWithImage | Found::UnreadableToken,
             Some(Override::CurrentFirmware),
         ) => current,
         (Found::Stored, None) => (State::Restoring, vec![Effect::Restore]),

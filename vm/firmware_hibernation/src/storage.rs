@@ -25,9 +25,11 @@ impl fmt::Display for HibernationFile {
     }
 }
 
-/// How much room a store has.
+/// How a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct StoreState {
+    /// How often the store was changed. Wraps.
+    pub sequence: u32,
     /// Bytes of the whole store.
     pub size: u64,
     /// Bytes that are free.
@@ -101,8 +103,8 @@ pub struct Change {
 
 /// A place that keeps the two files. Calls wait; they are not for tasks of an executor.
 pub trait Storage: Send {
-    /// How much room there is.
-    fn room(&mut self) -> Result<Room, StorageError>;
+    /// How the store is.
+    fn state(&mut self) -> Result<StoreState, StorageError>;
     /// The length of a file, or `None` if it does not exist.
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError>;
     /// The first `len` bytes of a file that exists, or all of it if it is shorter.
@@ -116,4 +118,57 @@ pub trait Storage: Send {
     ) -> Result<(), StorageError>;
     /// Makes the changes, durable when this returns, or none of them.
     fn commit(&mut self, change: Change) -> Result<(), StorageError>;
+}
+
+impl Change {
+    /// The files, and what becomes of them.
+    pub fn into_files(self) -> [(HibernationFile, FileChange); 2] {
+        [
+            (HibernationFile::Token, self.token),
+            (HibernationFile::Record, self.record),
+        ]
+    }
+
+    /// The token deleted, the record kept.
+    pub fn delete_token() -> Self {
+        Self {
+            token: FileChange::Delete,
+            record: FileChange::Keep,
+        }
+    }
+
+    /// The token replaced, the record kept.
+    pub fn write_token(bytes: [u8; 8]) -> Self {
+        Self {
+            token: FileChange::Write {
+                len: bytes.len() as u64,
+                source: Box::new(io::Cursor::new(bytes)),
+            },
+            record: FileChange::Keep,
+        }
+    }
+
+    /// The record replaced, the token kept.
+    pub fn write_record(len: u64, source: Box<dyn io::Read + Send>) -> Self {
+        Self {
+            token: FileChange::Keep,
+            record: FileChange::Write { len, source },
+        }
+    }
+
+    /// The record deleted, the token kept.
+    pub fn delete_record() -> Self {
+        Self {
+            token: FileChange::Keep,
+            record: FileChange::Delete,
+        }
+    }
+
+    /// Both deleted.
+    pub fn delete_both() -> Self {
+        Self {
+            token: FileChange::Delete,
+            record: FileChange::Delete,
+        }
+    }
 }

@@ -133,10 +133,7 @@ mod tests {
         assert_eq!(decode(0x0100), version(1, 0));
         assert_eq!(decode(0xffff), version(255, 255));
         assert_eq!(decode(0x1_0000), Err(CorruptToken::Value(0x1_0000)));
-        assert_eq!(
-            decode(u64::MAX - 1),
-            Err(CorruptToken::Value(u64::MAX - 1))
-        );
+        assert_eq!(decode(u64::MAX - 1), Err(CorruptToken::Value(u64::MAX - 1)));
         for len in [0, 3, 7, 9, 16] {
             assert_eq!(
                 decode_token(&vec![0xff; len]),

@@ -38,7 +38,9 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<FirmwareRecordHeader, Record
         return Err(RecordError::Unsupported { version, flags });
     }
     if !header.is_valid() {
-        return Err(RecordError::Header("its length or a reserved field is wrong"));
+        return Err(RecordError::Header(
+            "its length or a reserved field is wrong",
+        ));
     }
     if header.digest_algorithm.get() != FirmwareRecordHeader::SHA256 {
         return Err(RecordError::Header("its digest algorithm is unknown"));
@@ -211,11 +213,7 @@ fn check_part(part: &Section, before: &[Section]) -> Result<(), RecordError> {
     if part.len == 0 || !part.len.is_multiple_of(PAGE) || !part.gpa.is_multiple_of(PAGE) {
         return Err(RecordError::Table("a part of the image is not whole pages"));
     }
-    let Some(end) = part
-        .gpa
-        .checked_add(part.len)
-        .filter(|end| *end <= GPA_END)
-    else {
+    let Some(end) = part.gpa.checked_add(part.len).filter(|end| *end <= GPA_END) else {
         return Err(RecordError::Table(
             "a part of the image is outside the address space",
         ));

@@ -17,6 +17,7 @@ pub use reader::RecordVisitor;
 
 pub(crate) use decode::decode_header;
 pub(crate) use decode::decode_table;
+pub(crate) use reader::Restorer;
 
 use crate::image::Architecture;
 use crate::image::EntryRule;
@@ -175,6 +176,9 @@ fn filetime_now() -> u64 {
 /// Why stored bytes are no sound record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
+    /// The store knows that it is damaged.
+    #[error("the store says that it is damaged")]
+    Damaged(#[source] crate::storage::StorageError),
     /// It does not start as a record does.
     #[error("it is no record of a firmware")]
     NotARecord,
@@ -207,7 +211,7 @@ pub enum RecordError {
     #[error("its section {0} changed while it was being read")]
     Changed(String),
     /// The description of the machine cannot be decoded.
-    #[error("its description of the machine is damaged: {0}")]
+    #[error("its description of the machine is damaged")]
     Platform(#[source] platform_digest::DecodeError),
     /// There is no memory for a section.
     #[error("there is no memory for the {len} bytes of its section {name}")]
@@ -218,6 +222,6 @@ pub enum RecordError {
         len: u64,
     },
     /// The machine did not take what was read.
-    #[error("the machine does not take it: {0}")]
-    Target(crate::image::TargetError),
+    #[error("the machine does not take it")]
+    Target(#[source] crate::image::TargetError),
 }

@@ -288,9 +288,7 @@ pub(crate) struct Restorer<'a>(pub(crate) &'a mut dyn FirmwareTarget);
 
 impl RecordVisitor for Restorer<'_> {
     fn record(&mut self, record: &Record) -> Result<(), RecordError> {
-        self.0
-            .prepare(&record.parts())
-            .map_err(RecordError::Target)
+        self.0.prepare(&record.parts()).map_err(RecordError::Target)
     }
 
     fn data(
