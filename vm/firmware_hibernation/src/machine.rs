@@ -363,3 +363,7 @@ fn start(found: Found, requested: Option<Override>) -> (State, Vec<Effect>) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;
