@@ -15,6 +15,11 @@ use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
 use vmgs_format::HIBERNATION_MIN_STORE_SIZE;
 
+/// What a store allocates at a time.
+const BLOCK: u64 = vmgs_format::BLOCK_SIZE as u64;
+/// Bytes that have to stay free for a token to be written: its block, and both tables.
+const TOKEN_RESERVE: u64 = 3 * BLOCK;
+
 /// Why firmware was not stored. The VM starts all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -151,6 +156,15 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
     let write = |storage: &mut dyn Storage| {
         storage.commit(Change::write_record(len, Box::new(new.stream())))
     };
+    // A record that left no room for the token would be of no use.
+    let write = |storage: &mut dyn Storage| {
+        write(storage)?;
+        if storage.state()?.free < TOKEN_RESERVE {
+            let error = "it left no room for a token";
+            return Err(StorageError::new(StorageErrorKind::NoSpace, error));
+        }
+        Ok(())
+    };
     let mut written = write(storage);
     if has_old
         && let Err(error) = &written
@@ -166,11 +180,13 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
         StorageErrorKind::ReadOnly => CaptureError::ReadOnly,
         StorageErrorKind::Locked => CaptureError::Locked,
         StorageErrorKind::NoSpace => match storage.state() {
-            Ok(state) if state.free >= len => CaptureError::Fragmented {
-                needed: len,
-                free: state.free,
-                largest_gap: state.largest_gap,
-            },
+            Ok(state) if state.free >= len.next_multiple_of(BLOCK) + TOKEN_RESERVE => {
+                CaptureError::Fragmented {
+                    needed: len,
+                    free: state.free,
+                    largest_gap: state.largest_gap,
+                }
+            }
             Ok(state) => CaptureError::Full {
                 needed: len,
                 free: state.free,

@@ -16,7 +16,6 @@ mod support;
 use firmware_hibernation::*;
 use std::collections::BTreeSet;
 use support::*;
-use vmgs::BlockDevice;
 use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
 use vmgs::Vmgs;
@@ -194,11 +193,15 @@ impl World {
             }
             // The window.
             (Some(_), Ran::Host) => {
+                let hibernating = step == Hibernate && !returned;
+                // What the policy to consume the token at the start accepts.
+                let not_yet_taken_over =
+                    setup.consume == ConsumePolicy::AtStart && matches!(step, Start(_));
                 assert!(
-                    step == Hibernate && !returned,
+                    hibernating || not_yet_taken_over,
                     "{place}: the session is lost"
                 );
-                true
+                hibernating
             }
             // Once more on the old firmware does no harm; it is what this VM ran.
             (None, Ran::Restored(..)) => {
@@ -224,11 +227,29 @@ impl World {
     }
 }
 
+/// A life without accidents before the guest has woken.
+const QUIET_LIFE: &[Step] = &[
+    Start(1),
+    Hibernate,
+    Start(2),
+    TakeOver,
+    Hibernate,
+    Start(3),
+    TakeOver,
+    PowerOff,
+    Start(4),
+    Hibernate,
+    Start(5),
+    TakeOver,
+    Reset,
+    Start(6),
+];
+
 /// Lives the life, and tries every crash in it.
-fn live(sector: u32, blocks: usize, setup: Setup) -> Tally {
+fn live(life: &[Step], sector: u32, blocks: usize, setup: Setup) -> Tally {
     let mut world = World::new(sector, blocks, setup);
     let mut tally = Tally::default();
-    for (n, step) in LIFE.iter().copied().enumerate() {
+    for (n, step) in life.iter().copied().enumerate() {
         world.device.restart();
         // The guest's disk changes before the store does, so it is as it will be during the whole step.
         match step {
@@ -257,15 +278,17 @@ fn live(sector: u32, blocks: usize, setup: Setup) -> Tally {
         match step {
             Crash | EarlyReset => assert_eq!(total, 0, "step {n} {step:?} wrote something"),
             // A start on what is stored already, or from a token, writes nothing.
-            Start(_) if world.image.is_some() => assert_eq!(total, 0, "step {n} {step:?}"),
+            Start(_) if world.image.is_some() && setup.consume != ConsumePolicy::AtStart => {
+                assert_eq!(total, 0, "step {n} {step:?}")
+            }
             _ => {}
         }
     }
     tally
 }
 
-fn check_windows(tally: &Tally, setup: Setup) {
-    let hibernations = LIFE.iter().filter(|step| **step == Hibernate).count();
+fn check_windows(life: &[Step], tally: &Tally, setup: Setup) {
+    let hibernations = life.iter().filter(|step| **step == Hibernate).count();
     assert!(tally.in_window.len() <= hibernations, "{setup:?}");
     // The window is there, and it is one commit: data, tables, flush, header, flush.
     assert!(
@@ -273,32 +296,65 @@ fn check_windows(tally: &Tally, setup: Setup) {
         "{setup:?}: the test sees nothing"
     );
     for (n, cuts, total) in &tally.in_window {
-        assert_eq!(LIFE[*n], Hibernate);
+        assert_eq!(life[*n], Hibernate);
         assert!(*total <= 6, "step {n}: the window has {total} operations");
         // Nothing of it is left when the commit is done.
         assert!(cuts.iter().all(|cut| cut < total), "step {n}: {cuts:?}");
     }
 }
 
-#[test]
-fn power_fails_at_every_write_and_flush() {
+/// Lives the life in several ways.
+fn matrix(life: &[Step], setups: &[Setup], shapes: &[(u32, usize)]) -> usize {
     let mut contents = 0;
-    for consume in [ConsumePolicy::Handoff, ConsumePolicy::NextTransition] {
-        for sector in [512, 4096] {
-            let setup = Setup {
-                consume,
-                ..Setup::default()
-            };
-            // With room for two records, and with room for hardly one.
-            for blocks in [40, 13] {
-                let tally = live(sector, blocks, setup);
-                check_windows(&tally, setup);
-                contents += tally.contents;
-            }
+    for setup in setups {
+        for (sector, blocks) in shapes {
+            let tally = live(life, *sector, *blocks, *setup);
+            check_windows(life, &tally, *setup);
+            contents += tally.contents;
         }
     }
     println!("{contents} contents of the medium");
-    assert!(contents > 3000, "{contents}");
+    contents
+}
+
+/// Stores with room for two records, and with room for hardly one.
+const SHAPES: &[(u32, usize)] = &[(512, 40), (4096, 13)];
+
+#[test]
+fn power_fails_at_every_write_and_flush() {
+    let contents = matrix(LIFE, &[Setup::default()], SHAPES);
+    assert!(contents > 2000, "{contents}");
+}
+
+#[test]
+fn power_fails_under_the_policy_next_transition() {
+    let setup = Setup {
+        consume: ConsumePolicy::NextTransition,
+        ..Setup::default()
+    };
+    assert!(matrix(LIFE, &[setup], &[(512, 13)]) > 500);
+}
+
+#[test]
+fn power_fails_under_the_policy_at_start() {
+    let setup = Setup {
+        consume: ConsumePolicy::AtStart,
+        ..Setup::default()
+    };
+    assert!(matrix(QUIET_LIFE, &[setup], &[(512, 40)]) > 500);
+}
+
+#[test]
+fn power_fails_where_the_firmware_hands_over() {
+    let handoff = Setup {
+        takeover: TakeoverSignal::RuntimeHandoff,
+        ..Setup::default()
+    };
+    let late = Setup {
+        consume: ConsumePolicy::NextTransition,
+        ..handoff
+    };
+    assert!(matrix(QUIET_LIFE, &[handoff, late], &[(512, 40)]) > 500);
 }
 
 #[test]
@@ -307,7 +363,5 @@ fn power_fails_on_an_encrypted_store() {
         key: Some(7),
         ..Setup::default()
     };
-    let tally = live(512, 40, setup);
-    check_windows(&tally, setup);
-    assert!(tally.contents > 500, "{}", tally.contents);
+    assert!(matrix(QUIET_LIFE, &[setup], &[(512, 40)]) > 500);
 }
