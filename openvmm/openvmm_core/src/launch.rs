@@ -1,6 +1,7 @@
 //! From a configuration to a running worker.
 
 use crate::handle::VmHandle;
+use crate::machine;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::MachineOptions;
@@ -78,5 +79,5 @@ pub fn launch(
 /// Whether guest RAM can be laid out as configured. The processor's address width is known only later.
 pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
     const WIDEST: u8 = 52;
-    MemoryLayout::new(memory.size, MemoryLayout::DEFAULT_LOW_MMIO_START, WIDEST).map(drop)
+    MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
 }

@@ -146,60 +146,95 @@ struct Shared {
     threads: Mutex<Vec<Thread>>,
 }
 
-impl VpSet {
+/// VPs on their way to their threads: making the rest of the machine need not wait for them.
+pub(crate) struct BindingVps {
+    gate: VpGate,
+    threads: Vec<BindingThread>,
+}
+
+struct BindingThread {
+    thread: Thread,
+    bound: mpsc::Receiver<Result<Arc<dyn VpKick>, virt::Error>>,
+    bus: mpsc::Sender<Arc<dyn IoBus>>,
+}
+
+impl BindingVps {
     /// Starts a thread for each VP. `gate` becomes the set's gate, and stays closed.
     pub(crate) fn new(
         binders: Vec<Box<dyn VpBinder>>,
         gate: VpGate,
-        bus: &Arc<dyn IoBus>,
         report: impl Fn(VpReport) + Send + Sync + 'static,
     ) -> Result<Self, VpError> {
         let report: Report = Arc::new(report);
-        let mut threads = Vec::new();
-        let mut bound = Vec::new();
-        for binder in binders {
-            let index = binder.index();
-            let (commands, incoming) = mpsc::channel();
-            let (bound_send, bound_recv) = mpsc::channel();
-            let (gate, bus, report) = (gate.clone(), bus.clone(), report.clone());
-            let join = std::thread::Builder::new()
-                .name(format!("vp{}", index.0))
-                .spawn(move || {
-                    let mut vp = match binder.bind() {
-                        Ok(vp) => vp,
-                        Err(error) => {
-                            let _ = bound_send.send(Err(error));
-                            return;
-                        }
-                    };
-                    let _ = bound_send.send(Ok(vp.kicker()));
-                    drop(bound_send);
-                    serve(vp.as_mut(), &gate, bus.as_ref(), &incoming, &report);
-                })
-                .map_err(|source| VpError::Thread { vp: index, source })?;
-            threads.push(Thread {
-                index,
-                commands,
-                join,
-            });
-            bound.push((index, bound_recv));
-        }
-        let kickers = bound
+        let threads = binders
             .into_iter()
-            .map(|(vp, bound)| match bound.recv() {
-                Ok(Ok(kicker)) => Ok(kicker),
-                Ok(Err(source)) => Err(VpError::Bind { vp, source }),
-                Err(mpsc::RecvError) => Err(VpError::Gone(vp)),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|binder| BindingThread::start(binder, &gate, &report))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { gate, threads })
+    }
+
+    /// Waits for the VPs, whose accesses go to `bus`.
+    pub(crate) fn finish(self, bus: &Arc<dyn IoBus>) -> Result<VpSet, VpError> {
+        let mut threads = Vec::with_capacity(self.threads.len());
+        let mut kickers = Vec::with_capacity(self.threads.len());
+        for binding in self.threads {
+            let vp = binding.thread.index;
+            kickers.push(match binding.bound.recv() {
+                Ok(Ok(kicker)) => kicker,
+                Ok(Err(source)) => return Err(VpError::Bind { vp, source }),
+                Err(mpsc::RecvError) => return Err(VpError::Gone(vp)),
+            });
+            // A thread that is gone by now shows in the first command.
+            let _ = binding.bus.send(bus.clone());
+            threads.push(binding.thread);
+        }
         // Nobody else fills the gate of a set that is being made.
-        let _ = gate.0.kickers.set(kickers);
-        Ok(Self(Arc::new(Shared {
-            gate,
+        let _ = self.gate.0.kickers.set(kickers);
+        Ok(VpSet(Arc::new(Shared {
+            gate: self.gate,
             threads: Mutex::new(threads),
         })))
     }
+}
 
+impl BindingThread {
+    fn start(binder: Box<dyn VpBinder>, gate: &VpGate, report: &Report) -> Result<Self, VpError> {
+        let index = binder.index();
+        let (commands, incoming) = mpsc::channel();
+        let (bound_send, bound) = mpsc::channel();
+        let (bus, bus_recv) = mpsc::channel::<Arc<dyn IoBus>>();
+        let (gate, report) = (gate.clone(), report.clone());
+        let join = std::thread::Builder::new()
+            .name(format!("vp{}", index.0))
+            .spawn(move || {
+                let mut vp = match binder.bind() {
+                    Ok(vp) => vp,
+                    Err(error) => {
+                        let _ = bound_send.send(Err(error));
+                        return;
+                    }
+                };
+                let _ = bound_send.send(Ok(vp.kicker()));
+                drop(bound_send);
+                // No bus comes if the machine could not be made.
+                if let Ok(bus) = bus_recv.recv() {
+                    serve(vp.as_mut(), &gate, bus.as_ref(), &incoming, &report);
+                }
+            })
+            .map_err(|source| VpError::Thread { vp: index, source })?;
+        Ok(Self {
+            thread: Thread {
+                index,
+                commands,
+                join,
+            },
+            bound,
+            bus,
+        })
+    }
+}
+
+impl VpSet {
     /// Lets the VPs run.
     pub(crate) fn start(&self) {
         self.0.gate.open();

@@ -135,10 +135,10 @@ fn vps(endings: &[Ending]) -> (VpSet, VpGate, mpsc::Receiver<VpReport>, Vec<Arc<
     let (send, reports) = mpsc::channel();
     let gate = VpGate::default();
     let bus: Arc<dyn IoBus> = Arc::new(NoBus);
-    let set = VpSet::new(binders, gate.clone(), &bus, move |report| {
+    let binding = BindingVps::new(binders, gate.clone(), move |report| {
         let _ = send.send(report);
-    })
-    .unwrap();
+    });
+    let set = binding.unwrap().finish(&bus).unwrap();
     (set, gate, reports, executed)
 }
 

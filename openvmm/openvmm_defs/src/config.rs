@@ -21,6 +21,8 @@ pub struct VmConfig {
     pub debugcon: Option<(u16, SerialConfig)>,
     /// Whether the guest is offered ACPI S4.
     pub hibernation: Hibernation,
+    /// The PCI functions, besides those of the chipset.
+    pub pci_devices: Vec<PciDevice>,
 }
 
 /// Guest RAM.
@@ -61,6 +63,66 @@ pub enum Population {
 pub enum Firmware {
     /// A Linux kernel, without any firmware.
     LinuxDirect(LinuxDirect),
+    /// UEFI firmware for PCs, of the OVMF family.
+    PcUefi(PcUefi),
+}
+
+/// UEFI firmware in flash memory, and what it is told to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PcUefi {
+    /// The firmware's code; or code and variables in one file, of which the variables are not written.
+    pub code: PathBuf,
+    /// Where its variables are kept.
+    pub variables: UefiVariables,
+    /// A kernel for the firmware to start, before anything its variables name.
+    pub kernel: Option<UefiKernel>,
+}
+
+/// Where UEFI variables are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UefiVariables {
+    /// They last as long as the VM, and begin as in the file, or with none.
+    Memory(Option<PathBuf>),
+    /// In a file, which is written.
+    File(PathBuf),
+}
+
+/// A Linux kernel that UEFI firmware starts by its EFI stub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UefiKernel {
+    /// A bzImage with EFI stub, or any EFI program.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// A PCI function on bus 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciDevice {
+    /// Its name in the VM: unique, and the key of its saved state.
+    pub name: String,
+    /// Where it is; the next free device number where `None`.
+    pub slot: Option<PciSlot>,
+    /// What it is.
+    pub kind: PciDeviceKind,
+}
+
+/// A place on bus 0.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PciSlot {
+    /// Device number, 1 to 30: 0 and 31 are the chipset's.
+    pub device: u8,
+    /// Function number, 0 to 7.
+    pub function: u8,
+}
+
+/// What a PCI function is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PciDeviceKind {
+    /// A virtio entropy source.
+    VirtioRng,
 }
 
 /// A Linux kernel started directly.

@@ -14,10 +14,12 @@ use clap::CommandFactory;
 use clap::Parser;
 use cli::Options;
 use exit::Exit;
+use virt_kvm::HeadStart;
 
 /// Runs openvmm, and ends the process with one of the documented exit codes.
 pub fn main() -> ! {
     terminal::restore_on_panic();
+    let head_start = run::is_likely().then(HeadStart::begin);
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
@@ -49,7 +51,7 @@ pub fn main() -> ! {
             console::print_text("the configuration is good\n");
             Exit::PowerOff
         }
-        Ok(invocation) => run::run(&invocation),
+        Ok(invocation) => run::run(&invocation, head_start),
     };
     terminal::restore();
     std::process::exit(exit.code())

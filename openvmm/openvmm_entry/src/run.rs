@@ -33,6 +33,7 @@ use std::io;
 use std::sync::Arc;
 use virt::HostKind;
 use virt::Hypervisor;
+use virt_kvm::HeadStart;
 use virt_kvm::KvmHypervisor;
 
 /// What the main task waits for.
@@ -49,8 +50,16 @@ enum Cause {
     Signal(i32),
 }
 
+/// Whether the command line, not parsed yet, looks like one that starts a VM.
+pub(crate) fn is_likely() -> bool {
+    std::env::args_os().skip(1).any(|argument| {
+        let argument = argument.to_string_lossy();
+        argument.starts_with("--kernel") || argument.starts_with("--uefi")
+    })
+}
+
 /// Launches the VM and stays until it ends.
-pub(crate) fn run(invocation: &Invocation) -> Exit {
+pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exit {
     let events = match EventLog::open(invocation.events.as_ref()) {
         Ok(events) => events,
         Err(error) => {
@@ -58,7 +67,7 @@ pub(crate) fn run(invocation: &Invocation) -> Exit {
             return Exit::Config;
         }
     };
-    let hypervisor = match KvmHypervisor::open() {
+    let hypervisor = match head_start.map_or_else(KvmHypervisor::open, HeadStart::finish) {
         Ok(hypervisor) => hypervisor,
         Err(error) => {
             print_error(&error);

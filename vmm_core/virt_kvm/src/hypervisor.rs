@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::mpsc;
 use virt::Error;
 use virt::HostInfo;
 use virt::HostKind;
@@ -59,6 +60,8 @@ pub(crate) struct System {
     kind: HostKind,
     supported_cpuid: OnceLock<Vec<kvm_cpuid_entry2>>,
     mcg_cap: OnceLock<u64>,
+    /// The first VM, if it is being made already.
+    head_start: Mutex<Option<mpsc::Receiver<Result<VmFd, Error>>>>,
 }
 
 fn host_kind() -> HostKind {
@@ -93,6 +96,47 @@ fn open_error(error: kvm_ioctls::Error) -> Error {
 impl KvmHypervisor {
     /// Opens `/dev/kvm`.
     pub fn open() -> Result<Self, Error> {
+        let system = Arc::new(System::open(None)?);
+        Ok(Self { system })
+    }
+}
+
+/// A VM in the making while it is still to be found out what it shall be.
+///
+/// Making one is the longest step of a start on the kernel's side, and depends on nothing that a user can choose.
+pub struct HeadStart(Option<mpsc::Receiver<Result<Arc<System>, Error>>>);
+
+impl HeadStart {
+    /// Begins, on a thread of its own. If nothing comes of it the VM goes with the process.
+    pub fn begin() -> Self {
+        let (send, opened) = mpsc::channel();
+        let begun = std::thread::Builder::new()
+            .name("kvm-head-start".into())
+            .spawn(move || {
+                let (send_vm, vm) = mpsc::channel();
+                let system = System::open(Some(vm)).map(Arc::new);
+                let kept = system.as_ref().ok().cloned();
+                // Whoever does not wait any more needs no VM.
+                if send.send(system).is_ok()
+                    && let Some(system) = kept
+                {
+                    let _ = send_vm.send(system.make_vm());
+                }
+            });
+        Self(begun.is_ok().then_some(opened))
+    }
+
+    /// As [`KvmHypervisor::open`]; the first partition is the one begun.
+    pub fn finish(self) -> Result<KvmHypervisor, Error> {
+        match self.0.and_then(|opened| opened.recv().ok()) {
+            Some(system) => Ok(KvmHypervisor { system: system? }),
+            None => KvmHypervisor::open(),
+        }
+    }
+}
+
+impl System {
+    fn open(head_start: Option<mpsc::Receiver<Result<VmFd, Error>>>) -> Result<Self, Error> {
         let kvm = Kvm::new().map_err(open_error)?;
         if kvm.get_api_version() != API_VERSION {
             return Err(Error::MissingCapability {
@@ -100,17 +144,14 @@ impl KvmHypervisor {
             });
         }
         Ok(Self {
-            system: Arc::new(System {
-                kvm,
-                kind: host_kind(),
-                supported_cpuid: OnceLock::new(),
-                mcg_cap: OnceLock::new(),
-            }),
+            kvm,
+            kind: host_kind(),
+            supported_cpuid: OnceLock::new(),
+            mcg_cap: OnceLock::new(),
+            head_start: Mutex::new(head_start),
         })
     }
-}
 
-impl System {
     /// The CPUID leaves that KVM supports; the host is asked once.
     pub(crate) fn supported_cpuid(&self) -> Result<&[kvm_cpuid_entry2], Error> {
         if let Some(entries) = self.supported_cpuid.get() {
@@ -134,7 +175,16 @@ impl System {
         })
     }
 
+    /// The VM with a head start, or a new one.
     fn create_vm(&self) -> Result<VmFd, Error> {
+        let head_start = self.head_start.lock().take();
+        match head_start.and_then(|vm| vm.recv().ok()) {
+            Some(vm) => vm,
+            None => self.make_vm(),
+        }
+    }
+
+    fn make_vm(&self) -> Result<VmFd, Error> {
         loop {
             match self.kvm.create_vm() {
                 Ok(vm) => return Ok(vm),

@@ -22,4 +22,5 @@ mod vp_state;
 
 pub use cpuid::CpuidFeatures;
 pub use cpuid::build_cpuid;
+pub use hypervisor::HeadStart;
 pub use hypervisor::KvmHypervisor;

@@ -1,4 +1,6 @@
-use super::boot::BootError;
+use super::firmware::BootError;
+use super::firmware::UefiError;
+use super::pci::PciError;
 use super::serial::SerialError;
 use crate::vps::VpError;
 use guest_memory::LayoutError;
@@ -28,6 +30,15 @@ pub enum MachineError {
     /// What runs first cannot be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The firmware's devices cannot be made.
+    #[error(transparent)]
+    Uefi(#[from] UefiError),
+    /// The chipset's bridges cannot be made.
+    #[error("the PCI bridges cannot be made")]
+    Bridges(#[from] pci_core::LayoutError),
+    /// A PCI device cannot be made.
+    #[error(transparent)]
+    Pci(#[from] PciError),
     /// A serial port has no other end.
     #[error(transparent)]
     Serial(#[from] SerialError),
@@ -59,6 +70,8 @@ impl MachineError {
                 | Self::Layout(_)
                 | Self::Boot(_)
                 | Self::Serial(_)
+                | Self::Uefi(_)
+                | Self::Pci(_)
                 | Self::Chipset(_)
         )
     }

@@ -1,6 +1,7 @@
 //! Guest RAM, from its configuration.
 
 use super::MachineError;
+use super::platform::LOW_RAM_END;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
@@ -9,13 +10,19 @@ use openvmm_defs::config::HostPages;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
 
+/// Where guest RAM lies.
+pub(crate) fn layout(
+    config: &MemoryConfig,
+    address_bits: u8,
+) -> Result<MemoryLayout, MachineError> {
+    Ok(MemoryLayout::new(config.size, LOW_RAM_END, address_bits)?)
+}
+
 /// Takes the memory from the host.
 pub(crate) fn allocate(
     config: &MemoryConfig,
-    address_bits: u8,
+    layout: MemoryLayout,
 ) -> Result<GuestMemory, MachineError> {
-    let start = MemoryLayout::DEFAULT_LOW_MMIO_START;
-    let layout = MemoryLayout::new(config.size, start, address_bits)?;
     let source = match (&config.file, config.pages) {
         (Some(path), _) => MemorySource::File(path.clone()),
         (None, HostPages::Huge) => MemorySource::HugePages,

@@ -1,14 +1,21 @@
 //! The machine: everything a configuration names, put together.
 
-mod boot;
+mod acpi;
 mod devices;
 mod error;
+mod firmware;
 mod memory;
+mod pci;
+mod platform;
 mod power;
 mod serial;
+mod targets;
 
-pub use boot::BootError;
 pub use error::MachineError;
+pub use firmware::BootError;
+pub use firmware::UefiError;
+pub use pci::PciError;
+pub(crate) use platform::LOW_RAM_END;
 pub use serial::SerialError;
 
 use crate::bus::MachineBus;
@@ -16,15 +23,18 @@ use crate::units::ClockUnit;
 use crate::units::DeviceUnit;
 use crate::units::PartitionUnit;
 use crate::units::VpsUnit;
+use crate::vps::BindingVps;
 use crate::vps::VpGate;
 use crate::vps::VpReport;
 use crate::vps::VpSet;
-use boot::LinuxBoot;
 use chipset::pm::PmControl;
 use chipset_device::PowerEvent;
+use devices::DeviceParts;
 use devices::Devices;
+use firmware::Boot;
+use firmware::Entry;
+use firmware::FirmwareDevices;
 use guest_memory::GuestMemory;
-use openvmm_defs::config::Firmware;
 use openvmm_defs::config::VmConfig;
 use power::PowerLatch;
 use serde_json::Value;
@@ -56,57 +66,41 @@ pub(crate) struct MachineOptions {
 
 /// A machine.
 pub(crate) struct Machine {
+    parts: Parts,
+    memory: GuestMemory,
+    boot: Boot,
+    address_bits: u8,
+}
+
+/// What is in a machine besides its memory.
+struct Parts {
     units: StateUnits,
     vps: VpSet,
     chipset: Arc<Chipset>,
-    memory: GuestMemory,
-    boot: LinuxBoot,
-    address_bits: u8,
     power: PowerLatch,
     pm: PmControl,
     serial: SerialPorts,
 }
 
-impl Machine {
-    /// Builds everything and loads what runs first. No VP runs yet.
-    pub(crate) fn new(
+impl Parts {
+    /// Makes the partition, and puts the devices around it.
+    fn new(
         hypervisor: &dyn Hypervisor,
         config: &VmConfig,
+        topology: &Topology,
+        memory: &GuestMemory,
+        firmware: FirmwareDevices,
         options: MachineOptions,
     ) -> Result<Self, MachineError> {
-        let host = hypervisor.host_info()?;
-        let topology = Topology::new(config.topology)?;
-        let Firmware::LinuxDirect(linux) = &config.firmware;
-        let tables = devices::acpi_tables(&devices::AcpiConfig {
-            topology: &topology,
+        let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
+            topology,
+            memory,
             irqchip: config.irqchip,
-            com_ports: &config.com_ports,
-            hibernation: config.hibernation,
+            msr_intercepts: Vec::new(),
         })?;
-        let boot = LinuxBoot::open(linux, tables)?;
-        let memory = memory::allocate(&config.memory, host.address_bits)?;
-        // Both take their time in the host's kernel, one for pages and the other for everything else.
-        let (boot_state, partition) = std::thread::scope(|scope| {
-            let loading = scope.spawn(|| boot.load(&memory));
-            let partition = hypervisor.new_partition(PartitionConfig {
-                topology: &topology,
-                memory: &memory,
-                irqchip: config.irqchip,
-                msr_intercepts: Vec::new(),
-            });
-            let boot_state = match loading.join() {
-                Ok(loaded) => loaded,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
-            (boot_state, partition)
-        });
-        // A wrong file is the user's to mend, so it comes first.
-        let boot_state = boot_state?;
-        let NewPartition { partition, vps } = partition?;
-        tracing::debug!("the first code is loaded and the partition is made");
-
-        let clock = VmClock::new();
         let gate = VpGate::default();
+        let vps = BindingVps::new(vps, gate.clone(), options.on_vp)?;
+        let clock = VmClock::new();
         let power = PowerLatch::default();
         let serial = SerialPorts::new(
             &config.com_ports,
@@ -117,17 +111,18 @@ impl Machine {
             chipset,
             pm,
             ioapic,
-        } = devices::build(
+        } = devices::build(DeviceParts {
             config,
-            &partition,
-            &clock,
-            &power.sink(gate.clone(), options.on_power),
-            memory.layout().ram(),
-            &serial,
-        )?;
+            partition: &partition,
+            clock: &clock,
+            power: &power.sink(gate, options.on_power),
+            memory,
+            serial: &serial,
+            firmware,
+        })?;
         let chipset = Arc::new(chipset);
         let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
-        let vps = VpSet::new(vps, gate, &bus, options.on_vp)?;
+        let vps = vps.finish(&bus)?;
 
         // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
         // restored finds the interrupt controllers restored.
@@ -147,72 +142,107 @@ impl Machine {
         names
             .into_iter()
             .fold(vps_unit, state_unit::UnitBuilder::depends_on);
-
-        let machine = Self {
+        Ok(Self {
             units: units.build()?,
             vps,
             chipset,
-            memory,
-            boot,
-            address_bits: host.address_bits,
             power,
             pm,
             serial,
+        })
+    }
+}
+
+impl Machine {
+    /// Builds everything and loads what runs first. No VP runs yet.
+    pub(crate) fn new(
+        hypervisor: &dyn Hypervisor,
+        config: &VmConfig,
+        options: MachineOptions,
+    ) -> Result<Self, MachineError> {
+        let host = hypervisor.host_info()?;
+        let topology = Topology::new(config.topology)?;
+        let layout = memory::layout(&config.memory, host.address_bits)?;
+        let tables = acpi::tables(config, &topology, &layout, host.address_bits)?;
+        let (mut boot, devices) = Boot::new(&config.firmware, &topology, &tables, &layout)?;
+        let memory = memory::allocate(&config.memory, layout)?;
+        // Both take their time in the host's kernel, one for pages and the other for everything else.
+        let (entry, parts) = std::thread::scope(|scope| {
+            let loading = scope.spawn(|| boot.load(&memory));
+            let parts = Parts::new(hypervisor, config, &topology, &memory, devices, options);
+            let entry = match loading.join() {
+                Ok(loaded) => loaded,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            (entry, parts)
+        });
+        // A wrong file is the user's to mend, so it comes first.
+        let entry = entry?;
+        let machine = Self {
+            parts: parts?,
+            memory,
+            boot,
+            address_bits: host.address_bits,
         };
-        machine.enter(boot_state)?;
+        tracing::debug!("the first code is loaded and the machine is made");
+        machine.enter(entry)?;
         Ok(machine)
     }
 
     /// The serial port that is the console.
     pub(crate) fn console(&self) -> Option<&SerialPort> {
-        self.serial.console()
+        self.parts.serial.console()
     }
 
     /// The pseudo-terminals made for serial ports.
     pub(crate) fn ptys(&self) -> &[(&'static str, PathBuf)] {
-        self.serial.ptys()
+        self.parts.serial.ptys()
     }
 
     /// Lets everything go on.
     pub(crate) fn start(&mut self) -> Result<(), MachineError> {
-        self.power.arm();
-        Ok(self.units.start()?)
+        self.parts.power.arm();
+        Ok(self.parts.units.start()?)
     }
 
     /// Stops everything, VPs first.
     pub(crate) fn stop(&mut self) {
-        self.units.stop();
+        self.parts.units.stop();
     }
 
     /// Returns everything to power-on and loads what runs first. Stopped before and after.
     pub(crate) fn reset(&mut self) -> Result<(), MachineError> {
-        self.units.reset()?;
-        let boot_state = self.boot.load(&self.memory)?;
-        self.enter(boot_state)
+        self.parts.units.reset()?;
+        let entry = self.boot.load(&self.memory)?;
+        self.enter(entry)
     }
 
-    fn enter(&self, state: loader::BootState) -> Result<(), MachineError> {
+    fn enter(&self, entry: Entry) -> Result<(), MachineError> {
+        let state = match entry {
+            Entry::Registers(state) => state,
+            Entry::ResetVector => return Ok(()),
+        };
         let low_mmio = self.memory.layout().low_mmio();
         let bits = self.address_bits;
-        self.vps.call(VpIndex::BSP, move |vp| {
-            boot::enter(vp, &state, low_mmio, bits)
+        self.parts.vps.call(VpIndex::BSP, move |vp| {
+            firmware::enter_linux(vp, &state, low_mmio, bits)
         })??;
         Ok(())
     }
 
     /// Presses the power button.
     pub(crate) fn press_power_button(&self) {
-        self.pm.press_power_button();
+        self.parts.pm.press_power_button();
     }
 
     /// Writes out what serial ports still hold, for as long as that goes on.
     pub(crate) fn flush(&self) {
-        self.serial.flush();
+        self.parts.serial.flush();
     }
 
     /// Ends the VPs' threads, and writes out what serial ports still hold.
     pub(crate) fn tear_down(&mut self) {
-        self.vps.tear_down();
+        self.parts.vps.tear_down();
         self.flush();
     }
 
@@ -220,15 +250,15 @@ impl Machine {
     pub(crate) fn inspect(&self) -> Value {
         let layout = self.memory.layout();
         let ram: Vec<_> = layout.ram().iter().map(ToString::to_string).collect();
-        let unclaimed = self.chipset.unclaimed();
+        let unclaimed = self.parts.chipset.unclaimed();
         json!({
             "memory": {
                 "ram_bytes": layout.ram_size(),
                 "ram": ram,
                 "low_mmio": layout.low_mmio().to_string(),
             },
-            "units": self.units.inspect(),
-            "serial": self.serial.inspect(),
+            "units": self.parts.units.inspect(),
+            "serial": self.parts.serial.inspect(),
             "unclaimed": {
                 "port_reads": unclaimed.port_reads,
                 "port_writes": unclaimed.port_writes,

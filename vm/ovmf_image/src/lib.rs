@@ -1,0 +1,1 @@
+//! Recognizes OVMF.
