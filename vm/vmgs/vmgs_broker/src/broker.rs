@@ -137,6 +137,7 @@ impl Broker {
     fn info(&self) -> StoreInfo {
         StoreInfo {
             device_size: self.store.device_size(),
+            sequence: self.store.active_header().1,
             free_size: self.store.free_size(),
             largest_gap: self.store.largest_gap(),
             encrypted: self.store.is_encrypted(),

@@ -100,6 +100,8 @@ impl Changes {
 pub struct StoreInfo {
     /// Bytes of the device.
     pub device_size: u64,
+    /// The sequence number of the header in force: it grows with every change, and wraps.
+    pub sequence: u32,
     /// Bytes in free blocks.
     pub free_size: u64,
     /// Bytes in the longest run of free blocks.

@@ -252,6 +252,12 @@ pub(crate) struct Extract {
     /// Extract what is stored, without decrypting it; also works for damaged files
     #[arg(long)]
     pub(crate) stored: bool,
+    /// Extract the bare firmware image of HIBERNATION_FIRMWARE, if its digests are right
+    #[arg(long, conflicts_with = "stored")]
+    pub(crate) image: bool,
+    /// Extract one section of HIBERNATION_FIRMWARE, if its digests are right
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["stored", "image"])]
+    pub(crate) section: Option<String>,
     /// Replace existing files
     #[arg(long)]
     pub(crate) force: bool,

@@ -2,6 +2,8 @@
 
 use crate::cli;
 use crate::decode;
+use crate::firmware;
+use crate::firmware::Wanted;
 use crate::open::Place;
 use crate::open::require_unlocked;
 use crate::output;
@@ -173,12 +175,19 @@ pub(crate) fn dump(
 }
 
 pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
     let existing = if args.force {
         Existing::Replace
     } else {
         Existing::AskOrRefuse
     };
+    let wanted = match &args.section {
+        Some(name) => Some(Wanted::Section(name)),
+        None => args.image.then_some(Wanted::Image),
+    };
+    if let Some(wanted) = wanted {
+        return firmware::extract(place, args, &wanted, existing);
+    }
+    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
     if let Some(id) = args.id {
         store.file_info(id)?;
         return output::write_file(&args.data_path, existing, |out| {

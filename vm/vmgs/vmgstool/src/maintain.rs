@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::exit;
 use crate::exit::Answer;
+use crate::firmware;
 use crate::open::Place;
 use crate::open::read_key;
 use crate::open::require_unlocked;
@@ -44,10 +45,15 @@ pub(crate) fn verify(
         begun = begun.saturating_add(bytes);
     });
     bar.finish_and_clear();
-    let worst = findings.iter().map(vmgs::Finding::severity).max();
+    let problems = firmware::verify(&mut store);
+    let mut worst = findings.iter().map(vmgs::Finding::severity).max();
+    if !problems.is_empty() {
+        // What is damaged cannot be restored.
+        worst = Some(Severity::Error);
+    }
     let locked = store.is_locked();
     if json {
-        let listed: Vec<_> = findings
+        let mut listed: Vec<_> = findings
             .iter()
             .map(|finding| {
                 json!({
@@ -58,6 +64,14 @@ pub(crate) fn verify(
                 })
             })
             .collect();
+        listed.extend(problems.iter().map(|problem| {
+            json!({
+                "code": problem.code,
+                "severity": name(Severity::Error),
+                "file_id": problem.id.0,
+                "message": problem.message,
+            })
+        }));
         let answer = json!({
             "ok": worst < Some(Severity::Warning),
             "files_checked": checked,
@@ -69,13 +83,17 @@ pub(crate) fn verify(
         for finding in &findings {
             writeln!(out, "{}: {finding}", name(finding.severity()))?;
         }
+        for problem in &problems {
+            writeln!(out, "{}: {}", name(Severity::Error), problem.message)?;
+        }
         if locked {
             writeln!(
                 out,
                 "note: encrypted content was not checked, no key was given"
             )?;
         }
-        writeln!(out, "{checked} files checked, {} findings", findings.len())?;
+        let count = findings.len() + problems.len();
+        writeln!(out, "{checked} files checked, {count} findings")?;
     }
     match worst {
         Some(Severity::Error) => Err(Answer(exit::VERIFY_ERROR).into()),

@@ -221,7 +221,10 @@ fn every_query_has_json_and_text() {
         list["files"][1]["summary"],
         "not a firmware image (state of a virtual TPM?)"
     );
-    assert_eq!(dir.json("verify --json -f a.vmgs")["ok"], true);
+    // The token promises firmware, and what is there is none.
+    let answer: Value = serde_json::from_slice(&dir.run("verify --json -f a.vmgs").stdout).unwrap();
+    assert_eq!(answer["ok"], false);
+    assert_eq!(answer["findings"][0]["code"], "missing_firmware");
     let view = dir.json("dump --json -f a.vmgs -i 14");
     assert_eq!(view["content"]["token"], "0xffffffffffffffff");
     assert!(
@@ -245,33 +248,80 @@ fn every_query_has_json_and_text() {
 }
 
 #[test]
-fn a_firmware_image_is_shown_with_its_digest() {
-    use sha2::Digest;
-    use zerocopy::FromZeros;
-    use zerocopy::IntoBytes;
+fn stored_firmware_is_shown_verified_and_extracted() {
+    use firmware_hibernation::FirmwareDescription;
+    use firmware_hibernation::MemoryImage;
+    use firmware_hibernation::NewRecord;
+    use firmware_hibernation::Pinned;
+    use std::io::Read;
+    use std::sync::Arc;
     let dir = Dir::new();
-    let image = vec![0x90; 8192];
-    let mut header = vmgs_format::FirmwareImageHeader::new_zeroed();
-    header.magic = vmgs_format::FirmwareImageHeader::MAGIC;
-    header.version = 1.into();
-    header.header_len = 192.into();
-    header.architecture = 1.into();
-    header.digest_algorithm = 1.into();
-    header.image_len = 8192.into();
-    header.load_gpa = 0x10_0000.into();
-    header.image_digest[..32].copy_from_slice(&sha2::Sha256::digest(&image));
-    header.crc = header.expected_crc().into();
-    dir.put("good", &[header.as_bytes(), &image].concat());
-    header.image_digest[0] ^= 1;
-    header.crc = header.expected_crc().into();
-    dir.put("bad", &[header.as_bytes(), &image].concat());
+    let image: Vec<u8> = (0..8192).map(|i| (i / 7) as u8).collect();
+    let parts = MemoryImage::new().part("code", 0xffff_e000, image.clone());
+    let pinned = Pinned::new().with("etc/acpi/tables", *b"tables");
+    let mut description = FirmwareDescription::reset_vector();
+    description.version = Some("test 1".into());
+    let view = platform_digest::PlatformView::default();
+    let record = NewRecord::new(&description, Arc::new(parts), &pinned, &view).unwrap();
+    let mut good = Vec::new();
+    record.stream().read_to_end(&mut good).unwrap();
+    dir.put("good", &good);
+    dir.put("token", &[0xff; 8]);
     dir.ok("create -f a.vmgs");
+    dir.ok("inject -f a.vmgs -i HIBERNATION_TOKEN -d token");
+    // A promise of firmware that is not there.
+    assert_eq!(dir.code("verify -f a.vmgs"), 9);
+    let answer: Value = serde_json::from_slice(&dir.run("verify --json -f a.vmgs").stdout).unwrap();
+    assert_eq!(answer["findings"][0]["code"], "missing_firmware");
     dir.ok("inject -f a.vmgs -i HIBERNATION_FIRMWARE -d good");
+    assert_eq!(dir.code("verify -f a.vmgs"), 0);
     let view = dir.json("dump --json -f a.vmgs -i 19");
-    assert_eq!(view["content"]["digest_matches"], true);
-    assert_eq!(view["content"]["load_gpa"], "0x100000");
+    let content = &view["content"];
+    assert_eq!(content["digests_match"], true);
+    assert_eq!(content["load_gpa"], "0xffffe000");
+    assert_eq!(content["entry_rule"], "reset_vector");
+    assert_eq!(content["firmware_version"], "test 1");
+    assert_eq!(content["sections"][2]["name"], "etc/acpi/tables");
+    let sha256 = platform_digest::Digest::of(&image).to_string();
+    assert_eq!(content["image_sha256"], sha256.as_str());
+    assert!(
+        dir.ok("ls -f a.vmgs")
+            .contains("8192 bytes at 0xffffe000, all digests right")
+    );
+    assert!(
+        dir.ok("dump --decode -f a.vmgs -i 19")
+            .contains("etc/acpi/tables")
+    );
+    dir.ok("extract -f a.vmgs --image -d image");
+    assert_eq!(dir.get("image"), image);
+    dir.ok("extract -f a.vmgs --section etc/acpi/tables -d tables");
+    assert_eq!(dir.get("tables"), b"tables");
+    assert_eq!(
+        dir.code("extract -f a.vmgs --section nothing -d nothing"),
+        1
+    );
+    assert!(!dir.path("nothing").exists());
+
+    // A flipped bit in the image: shown, found, and nothing extracted.
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 4;
+    dir.put("bad", &bad);
     dir.ok("inject -f a.vmgs -i HIBERNATION_FIRMWARE -d bad --force");
-    assert!(dir.ok("ls -f a.vmgs").contains("wrong digest"));
+    assert!(
+        dir.ok("ls -f a.vmgs")
+            .contains("the digest of its section code is wrong")
+    );
+    let view = dir.json("dump --json -f a.vmgs -i 19");
+    assert_eq!(view["content"]["digests_match"], false);
+    assert_eq!(dir.code("verify -f a.vmgs"), 9);
+    assert_eq!(dir.code("extract -f a.vmgs --image -d never"), 1);
+    assert!(!dir.path("never").exists());
+    // Truncated.
+    dir.put("short", &good[..good.len() - 1]);
+    dir.ok("inject -f a.vmgs -i HIBERNATION_FIRMWARE -d short --force");
+    assert!(dir.ok("ls -f a.vmgs").contains("corrupt firmware"));
+    assert_eq!(dir.code("verify -f a.vmgs"), 9);
 }
 
 #[test]
