@@ -1,5 +1,6 @@
 //! The guest's files, each with one name wherever guests run.
 
+use super::boot_disk;
 use super::initramfs;
 use crate::setup::Fetched;
 use anyhow::Context;
@@ -21,17 +22,20 @@ pub(crate) enum GuestFile {
     Ovmf2mCode,
     /// The template of its variables.
     Ovmf2mVars,
+    /// A disk with an EFI system partition that boots the kernel with the initramfs.
+    BootDisk,
 }
 
 impl GuestFile {
     /// Every one of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Kernel,
         Self::Initrd,
         Self::Ovmf4mCode,
         Self::Ovmf4mVars,
         Self::Ovmf2mCode,
         Self::Ovmf2mVars,
+        Self::BootDisk,
     ];
 
     /// The file's name in the directory of guest files.
@@ -43,6 +47,7 @@ impl GuestFile {
             Self::Ovmf4mVars => "OVMF_VARS_4M.fd",
             Self::Ovmf2mCode => "OVMF_CODE.fd",
             Self::Ovmf2mVars => "OVMF_VARS.fd",
+            Self::BootDisk => "disk.img",
         }
     }
 
@@ -53,6 +58,7 @@ impl GuestFile {
         match self {
             Self::Kernel => link(&fetched.kernel.vmlinuz()),
             Self::Initrd => fs::write(&path, initramfs(&fetched.kernel)?),
+            Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
             Self::Ovmf4mCode | Self::Ovmf4mVars | Self::Ovmf2mCode | Self::Ovmf2mVars => {
                 link(&fetched.ovmf.dir().join(self.name()))
             }

@@ -1,11 +1,13 @@
 //! `cargo xtask guest`, and the guest that tests and measurements boot: Debian's kernel, a small initramfs that the
-//! kernel's command line or the serial console drives, and firmware.
+//! kernel's command line or the serial console drives, firmware, and a disk with all that boots by itself.
 
+mod boot_disk;
 mod file;
 mod initramfs;
+mod unified_kernel;
 
 pub(crate) use file::GuestFile;
-pub(crate) use initramfs::initramfs;
+use initramfs::initramfs;
 
 use crate::setup;
 use anyhow::Context;
@@ -16,7 +18,8 @@ use std::process::ExitCode;
 
 /// Make the files of the guest that tests boot, for running it by hand.
 ///
-/// Overwrites what DIR holds of them.
+/// vmlinuz and initrd; OVMF_*.fd, two builds of UEFI firmware, as code and a template of its variables; disk.img,
+/// which that firmware boots by itself. Overwrites what DIR holds of them.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
     /// Where to put them.

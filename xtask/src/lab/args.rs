@@ -27,8 +27,8 @@ const LAB_FAILED: u8 = 125;
 ///
 /// Boots a software-emulated SVM machine with Debian's kernel and busybox, runs CMD in /work with its
 /// standard streams connected to ours, and returns its exit code: 124 if the time limit passed, 125 if
-/// the lab failed, 128+N if signal N ended CMD. /guest holds a guest to boot: vmlinuz, initrd, and the
-/// OVMF_*.fd files of its firmware.
+/// the lab failed, 128+N if signal N ended CMD. /guest holds a guest to boot: the files that the
+/// guest command makes.
 #[derive(Args)]
 pub(crate) struct LabArgs {
     /// End the lab after so many seconds, boot included.
