@@ -104,7 +104,7 @@ fn file_system(partition: &mut [u8], program: &[u8]) -> anyhow::Result<()> {
         .fat_type(FatType::Fat16)
         .bytes_per_cluster(CLUSTER)
         .volume_id(VOLUME_ID);
-    fatfs::format_volume(&mut Cursor::new(&mut *partition), options)?;
+    fatfs::format_volume(Cursor::new(&mut *partition), options)?;
     let file_system = FileSystem::new(Cursor::new(partition), FsOptions::new())?;
     let mut directory = file_system.root_dir();
     for name in DIRECTORY.split('/') {
