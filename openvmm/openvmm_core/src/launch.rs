@@ -17,6 +17,7 @@ use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
 use std::io;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 use virt::Hypervisor;
 
@@ -48,7 +49,8 @@ pub fn launch(
     options: LaunchOptions,
 ) -> Result<VmHandle, LaunchError> {
     let (messages, incoming) = mesh::channel();
-    let (power, vps) = (messages.clone(), messages.clone());
+    let (power, vps, sleep) = (messages.clone(), messages.clone(), messages.clone());
+    let events = options.events.clone();
     let machine = Machine::new(
         hypervisor,
         config,
@@ -56,6 +58,13 @@ pub fn launch(
             console_output: options.console_output,
             // When the worker is gone the VM is being torn down, and nobody needs to know.
             on_power: Box::new(move |event| drop(power.send(Message::Power(event)))),
+            on_sleep: Box::new(move |said| drop(sleep.send(Message::Sleep(said)))),
+            on_hibernation: Arc::new(move |event| {
+                events(VmEvent {
+                    at: Instant::now(),
+                    kind: VmEventKind::Hibernation(event),
+                });
+            }),
             on_vp: Box::new(move |report| drop(vps.send(Message::Vp(report)))),
         },
     )?;

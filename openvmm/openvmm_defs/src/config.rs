@@ -1,8 +1,12 @@
 //! The configuration a VM is built from. It says what exists; how the VM starts is not part of it.
 
+use disk_spec::DiskSpec;
+use firmware_hibernation::ConsumePolicy;
+use firmware_hibernation::Override;
 use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
+use virtio_net::MacAddress;
 
 /// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +25,23 @@ pub struct VmConfig {
     pub debugcon: Option<(u16, SerialConfig)>,
     /// Whether the guest is offered ACPI S4.
     pub hibernation: Hibernation,
+    /// How firmware is kept for a hibernated guest, where S4 is offered.
+    pub preservation: Preservation,
     /// The PCI functions, besides those of the chipset.
     pub pci_devices: Vec<PciDevice>,
+    /// The VMGS file that keeps the VM's state. Made if it does not exist.
+    pub vmgs: Option<PathBuf>,
+    /// The VM's identity, in the order in which it is printed. The same for its whole life.
+    pub uuid: [u8; 16],
+}
+
+/// How firmware is kept for a hibernated guest.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+pub struct Preservation {
+    /// When the token that says so is taken out of the VMGS file.
+    pub consume: ConsumePolicy,
+    /// How to start although the stored firmware cannot be used, or is not wanted.
+    pub requested: Option<Override>,
 }
 
 /// Guest RAM.
@@ -85,6 +104,8 @@ pub enum UefiVariables {
     Memory(Option<PathBuf>),
     /// In a file, which is written.
     File(PathBuf),
+    /// In the VMGS file. New ones begin as in the template that goes with the firmware.
+    Vmgs,
 }
 
 /// A Linux kernel that UEFI firmware starts by its EFI stub.
@@ -121,8 +142,23 @@ pub struct PciSlot {
 /// What a PCI function is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PciDeviceKind {
+    /// A virtio disk.
+    VirtioBlk(DiskSpec),
+    /// A virtio network interface.
+    VirtioNet(NetSpec),
     /// A virtio entropy source.
     VirtioRng,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetSpec {
+    /// The host's tap interface; made if it does not exist.
+    pub tap: String,
+    /// The guest's address; derived from the VM's identity where `None`.
+    pub mac: Option<MacAddress>,
+    /// The largest packet the guest is told of, at least 68.
+    pub mtu: Option<u16>,
 }
 
 /// A Linux kernel started directly.

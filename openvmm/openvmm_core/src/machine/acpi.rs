@@ -1,6 +1,7 @@
 //! The ACPI tables that tell of the machine.
 
 use super::MachineError;
+use super::firmware::GENERATION_ID_EVENT;
 use super::platform;
 use acpi_spec::ComPort;
 use acpi_spec::InterruptControllers;
@@ -11,12 +12,15 @@ use acpi_spec::Processor;
 use acpi_spec::Ps2Controller;
 use acpi_spec::ResetRegister;
 use acpi_spec::Rtc;
+use acpi_spec::SleepAnnouncements;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
+use openvmm_defs::config::Firmware;
 use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
+use sleep_port::SleepPort;
 use std::ops::Range;
 use virt::IrqchipMode;
 use virt::Topology;
@@ -64,7 +68,11 @@ pub(crate) fn tables(
             Hibernation::On => acpi_spec::Hibernation::S4,
             Hibernation::Off => acpi_spec::Hibernation::NotOffered,
         },
-        sleep_announcements: None,
+        sleep_announcements: Some(SleepAnnouncements {
+            port: SleepPort::DEFAULT_PORT,
+            prepare: sleep_port::PREPARE,
+            wake: sleep_port::WAKE,
+        }),
         com_ports,
         rtc: Some(Rtc {
             base: platform::RTC_BASE,
@@ -87,7 +95,11 @@ pub(crate) fn tables(
             },
             first_gsi: platform::PCI_FIRST_GSI,
         }),
-        generation_id_event: None,
+        // The guest is told by its firmware where the ID is.
+        generation_id_event: match config.firmware {
+            Firmware::LinuxDirect(_) => None,
+            Firmware::PcUefi(_) => Some(GENERATION_ID_EVENT),
+        },
     })?)
 }
 

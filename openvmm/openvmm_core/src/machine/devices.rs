@@ -2,6 +2,7 @@
 
 use super::MachineError;
 use super::firmware::FirmwareDevices;
+use super::firmware::FirmwareSockets;
 use super::pci::PciSockets;
 use super::platform;
 use super::serial::SerialPorts;
@@ -30,6 +31,8 @@ use q35::Ecam;
 use q35::HostBridge;
 use q35::IsaBridge;
 use serial_16550::Serial16550;
+use sleep_port::AnnouncementSink;
+use sleep_port::SleepPort;
 use std::sync::Arc;
 use virt::IrqchipMode;
 use virt::Partition;
@@ -54,6 +57,7 @@ pub(crate) struct DeviceParts<'a> {
     pub memory: &'a GuestMemory,
     pub serial: &'a SerialPorts,
     pub firmware: FirmwareDevices,
+    pub announcements: AnnouncementSink,
 }
 
 /// The interrupt lines into the interrupt controllers. Devices may share one.
@@ -84,6 +88,7 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
         memory,
         serial,
         firmware,
+        announcements,
     } = parts;
     let mut builder = ChipsetBuilder::new();
     for ports in platform::ABSENT {
@@ -144,6 +149,9 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
     builder.add("pvpanic", |_| {
         PvPanic::at_port(platform::PVPANIC_PORT, power.clone())
     });
+    builder.add("sleep", |_| {
+        SleepPort::new(SleepPort::DEFAULT_PORT, announcements)
+    });
     if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
         builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
     }
@@ -163,10 +171,17 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
         builder: &mut builder,
         memory,
         partition,
+        uuid: config.uuid,
+        partition_vps: config.topology.processors as u16,
         line: &mut |gsi| lines.line(gsi),
     }
     .plug_in(&config.pci_devices)?;
-    firmware.add(&mut builder, partition, memory)?;
+    firmware.add(FirmwareSockets {
+        builder: &mut builder,
+        partition,
+        memory,
+        pm: &pm,
+    })?;
     Ok(Devices {
         chipset: builder.build()?,
         pm,

@@ -2,6 +2,7 @@ use super::firmware::BootError;
 use super::firmware::UefiError;
 use super::pci::PciError;
 use super::serial::SerialError;
+use super::vmgs_store::VmgsError;
 use crate::vps::VpError;
 use guest_memory::LayoutError;
 use guest_memory::MemoryError;
@@ -30,6 +31,9 @@ pub enum MachineError {
     /// What runs first cannot be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The VMGS file cannot be used.
+    #[error(transparent)]
+    Vmgs(#[from] VmgsError),
     /// The firmware's devices cannot be made.
     #[error(transparent)]
     Uefi(#[from] UefiError),
@@ -71,6 +75,7 @@ impl MachineError {
                 | Self::Boot(_)
                 | Self::Serial(_)
                 | Self::Uefi(_)
+                | Self::Vmgs(_)
                 | Self::Pci(_)
                 | Self::Chipset(_)
         )

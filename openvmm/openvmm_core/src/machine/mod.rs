@@ -4,19 +4,24 @@ mod acpi;
 mod devices;
 mod error;
 mod firmware;
+mod inventory;
 mod memory;
 mod pci;
 mod platform;
 mod power;
 mod serial;
 mod targets;
+mod view;
+mod vmgs_store;
 
 pub use error::MachineError;
 pub use firmware::BootError;
+pub use firmware::RestartError;
 pub use firmware::UefiError;
 pub use pci::PciError;
 pub(crate) use platform::LOW_RAM_END;
 pub use serial::SerialError;
+pub use vmgs_store::VmgsError;
 
 use crate::bus::MachineBus;
 use crate::units::ClockUnit;
@@ -34,6 +39,9 @@ use devices::Devices;
 use firmware::Boot;
 use firmware::Entry;
 use firmware::FirmwareDevices;
+use firmware::HibernationSink;
+use firmware::PreservedFirmware;
+use firmware::UefiParts;
 use guest_memory::GuestMemory;
 use openvmm_defs::config::VmConfig;
 use power::PowerLatch;
@@ -41,6 +49,8 @@ use serde_json::Value;
 use serde_json::json;
 use serial::SerialPorts;
 use serial_16550::SerialPort;
+use sleep_port::AnnouncementSink;
+use sleep_port::SleepAnnouncement;
 use state_unit::StateUnits;
 use std::io::Write;
 use std::path::PathBuf;
@@ -60,6 +70,10 @@ pub(crate) struct MachineOptions {
     pub console_output: Box<dyn Write + Send>,
     /// Hears of the guest's power requests, with the VPs' gate closed.
     pub on_power: Box<dyn Fn(PowerEvent) + Send + Sync>,
+    /// Hears of the guest's going to sleep and waking.
+    pub on_sleep: Box<dyn Fn(SleepAnnouncement) + Send + Sync>,
+    /// Hears of what happens to the firmware that is kept for a hibernated guest.
+    pub on_hibernation: HibernationSink,
     /// Hears of what happens to VPs.
     pub on_vp: Box<dyn Fn(VpReport) + Send + Sync>,
 }
@@ -119,6 +133,7 @@ impl Parts {
             memory,
             serial: &serial,
             firmware,
+            announcements: AnnouncementSink::new(options.on_sleep),
         })?;
         let chipset = Arc::new(chipset);
         let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
@@ -164,7 +179,19 @@ impl Machine {
         let topology = Topology::new(config.topology)?;
         let layout = memory::layout(&config.memory, host.address_bits)?;
         let tables = acpi::tables(config, &topology, &layout, host.address_bits)?;
-        let (mut boot, devices) = Boot::new(&config.firmware, &topology, &tables, &layout)?;
+        let store = config.vmgs.as_deref().map(vmgs_store::open).transpose()?;
+        let (mut boot, devices) = Boot::new(
+            &config.firmware,
+            &UefiParts {
+                config,
+                topology: &topology,
+                tables: &tables,
+                layout: &layout,
+                address_bits: host.address_bits,
+                store: store.as_ref(),
+                events: options.on_hibernation.clone(),
+            },
+        )?;
         let memory = memory::allocate(&config.memory, layout)?;
         // Both take their time in the host's kernel, one for pages and the other for everything else.
         let (entry, parts) = std::thread::scope(|scope| {
@@ -202,6 +229,9 @@ impl Machine {
     /// Lets everything go on.
     pub(crate) fn start(&mut self) -> Result<(), MachineError> {
         self.parts.power.arm();
+        if let Some(preserved) = self.boot.preserved() {
+            preserved.run();
+        }
         Ok(self.parts.units.start()?)
     }
 
@@ -213,7 +243,7 @@ impl Machine {
     /// Returns everything to power-on and loads what runs first. Stopped before and after.
     pub(crate) fn reset(&mut self) -> Result<(), MachineError> {
         self.parts.units.reset()?;
-        let entry = self.boot.load(&self.memory)?;
+        let entry = self.boot.reload(&self.memory)?;
         self.enter(entry)
     }
 
@@ -228,6 +258,11 @@ impl Machine {
             firmware::enter_linux(vp, &state, low_mmio, bits)
         })??;
         Ok(())
+    }
+
+    /// The firmware that is kept for a hibernated guest, if there is any firmware.
+    pub(crate) fn preserved(&mut self) -> Option<&mut PreservedFirmware> {
+        self.boot.preserved()
     }
 
     /// Presses the power button.
@@ -247,7 +282,7 @@ impl Machine {
     }
 
     /// The live tree of the machine's state.
-    pub(crate) fn inspect(&self) -> Value {
+    pub(crate) fn inspect(&mut self) -> Value {
         let layout = self.memory.layout();
         let ram: Vec<_> = layout.ram().iter().map(ToString::to_string).collect();
         let unclaimed = self.parts.chipset.unclaimed();
@@ -257,6 +292,7 @@ impl Machine {
                 "ram": ram,
                 "low_mmio": layout.low_mmio().to_string(),
             },
+            "hibernation": self.boot.preserved().map(|preserved| preserved.inspect()),
             "units": self.parts.units.inspect(),
             "serial": self.parts.serial.inspect(),
             "unclaimed": {

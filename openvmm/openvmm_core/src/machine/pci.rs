@@ -1,5 +1,6 @@
 //! The PCI functions that a configuration adds.
 
+use super::inventory;
 use super::platform::PCI_FIRST_GSI;
 use super::targets::PartitionDoorbells;
 use super::targets::PartitionMsis;
@@ -15,7 +16,19 @@ use virt::Partition;
 use virtio::TransportError;
 use virtio::VirtioDevice;
 use virtio::VirtioPciDevice;
+use virtio_blk::BlkConfigError;
+use virtio_blk::VirtioBlk;
+use virtio_net::MacAddress;
+use virtio_net::NetConfig;
+use virtio_net::NetDevice;
+use virtio_net::Tap;
+use virtio_net::TapError;
+use virtio_rng::EntropyDevice;
+use virtio_rng::EntropyRate;
 use vmotherboard::ChipsetBuilder;
+
+/// A disk has a queue for each VP, up to this.
+const MAX_DEFAULT_QUEUES: u16 = 4;
 
 /// Why a PCI function cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +56,33 @@ pub enum PciError {
     Full {
         /// The device's name.
         name: String,
+    },
+    /// A disk cannot be opened.
+    #[error("{name} cannot be opened")]
+    Disk {
+        /// The device's name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: disk_spec::OpenError,
+    },
+    /// A disk cannot be shown as asked.
+    #[error("{name} cannot be as it is configured")]
+    DiskConfig {
+        /// The device's name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: BlkConfigError,
+    },
+    /// A network interface has no other end.
+    #[error("{name} cannot be connected")]
+    Tap {
+        /// The device's name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: TapError,
     },
     /// The virtio transport failed.
     #[error("{name} cannot be plugged in")]
@@ -117,6 +157,10 @@ pub(crate) struct PciSockets<'a> {
     pub builder: &'a mut ChipsetBuilder,
     pub memory: &'a GuestMemory,
     pub partition: &'a Arc<dyn Partition>,
+    /// The VM's identity, from which MAC addresses are derived.
+    pub uuid: [u8; 16],
+    /// How many VPs there are.
+    pub partition_vps: u16,
     pub line: &'a mut dyn FnMut(u32) -> LineInterrupt,
 }
 
@@ -125,7 +169,37 @@ impl PciSockets<'_> {
     pub(crate) fn plug_in(&mut self, devices: &[PciDevice]) -> Result<(), PciError> {
         for (device, address) in devices.iter().zip(assign(devices)?) {
             match &device.kind {
-                PciDeviceKind::VirtioRng => todo!(),
+                PciDeviceKind::VirtioBlk(disk) => {
+                    let opened = disk.open().map_err(|source| PciError::Disk {
+                        name: device.name.clone(),
+                        source,
+                    })?;
+                    let queues = self.partition_vps.min(MAX_DEFAULT_QUEUES);
+                    let config =
+                        disk.blk_config(queues)
+                            .map_err(|source| PciError::DiskConfig {
+                                name: device.name.clone(),
+                                source,
+                            })?;
+                    self.virtio(&device.name, address, VirtioBlk::new(opened, config))?;
+                }
+                PciDeviceKind::VirtioNet(net) => {
+                    let tap = Tap::open(&net.tap).map_err(|source| PciError::Tap {
+                        name: device.name.clone(),
+                        source,
+                    })?;
+                    let identity =
+                        || format!("{}/{}", inventory::uuid_text(self.uuid), device.name);
+                    let config = NetConfig {
+                        mac: net.mac.unwrap_or_else(|| MacAddress::derive(&identity())),
+                        mtu: net.mtu,
+                    };
+                    self.virtio(&device.name, address, NetDevice::new(tap, config))?;
+                }
+                PciDeviceKind::VirtioRng => {
+                    let rng = EntropyDevice::new(EntropyRate::default());
+                    self.virtio(&device.name, address, rng)?;
+                }
             }
         }
         Ok(())
