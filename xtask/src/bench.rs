@@ -3,7 +3,6 @@
 mod table;
 
 use crate::build;
-use crate::guest::GuestFile;
 use crate::place::Arg;
 use crate::place::GuestRun;
 use crate::place::Place;
@@ -74,11 +73,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         ],
         host_programs: vec!["qemu-system-x86_64".to_owned()],
         host_files: QEMU_FILES.map(PathBuf::from).into(),
-        env: vec![
-            ("VMM_TESTS_OPENVMM".to_owned(), Arg::Program("openvmm")),
-            ("VMM_TESTS_KERNEL".to_owned(), Arg::Guest(GuestFile::Kernel)),
-            ("VMM_TESTS_INITRD".to_owned(), Arg::Guest(GuestFile::Initrd)),
-        ],
+        env: place.test_environment(),
         outputs: Vec::new(),
         time_limit: Duration::from_secs(3600 * 4),
     };
