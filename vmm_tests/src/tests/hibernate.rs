@@ -35,30 +35,6 @@ fn ready(builder: &VmBuilder) -> anyhow::Result<Vm> {
     Ok(vm)
 }
 
-/// Has the guest hibernate, and openvmm end.
-fn hibernate(vm: &mut Vm) -> anyhow::Result<()> {
-    vm.type_line("hibernate")?;
-    let ways = vm.wait_for_guest("hibernation ")?;
-    ensure!(
-        ways.contains("[platform]"),
-        "the guest hibernates by {ways}"
-    );
-    vm.wait_for_guest("hibernating")?;
-    vm.expect_halt(Exit::Hibernated, "hibernate")
-}
-
-/// Waits for the guest to go on; a session that is lost instead is an error that has the kernel's words for it.
-fn resumed(vm: &mut Vm, before: &Session) -> anyhow::Result<Session> {
-    let (topic, _) = vm.wait_for_any(&["resumed", "not resumed", "ready"])?;
-    ensure!(topic == "resumed", "{}", vm.failure("the session is lost"));
-    let session = Session::read(vm)?;
-    ensure!(
-        session.continues(before),
-        "the session {session:?} is not {before:?}"
-    );
-    Ok(session)
-}
-
 /// The guest's time is the host's, within what two clocks that tell seconds can differ.
 fn check_clock(vm: &mut Vm) -> anyhow::Result<()> {
     let clock = vm.wait_for_guest("clock ")?;
@@ -91,9 +67,11 @@ pub(super) fn three_times_in_a_row(context: &Context) -> anyhow::Result<()> {
     let mut session = Session::ask(&mut vm)?;
     for time in 1..=3 {
         session = expect_counting(&mut vm, &session)?;
-        hibernate(&mut vm)?;
+        Session::hibernate(&mut vm)?;
         vm = builder.start()?;
-        session = resumed(&mut vm, &session).with_context(|| format!("hibernated {time} times"))?;
+        session = session
+            .resumed(&mut vm)
+            .with_context(|| format!("hibernated {time} times"))?;
         check_clock(&mut vm)?;
     }
     expect_counting(&mut vm, &session)?;
@@ -113,9 +91,9 @@ pub(super) fn four_processors(context: &Context) -> anyhow::Result<()> {
     let builder = hibernating(&machine).args(["-p", "4"]);
     let mut vm = ready(&builder)?;
     let session = Session::ask(&mut vm)?;
-    hibernate(&mut vm)?;
+    Session::hibernate(&mut vm)?;
     let mut vm = builder.start()?;
-    resumed(&mut vm, &session)?;
+    session.resumed(&mut vm)?;
     ensure!(vm.ask("cpus", "cpus ")? == "4");
     vm.type_line("poweroff")?;
     vm.expect_halt(Exit::PoweredOff, "power_off")
@@ -133,10 +111,10 @@ pub(super) fn devices_work_afterwards(context: &Context) -> anyhow::Result<()> {
     let written = vm.ask("disk write vdb 9 0 2", "disk write ")?;
     ensure!(written.starts_with("0 "), "writing: {written}");
     let session = Session::ask(&mut vm)?;
-    hibernate(&mut vm)?;
+    Session::hibernate(&mut vm)?;
 
     let mut vm = builder.start()?;
-    resumed(&mut vm, &session)?;
+    session.resumed(&mut vm)?;
     tap.bring_up()?;
     let read = vm.ask("disk read vdb 0 2", "disk read ")?;
     ensure!(read == written, "{read} was read, {written} written");
@@ -155,9 +133,9 @@ pub(super) fn reset_after_resume(context: &Context) -> anyhow::Result<()> {
     let builder = hibernating(&machine);
     let mut vm = ready(&builder)?;
     let session = Session::ask(&mut vm)?;
-    hibernate(&mut vm)?;
+    Session::hibernate(&mut vm)?;
     let mut vm = builder.start()?;
-    resumed(&mut vm, &session)?;
+    session.resumed(&mut vm)?;
     vm.type_line("reboot")?;
     vm.wait_for_event("reset", 1)?;
     vm.wait_for_guest("ready")?;
@@ -188,7 +166,7 @@ pub(super) fn lost_on_other_firmware(context: &Context) -> anyhow::Result<()> {
     let mut machine = machine(context)?;
     let mut vm = ready(&hibernating(&machine))?;
     let session = Session::ask(&mut vm)?;
-    hibernate(&mut vm)?;
+    Session::hibernate(&mut vm)?;
     machine.update_firmware(&context.environment.ovmf_2m)?;
     let mut vm = hibernating(&machine).start()?;
     let (topic, _) = vm.wait_for_any(&["resumed", "not resumed", "ready"])?;
