@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -39,7 +40,7 @@ pub struct UefiMachine {
     environment: Environment,
     limit: Duration,
     firmware: Ovmf,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     disks: Vec<Disk>,
 }
 
@@ -51,9 +52,11 @@ impl UefiMachine {
             environment: environment.clone(),
             limit,
             firmware: environment.ovmf_4m.clone(),
-            dir: tempfile::Builder::new()
-                .prefix("vmm-tests-machine-")
-                .tempdir()?,
+            dir: Arc::new(
+                tempfile::Builder::new()
+                    .prefix("vmm-tests-machine-")
+                    .tempdir()?,
+            ),
             disks: Vec::new(),
         };
         machine.reset_variables()?;
@@ -109,6 +112,7 @@ impl UefiMachine {
     /// Its command line, without anything to boot but what is on its disks.
     pub fn openvmm(&self) -> VmBuilder {
         let mut builder = VmBuilder::new(&self.environment, self.limit)
+            .keep(self.dir.clone())
             .arg("--uefi")
             .arg("--uefi-firmware")
             .arg(&self.firmware.code)

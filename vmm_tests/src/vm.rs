@@ -52,6 +52,8 @@ pub struct VmBuilder {
     memory: String,
     stdio: Stdio,
     limit: Duration,
+    /// Holds files that the arguments name.
+    kept: Option<Arc<TempDir>>,
 }
 
 impl VmBuilder {
@@ -63,6 +65,7 @@ impl VmBuilder {
             memory: "512M".to_owned(),
             stdio: Stdio::Terminal,
             limit,
+            kept: None,
         }
     }
 
@@ -94,6 +97,12 @@ impl VmBuilder {
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(self, args: impl IntoIterator<Item = S>) -> Self {
         args.into_iter().fold(self, Self::arg)
+    }
+
+    /// Keeps a directory for as long as openvmm may need it.
+    pub(crate) fn keep(mut self, dir: Arc<TempDir>) -> Self {
+        self.kept = Some(dir);
+        self
     }
 
     /// Sets `-m`.
@@ -186,6 +195,7 @@ impl VmBuilder {
             pid,
             deadline: Instant::now() + self.limit,
             _dir: dir,
+            _kept: self.kept.clone(),
             scanned: 0,
             commanded: 0,
         })
@@ -201,6 +211,7 @@ pub struct Vm {
     pid: Pid,
     deadline: Instant,
     _dir: TempDir,
+    _kept: Option<Arc<TempDir>>,
     /// How much of the output has been waited for already.
     scanned: usize,
     /// Where the output after the last command begins.
