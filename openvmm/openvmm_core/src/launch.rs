@@ -1,6 +1,7 @@
 //! From a configuration to a running worker.
 
 use crate::handle::VmHandle;
+use crate::machine;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::MachineOptions;
@@ -16,6 +17,7 @@ use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
 use std::io;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 use virt::Hypervisor;
 
@@ -47,7 +49,8 @@ pub fn launch(
     options: LaunchOptions,
 ) -> Result<VmHandle, LaunchError> {
     let (messages, incoming) = mesh::channel();
-    let (power, vps) = (messages.clone(), messages.clone());
+    let (power, vps, sleep) = (messages.clone(), messages.clone(), messages.clone());
+    let events = options.events.clone();
     let machine = Machine::new(
         hypervisor,
         config,
@@ -55,6 +58,13 @@ pub fn launch(
             console_output: options.console_output,
             // When the worker is gone the VM is being torn down, and nobody needs to know.
             on_power: Box::new(move |event| drop(power.send(Message::Power(event)))),
+            on_sleep: Box::new(move |said| drop(sleep.send(Message::Sleep(said)))),
+            on_hibernation: Arc::new(move |event| {
+                events(VmEvent {
+                    at: Instant::now(),
+                    kind: VmEventKind::Hibernation(event),
+                });
+            }),
             on_vp: Box::new(move |report| drop(vps.send(Message::Vp(report)))),
         },
     )?;
@@ -78,5 +88,5 @@ pub fn launch(
 /// Whether guest RAM can be laid out as configured. The processor's address width is known only later.
 pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
     const WIDEST: u8 = 52;
-    MemoryLayout::new(memory.size, MemoryLayout::DEFAULT_LOW_MMIO_START, WIDEST).map(drop)
+    MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
 }

@@ -12,6 +12,7 @@ use openvmm_defs::request::RequestError;
 use openvmm_defs::request::VmRequest;
 use serde_json::Value;
 use serde_json::json;
+use sleep_port::SleepAnnouncement;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,6 +36,8 @@ pub(crate) enum Message {
     Request(VmRequest),
     /// The guest asks its power supply for something. The VPs' gate is closed.
     Power(PowerEvent),
+    /// The guest goes to sleep, or woke.
+    Sleep(SleepAnnouncement),
     /// A VP's thread has something to say.
     Vp(VpReport),
 }
@@ -72,6 +75,12 @@ impl Worker {
                 Message::Request(request) => self.request(request),
                 Message::Power(event) => {
                     self.power(event);
+                    ControlFlow::Continue(())
+                }
+                Message::Sleep(announcement) => {
+                    if let Some(preserved) = self.machine.preserved() {
+                        preserved.announced(announcement);
+                    }
                     ControlFlow::Continue(())
                 }
                 Message::Vp(report) => {
@@ -153,7 +162,7 @@ impl Worker {
         }
     }
 
-    fn inspect(&self) -> Value {
+    fn inspect(&mut self) -> Value {
         let state = match self.state {
             State::Running => "running",
             State::Paused => "paused",
@@ -237,7 +246,30 @@ impl Worker {
         self.stop();
         self.state = State::Halted;
         self.machine.flush();
+        let reason = self.settle_hibernation(reason);
         self.emit(VmEventKind::Halted(reason));
+    }
+
+    /// Makes what the guest did to its power durable before anybody is told. Everything has stopped.
+    fn settle_hibernation(&mut self, reason: HaltReason) -> HaltReason {
+        let Some(preserved) = self.machine.preserved() else {
+            return reason;
+        };
+        match reason {
+            HaltReason::PowerOff => preserved.powered_off(),
+            // With the VM, the reset ends what it would restart.
+            HaltReason::Reset => preserved.reset(),
+            HaltReason::Hibernate => {
+                if let Err(error) = preserved.hibernated() {
+                    return HaltReason::Error(chain(&error));
+                }
+            }
+            HaltReason::GuestPanic
+            | HaltReason::TripleFault { .. }
+            | HaltReason::Hypervisor(_)
+            | HaltReason::Error(_) => preserved.crashed(),
+        }
+        reason
     }
 
     fn emit(&self, kind: VmEventKind) {

@@ -1,8 +1,12 @@
 //! The configuration a VM is built from. It says what exists; how the VM starts is not part of it.
 
+use disk_spec::DiskSpec;
+use firmware_hibernation::ConsumePolicy;
+use firmware_hibernation::Override;
 use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
+use virtio_net::MacAddress;
 
 /// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,23 @@ pub struct VmConfig {
     pub debugcon: Option<(u16, SerialConfig)>,
     /// Whether the guest is offered ACPI S4.
     pub hibernation: Hibernation,
+    /// How firmware is kept for a hibernated guest, where S4 is offered.
+    pub preservation: Preservation,
+    /// The PCI functions, besides those of the chipset.
+    pub pci_devices: Vec<PciDevice>,
+    /// The VMGS file that keeps the VM's state. Made if it does not exist.
+    pub vmgs: Option<PathBuf>,
+    /// The VM's identity, in the order in which it is printed. The same for its whole life.
+    pub uuid: [u8; 16],
+}
+
+/// How firmware is kept for a hibernated guest.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+pub struct Preservation {
+    /// When the token that says so is taken out of the VMGS file.
+    pub consume: ConsumePolicy,
+    /// How to start although the stored firmware cannot be used, or is not wanted.
+    pub requested: Option<Override>,
 }
 
 /// Guest RAM.
@@ -61,6 +82,83 @@ pub enum Population {
 pub enum Firmware {
     /// A Linux kernel, without any firmware.
     LinuxDirect(LinuxDirect),
+    /// UEFI firmware for PCs, of the OVMF family.
+    PcUefi(PcUefi),
+}
+
+/// UEFI firmware in flash memory, and what it is told to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PcUefi {
+    /// The firmware's code; or code and variables in one file, of which the variables are not written.
+    pub code: PathBuf,
+    /// Where its variables are kept.
+    pub variables: UefiVariables,
+    /// A kernel for the firmware to start, before anything its variables name.
+    pub kernel: Option<UefiKernel>,
+}
+
+/// Where UEFI variables are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UefiVariables {
+    /// They last as long as the VM, and begin as in the file, or with none.
+    Memory(Option<PathBuf>),
+    /// In a file, which is written.
+    File(PathBuf),
+    /// In the VMGS file. New ones begin as in the template that goes with the firmware.
+    Vmgs,
+}
+
+/// A Linux kernel that UEFI firmware starts by its EFI stub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UefiKernel {
+    /// A bzImage with EFI stub, or any EFI program.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// A PCI function on bus 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciDevice {
+    /// Its name in the VM: unique, and the key of its saved state.
+    pub name: String,
+    /// Where it is; the next free device number where `None`.
+    pub slot: Option<PciSlot>,
+    /// What it is.
+    pub kind: PciDeviceKind,
+}
+
+/// A place on bus 0.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PciSlot {
+    /// Device number, 1 to 30: 0 and 31 are the chipset's.
+    pub device: u8,
+    /// Function number, 0 to 7.
+    pub function: u8,
+}
+
+/// What a PCI function is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PciDeviceKind {
+    /// A virtio disk.
+    VirtioBlk(DiskSpec),
+    /// A virtio network interface.
+    VirtioNet(NetSpec),
+    /// A virtio entropy source.
+    VirtioRng,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetSpec {
+    /// The host's tap interface; made if it does not exist.
+    pub tap: String,
+    /// The guest's address; derived from the VM's identity where `None`.
+    pub mac: Option<MacAddress>,
+    /// The largest packet the guest is told of, at least 68.
+    pub mtu: Option<u16>,
 }
 
 /// A Linux kernel started directly.

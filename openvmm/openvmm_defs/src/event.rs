@@ -1,5 +1,6 @@
 //! What happens to a VM, as its front ends hear of it.
 
+use firmware_hibernation::HibernationEvent;
 use std::time::Instant;
 use virt::VpIndex;
 use virt::x86::Registers;
@@ -30,6 +31,8 @@ pub enum VmEventKind {
     Reset,
     /// A user pressed the power button.
     PowerButton,
+    /// Something of the firmware that is kept for a hibernated guest.
+    Hibernation(HibernationEvent),
     /// The VM runs no more.
     Halted(HaltReason),
 }

@@ -1,7 +1,7 @@
 //! The namespace: DSDT (ACPI 6.5, 5.2.11.1).
 //!
-//! Each function writes one kind of device into the body of `\_SB`; a further device (a PCI root bridge,
-//! say) is a further function called from [`dsdt`], or AML handed in by the caller.
+//! Each function writes one kind of device into the body of `\_SB`; a further device is a further function
+//! called from [`dsdt`], or AML handed in by the caller.
 
 use crate::machine::ComPort;
 use crate::machine::Hibernation;
@@ -9,6 +9,8 @@ use crate::machine::Machine;
 use crate::machine::MmioWindows;
 use crate::machine::Ps2Controller;
 use crate::machine::Rtc;
+use crate::pci;
+use crate::sleep;
 use crate::table::Table;
 use acpi_tables::Aml;
 use acpi_tables::aml::AddressSpace;
@@ -41,6 +43,9 @@ pub(crate) fn dsdt(machine: &Machine, extra: &[&dyn Aml]) -> Table {
         sleep_state(&mut body, "_S4_", SLEEP_TYPE_S4);
     }
     sleep_state(&mut body, "_S5_", SLEEP_TYPE_S5);
+    if let Some(announcements) = &machine.sleep_announcements {
+        sleep::announcements(&mut body, announcements);
+    }
 
     let mut devices = Vec::new();
     processors(&mut devices, machine);
@@ -60,6 +65,10 @@ pub(crate) fn dsdt(machine: &Machine, extra: &[&dyn Aml]) -> Table {
     }
     if let Some(port) = machine.pvpanic_port {
         pvpanic(&mut devices, port);
+    }
+    if let Some(pci) = &machine.pci {
+        pci::root_bridge(&mut devices, pci);
+        pci::motherboard(&mut devices, pci);
     }
     for object in extra {
         object.to_aml_bytes(&mut devices);

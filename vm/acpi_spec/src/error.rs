@@ -57,6 +57,57 @@ pub enum BuildError {
         /// First address after it.
         end: u64,
     },
+    /// The PCI window for 32-bit addresses goes past them.
+    #[error("the low PCI window ends at {end:#x}, above 4 GiB")]
+    PciLowWindow {
+        /// First address after it.
+        end: u64,
+    },
+    /// An ECAM that is not below 4 GiB or not aligned to a bus.
+    #[error("the PCI configuration space at {base:#x} is not below 4 GiB or not aligned to 1 MiB")]
+    Ecam {
+        /// Its first address.
+        base: u64,
+    },
+    /// A window for PCI functions' ports that cannot be.
+    #[error("PCI I/O window {first:#x}-{last:#x} is empty or holds the configuration ports")]
+    IoWindow {
+        /// First port.
+        first: u16,
+        /// Last port.
+        last: u16,
+    },
+    /// There are no eight interrupts from this one.
+    #[error("PCI interrupts cannot start at {first}")]
+    PciInterrupts {
+        /// The lowest interrupt.
+        first: u32,
+    },
+    /// The bytes written by `_PTS` and `_WAK` cannot be told apart.
+    #[error(
+        "sleep announcements {prepare:#04x} and {wake:#04x} are not two values of the high four bits"
+    )]
+    SleepAnnouncements {
+        /// For going to sleep.
+        prepare: u8,
+        /// For waking.
+        wake: u8,
+    },
+    /// A general-purpose event that does not exist.
+    #[error("general-purpose event {event} is not one of 0 to 15")]
+    Event {
+        /// The event.
+        event: u8,
+    },
+    /// Tables that need a firmware to find a place for the generation ID.
+    #[error("ACPI tables with a generation ID cannot be placed without a table-loader script")]
+    GenerationIdUnplaced,
+    /// More tables than a table-loader script can name.
+    #[error("ACPI tables of {size} bytes are too large for a table-loader script")]
+    LoaderOverflow {
+        /// What they need, in bytes.
+        size: usize,
+    },
     /// The tables do not fit their region.
     #[error(
         "ACPI tables need {size} bytes; their region has {} bytes",

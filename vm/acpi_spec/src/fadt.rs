@@ -56,12 +56,16 @@ pub(crate) fn fadt(machine: &Machine, facs: usize, dsdt: usize) -> Table {
     fadt.pm_tmr_blk = pm.port(0x8).into();
     fadt.pm_tmr_len = 4;
     fadt.x_pm_tmr_blk = pm.gas(0x8, 32, AccessSize::DwordAccess);
-    fadt.gpe0_blk = pm.port(0xc).into();
-    fadt.gpe0_blk_len = 4;
-    fadt.x_gpe0_blk = pm.gas(0xc, 32, AccessSize::ByteAccess);
+    let (gpe0, gpe0_len) = (
+        machine.pm_layout.gpe0_offset(),
+        machine.pm_layout.gpe0_len(),
+    );
+    fadt.gpe0_blk = pm.port(gpe0).into();
+    fadt.gpe0_blk_len = gpe0_len;
+    fadt.x_gpe0_blk = pm.gas(gpe0, gpe0_len * 8, AccessSize::ByteAccess);
 
-    fadt.reset_reg = pm.gas(0x33, 8, AccessSize::ByteAccess);
-    fadt.reset_value = 1;
+    fadt.reset_reg = Registers(machine.reset.port).gas(0, 8, AccessSize::ByteAccess);
+    fadt.reset_value = machine.reset.value;
 
     fadt.p_lvl2_lat = NO_C_STATE.into();
     fadt.p_lvl3_lat = NO_C_STATE.into();
@@ -139,7 +143,7 @@ pub(crate) fn facs() -> Table {
     }
 }
 
-/// The power-management block at a base port.
+/// Registers from a base port.
 struct Registers(u16);
 
 impl Registers {

@@ -5,9 +5,13 @@ use crate::Hibernation;
 use crate::InterruptControllers;
 use crate::Machine;
 use crate::MmioWindows;
+use crate::PciRoot;
+use crate::PmLayout;
 use crate::Processor;
 use crate::Ps2Controller;
+use crate::ResetRegister;
 use crate::Rtc;
+use crate::SleepAnnouncements;
 use crate::TableSet;
 use std::fs;
 use std::path::Path;
@@ -29,13 +33,50 @@ pub(crate) fn minimal(processors: Vec<Processor>) -> Machine {
         processors,
         interrupt_controllers: InterruptControllers::IoApic,
         pm_base: 0x400,
+        pm_layout: PmLayout::Compact,
+        reset: ResetRegister {
+            port: 0x433,
+            value: 1,
+        },
         sci_irq: 9,
         hibernation: Hibernation::NotOffered,
+        sleep_announcements: None,
         com_ports: Vec::new(),
         rtc: None,
         ps2: None,
         pvpanic_port: None,
         mmio: MmioWindows::default(),
+        pci: None,
+        generation_id_event: None,
+    }
+}
+
+/// A Q35-like machine.
+pub(crate) fn pc_uefi(processors: Vec<Processor>) -> Machine {
+    Machine {
+        pm_base: 0x600,
+        pm_layout: PmLayout::Ich9,
+        reset: ResetRegister {
+            port: 0xcf9,
+            value: 6,
+        },
+        sleep_announcements: Some(SleepAnnouncements {
+            port: 0x506,
+            prepare: 0x10,
+            wake: 0x20,
+        }),
+        mmio: MmioWindows::default(),
+        pci: Some(PciRoot {
+            last_bus: 255,
+            ecam: Some(0xb000_0000),
+            io: vec![0x6000..=0xffff],
+            mmio: MmioWindows {
+                low: Some(0xc000_0000..0xfc00_0000),
+                high: Some(0x8_0000_0000..0x10_0000_0000),
+            },
+            first_gsi: 16,
+        }),
+        ..full(processors)
     }
 }
 
@@ -97,6 +138,11 @@ fn round_trip(machine: &Machine) -> Vec<(String, String)> {
         let bytes = placed.bytes[offset..offset + table.bytes.len()].to_vec();
         files.push((String::from_utf8(table.signature.to_vec()).unwrap(), bytes));
     }
+    compiled_again(files)
+}
+
+/// Disassembles each of the named tables and compiles it again; returns the listing of each.
+pub(crate) fn compiled_again(files: Vec<(String, Vec<u8>)>) -> Vec<(String, String)> {
     let dir = tempfile::tempdir().unwrap();
     let mut listings = Vec::new();
     for (name, bytes) in files {
@@ -151,12 +197,12 @@ fn round_trip(machine: &Machine) -> Vec<(String, String)> {
     listings
 }
 
-fn listing<'a>(listings: &'a [(String, String)], name: &str) -> &'a str {
+pub(crate) fn listing<'a>(listings: &'a [(String, String)], name: &str) -> &'a str {
     &listings.iter().find(|(n, _)| n == name).unwrap().1
 }
 
 /// The values of the lines `field : value` of a data table's listing.
-fn values<'a>(listing: &'a str, field: &str) -> Vec<&'a str> {
+pub(crate) fn values<'a>(listing: &'a str, field: &str) -> Vec<&'a str> {
     listing
         .lines()
         .filter_map(|line| {

@@ -3,9 +3,18 @@
 use crate::BuildError;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::ops::RangeInclusive;
 
-/// The ports of the power-management block, from its base to the last register the tables name.
-const PM_BLOCK_LEN: u16 = 0x37;
+/// The PCI configuration ports, which are never in a window of the root bridge.
+pub(crate) const PCI_CONFIG_PORTS: RangeInclusive<u16> = 0xcf8..=0xcff;
+
+/// How much of an ECAM belongs to one bus, in bytes.
+pub(crate) const ECAM_PER_BUS: u64 = 1 << 20;
+
+/// Over how many interrupts the pins of PCI devices are spread.
+pub(crate) const PCI_GSIS: u32 = 8;
+
+const FOUR_GIB: u64 = 1 << 32;
 
 /// The most processors the tables can name (`\_SB.C000` to `\_SB.CFFF`).
 pub(crate) const MAX_PROCESSORS: usize = 0x1000;
@@ -17,13 +26,19 @@ pub struct Machine {
     pub processors: Vec<Processor>,
     /// Which interrupt controllers there are besides the local APICs.
     pub interrupt_controllers: InterruptControllers,
-    /// First port of the power-management block: PM1 events at +0, PM1 control at +4, the timer at +8,
-    /// GPE0 at +0xC and the reset register at +0x33.
+    /// First port of the power-management block: PM1 events at +0, PM1 control at +4, the timer at +8, and
+    /// GPE0 where `pm_layout` says.
     pub pm_base: u16,
+    /// Which chipset's power-management block it is.
+    pub pm_layout: PmLayout,
+    /// How the machine is reset.
+    pub reset: ResetRegister,
     /// The system control interrupt: an ISA interrupt, level-triggered and active high.
     pub sci_irq: u8,
     /// Whether the machine can save itself to disk.
     pub hibernation: Hibernation,
+    /// Where the operating system says that it goes to sleep, and that it woke.
+    pub sleep_announcements: Option<SleepAnnouncements>,
     /// The 16550 serial ports.
     pub com_ports: Vec<ComPort>,
     /// The MC146818-compatible real-time clock.
@@ -32,8 +47,13 @@ pub struct Machine {
     pub ps2: Option<Ps2Controller>,
     /// The port of the pvpanic device.
     pub pvpanic_port: Option<u16>,
-    /// Where devices' registers may lie.
+    /// Where the registers of devices that are not on PCI may lie.
     pub mmio: MmioWindows,
+    /// The PCI root bridge.
+    pub pci: Option<PciRoot>,
+    /// The generation ID, and the general-purpose event (0 to 15) that says it changed. Tables with one are for
+    /// a firmware that runs a table-loader script: it finds the place for the ID.
+    pub generation_id_event: Option<u8>,
 }
 
 /// A processor.
@@ -61,6 +81,80 @@ pub enum Hibernation {
     NotOffered,
     /// S4 is entered with sleep type 1 (S5 with 0).
     S4,
+}
+
+/// The chipset whose power-management registers the machine has.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum PmLayout {
+    /// GPE0 is 16 events at +0xC.
+    Compact,
+    /// GPE0 is 64 events at +0x20, as on ICH9.
+    Ich9,
+}
+
+impl PmLayout {
+    /// Offset of GPE0 in the block.
+    pub(crate) fn gpe0_offset(self) -> u16 {
+        match self {
+            Self::Compact => 0xc,
+            Self::Ich9 => 0x20,
+        }
+    }
+
+    /// How many ports the whole block takes.
+    fn block_len(self) -> u16 {
+        match self {
+            Self::Compact => 0x37,
+            Self::Ich9 => 0x80,
+        }
+    }
+
+    /// Bytes of GPE0: half of them status, half of them enable bits.
+    pub(crate) fn gpe0_len(self) -> u8 {
+        match self {
+            Self::Compact => 4,
+            Self::Ich9 => 16,
+        }
+    }
+}
+
+/// The port and value that reset the machine.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct ResetRegister {
+    /// The I/O port, one byte wide.
+    pub port: u16,
+    /// What is written to it.
+    pub value: u8,
+}
+
+/// A byte-wide I/O port to which `_PTS` and `_WAK` write which sleep state they were called for (1 to 5), with
+/// the bits that tell them apart.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct SleepAnnouncements {
+    /// The port.
+    pub port: u16,
+    /// Set in the byte when the system prepares to sleep. One or more of the high four bits.
+    pub prepare: u8,
+    /// Set in the byte when the system is awake again. One or more of the high four bits.
+    pub wake: u8,
+}
+
+/// A PCI root bridge on segment 0, with bus 0 beneath it.
+///
+/// Pin p of device d (INTA is 0) is interrupt `first_gsi + (d + p) % 8`, level-triggered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciRoot {
+    /// The highest bus number.
+    pub last_bus: u8,
+    /// Where the memory-mapped configuration space (ECAM) of bus 0 is, if there is one: 1 MiB for each bus, below
+    /// 4 GiB.
+    pub ecam: Option<u64>,
+    /// The ports given to functions.
+    pub io: Vec<RangeInclusive<u16>>,
+    /// The addresses given to functions.
+    pub mmio: MmioWindows,
+    /// The lowest of the eight global system interrupts that the pins go to.
+    pub first_gsi: u32,
 }
 
 /// A 16550 serial port.
@@ -124,7 +218,8 @@ impl Machine {
                 return Err(BuildError::ApicId { apic_id: p.apic_id });
             }
         }
-        ports("the power-management block", self.pm_base, PM_BLOCK_LEN)?;
+        let pm_len = self.pm_layout.block_len();
+        ports("the power-management block", self.pm_base, pm_len)?;
         irq("the system control interrupt", self.sci_irq)?;
         let mut numbers = BTreeSet::new();
         for com in &self.com_ports {
@@ -144,7 +239,26 @@ impl Machine {
                 irq("the mouse", mouse)?;
             }
         }
-        for window in [&self.mmio.low, &self.mmio.high].into_iter().flatten() {
+        self.mmio.validate()?;
+        if let Some(pci) = &self.pci {
+            pci.validate()?;
+        }
+        if let Some(SleepAnnouncements { prepare, wake, .. }) = self.sleep_announcements {
+            let distinct = prepare & 0xf == 0 && wake & 0xf == 0 && prepare != wake;
+            if !distinct || prepare == 0 || wake == 0 {
+                return Err(BuildError::SleepAnnouncements { prepare, wake });
+            }
+        }
+        match self.generation_id_event {
+            Some(event) if event > 15 => Err(BuildError::Event { event }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl MmioWindows {
+    fn validate(&self) -> Result<(), BuildError> {
+        for window in [&self.low, &self.high].into_iter().flatten() {
             if window.is_empty() || window.start % 4096 != 0 || window.end % 4096 != 0 {
                 return Err(BuildError::MmioWindow {
                     start: window.start,
@@ -153,6 +267,44 @@ impl Machine {
             }
         }
         Ok(())
+    }
+}
+
+impl PciRoot {
+    /// The addresses of the ECAM.
+    pub(crate) fn ecam_range(&self) -> Option<Range<u64>> {
+        let base = self.ecam?;
+        Some(base..base.saturating_add((u64::from(self.last_bus) + 1) * ECAM_PER_BUS))
+    }
+
+    fn validate(&self) -> Result<(), BuildError> {
+        self.mmio.validate()?;
+        if let Some(low) = &self.mmio.low
+            && low.end > FOUR_GIB
+        {
+            return Err(BuildError::PciLowWindow { end: low.end });
+        }
+        if let Some(ecam) = self.ecam_range()
+            && (ecam.end > FOUR_GIB || !ecam.start.is_multiple_of(ECAM_PER_BUS))
+        {
+            return Err(BuildError::Ecam { base: ecam.start });
+        }
+        for window in &self.io {
+            let clear =
+                window.end() < PCI_CONFIG_PORTS.start() || window.start() > PCI_CONFIG_PORTS.end();
+            if window.is_empty() || !clear {
+                return Err(BuildError::IoWindow {
+                    first: *window.start(),
+                    last: *window.end(),
+                });
+            }
+        }
+        match self.first_gsi.checked_add(PCI_GSIS - 1) {
+            Some(_) => Ok(()),
+            None => Err(BuildError::PciInterrupts {
+                first: self.first_gsi,
+            }),
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 use crate::BuildError;
 use crate::dsdt;
 use crate::fadt;
+use crate::generation_id;
 use crate::machine::Machine;
 use crate::madt;
+use crate::pci;
 use crate::root;
 use crate::table::Table;
 use acpi_tables::Aml;
@@ -24,6 +26,8 @@ const FOUR_GIB: u64 = 1 << 32;
 pub struct TableSet {
     rsdp: Table,
     tables: Vec<Table>,
+    /// Index of the table that names the generation ID's address, if one does.
+    generation_id: Option<usize>,
 }
 
 /// Tables that have an address.
@@ -62,6 +66,18 @@ impl TableSet {
             madt::madt(machine),
         ];
         let mut listed = vec![fadt, madt];
+        if let Some(pci) = &machine.pci
+            && let Some(mcfg) = pci::mcfg(pci)
+        {
+            listed.push(tables.len());
+            tables.push(mcfg);
+        }
+        let mut generation_id = None;
+        if let Some(event) = machine.generation_id_event {
+            generation_id = Some(tables.len());
+            listed.push(tables.len());
+            tables.push(generation_id::ssdt(event));
+        }
         for table in further {
             listed.push(tables.len());
             tables.push(table);
@@ -71,6 +87,7 @@ impl TableSet {
         Ok(Self {
             rsdp: root::rsdp(xsdt),
             tables,
+            generation_id,
         })
     }
 
@@ -84,9 +101,26 @@ impl TableSet {
         &self.rsdp
     }
 
+    /// Index of the table that names the generation ID's address.
+    pub(crate) fn generation_id_table(&self) -> Option<usize> {
+        self.generation_id
+    }
+
     /// The first table with `signature`.
     pub fn table(&self, signature: [u8; 4]) -> Option<&Table> {
         self.tables.iter().find(|t| t.signature == signature)
+    }
+
+    /// The offset of each table when they lie one after the other, and where the last one ends.
+    pub(crate) fn offsets(&self) -> (Vec<usize>, usize) {
+        let mut offsets = Vec::with_capacity(self.tables.len());
+        let mut end = 0usize;
+        for table in &self.tables {
+            let offset = end.next_multiple_of(table.alignment);
+            offsets.push(offset);
+            end = offset + table.bytes.len();
+        }
+        (offsets, end)
     }
 
     /// Places the tables in the [`REGION_SIZE`] bytes from guest-physical address `base`, which must be a
@@ -95,13 +129,10 @@ impl TableSet {
         if !base.is_multiple_of(4096) || base.saturating_add(REGION_SIZE) > FOUR_GIB {
             return Err(BuildError::RegionAddress { base });
         }
-        let mut offsets = Vec::with_capacity(self.tables.len());
-        let mut end = 0usize;
-        for table in &self.tables {
-            let offset = end.next_multiple_of(table.alignment);
-            offsets.push(offset);
-            end = offset + table.bytes.len();
+        if self.generation_id.is_some() {
+            return Err(BuildError::GenerationIdUnplaced);
         }
+        let (offsets, end) = self.offsets();
         if end as u64 > REGION_SIZE {
             return Err(BuildError::RegionOverflow { size: end });
         }

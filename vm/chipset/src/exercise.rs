@@ -7,6 +7,7 @@ use crate::ioapic::IoApicRouting;
 use crate::ioapic::MsiRoute;
 use crate::ioapic::PINS;
 use crate::pm::PmDevice;
+use crate::pm::PmLayout;
 use crate::pvpanic::PvPanic;
 use crate::rtc::CMOS_SIZE;
 use crate::rtc::Rtc;
@@ -56,21 +57,23 @@ pub fn rtc(script: &[u8]) {
     });
 }
 
-/// A PM block for which time passes, and on whose buttons somebody plays.
+/// PM blocks of each layout, for which time passes, and on whose buttons somebody plays.
 pub fn pm(script: &[u8]) {
-    let (clock, time) = VmClock::manual();
-    clock.start();
-    let line = LineInterrupt::detached();
-    let mut pm = PmDevice::new(0x400, line, nowhere(), &clock, DeviceWaker::new());
-    if script.len().is_multiple_of(2) {
-        pm = pm.with_hibernation();
+    for (layout, base) in [(PmLayout::Compact, 0x400), (PmLayout::Ich9, 0x600)] {
+        let (clock, time) = VmClock::manual();
+        clock.start();
+        let (line, waker) = (LineInterrupt::detached(), DeviceWaker::new());
+        let mut pm = PmDevice::with_layout(layout, base, line, nowhere(), &clock, waker);
+        if script.len().is_multiple_of(2) {
+            pm = pm.with_hibernation();
+        }
+        let control = pm.control();
+        exercise(&mut pm, script, &mut |byte| match byte % 4 {
+            0 => control.press_power_button(),
+            1 => control.gpe(byte >> 2).pulse(),
+            _ => time.advance(span(byte)),
+        });
     }
-    let control = pm.control();
-    exercise(&mut pm, script, &mut |byte| match byte % 4 {
-        0 => control.press_power_button(),
-        1 => control.set_gpe(byte >> 2),
-        _ => time.advance(span(byte)),
-    });
 }
 
 /// A keyboard controller.

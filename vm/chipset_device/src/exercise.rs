@@ -1,6 +1,7 @@
 //! Puts a device through an arbitrary life, and checks the promises every device makes.
 
 use crate::ChipsetDevice;
+use crate::Decodes;
 use crate::SavedState;
 
 /// Reads a script byte by byte; past its end it reads zeros.
@@ -28,8 +29,7 @@ impl Script<'_> {
     fn address(&mut self, ranges: &[(u64, u64)]) -> Option<u64> {
         let index = usize::from(self.byte()).checked_rem(ranges.len())?;
         let (start, end) = ranges[index];
-        let offset =
-            u64::from(u16::from_le_bytes(self.bytes())) % ((end - start).saturating_add(1));
+        let offset = u64::from(u16::from_le_bytes(self.bytes())) % (end - start).saturating_add(1);
         Some(start + offset)
     }
 }
@@ -41,20 +41,35 @@ impl Script<'_> {
 /// Panics if the device panics, if a state it saved does not restore to the same state, or if a state it
 /// refuses to restore changes it.
 pub fn exercise(device: &mut dyn ChipsetDevice, script: &[u8], outside: &mut dyn FnMut(u8)) {
+    exercise_decoding(device, script, &Decodes::default, outside);
+}
+
+/// As [`exercise`], with accesses at the addresses too that the device decodes, which `decodes` gives.
+pub fn exercise_decoding(
+    device: &mut dyn ChipsetDevice,
+    script: &[u8],
+    decodes: &dyn Fn() -> Decodes,
+    outside: &mut dyn FnMut(u8),
+) {
     let claims = device.claims();
-    let ports: Vec<_> = claims
-        .ports
-        .iter()
-        .map(|r| ((*r.start()).into(), (*r.end()).into()))
-        .collect();
-    let mmio: Vec<_> = claims.mmio.iter().map(|r| (*r.start(), *r.end())).collect();
+    let ports = || -> Vec<_> {
+        let ranges = claims.ports.iter().cloned().chain(decodes().ports);
+        ranges
+            .map(|r| ((*r.start()).into(), (*r.end()).into()))
+            .collect()
+    };
+    let mmio = || -> Vec<_> {
+        let ranges = claims.mmio.iter().cloned().chain(decodes().mmio);
+        ranges.map(|r| (*r.start(), *r.end())).collect()
+    };
     let mut script = Script(script);
     device.start();
     while !script.0.is_empty() {
         match script.byte() % 16 {
-            0..=3 => port_access(device, &mut script, &ports),
-            4..=6 => mmio_access(device, &mut script, &mmio),
-            7 | 8 => device.poll(),
+            0..=3 => port_access(device, &mut script, &ports()),
+            4..=6 => mmio_access(device, &mut script, &mmio()),
+            7 => device.poll(),
+            8 => config_access(device, &mut script),
             9..=11 => outside(script.byte()),
             12 => save_and_restore(device),
             13 => restore_foreign(device, &mut script),
@@ -92,6 +107,26 @@ fn mmio_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, mmio: &[
         io.read(gpa, &mut data[..len])
     } else {
         io.write(gpa, &data[..len])
+    };
+}
+
+fn config_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
+    let Some(pci) = device.pci() else {
+        // Devices without configuration space are rather polled.
+        return device.poll();
+    };
+    // Mostly the registers of conventional functions.
+    let offset = match script.byte() {
+        byte @ ..0xf8 => u16::from(byte & 0x3f) * 4,
+        byte => u16::from(byte) * 16,
+    };
+    let shape = script.byte();
+    let mask = [0xff << (shape & 0x18), 0xffff << (shape & 0x10), u32::MAX][usize::from(shape % 3)];
+    let value = u32::from_le_bytes(script.bytes());
+    let _ = if shape & 0x80 == 0 {
+        pci.read(offset).map(|_| ())
+    } else {
+        pci.write(offset, value, mask)
     };
 }
 

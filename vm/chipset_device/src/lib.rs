@@ -5,6 +5,7 @@
 //! through its [`DeviceWaker`], which takes the same lock and calls [`ChipsetDevice::poll`].
 #![forbid(unsafe_code)]
 
+mod config_space;
 mod decoder;
 mod device;
 mod doorbell;
@@ -17,6 +18,8 @@ mod power;
 mod rom;
 mod waker;
 
+pub use config_space::PciConfigAccess;
+pub use config_space::PciConfigSpace;
 pub use decoder::AddressDecoder;
 pub use decoder::Decodes;
 pub use device::ChipsetDevice;

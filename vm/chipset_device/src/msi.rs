@@ -26,6 +26,6 @@ pub trait MsiVector: Send + Sync {
     /// Raises `message` on each event from now on. An event that came while disabled is delivered now.
     fn enable(&self, message: MsiMessage) -> std::io::Result<()>;
 
-    /// Holds events back.
+    /// Holds events back. They stay in the eventfd, which is readable as long as there are any.
     fn disable(&self) -> std::io::Result<()>;
 }

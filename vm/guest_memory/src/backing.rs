@@ -63,6 +63,14 @@ pub enum MemoryError {
         /// Its length in bytes.
         size: u64,
     },
+    /// A device's memory is empty, or reaches past the end of the address space.
+    #[error("{size} bytes at {gpa:#x} are no place for a device's memory")]
+    DeviceRegion {
+        /// Where it was to start in the guest.
+        gpa: u64,
+        /// Bytes asked for.
+        size: u64,
+    },
     /// Memory was promised, and could not be had when taken.
     #[error("failed to preallocate {size} bytes of guest memory")]
     Preallocate {

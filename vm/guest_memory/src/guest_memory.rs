@@ -22,6 +22,19 @@ pub struct GuestMemory {
     map: GuestMemoryMmap,
 }
 
+/// Zeroed anonymous memory of `size` bytes at `gpa`, for a device that shows memory of its own to the guest (a ROM,
+/// a flash chip). It is not RAM: no [`GuestMemory`] holds it.
+pub fn device_region(gpa: u64, size: u64) -> Result<GuestRegion, MemoryError> {
+    let fits = size > 0 && gpa.checked_add(size).is_some() && usize::try_from(size).is_ok();
+    let region = fits
+        .then(|| mapping::anonymous(size))
+        .transpose()?
+        .and_then(|region| GuestRegionMmap::new(region, GuestAddress(gpa)));
+    region
+        .map(Arc::new)
+        .ok_or(MemoryError::DeviceRegion { gpa, size })
+}
+
 impl GuestMemory {
     /// Takes guest RAM from `backing`. Nothing stays behind if that fails.
     pub fn new(layout: MemoryLayout, backing: &MemoryBacking) -> Result<Self, MemoryError> {

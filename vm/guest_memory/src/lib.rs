@@ -12,6 +12,7 @@ pub use backing::MemoryError;
 pub use backing::MemorySource;
 pub use guest_memory::GuestMemory;
 pub use guest_memory::GuestRegion;
+pub use guest_memory::device_region;
 pub use layout::LayoutError;
 pub use layout::MIN_RAM;
 pub use layout::MemoryLayout;

@@ -1,7 +1,9 @@
 //! What the chipset adds to an access, with 20 devices that do nothing.
 
+use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::Claims;
+use chipset_device::Decodes;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PortIoDevice;
@@ -77,6 +79,11 @@ fn routing(criterion: &mut Criterion) {
         };
         builder.add(format!("device{i}"), |_| Null(claims));
     }
+    let mut decoder = AddressDecoder::detached();
+    builder.add("movable", |context| {
+        decoder = context.decoder();
+        Null(Claims::default())
+    });
     let Ok(chipset) = builder.build() else {
         return;
     };
@@ -98,6 +105,22 @@ fn routing(criterion: &mut Criterion) {
     criterion.bench_function("unclaimed memory read", |b| {
         let mut data = [0; 4];
         b.iter(|| chipset.read_mmio(black_box(0xd000_0000), &mut data));
+    });
+    moving(criterion, &decoder);
+}
+
+/// A guest that moves a BAR to and fro.
+fn moving(criterion: &mut Criterion, decoder: &AddressDecoder) {
+    criterion.bench_function("BAR moved", |b| {
+        let places = [0xc000_0000_u64, 0xfe00_1000];
+        let mut places = places.iter().cycle();
+        b.iter(|| {
+            let base = places.next().copied().unwrap_or_default();
+            decoder.set(Decodes {
+                ports: Vec::new(),
+                mmio: vec![base..=base + 0xffff],
+            });
+        });
     });
 }
 

@@ -1,11 +1,15 @@
 use crate::Chipset;
 use crate::DeviceHandle;
+use crate::functions::FunctionAccess;
+use crate::functions::PciFunctions;
+use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
-use crate::routes::Routes;
+use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::Claims;
 use chipset_device::DeviceWaker;
 use chipset_device::PciAddress;
+use chipset_device::PciConfigSpace;
 use parking_lot::Mutex;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,6 +18,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct DeviceContext {
     waker: DeviceWaker,
+    decoder: AddressDecoder,
+    config_space: PciConfigSpace,
 }
 
 impl DeviceContext {
@@ -22,6 +28,18 @@ impl DeviceContext {
     pub fn waker(&self) -> DeviceWaker {
         self.waker.clone()
     }
+
+    /// Tells the chipset which addresses the device answers beside its claims. It works in the constructor
+    /// already.
+    pub fn decoder(&self) -> AddressDecoder {
+        self.decoder.clone()
+    }
+
+    /// The configuration space of all functions of the chipset, for a device through which guests reach it.
+    /// Without functions until the chipset is built.
+    pub fn pci_config_space(&self) -> PciConfigSpace {
+        self.config_space.clone()
+    }
 }
 
 /// Collects the devices of a [`Chipset`].
@@ -29,6 +47,8 @@ impl DeviceContext {
 pub struct ChipsetBuilder {
     devices: Vec<(DeviceHandle, Claims)>,
     ignored_ports: Vec<RangeInclusive<u16>>,
+    routes: Arc<RouteTable>,
+    config_space: PciConfigSpace,
 }
 
 /// Why two devices cannot be in one chipset, or one cannot at all.
@@ -106,16 +126,32 @@ impl ChipsetBuilder {
         name: impl Into<Arc<str>>,
         construct: impl FnOnce(&DeviceContext) -> D,
     ) -> Arc<Mutex<D>> {
+        let made: Result<_, std::convert::Infallible> =
+            self.try_add(name, |context| Ok(construct(context)));
+        match made {
+            Ok(device) => device,
+        }
+    }
+
+    /// As [`ChipsetBuilder::add`], where making the device can fail. Then nothing was added.
+    pub fn try_add<D: ChipsetDevice, E>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        construct: impl FnOnce(&DeviceContext) -> Result<D, E>,
+    ) -> Result<Arc<Mutex<D>>, E> {
+        let (index, routes) = (self.devices.len(), self.routes.clone());
         let context = DeviceContext {
             waker: DeviceWaker::new(),
+            decoder: AddressDecoder::new(move |decodes| routes.set_decodes(index, decodes)),
+            config_space: self.config_space.clone(),
         };
-        let device = construct(&context);
+        let device = construct(&context)?;
         let claims = device.claims();
         let device = Arc::new(Mutex::new(device));
         let handle = DeviceHandle::new(name.into(), device.clone());
         context.waker.connect(handle.poller());
         self.devices.push((handle, claims));
-        device
+        Ok(device)
     }
 
     /// Declares ports of hardware known to be absent: accesses that no device claims are not logged.
@@ -129,38 +165,23 @@ impl ChipsetBuilder {
         if !conflicts.is_empty() {
             return Err(BuildError { conflicts });
         }
-        let indexed = || {
-            let claims = self.devices.iter().map(|(_, claims)| claims);
-            claims.enumerate()
+        let function = |(handle, claims): &(DeviceHandle, Claims)| {
+            let address = claims.pci?;
+            Some((address, handle.clone()))
         };
-        let ports = indexed().flat_map(|(i, c)| c.ports.iter().map(move |r| (r.clone(), i)));
-        let mmio = indexed().flat_map(|(i, c)| c.mmio.iter().map(move |r| (r.clone(), i)));
-        let pci = indexed().filter_map(|(i, c)| c.pci.map(|function| (function, i)));
-        let routes = Routes::new(
-            RangeRoutes::new(ports),
-            RangeRoutes::new(mmio),
-            pci.collect(),
-            RangeRoutes::new(merge(self.ignored_ports)),
-        );
-        let devices = self.devices.into_iter().map(|(handle, _)| handle).collect();
-        Ok(Chipset::new(devices, routes))
+        let functions = self.devices.iter().filter_map(function).collect();
+        let functions = Arc::new(PciFunctions::new(functions));
+        self.config_space
+            .connect(FunctionAccess(Arc::downgrade(&functions)));
+        let (devices, claims): (Vec<_>, Vec<_>) = self.devices.into_iter().unzip();
+        self.routes.connect(claims);
+        Ok(Chipset::new(
+            devices.into(),
+            self.routes,
+            functions,
+            RangeRoutes::new(self.ignored_ports.into_iter().map(|ports| (ports, 0))),
+        ))
     }
-}
-
-/// Ranges that overlap or touch made one. There is nothing wrong with ignoring a port twice.
-fn merge(mut ranges: Vec<RangeInclusive<u16>>) -> Vec<(RangeInclusive<u16>, usize)> {
-    ranges.retain(|range| !range.is_empty());
-    ranges.sort_by_key(|range| *range.start());
-    let mut merged: Vec<(RangeInclusive<u16>, usize)> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some((last, _)) if *range.start() <= last.end().saturating_add(1) => {
-                *last = *last.start()..=*last.end().max(range.end());
-            }
-            _ => merged.push((range, 0)),
-        }
-    }
-    merged
 }
 
 fn find_conflicts(devices: &[(DeviceHandle, Claims)]) -> Vec<Conflict> {

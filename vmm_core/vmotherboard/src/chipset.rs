@@ -1,23 +1,28 @@
 use crate::DeviceHandle;
+use crate::device_errors::DeviceErrors;
+use crate::functions::PciFunctions;
 use crate::rate_limit::RateLimit;
-use crate::routes::Routes;
-use arc_swap::ArcSwap;
+use crate::route_table::RouteTable;
+use crate::routes::RangeRoutes;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// The devices of a machine behind the addresses they claim. Shared by all VP threads.
+/// The devices of a machine behind the addresses they answer. Shared by all VP threads.
 ///
 /// No access fails: a read that no device answers gives all ones, as on a bus that nobody drives, and a
 /// write is dropped. Either is counted, and logged at a limited rate.
 pub struct Chipset {
     devices: Box<[DeviceHandle]>,
-    /// Replaced as a whole; readers never wait.
-    routes: ArcSwap<Routes>,
+    routes: Arc<RouteTable>,
+    functions: Arc<PciFunctions>,
+    /// Ports whose unclaimed accesses are normal.
+    ignored_ports: RangeRoutes<u16>,
     ports: Unclaimed,
     mmio: Unclaimed,
-    device_errors: RateLimit,
+    errors: DeviceErrors,
 }
 
 #[derive(Default)]
@@ -41,13 +46,20 @@ pub struct UnclaimedCounts {
 }
 
 impl Chipset {
-    pub(crate) fn new(devices: Box<[DeviceHandle]>, routes: Routes) -> Self {
+    pub(crate) fn new(
+        devices: Box<[DeviceHandle]>,
+        routes: Arc<RouteTable>,
+        functions: Arc<PciFunctions>,
+        ignored_ports: RangeRoutes<u16>,
+    ) -> Self {
         Self {
             devices,
-            routes: ArcSwap::from_pointee(routes),
+            routes,
+            functions,
+            ignored_ports,
             ports: Unclaimed::default(),
             mmio: Unclaimed::default(),
-            device_errors: RateLimit::default(),
+            errors: DeviceErrors::default(),
         }
     }
 
@@ -58,9 +70,9 @@ impl Chipset {
 
     /// Reads `data.len()` bytes (1, 2 or 4) from I/O port `port`.
     pub fn read_port(&self, port: u16, data: &mut [u8]) {
-        let Some(device) = self.device(self.routes.load().port(port)) else {
+        let Some(device) = self.device(self.routes.port(port)) else {
             data.fill(0xff);
-            let quiet = self.routes.load().ignores_port(port);
+            let quiet = self.ignored_ports.find(port).is_some();
             return self.ports.note_read("port", port.into(), data.len(), quiet);
         };
         let result = match device.device().lock().port_io() {
@@ -69,14 +81,15 @@ impl Chipset {
         };
         if let Err(error) = result {
             data.fill(0xff);
-            self.note_error(device, "port read", port.into(), data.len(), error);
+            self.errors
+                .note(device, "port read", port.into(), data.len(), error);
         }
     }
 
     /// Writes `data` (1, 2 or 4 bytes) to I/O port `port`.
     pub fn write_port(&self, port: u16, data: &[u8]) {
-        let Some(device) = self.device(self.routes.load().port(port)) else {
-            let quiet = self.routes.load().ignores_port(port);
+        let Some(device) = self.device(self.routes.port(port)) else {
+            let quiet = self.ignored_ports.find(port).is_some();
             return self.ports.note_write("port", port.into(), data, quiet);
         };
         let result = match device.device().lock().port_io() {
@@ -84,13 +97,14 @@ impl Chipset {
             None => Err(IoError::InvalidRegister),
         };
         if let Err(error) = result {
-            self.note_error(device, "port write", port.into(), data.len(), error);
+            self.errors
+                .note(device, "port write", port.into(), data.len(), error);
         }
     }
 
     /// Reads `data.len()` bytes (1, 2, 4 or 8) from guest-physical address `gpa`.
     pub fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
-        let Some(device) = self.device(self.routes.load().mmio(gpa)) else {
+        let Some(device) = self.device(self.routes.mmio(gpa)) else {
             data.fill(0xff);
             return self.mmio.note_read("memory", gpa, data.len(), false);
         };
@@ -100,13 +114,14 @@ impl Chipset {
         };
         if let Err(error) = result {
             data.fill(0xff);
-            self.note_error(device, "memory read", gpa, data.len(), error);
+            self.errors
+                .note(device, "memory read", gpa, data.len(), error);
         }
     }
 
     /// Writes `data` (1, 2, 4 or 8 bytes) to guest-physical address `gpa`.
     pub fn write_mmio(&self, gpa: u64, data: &[u8]) {
-        let Some(device) = self.device(self.routes.load().mmio(gpa)) else {
+        let Some(device) = self.device(self.routes.mmio(gpa)) else {
             return self.mmio.note_write("memory", gpa, data, false);
         };
         let result = match device.device().lock().mmio() {
@@ -114,7 +129,8 @@ impl Chipset {
             None => Err(IoError::InvalidRegister),
         };
         if let Err(error) = result {
-            self.note_error(device, "memory write", gpa, data.len(), error);
+            self.errors
+                .note(device, "memory write", gpa, data.len(), error);
         }
     }
 
@@ -122,32 +138,18 @@ impl Chipset {
     ///
     /// A function that does not exist reads all ones without further notice: that is how guests search.
     pub fn pci_config_read(&self, function: PciAddress, offset: u16) -> u32 {
-        let Some(device) = self.device(self.routes.load().pci(function)) else {
-            return u32::MAX;
-        };
-        let result = match device.device().lock().pci() {
-            Some(pci) => pci.read(offset),
-            None => Err(IoError::InvalidRegister),
-        };
-        result.unwrap_or_else(|error| {
-            self.note_error(device, "configuration read", offset.into(), 4, error);
-            u32::MAX
-        })
+        self.functions.read(function, offset)
     }
 
     /// Writes `value` to the bits in `mask` of the 32-bit register at `offset` (a multiple of 4) of a
     /// function's configuration space.
     pub fn pci_config_write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
-        let Some(device) = self.device(self.routes.load().pci(function)) else {
-            return;
-        };
-        let result = match device.device().lock().pci() {
-            Some(pci) => pci.write(offset, value, mask),
-            None => Err(IoError::InvalidRegister),
-        };
-        if let Err(error) = result {
-            self.note_error(device, "configuration write", offset.into(), 4, error);
-        }
+        self.functions.write(function, offset, value, mask);
+    }
+
+    /// The PCI functions there are, by address, and the names of the devices that have them.
+    pub fn pci_functions(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
+        self.functions.iter()
     }
 
     /// How many accesses no device claimed.
@@ -162,29 +164,6 @@ impl Chipset {
 
     fn device(&self, index: Option<usize>) -> Option<&DeviceHandle> {
         self.devices.get(index?)
-    }
-
-    #[cold]
-    fn note_error(
-        &self,
-        device: &DeviceHandle,
-        access: &'static str,
-        address: u64,
-        len: usize,
-        error: IoError,
-    ) {
-        if let Some(suppressed) = self.device_errors.pass() {
-            let (device, address) = (device.name(), format_args!("{address:#x}"));
-            tracing::warn!(
-                device,
-                access,
-                address,
-                len,
-                suppressed,
-                %error,
-                "the device does not take the access"
-            );
-        }
     }
 }
 

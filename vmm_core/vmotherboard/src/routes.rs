@@ -1,48 +1,38 @@
-use chipset_device::PciAddress;
 use std::ops::RangeInclusive;
 
-/// The device that answers for each claimed address, by its index in the chipset.
+/// The device that answers for each address, by its index in the chipset.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
-    ports: RangeRoutes<u16>,
-    mmio: RangeRoutes<u64>,
-    /// Sorted by address.
-    pci: Box<[(PciAddress, usize)]>,
-    /// Ports whose unclaimed accesses are normal.
-    ignored_ports: RangeRoutes<u16>,
+    pub(crate) ports: RangeRoutes<u16>,
+    pub(crate) mmio: RangeRoutes<u64>,
 }
 
-impl Routes {
-    pub(crate) fn new(
-        ports: RangeRoutes<u16>,
-        mmio: RangeRoutes<u64>,
-        mut pci: Vec<(PciAddress, usize)>,
-        ignored_ports: RangeRoutes<u16>,
-    ) -> Self {
-        pci.sort_unstable();
-        Self {
-            ports,
-            mmio,
-            pci: pci.into(),
-            ignored_ports,
-        }
+/// An address that has neighbours.
+pub(crate) trait Address: Copy + Ord {
+    /// The address behind this one, unless this is the last one.
+    fn next(self) -> Option<Self>;
+
+    /// The address before this one, unless this is the first one.
+    fn previous(self) -> Option<Self>;
+}
+
+impl Address for u16 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
     }
 
-    pub(crate) fn port(&self, port: u16) -> Option<usize> {
-        self.ports.find(port)
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
+}
+
+impl Address for u64 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
     }
 
-    pub(crate) fn mmio(&self, gpa: u64) -> Option<usize> {
-        self.mmio.find(gpa)
-    }
-
-    pub(crate) fn pci(&self, address: PciAddress) -> Option<usize> {
-        let found = self.pci.binary_search_by_key(&address, |entry| entry.0);
-        found.ok().map(|at| self.pci[at].1)
-    }
-
-    pub(crate) fn ignores_port(&self, port: u16) -> bool {
-        self.ignored_ports.find(port).is_some()
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
     }
 }
 
@@ -56,23 +46,61 @@ pub(crate) struct RangeRoutes<A> {
     rest: Box<[(A, usize)]>,
 }
 
-impl<A: Copy + Ord> RangeRoutes<A> {
-    /// Takes non-empty ranges. Where ranges overlap, the owner found is one of theirs.
+impl<A: Address> RangeRoutes<A> {
+    /// Takes ranges in any order. Where ranges overlap, the one that comes first owns the addresses. Empty
+    /// ranges own none.
     pub(crate) fn new(ranges: impl IntoIterator<Item = (RangeInclusive<A>, usize)>) -> Self {
-        let mut ranges: Vec<_> = ranges.into_iter().collect();
-        ranges.sort_by_key(|(range, _)| *range.start());
+        let mut disjoint: Vec<(RangeInclusive<A>, usize)> = Vec::new();
+        for (range, owner) in ranges {
+            // The owned ranges that the new one touches are neighbours.
+            let first = disjoint.partition_point(|(owned, _)| owned.end() < range.start());
+            let behind = disjoint.partition_point(|(owned, _)| owned.start() <= range.end());
+            if range.is_empty() {
+                continue;
+            }
+            let free = gaps(&range, &disjoint[first..behind]);
+            let owned = disjoint[first..behind].iter().cloned();
+            let mut pieces: Vec<_> = free.into_iter().map(|gap| (gap, owner)).collect();
+            pieces.extend(owned);
+            pieces.sort_by_key(|(piece, _)| *piece.start());
+            disjoint.splice(first..behind, pieces);
+        }
         Self {
-            starts: ranges.iter().map(|(range, _)| *range.start()).collect(),
-            rest: ranges
+            starts: disjoint.iter().map(|(range, _)| *range.start()).collect(),
+            rest: disjoint
                 .iter()
                 .map(|(range, owner)| (*range.end(), *owner))
                 .collect(),
         }
     }
 
-    fn find(&self, address: A) -> Option<usize> {
+    pub(crate) fn find(&self, address: A) -> Option<usize> {
         let after = self.starts.partition_point(|start| *start <= address);
         let (end, owner) = *self.rest.get(after.checked_sub(1)?)?;
         (address <= end).then_some(owner)
     }
+}
+
+/// What of `range` lies outside of `owned`, sorted disjoint ranges that all overlap it.
+fn gaps<A: Address>(
+    range: &RangeInclusive<A>,
+    owned: &[(RangeInclusive<A>, usize)],
+) -> Vec<RangeInclusive<A>> {
+    let mut gaps = Vec::new();
+    // Where the next gap begins; none if the owned range before it reaches the last address.
+    let mut cursor = Some(*range.start());
+    for (owned, _) in owned {
+        if let (Some(start), Some(end)) = (cursor, owned.start().previous())
+            && start <= end
+        {
+            gaps.push(start..=end);
+        }
+        cursor = owned.end().next();
+    }
+    if let Some(start) = cursor
+        && start <= *range.end()
+    {
+        gaps.push(start..=*range.end());
+    }
+    gaps
 }

@@ -1,5 +1,4 @@
 use crate::routes::RangeRoutes;
-use crate::routes::Routes;
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
 
@@ -26,19 +25,14 @@ proptest! {
         addresses in prop::collection::vec(any::<u16>(), 100),
     ) {
         let wide = ranges.iter().map(|(r, o)| (u64::from(*r.start())..=u64::from(*r.end()), *o));
-        let routes = Routes::new(
-            RangeRoutes::new(ranges.clone()),
-            RangeRoutes::new(wide),
-            Vec::new(),
-            RangeRoutes::default(),
-        );
+        let (routes, wide) = (RangeRoutes::new(ranges.clone()), RangeRoutes::new(wide));
         let edges = ranges.iter().flat_map(|(range, _)| {
             let (start, end) = (*range.start(), *range.end());
             [start.wrapping_sub(1), start, end, end.wrapping_add(1)]
         });
         for address in addresses.into_iter().chain(edges).chain([0, u16::MAX]) {
-            prop_assert_eq!(routes.port(address), naive(&ranges, address));
-            prop_assert_eq!(routes.mmio(address.into()), naive(&ranges, address));
+            prop_assert_eq!(routes.find(address), naive(&ranges, address));
+            prop_assert_eq!(wide.find(address.into()), naive(&ranges, address));
         }
     }
 }
@@ -46,14 +40,37 @@ proptest! {
 #[test]
 fn the_ends_of_the_address_space() {
     let routes = RangeRoutes::new([(0..=0, 1), (u64::MAX..=u64::MAX, 2)]);
-    let routes = Routes::new(
-        RangeRoutes::default(),
-        routes,
-        Vec::new(),
-        RangeRoutes::default(),
-    );
-    assert_eq!(routes.mmio(0), Some(1));
-    assert_eq!(routes.mmio(1), None);
-    assert_eq!(routes.mmio(u64::MAX - 1), None);
-    assert_eq!(routes.mmio(u64::MAX), Some(2));
+    assert_eq!(routes.find(0), Some(1));
+    assert_eq!(routes.find(1), None);
+    assert_eq!(routes.find(u64::MAX - 1), None);
+    assert_eq!(routes.find(u64::MAX), Some(2));
+    let routes = RangeRoutes::new([
+        (u64::MAX..=u64::MAX, 1),
+        (0..=0, 2),
+        (0..=u64::MAX, 3),
+        (0..=u64::MAX, 4),
+    ]);
+    assert_eq!(routes.find(0), Some(2));
+    assert_eq!(routes.find(1), Some(3));
+    assert_eq!(routes.find(u64::MAX - 1), Some(3));
+    assert_eq!(routes.find(u64::MAX), Some(1));
+}
+
+/// Ranges that overlap in all ways, some of them empty.
+fn any_ranges() -> impl Strategy<Value = Vec<(RangeInclusive<u16>, usize)>> {
+    let edge = || prop_oneof![4 => 0_u16..60, 1 => u16::MAX - 3..=u16::MAX];
+    prop::collection::vec((edge(), edge()), 0..16).prop_map(|edges| {
+        let ranges = edges.into_iter().enumerate();
+        ranges.map(|(owner, (a, b))| (a..=b, owner)).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_first_of_overlapping_ranges_owns(ranges in any_ranges()) {
+        let routes = RangeRoutes::new(ranges.clone());
+        for address in (0..64).chain(u16::MAX - 5..=u16::MAX) {
+            prop_assert_eq!(routes.find(address), naive(&ranges, address), "{}", address);
+        }
+    }
 }

@@ -1,72 +1,44 @@
-//! The devices of the linux-direct machine profile, and the ACPI tables that tell of them.
+//! The chipset's devices.
 
 use super::MachineError;
+use super::firmware::FirmwareDevices;
+use super::firmware::FirmwareSockets;
+use super::pci::PciSockets;
+use super::platform;
 use super::serial::SerialPorts;
-use acpi_spec::ComPort;
-use acpi_spec::InterruptControllers;
-use acpi_spec::MmioWindows;
-use acpi_spec::Processor;
-use acpi_spec::Ps2Controller;
-use acpi_spec::Rtc as AcpiRtc;
-use acpi_spec::TableSet;
+use super::targets::PartitionLines;
+use super::targets::PartitionRouting;
 use chipset::debug_port::DebugPort;
 use chipset::i8042::I8042;
 use chipset::ioapic::IoApic;
 use chipset::ioapic::IoApicPins;
-use chipset::ioapic::IoApicRouting;
-use chipset::ioapic::MsiRoute;
 use chipset::pm::PmControl;
 use chipset::pm::PmDevice;
+use chipset::pm::PmLayout;
 use chipset::pvpanic::PvPanic;
 use chipset::rtc::Rtc;
 use chipset::rtc::WallClock;
 use chipset::rtc::cmos_for_memory;
+use chipset_device::LineInterrupt;
 use chipset_device::LineSet;
 use chipset_device::LineTarget;
 use chipset_device::PowerSink;
-use guest_memory::MemoryRange;
+use guest_memory::GuestMemory;
 use openvmm_defs::config::Hibernation;
-use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
+use q35::ConfigPorts;
+use q35::Ecam;
+use q35::HostBridge;
+use q35::IsaBridge;
 use serial_16550::Serial16550;
+use sleep_port::AnnouncementSink;
+use sleep_port::SleepPort;
 use std::sync::Arc;
 use virt::IrqchipMode;
-use virt::Msi;
 use virt::Partition;
-use virt::Topology;
 use vmotherboard::Chipset;
 use vmotherboard::ChipsetBuilder;
 use vmtime::VmClock;
-
-/// First port and interrupt of COM1 to COM4.
-const COM: [(&str, u16, u8); 4] = [
-    ("com1", 0x3f8, 4),
-    ("com2", 0x2f8, 3),
-    ("com3", 0x3e8, 4),
-    ("com4", 0x2e8, 3),
-];
-const RTC_BASE: u16 = 0x70;
-const RTC_IRQ: u8 = 8;
-/// Where the century is in the CMOS.
-const RTC_CENTURY: u8 = 0x32;
-const PM_BASE: u16 = 0x400;
-const SCI_IRQ: u8 = 9;
-const PVPANIC_PORT: u16 = 0x505;
-const KEYBOARD_IRQ: u8 = 1;
-
-/// Ports that Linux probes or writes on every PC and that this machine has nothing at: the diagnostic port and its
-/// alternative as an I/O delay, PCI configuration, VGA, and (in split mode) the PICs and the PIT.
-const ABSENT: &[std::ops::RangeInclusive<u16>] = &[
-    0x80..=0x80,
-    0xed..=0xed,
-    0x3b0..=0x3df,
-    0xcf8..=0xcff,
-    0x20..=0x21,
-    0xa0..=0xa1,
-    0x4d0..=0x4d1,
-    0x40..=0x43,
-    0x61..=0x61,
-];
 
 /// The devices, behind the chipset.
 pub(crate) struct Devices {
@@ -76,73 +48,50 @@ pub(crate) struct Devices {
     pub ioapic: Option<IoApicPins>,
 }
 
-/// What the ACPI tables depend on.
-pub(crate) struct AcpiConfig<'a> {
-    pub topology: &'a Topology,
-    pub irqchip: IrqchipMode,
-    pub com_ports: &'a [SerialConfig; 4],
-    pub hibernation: Hibernation,
+/// What devices are made from.
+pub(crate) struct DeviceParts<'a> {
+    pub config: &'a VmConfig,
+    pub partition: &'a Arc<dyn Partition>,
+    pub clock: &'a VmClock,
+    pub power: &'a PowerSink,
+    pub memory: &'a GuestMemory,
+    pub serial: &'a SerialPorts,
+    pub firmware: FirmwareDevices,
+    pub announcements: AnnouncementSink,
 }
 
-/// The tables that describe the machine.
-pub(crate) fn acpi_tables(config: &AcpiConfig<'_>) -> Result<TableSet, MachineError> {
-    let com_ports = COM
-        .iter()
-        .zip(config.com_ports)
-        .zip(1..)
-        .filter(|((_, port), _)| **port != SerialConfig::None)
-        .map(|(((_, base, irq), _), number)| ComPort {
-            number,
-            base: *base,
-            irq: *irq,
-        })
-        .collect();
-    Ok(TableSet::new(&acpi_spec::Machine {
-        processors: config
-            .topology
-            .vps()
-            .iter()
-            .map(|vp| Processor {
-                uid: vp.index.0 + 1,
-                apic_id: vp.apic_id,
-            })
-            .collect(),
-        interrupt_controllers: match config.irqchip {
-            IrqchipMode::Kernel => InterruptControllers::IoApicAndPic,
-            IrqchipMode::Split => InterruptControllers::IoApic,
-        },
-        pm_base: PM_BASE,
-        sci_irq: SCI_IRQ,
-        hibernation: match config.hibernation {
-            Hibernation::On => acpi_spec::Hibernation::S4,
-            Hibernation::Off => acpi_spec::Hibernation::NotOffered,
-        },
-        com_ports,
-        rtc: Some(AcpiRtc {
-            base: RTC_BASE,
-            irq: RTC_IRQ,
-            century_index: Some(RTC_CENTURY),
-        }),
-        ps2: Some(Ps2Controller {
-            keyboard_irq: KEYBOARD_IRQ,
-            mouse_irq: None,
-        }),
-        pvpanic_port: Some(PVPANIC_PORT),
-        mmio: MmioWindows::default(),
-    })?)
+/// The interrupt lines into the interrupt controllers. Devices may share one.
+struct Lines {
+    target: Arc<dyn LineTarget>,
+    made: [Option<LineSet>; 24],
+}
+
+impl Lines {
+    fn line(&mut self, gsi: u32) -> LineInterrupt {
+        self.made[gsi as usize]
+            .get_or_insert_with(|| LineSet::new(gsi, self.target.clone()))
+            .source()
+    }
+
+    fn irq(&mut self, irq: u8) -> LineInterrupt {
+        self.line(irq.into())
+    }
 }
 
 /// Builds the devices.
-pub(crate) fn build(
-    config: &VmConfig,
-    partition: &Arc<dyn Partition>,
-    clock: &VmClock,
-    power: &PowerSink,
-    ram: &[MemoryRange],
-    serial: &SerialPorts,
-) -> Result<Devices, MachineError> {
+pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
+    let DeviceParts {
+        config,
+        partition,
+        clock,
+        power,
+        memory,
+        serial,
+        firmware,
+        announcements,
+    } = parts;
     let mut builder = ChipsetBuilder::new();
-    for ports in ABSENT {
+    for ports in platform::ABSENT {
         builder.ignore_ports(ports.clone());
     }
 
@@ -156,28 +105,15 @@ pub(crate) fn build(
             Some(pins)
         }
     };
-    let lines: Arc<dyn LineTarget> = match &ioapic {
-        None => Arc::new(PartitionLines(partition.clone())),
-        Some(pins) => Arc::new(pins.clone()),
+    let mut lines = Lines {
+        target: match &ioapic {
+            None => Arc::new(PartitionLines(partition.clone())),
+            Some(pins) => Arc::new(pins.clone()),
+        },
+        made: Default::default(),
     };
-    let mut shared_lines: [Option<LineSet>; 16] = Default::default();
-    let mut line = |irq: u8| {
-        shared_lines[usize::from(irq)]
-            .get_or_insert_with(|| LineSet::new(irq.into(), lines.clone()))
-            .source()
-    };
-
-    for (index, (name, base, irq)) in COM.into_iter().enumerate() {
-        match serial.com(index) {
-            Some(port) => {
-                builder.add(name, |context| {
-                    Serial16550::new(base, line(irq), port.clone(), context.waker())
-                });
-            }
-            None => builder.ignore_ports(base..=base + 7),
-        }
-    }
-    let (low, high) = match ram {
+    add_serial_ports(&mut builder, &mut lines, serial);
+    let (low, high) = match memory.layout().ram() {
         [low, high, ..] => (low.len(), high.len()),
         [low] => (low.len(), 0),
         [] => (0, 0),
@@ -185,7 +121,7 @@ pub(crate) fn build(
     let cmos = cmos_for_memory(low, high);
     builder.add("rtc", |context| {
         Rtc::new(
-            line(RTC_IRQ),
+            lines.irq(platform::RTC_IRQ),
             clock,
             WallClock::host(),
             context.waker(),
@@ -193,9 +129,10 @@ pub(crate) fn build(
         )
     });
     let pm = builder.add("pm", |context| {
-        let pm = PmDevice::new(
-            PM_BASE,
-            line(SCI_IRQ),
+        let pm = PmDevice::with_layout(
+            PmLayout::Ich9,
+            platform::PM_BASE,
+            lines.irq(platform::SCI_IRQ),
             power.clone(),
             clock,
             context.waker(),
@@ -206,11 +143,45 @@ pub(crate) fn build(
         }
     });
     let pm = pm.lock().control();
-    builder.add("i8042", |_| I8042::new(line(KEYBOARD_IRQ), power.clone()));
-    builder.add("pvpanic", |_| PvPanic::at_port(PVPANIC_PORT, power.clone()));
+    builder.add("i8042", |_| {
+        I8042::new(lines.irq(platform::KEYBOARD_IRQ), power.clone())
+    });
+    builder.add("pvpanic", |_| {
+        PvPanic::at_port(platform::PVPANIC_PORT, power.clone())
+    });
+    builder.add("sleep", |_| {
+        SleepPort::new(SleepPort::DEFAULT_PORT, announcements)
+    });
     if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
         builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
     }
+
+    builder.add("pci", |context| {
+        ConfigPorts::new(context.pci_config_space(), power.clone())
+    });
+    let ecam = builder.add("ecam", |context| {
+        Ecam::new(context.pci_config_space(), context.decoder())
+    });
+    let window = ecam.lock().window();
+    builder.try_add("host-bridge", |_| {
+        HostBridge::new(platform::ECAM_BASE, window)
+    })?;
+    builder.try_add("isa-bridge", |_| IsaBridge::new(platform::PM_BASE))?;
+    PciSockets {
+        builder: &mut builder,
+        memory,
+        partition,
+        uuid: config.uuid,
+        partition_vps: config.topology.processors as u16,
+        line: &mut |gsi| lines.line(gsi),
+    }
+    .plug_in(&config.pci_devices)?;
+    firmware.add(FirmwareSockets {
+        builder: &mut builder,
+        partition,
+        memory,
+        pm: &pm,
+    })?;
     Ok(Devices {
         chipset: builder.build()?,
         pm,
@@ -218,48 +189,15 @@ pub(crate) fn build(
     })
 }
 
-/// Interrupt lines into the hypervisor's controllers.
-struct PartitionLines(Arc<dyn Partition>);
-
-impl LineTarget for PartitionLines {
-    fn set_line(&self, gsi: u32, high: bool) {
-        if let Err(error) = self.0.set_line(gsi, high) {
-            tracing::error!(
-                gsi,
-                high,
-                error = &error as &dyn std::error::Error,
-                "an interrupt is lost"
-            );
-        }
-    }
-}
-
-/// The way from the VMM's IOAPIC to the local APICs: the hypervisor holds each pin's message.
-struct PartitionRouting(Arc<dyn Partition>);
-
-impl IoApicRouting for PartitionRouting {
-    fn set_route(&self, pin: u8, route: Option<MsiRoute>) {
-        let msi = route.map(|MsiRoute { address, data }| Msi { address, data });
-        if let Err(error) = self.0.route_line(pin.into(), msi) {
-            tracing::error!(
-                pin,
-                error = &error as &dyn std::error::Error,
-                "an IOAPIC pin is not routed"
-            );
-        }
-    }
-
-    fn assert(&self, pin: u8) -> bool {
-        match self.0.set_line(pin.into(), true) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(
-                    pin,
-                    error = &error as &dyn std::error::Error,
-                    "an interrupt is lost"
-                );
-                false
+fn add_serial_ports(builder: &mut ChipsetBuilder, lines: &mut Lines, serial: &SerialPorts) {
+    for (index, (name, base, irq)) in platform::COM.into_iter().enumerate() {
+        match serial.com(index) {
+            Some(port) => {
+                builder.add(name, |context| {
+                    Serial16550::new(base, lines.irq(irq), port.clone(), context.waker())
+                });
             }
+            None => builder.ignore_ports(base..=base + 7),
         }
     }
 }

@@ -1,5 +1,8 @@
-use super::boot::BootError;
+use super::firmware::BootError;
+use super::firmware::UefiError;
+use super::pci::PciError;
 use super::serial::SerialError;
+use super::vmgs_store::VmgsError;
 use crate::vps::VpError;
 use guest_memory::LayoutError;
 use guest_memory::MemoryError;
@@ -28,6 +31,18 @@ pub enum MachineError {
     /// What runs first cannot be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The VMGS file cannot be used.
+    #[error(transparent)]
+    Vmgs(#[from] VmgsError),
+    /// The firmware's devices cannot be made.
+    #[error(transparent)]
+    Uefi(#[from] UefiError),
+    /// The chipset's bridges cannot be made.
+    #[error("the PCI bridges cannot be made")]
+    Bridges(#[from] pci_core::LayoutError),
+    /// A PCI device cannot be made.
+    #[error(transparent)]
+    Pci(#[from] PciError),
     /// A serial port has no other end.
     #[error(transparent)]
     Serial(#[from] SerialError),
@@ -59,6 +74,9 @@ impl MachineError {
                 | Self::Layout(_)
                 | Self::Boot(_)
                 | Self::Serial(_)
+                | Self::Uefi(_)
+                | Self::Vmgs(_)
+                | Self::Pci(_)
                 | Self::Chipset(_)
         )
     }

@@ -1,6 +1,7 @@
 //! Guest RAM, from its configuration.
 
 use super::MachineError;
+use super::platform::LOW_RAM_END;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
@@ -14,8 +15,7 @@ pub(crate) fn layout(
     config: &MemoryConfig,
     address_bits: u8,
 ) -> Result<MemoryLayout, MachineError> {
-    let start = MemoryLayout::DEFAULT_LOW_MMIO_START;
-    Ok(MemoryLayout::new(config.size, start, address_bits)?)
+    Ok(MemoryLayout::new(config.size, LOW_RAM_END, address_bits)?)
 }
 
 /// Takes the memory from the host.

@@ -1,15 +1,27 @@
 //! The machine: everything a configuration names, put together.
 
-mod boot;
+mod acpi;
 mod devices;
 mod error;
+mod firmware;
+mod inventory;
 mod memory;
+mod pci;
+mod platform;
 mod power;
 mod serial;
+mod targets;
+mod view;
+mod vmgs_store;
 
-pub use boot::BootError;
 pub use error::MachineError;
+pub use firmware::BootError;
+pub use firmware::RestartError;
+pub use firmware::UefiError;
+pub use pci::PciError;
+pub(crate) use platform::LOW_RAM_END;
 pub use serial::SerialError;
+pub use vmgs_store::VmgsError;
 
 use crate::bus::MachineBus;
 use crate::units::ClockUnit;
@@ -20,18 +32,25 @@ use crate::vps::BindingVps;
 use crate::vps::VpGate;
 use crate::vps::VpReport;
 use crate::vps::VpSet;
-use boot::LinuxBoot;
 use chipset::pm::PmControl;
 use chipset_device::PowerEvent;
+use devices::DeviceParts;
 use devices::Devices;
+use firmware::Boot;
+use firmware::Entry;
+use firmware::FirmwareDevices;
+use firmware::HibernationSink;
+use firmware::PreservedFirmware;
+use firmware::UefiParts;
 use guest_memory::GuestMemory;
-use openvmm_defs::config::Firmware;
 use openvmm_defs::config::VmConfig;
 use power::PowerLatch;
 use serde_json::Value;
 use serde_json::json;
 use serial::SerialPorts;
 use serial_16550::SerialPort;
+use sleep_port::AnnouncementSink;
+use sleep_port::SleepAnnouncement;
 use state_unit::StateUnits;
 use std::io::Write;
 use std::path::PathBuf;
@@ -51,6 +70,10 @@ pub(crate) struct MachineOptions {
     pub console_output: Box<dyn Write + Send>,
     /// Hears of the guest's power requests, with the VPs' gate closed.
     pub on_power: Box<dyn Fn(PowerEvent) + Send + Sync>,
+    /// Hears of the guest's going to sleep and waking.
+    pub on_sleep: Box<dyn Fn(SleepAnnouncement) + Send + Sync>,
+    /// Hears of what happens to the firmware that is kept for a hibernated guest.
+    pub on_hibernation: HibernationSink,
     /// Hears of what happens to VPs.
     pub on_vp: Box<dyn Fn(VpReport) + Send + Sync>,
 }
@@ -59,7 +82,7 @@ pub(crate) struct MachineOptions {
 pub(crate) struct Machine {
     parts: Parts,
     memory: GuestMemory,
-    boot: LinuxBoot,
+    boot: Boot,
     address_bits: u8,
 }
 
@@ -80,6 +103,7 @@ impl Parts {
         config: &VmConfig,
         topology: &Topology,
         memory: &GuestMemory,
+        firmware: FirmwareDevices,
         options: MachineOptions,
     ) -> Result<Self, MachineError> {
         let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
@@ -101,14 +125,16 @@ impl Parts {
             chipset,
             pm,
             ioapic,
-        } = devices::build(
+        } = devices::build(DeviceParts {
             config,
-            &partition,
-            &clock,
-            &power.sink(gate, options.on_power),
-            memory.layout().ram(),
-            &serial,
-        )?;
+            partition: &partition,
+            clock: &clock,
+            power: &power.sink(gate, options.on_power),
+            memory,
+            serial: &serial,
+            firmware,
+            announcements: AnnouncementSink::new(options.on_sleep),
+        })?;
         let chipset = Arc::new(chipset);
         let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
         let vps = vps.finish(&bus)?;
@@ -151,28 +177,34 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         let host = hypervisor.host_info()?;
         let topology = Topology::new(config.topology)?;
-        let Firmware::LinuxDirect(linux) = &config.firmware;
-        let tables = devices::acpi_tables(&devices::AcpiConfig {
-            topology: &topology,
-            irqchip: config.irqchip,
-            com_ports: &config.com_ports,
-            hibernation: config.hibernation,
-        })?;
         let layout = memory::layout(&config.memory, host.address_bits)?;
-        let mut boot = LinuxBoot::plan(linux, &tables, &layout)?;
+        let tables = acpi::tables(config, &topology, &layout, host.address_bits)?;
+        let store = config.vmgs.as_deref().map(vmgs_store::open).transpose()?;
+        let (mut boot, devices) = Boot::new(
+            &config.firmware,
+            &UefiParts {
+                config,
+                topology: &topology,
+                tables: &tables,
+                layout: &layout,
+                address_bits: host.address_bits,
+                store: store.as_ref(),
+                events: options.on_hibernation.clone(),
+            },
+        )?;
         let memory = memory::allocate(&config.memory, layout)?;
         // Both take their time in the host's kernel, one for pages and the other for everything else.
-        let (boot_state, parts) = std::thread::scope(|scope| {
+        let (entry, parts) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| boot.load(&memory));
-            let parts = Parts::new(hypervisor, config, &topology, &memory, options);
-            let boot_state = match loading.join() {
+            let parts = Parts::new(hypervisor, config, &topology, &memory, devices, options);
+            let entry = match loading.join() {
                 Ok(loaded) => loaded,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            (boot_state, parts)
+            (entry, parts)
         });
         // A wrong file is the user's to mend, so it comes first.
-        let boot_state = boot_state?;
+        let entry = entry?;
         let machine = Self {
             parts: parts?,
             memory,
@@ -180,7 +212,7 @@ impl Machine {
             address_bits: host.address_bits,
         };
         tracing::debug!("the first code is loaded and the machine is made");
-        machine.enter(boot_state)?;
+        machine.enter(entry)?;
         Ok(machine)
     }
 
@@ -197,6 +229,9 @@ impl Machine {
     /// Lets everything go on.
     pub(crate) fn start(&mut self) -> Result<(), MachineError> {
         self.parts.power.arm();
+        if let Some(preserved) = self.boot.preserved() {
+            preserved.run();
+        }
         Ok(self.parts.units.start()?)
     }
 
@@ -208,17 +243,26 @@ impl Machine {
     /// Returns everything to power-on and loads what runs first. Stopped before and after.
     pub(crate) fn reset(&mut self) -> Result<(), MachineError> {
         self.parts.units.reset()?;
-        let boot_state = self.boot.load(&self.memory)?;
-        self.enter(boot_state)
+        let entry = self.boot.reload(&self.memory)?;
+        self.enter(entry)
     }
 
-    fn enter(&self, state: loader::BootState) -> Result<(), MachineError> {
+    fn enter(&self, entry: Entry) -> Result<(), MachineError> {
+        let state = match entry {
+            Entry::Registers(state) => state,
+            Entry::ResetVector => return Ok(()),
+        };
         let low_mmio = self.memory.layout().low_mmio();
         let bits = self.address_bits;
         self.parts.vps.call(VpIndex::BSP, move |vp| {
-            boot::enter(vp, &state, low_mmio, bits)
+            firmware::enter_linux(vp, &state, low_mmio, bits)
         })??;
         Ok(())
+    }
+
+    /// The firmware that is kept for a hibernated guest, if there is any firmware.
+    pub(crate) fn preserved(&mut self) -> Option<&mut PreservedFirmware> {
+        self.boot.preserved()
     }
 
     /// Presses the power button.
@@ -238,7 +282,7 @@ impl Machine {
     }
 
     /// The live tree of the machine's state.
-    pub(crate) fn inspect(&self) -> Value {
+    pub(crate) fn inspect(&mut self) -> Value {
         let layout = self.memory.layout();
         let ram: Vec<_> = layout.ram().iter().map(ToString::to_string).collect();
         let unclaimed = self.parts.chipset.unclaimed();
@@ -248,6 +292,7 @@ impl Machine {
                 "ram": ram,
                 "low_mmio": layout.low_mmio().to_string(),
             },
+            "hibernation": self.boot.preserved().map(|preserved| preserved.inspect()),
             "units": self.parts.units.inspect(),
             "serial": self.parts.serial.inspect(),
             "unclaimed": {

@@ -4,10 +4,9 @@ use super::Options;
 use super::memory::parse_memory;
 use super::serial::parse_debugcon;
 use super::serial::parse_serial;
-use openvmm_defs::config::BootProtocol;
-use openvmm_defs::config::Firmware;
 use openvmm_defs::config::Hibernation;
-use openvmm_defs::config::LinuxDirect;
+use openvmm_defs::config::PciDevice;
+use openvmm_defs::config::PciDeviceKind;
 use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
 use std::fmt;
@@ -77,14 +76,14 @@ impl fmt::Display for ConfigErrors {
 /// Collects errors and lets the rest be looked at with a stand-in value, which never leaves this module:
 /// no invocation comes of a list that is not empty.
 #[derive(Default)]
-struct Errors(Vec<String>);
+pub(super) struct Errors(Vec<String>);
 
 impl Errors {
-    fn add(&mut self, error: impl Into<String>) {
+    pub(super) fn add(&mut self, error: impl Into<String>) {
         self.0.push(error.into());
     }
 
-    fn take<T>(&mut self, option: &str, result: Result<T, String>, stand_in: T) -> T {
+    pub(super) fn take<T>(&mut self, option: &str, result: Result<T, String>, stand_in: T) -> T {
         result.unwrap_or_else(|error| {
             self.add(format!("{option}: {error}"));
             stand_in
@@ -120,7 +119,8 @@ impl Options {
         errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
 
         let memory = self.memory(&mut errors);
-        let firmware = self.linux_direct(&mut errors);
+        let firmware = self.firmware(&mut errors);
+        let pci_devices = self.pci_devices(&mut errors);
 
         let mut com_ports: [SerialConfig; 4] = Default::default();
         let texts = [&self.com1, &self.com2, &self.com3, &self.com4];
@@ -157,6 +157,7 @@ impl Options {
                 com_ports,
                 debugcon,
                 hibernation,
+                pci_devices,
             },
             start: if self.paused {
                 InitialState::Paused
@@ -210,33 +211,17 @@ impl Options {
         Some(memory)
     }
 
-    fn linux_direct(&self, errors: &mut Errors) -> Option<Firmware> {
-        let protocol = errors.take(
-            "--boot-protocol",
-            choice(
-                &self.boot_protocol,
-                &[
-                    ("auto", BootProtocol::Auto),
-                    ("linux64", BootProtocol::Linux64),
-                    ("pvh", BootProtocol::Pvh),
-                ],
-            ),
-            BootProtocol::Auto,
-        );
-        if let Some(initrd) = &self.initrd {
-            check_readable(errors, "--initrd", initrd);
+    /// The PCI devices, in the order in which they get slots: disks, networks, the rest.
+    fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDevice> {
+        let mut devices = Vec::new();
+        for n in 0..self.virtio_rng {
+            devices.push(PciDevice {
+                name: format!("rng{n}"),
+                slot: None,
+                kind: PciDeviceKind::VirtioRng,
+            });
         }
-        let Some(kernel) = &self.kernel else {
-            errors.add("nothing to boot: give a Linux kernel with --kernel FILE");
-            return None;
-        };
-        check_readable(errors, "--kernel", kernel);
-        Some(Firmware::LinuxDirect(LinuxDirect {
-            kernel: kernel.clone(),
-            initrd: self.initrd.clone(),
-            cmdline: self.cmdline.join(" "),
-            protocol,
-        }))
+        devices
     }
 }
 
@@ -244,7 +229,7 @@ fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("'{text}' is not a count"))
 }
 
-fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     match choices.iter().find(|(name, _)| *name == text) {
         Some((_, value)) => Ok(value.clone()),
         None => {
@@ -254,7 +239,7 @@ fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     }
 }
 
-fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
+pub(super) fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
     let checked = File::open(path).and_then(|file| file.metadata());
     match checked {
         Err(error) => errors.add(format!("{option}: cannot read {}: {error}", path.display())),
@@ -304,6 +289,7 @@ fn parse_events(text: &str) -> Result<EventsTarget, String> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use openvmm_defs::config::Firmware;
 
     fn resolve(args: &[&str]) -> Result<Invocation, ConfigErrors> {
         let args = std::iter::once("openvmm").chain(args.iter().copied());
@@ -321,7 +307,9 @@ mod tests {
         assert_eq!(invocation.vm.topology.processors, 4);
         assert_eq!(invocation.vm.memory.size, 512 << 20);
         assert_eq!(invocation.vm.com_ports[0], SerialConfig::Console);
-        let Firmware::LinuxDirect(linux) = invocation.vm.firmware;
+        let Firmware::LinuxDirect(linux) = invocation.vm.firmware else {
+            panic!("{:?}", invocation.vm.firmware);
+        };
         assert_eq!(linux.cmdline, "a --b");
         assert_eq!(invocation.start, InitialState::Running);
     }

@@ -1,7 +1,9 @@
 //! The command line, as text. What it means together is [`config`]'s matter.
 
 mod config;
+mod firmware;
 mod memory;
+mod pci;
 mod serial;
 mod size;
 
@@ -69,6 +71,22 @@ pub(crate) struct Options {
     /// How the kernel is entered: auto, linux64 or pvh
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     pub(crate) boot_protocol: String,
+
+    /// Boot UEFI firmware, which starts the --kernel, or what it finds on disks
+    #[arg(long)]
+    pub(crate) uefi: bool,
+
+    /// UEFI firmware: a CODE file, or code and variables in one; by default the one that is installed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) uefi_firmware: Option<PathBuf>,
+
+    /// UEFI variables: a copy of the VARS file that goes with the firmware, which is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) uefi_vars: Option<PathBuf>,
+
+    /// Add an entropy source
+    #[arg(long, action = clap::ArgAction::Count)]
+    pub(crate) virtio_rng: u8,
 
     /// Hypervisor
     #[arg(long, value_name = "NAME", default_value = "kvm")]

@@ -1,10 +1,12 @@
 use super::registers;
+use super::registers::PmLayout;
 use super::registers::Registers;
 use chipset_device::ChipsetDevice;
 use chipset_device::Claims;
 use chipset_device::DeviceWaker;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
+use chipset_device::LineTarget;
 use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
@@ -13,6 +15,7 @@ use chipset_device::SaveError;
 use chipset_device::SavedState;
 use parking_lot::Mutex;
 use serde_json::json;
+use std::ops::Range;
 use std::sync::Arc;
 use vmtime::VmClock;
 use vmtime::VmInstant;
@@ -23,14 +26,17 @@ const TIMER_FREQUENCY: u128 = 3_579_545;
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
+const PM1_STATUS_BYTES: Range<usize> = registers::PM1_STATUS..registers::PM1_ENABLE;
+
 /// The ACPI fixed hardware (ACPI 6.5, section 4.8) as a block of I/O ports.
 ///
 /// | Offset | Register |
 /// |---|---|
 /// | 0x00, 0x02, 0x04 | PM1 status, enable, control (16 bits each) |
 /// | 0x08 | PM timer (32 bits) |
-/// | 0x0C, 0x0E | GPE0 status, enable (16 bits each) |
-/// | 0x33 | reset: the value 1 resets the machine |
+/// | 0x0C, 0x0E | GPE0 status, enable (16 bits each) of [`PmLayout::Compact`] |
+/// | 0x20, 0x28 | GPE0 status, enable (64 bits each) of [`PmLayout::Ich9`] |
+/// | 0x33 | reset, of [`PmLayout::Compact`]: the value 1 resets the machine |
 ///
 /// The rest of the block reads 0 or only remembers, for guests that know the chipset it stems from. There
 /// is no SMI command port, so ACPI mode is on from the start. Accesses may have any size and span
@@ -40,6 +46,7 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 #[derive(Debug)]
 pub struct PmDevice {
     base: u16,
+    layout: PmLayout,
     line: LineInterrupt,
     power: PowerSink,
     clock: VmClock,
@@ -64,7 +71,7 @@ pub struct PmControl {
 #[derive(Debug, Default)]
 struct Events {
     pm1: u16,
-    gpe0: u16,
+    gpe0: u64,
 }
 
 impl PmControl {
@@ -74,10 +81,23 @@ impl PmControl {
         self.waker.wake();
     }
 
-    /// Signals general-purpose event `line`, 0 to 15. A line that does not exist is ignored.
+    /// Signals general-purpose event `line`, 0 to [`PmLayout::events`] - 1. A line that does not exist is ignored.
     pub fn set_gpe(&self, line: u8) {
-        self.events.lock().gpe0 |= 1_u16.checked_shl(line.into()).unwrap_or(0);
+        self.events.lock().gpe0 |= 1_u64.checked_shl(line.into()).unwrap_or(0);
         self.waker.wake();
+    }
+
+    /// General-purpose event `line` as an interrupt line for a device: each rising edge signals the event.
+    pub fn gpe(&self, line: u8) -> LineInterrupt {
+        LineInterrupt::new(line.into(), Arc::new(self.clone()))
+    }
+}
+
+impl LineTarget for PmControl {
+    fn set_line(&self, gsi: u32, high: bool) {
+        if let (Ok(line), true) = (u8::try_from(gsi), high) {
+            self.set_gpe(line);
+        }
     }
 }
 
@@ -99,8 +119,8 @@ impl PmDevice {
     /// The value of SLP_TYP for S4, to be told to the guest in the `_S4` object.
     pub const SLEEP_TYPE_S4: u8 = 1;
 
-    /// The PM block at ports `base` to `base + PM_BLOCK_LENGTH - 1`, with `line` as its SCI. Requests to
-    /// power off or reset go to `power`. A request for S4 is ignored unless hibernation is offered.
+    /// The PM block of [`PmLayout::Compact`] from port `base` on, with `line` as its SCI. Requests to power off
+    /// or reset go to `power`. A request for S4 is ignored unless hibernation is offered.
     ///
     /// Panics if the ports would wrap around.
     pub fn new(
@@ -110,13 +130,28 @@ impl PmDevice {
         clock: &VmClock,
         waker: DeviceWaker,
     ) -> Self {
+        Self::with_layout(PmLayout::Compact, base, line, power, clock, waker)
+    }
+
+    /// The same with any layout.
+    ///
+    /// Panics if the ports would wrap around.
+    pub fn with_layout(
+        layout: PmLayout,
+        base: u16,
+        line: LineInterrupt,
+        power: PowerSink,
+        clock: &VmClock,
+        waker: DeviceWaker,
+    ) -> Self {
         assert!(
-            base.checked_add(registers::PM_BLOCK_LENGTH).is_some(),
+            base.checked_add(layout.length()).is_some(),
             "no room for the PM block at {base:#x}"
         );
         let timer_waker = waker.clone();
         let mut pm = Self {
             base,
+            layout,
             line,
             power,
             clock: clock.clone(),
@@ -126,7 +161,7 @@ impl PmDevice {
                 events: Arc::default(),
                 waker,
             },
-            regs: Registers::new(0),
+            regs: Registers::new(layout, 0),
             refused_sleep: false,
         };
         pm.regs.seen_toggles = pm.toggles();
@@ -160,8 +195,8 @@ impl PmDevice {
         let toggles = self.toggles();
         if self.regs.seen_toggles != toggles {
             self.regs.seen_toggles = toggles;
-            self.regs
-                .raise(registers::PM1_STATUS, registers::TIMER_EVENT);
+            let event = registers::TIMER_EVENT.into();
+            self.regs.raise(PM1_STATUS_BYTES, event);
         }
         self.update_line();
         let enabled = self.regs.word(registers::PM1_ENABLE) & registers::TIMER_EVENT != 0;
@@ -178,22 +213,22 @@ impl PmDevice {
 
     fn take_events(&mut self) {
         let events = std::mem::take(&mut *self.control.events.lock());
-        self.regs.raise(registers::PM1_STATUS, events.pm1);
-        self.regs.raise(registers::GPE0_STATUS, events.gpe0);
+        self.regs.raise(PM1_STATUS_BYTES, events.pm1.into());
+        self.regs.raise(self.layout.gpe0_status(), events.gpe0);
     }
 
     fn update_line(&self) {
-        self.line.set(self.regs.interrupts());
+        self.line.set(self.regs.interrupts(self.layout));
     }
 
     fn write_byte(&mut self, at: usize, value: u8) {
-        self.regs.write_byte(at, value);
+        self.regs.write_byte(self.layout, at, value);
         match at {
             registers::PM1_CONTROL_HIGH if value & registers::SLEEP_ENABLE != 0 => {
                 let sleep_type = (value & registers::SLEEP_TYPE) >> registers::SLEEP_TYPE_SHIFT;
                 self.sleep(sleep_type);
             }
-            registers::RESET if value == registers::RESET_VALUE => {
+            _ if Some(at) == self.layout.reset() && value == registers::RESET_VALUE => {
                 self.power.request(PowerEvent::Reset);
             }
             _ => {}
@@ -218,7 +253,7 @@ impl PmDevice {
 impl PortIoDevice for PmDevice {
     fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
-        if start + data.len() > registers::LENGTH {
+        if start + data.len() > usize::from(self.layout.length()) {
             return Err(IoError::InvalidAccessSize);
         }
         let touches_timer = start <= registers::TIMER_END && start + data.len() > registers::TIMER;
@@ -239,7 +274,7 @@ impl PortIoDevice for PmDevice {
 
     fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
-        if start + data.len() > registers::LENGTH {
+        if start + data.len() > usize::from(self.layout.length()) {
             return Err(IoError::InvalidAccessSize);
         }
         self.catch_up();
@@ -254,7 +289,7 @@ impl PortIoDevice for PmDevice {
 impl ChipsetDevice for PmDevice {
     fn claims(&self) -> Claims {
         Claims {
-            ports: vec![self.base..=self.base + (registers::PM_BLOCK_LENGTH - 1)],
+            ports: vec![self.base..=self.base + (self.layout.length() - 1)],
             ..Claims::default()
         }
     }
@@ -270,7 +305,7 @@ impl ChipsetDevice for PmDevice {
     fn reset(&mut self) {
         // What was pressed before the reset was meant for the guest before it.
         *self.control.events.lock() = Events::default();
-        self.regs = Registers::new(self.toggles());
+        self.regs = Registers::new(self.layout, self.toggles());
         self.refused_sleep = false;
         self.catch_up();
     }
@@ -283,7 +318,7 @@ impl ChipsetDevice for PmDevice {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let regs: Registers = state.decode()?;
-        regs.check()?;
+        regs.check(self.layout)?;
         self.regs = regs;
         self.update_line();
         // The controller may have been restored to another level.
@@ -293,13 +328,18 @@ impl ChipsetDevice for PmDevice {
 
     fn inspect(&self) -> serde_json::Value {
         let word = |at| format!("{:#06x}", self.regs.word(at));
+        // As many digits as the register has.
+        let wide = |register: Range<usize>| {
+            let digits = 2 + 2 * register.len();
+            format!("{:#0digits$x}", self.regs.wide(register))
+        };
         json!({
             "base": format!("{:#x}", self.base),
             "pm1_status": word(registers::PM1_STATUS),
             "pm1_enable": word(registers::PM1_ENABLE),
             "pm1_control": word(registers::PM1_CONTROL),
-            "gpe0_status": word(registers::GPE0_STATUS),
-            "gpe0_enable": word(registers::GPE0_ENABLE),
+            "gpe0_status": wide(self.layout.gpe0_status()),
+            "gpe0_enable": wide(self.layout.gpe0_enable()),
             "timer": self.ticks() as u32,
             "hibernation": self.offers_hibernation,
             "interrupt": self.line.is_high(),

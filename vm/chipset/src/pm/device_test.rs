@@ -28,7 +28,15 @@ impl Machine {
         Self::with(|pm| pm)
     }
 
+    fn ich9() -> Self {
+        Self::build(PmLayout::Ich9, |pm| pm)
+    }
+
     fn with(configure: impl FnOnce(PmDevice) -> PmDevice) -> Self {
+        Self::build(PmLayout::Compact, configure)
+    }
+
+    fn build(layout: PmLayout, configure: impl FnOnce(PmDevice) -> PmDevice) -> Self {
         let (clock, time) = VmClock::manual();
         clock.start();
         let requests: Arc<Mutex<Vec<PowerEvent>>> = Arc::default();
@@ -36,7 +44,7 @@ impl Machine {
         let power = PowerSink::new(move |event| log.lock().push(event));
         let waker = DeviceWaker::new();
         let line = LineInterrupt::detached();
-        let pm = PmDevice::new(BASE, line, power, &clock, waker.clone());
+        let pm = PmDevice::with_layout(layout, BASE, line, power, &clock, waker.clone());
         let pm = Arc::new(Mutex::new(configure(pm)));
         let polled = Arc::downgrade(&pm);
         waker.connect(move || {
@@ -268,4 +276,68 @@ fn impossible_states_are_refused() {
         error.unwrap_err();
     }
     assert_eq!(m.pm.lock().save().unwrap(), state);
+}
+
+#[test]
+fn ich9_has_its_events_elsewhere_and_more_of_them() {
+    let m = Machine::ich9();
+    assert_eq!(m.pm.lock().claims().ports, [BASE..=BASE + 0x7f]);
+    m.control.gpe(0).pulse();
+    m.control.set_gpe(63);
+    m.control.set_gpe(64);
+    assert_eq!(m.get(0x20), 0x8000_0000_0000_0001_u64.to_le_bytes());
+    // Where the compact block has them, nothing is.
+    m.set(0x0c, &[0xff; 4]);
+    assert_eq!(m.get(0x0c), [0; 4]);
+    assert!(!m.sci());
+    m.set(0x2f, &[0x80]);
+    assert!(m.sci());
+    m.set(0x27, &[0x80]);
+    assert!(!m.sci());
+    m.set(0x28, &[1]);
+    assert!(m.sci());
+    let inspected = m.pm.lock().inspect();
+    assert_eq!(inspected["gpe0_status"], "0x0000000000000001");
+    assert_eq!(inspected["gpe0_enable"], "0x8000000000000001");
+
+    // No reset register, nothing that remembers.
+    m.set(0x30, &[0, 0, 0, 1]);
+    m.set(0x7f, &[0xff]);
+    assert_eq!(*m.requests.lock(), []);
+    assert_eq!((m.get(0x30), m.get(0x7f)), ([0; 4], [0]));
+    // And the rest where it always is.
+    assert_eq!(m.word(4), 1);
+    m.set_word(4, 1 << 13);
+    assert_eq!(*m.requests.lock(), [PowerEvent::PowerOff]);
+    m.control.press_power_button();
+    assert_eq!(m.word(0), 0x0100);
+    m.time.advance(Duration::from_secs(1));
+    assert_eq!(u32::from_le_bytes(m.get(8)), 3_579_545);
+}
+
+#[test]
+fn one_layouts_state_is_no_state_of_another() {
+    let (compact, ich9) = (Machine::new(), Machine::ich9());
+    ich9.control.set_gpe(40);
+    let state = ich9.pm.lock().save().unwrap();
+    compact.pm.lock().restore(&state).unwrap_err();
+    let other = Machine::ich9();
+    other.pm.lock().restore(&state).unwrap();
+    assert_eq!(other.get(0x25), [1]);
+    let state = compact.pm.lock().save().unwrap();
+    other.pm.lock().restore(&state).unwrap_err();
+}
+
+#[test]
+fn an_event_line_signals_on_its_rising_edge() {
+    let m = Machine::new();
+    let line = m.control.gpe(3);
+    line.set(true);
+    assert_eq!(m.word(0x0c), 1 << 3);
+    m.set_word(0x0c, 1 << 3);
+    line.set(true);
+    line.set(false);
+    assert_eq!(m.word(0x0c), 0);
+    line.pulse();
+    assert_eq!(m.word(0x0c), 1 << 3);
 }

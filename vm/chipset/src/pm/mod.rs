@@ -6,6 +6,9 @@ mod registers;
 pub use device::PmControl;
 pub use device::PmDevice;
 pub use registers::PM_BLOCK_LENGTH;
+pub use registers::PmLayout;
+pub use registers::RESET_OFFSET;
+pub use registers::RESET_VALUE;
 
 #[cfg(test)]
 mod device_test;

@@ -137,10 +137,12 @@ impl Broker {
     fn info(&self) -> StoreInfo {
         StoreInfo {
             device_size: self.store.device_size(),
+            sequence: self.store.active_header().1,
             free_size: self.store.free_size(),
             largest_gap: self.store.largest_gap(),
             encrypted: self.store.is_encrypted(),
             locked: self.store.is_locked(),
+            provisioned: self.store.provisioned(),
             sealed: self.sealed,
             files: self.store.files().collect(),
             findings: self.store.findings().to_vec(),

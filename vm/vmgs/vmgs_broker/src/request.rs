@@ -9,6 +9,7 @@ use vmgs::Finding;
 use vmgs::Key;
 use vmgs::Overwrite;
 use vmgs::Protection;
+use vmgs::ProvisioningReason;
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,8 @@ impl Changes {
 pub struct StoreInfo {
     /// Bytes of the device.
     pub device_size: u64,
+    /// The sequence number of the header in force: it grows with every change, and wraps.
+    pub sequence: u32,
     /// Bytes in free blocks.
     pub free_size: u64,
     /// Bytes in the longest run of free blocks.
@@ -107,6 +110,8 @@ pub struct StoreInfo {
     pub encrypted: bool,
     /// Whether it has keys and none was given.
     pub locked: bool,
+    /// Why the store was formatted, if that was done when it was opened for this broker.
+    pub provisioned: Option<ProvisioningReason>,
     /// Whether changes fail because the state was saved.
     pub sealed: bool,
     /// The files and tables.

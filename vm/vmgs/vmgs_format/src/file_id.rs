@@ -76,6 +76,11 @@ file_ids! {
     /// (`TPM_185_NVRAM`) and put a firmware image at 20. A reader must therefore look at the content
     /// ([`FirmwareFileKind`](crate::FirmwareFileKind)) before believing either number.
     HIBERNATION_FIRMWARE = 19;
+    /// The flash chip in which PC firmware (OVMF) keeps its variables: the image of the chip.
+    ///
+    /// Its format has nothing in common with that of [`FileId::BIOS_NVRAM`]. The number is this
+    /// implementation's own, far from those that others count up.
+    FLASH_VARIABLES = 48;
     /// The extended file table.
     EXTENDED_FILE_TABLE = 63;
 }

@@ -63,68 +63,84 @@ impl fmt::Display for HibernationToken {
     }
 }
 
-/// Bytes in a [`FirmwareImageHeader`].
-pub const FIRMWARE_IMAGE_HEADER_LEN: usize = 192;
+/// Bytes in a [`FirmwareRecordHeader`].
+pub const FIRMWARE_RECORD_HEADER_LEN: usize = 256;
+/// Bytes in a [`FirmwareRecordSection`].
+pub const FIRMWARE_RECORD_SECTION_LEN: usize = 112;
 
-/// What precedes the image in [`FileId::HIBERNATION_FIRMWARE`].
+/// What [`FileId::HIBERNATION_FIRMWARE`] starts with: the firmware a guest ran on, and what the firmware
+/// was told about the machine.
+///
+/// The header is followed by [`FirmwareRecordHeader::section_count`] entries of the section table, and
+/// that by the content of the sections, in the order of the table, without gaps. The image, in one
+/// or several parts, comes first.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
-pub struct FirmwareImageHeader {
-    /// [`FirmwareImageHeader::MAGIC`].
+pub struct FirmwareRecordHeader {
+    /// [`FirmwareRecordHeader::MAGIC`].
     pub magic: [u8; 8],
-    /// Of this header: 1.
+    /// Of the whole record: 1.
     pub version: U16,
-    /// [`FIRMWARE_IMAGE_HEADER_LEN`].
+    /// [`FIRMWARE_RECORD_HEADER_LEN`].
     pub header_len: U16,
     /// No flag is defined; a reader rejects unknown ones.
     pub flags: U32,
     /// 1 for x86_64, 2 for aarch64.
     pub architecture: U32,
-    /// 1 for SHA-256, 2 for SHA-384.
+    /// 1 for SHA-256, everywhere in the record.
     pub digest_algorithm: U32,
-    /// The guest-physical address of the image.
+    /// The guest-physical address of the first part of the image.
     pub load_gpa: U64,
-    /// Bytes of the image, which follows this header and ends the file.
+    /// Bytes of all parts of the image.
     pub image_len: U64,
-    /// Bytes of the measured firmware region when the image was captured.
-    pub region_len: U64,
-    /// Offset of the firmware's entry point in the image; 0 on aarch64.
-    pub entry_offset: U64,
-    /// A random GUID, new for every image stored.
+    /// How the entry point is found: one of the `ENTRY_` constants.
+    pub entry_rule: U32,
+    /// Entries in the section table.
+    pub section_count: U32,
+    /// The guest-physical address of the first instruction, as it was when captured.
+    pub entry_gpa: U64,
+    /// Bytes of the whole record: the length of the file.
+    pub record_len: U64,
+    /// A random GUID, new for every record stored.
     pub image_id: [u8; 16],
-    /// The firmware's version as in a version token, 0 if unknown.
-    pub firmware_version: U64,
-    /// Digest of the image, followed by zeros.
-    pub image_digest: [u8; 48],
-    /// SHA-256 of the guest's memory map, MMIO ranges and number of processors.
-    pub platform_digest: [u8; 32],
     /// When the image was captured, in units of 100 ns since 1601 UTC.
     pub capture_time: U64,
-    /// Zero.
-    pub reserved: [u8; 16],
+    /// Digest of the image: of its one part, or of the digests of its parts.
+    pub image_digest: [u8; 32],
+    /// Digest of the machine's description, which is in a section of its own.
+    pub platform_digest: [u8; 32],
+    /// Digest of the section table.
+    pub table_digest: [u8; 32],
+    /// What the firmware calls itself, in UTF-8 followed by zeros; empty if unknown.
+    pub firmware_version: [u8; 64],
     /// CRC-32 (ISO-HDLC) of the bytes before this field.
     pub crc: U32,
     /// Zero.
-    pub reserved2: U32,
+    pub reserved: U32,
 }
 
-impl FirmwareImageHeader {
+impl FirmwareRecordHeader {
     /// What the file starts with.
     pub const MAGIC: [u8; 8] = *b"HIBFWIMG";
     /// The version written.
     pub const VERSION: u16 = 1;
-    /// [`FirmwareImageHeader::architecture`] of x86_64.
+    /// [`FirmwareRecordHeader::architecture`] of x86_64.
     pub const X86_64: u32 = 1;
-    /// [`FirmwareImageHeader::architecture`] of aarch64.
+    /// [`FirmwareRecordHeader::architecture`] of aarch64.
     pub const AARCH64: u32 = 2;
-    /// [`FirmwareImageHeader::digest_algorithm`] SHA-256.
+    /// [`FirmwareRecordHeader::digest_algorithm`] SHA-256.
     pub const SHA256: u32 = 1;
-    /// [`FirmwareImageHeader::digest_algorithm`] SHA-384.
-    pub const SHA384: u32 = 2;
+    /// [`FirmwareRecordHeader::entry_rule`]: the x86 reset vector, 16 bytes below 4 GiB.
+    pub const ENTRY_RESET_VECTOR: u32 = 1;
+    /// [`FirmwareRecordHeader::entry_rule`]: the entry point of the security core (SEC) that is found
+    /// in the image (PI specification, volumes 1 and 3).
+    pub const ENTRY_SEC_CORE: u32 = 2;
+    /// [`FirmwareRecordHeader::entry_rule`]: always at the same address.
+    pub const ENTRY_FIXED: u32 = 3;
 
-    /// The CRC that belongs in [`FirmwareImageHeader::crc`].
+    /// The CRC that belongs in [`FirmwareRecordHeader::crc`].
     pub fn expected_crc(&self) -> u32 {
         let bytes = self.as_bytes();
         crc32fast::hash(&bytes[..core::mem::offset_of!(Self, crc)])
@@ -134,10 +150,40 @@ impl FirmwareImageHeader {
     pub fn is_valid(&self) -> bool {
         self.magic == Self::MAGIC
             && self.version.get() == Self::VERSION
-            && usize::from(self.header_len.get()) == FIRMWARE_IMAGE_HEADER_LEN
+            && usize::from(self.header_len.get()) == FIRMWARE_RECORD_HEADER_LEN
             && self.flags.get() == 0
+            && self.reserved.get() == 0
             && self.crc.get() == self.expected_crc()
     }
+}
+
+/// An entry of the section table of a record.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct FirmwareRecordSection {
+    /// What is in the section: one of the constants.
+    pub kind: U32,
+    /// No flag is defined; a reader rejects unknown ones.
+    pub flags: U32,
+    /// Where a part of the image belongs in guest-physical memory; 0 for other sections.
+    pub gpa: U64,
+    /// Bytes of the content.
+    pub len: U64,
+    /// Digest of the content.
+    pub digest: [u8; 32],
+    /// UTF-8 followed by zeros.
+    pub name: [u8; 56],
+}
+
+impl FirmwareRecordSection {
+    /// [`FirmwareRecordSection::kind`]: a part of the firmware image.
+    pub const IMAGE_PART: u32 = 1;
+    /// [`FirmwareRecordSection::kind`]: the machine's description, to compare another machine with.
+    pub const PLATFORM: u32 = 2;
+    /// [`FirmwareRecordSection::kind`]: something the firmware was given when it started.
+    pub const PINNED: u32 = 3;
 }
 
 /// What the file under [`FileId::HIBERNATION_FIRMWARE`] (or
@@ -146,10 +192,10 @@ impl FirmwareImageHeader {
 /// Implementations disagree about the numbers 19 and 20, so this goes by content and length only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirmwareFileKind {
-    /// A header and, by the length, the whole image it announces.
-    Image(FirmwareImageHeader),
+    /// A header and, by the length, all that it announces.
+    Record(FirmwareRecordHeader),
     /// A header that is damaged, or does not fit the length of the file.
-    DamagedImage,
+    DamagedRecord,
     /// No header; by its length or its first bytes a bare firmware image.
     RawImage,
     /// Something else: the state of a virtual TPM, say. Not to be run as firmware.
@@ -162,21 +208,14 @@ impl FirmwareFileKind {
     const RAW_LENGTHS: [u64; 4] = [0x60_0000, 0x70_9000, 0x80_0000, 0x82_4000];
 
     /// Classifies a file of `file_len` bytes that starts with `prefix`
-    /// ([`FIRMWARE_IMAGE_HEADER_LEN`] bytes, or the whole file if it is shorter).
+    /// ([`FIRMWARE_RECORD_HEADER_LEN`] bytes, or the whole file if it is shorter).
     pub fn classify(file_len: u64, prefix: &[u8]) -> Self {
-        if prefix.starts_with(&FirmwareImageHeader::MAGIC) {
-            return match FirmwareImageHeader::read_from_prefix(prefix) {
-                Ok((header, _))
-                    if header.is_valid()
-                        && header
-                            .image_len
-                            .get()
-                            .checked_add(FIRMWARE_IMAGE_HEADER_LEN as u64)
-                            == Some(file_len) =>
-                {
-                    Self::Image(header)
+        if prefix.starts_with(&FirmwareRecordHeader::MAGIC) {
+            return match FirmwareRecordHeader::read_from_prefix(prefix) {
+                Ok((header, _)) if header.is_valid() && header.record_len.get() == file_len => {
+                    Self::Record(header)
                 }
-                _ => Self::DamagedImage,
+                _ => Self::DamagedRecord,
             };
         }
         // A firmware volume has this signature 40 bytes in (PI specification, volume 3).
@@ -202,12 +241,12 @@ mod tests {
     use super::*;
     use std::string::ToString;
 
-    fn header(image_len: u64) -> FirmwareImageHeader {
-        let mut header = FirmwareImageHeader::read_from_bytes(&[0; 192]).unwrap();
-        header.magic = FirmwareImageHeader::MAGIC;
+    fn header(record_len: u64) -> FirmwareRecordHeader {
+        let mut header = FirmwareRecordHeader::read_from_bytes(&[0; 256]).unwrap();
+        header.magic = FirmwareRecordHeader::MAGIC;
         header.version = 1.into();
-        header.header_len = 192.into();
-        header.image_len = image_len.into();
+        header.header_len = 256.into();
+        header.record_len = record_len.into();
         header.crc = header.expected_crc().into();
         header
     }
@@ -215,12 +254,20 @@ mod tests {
     #[test]
     fn layout() {
         use core::mem::offset_of;
-        assert_eq!(size_of::<FirmwareImageHeader>(), FIRMWARE_IMAGE_HEADER_LEN);
-        assert_eq!(offset_of!(FirmwareImageHeader, load_gpa), 24);
-        assert_eq!(offset_of!(FirmwareImageHeader, image_id), 56);
-        assert_eq!(offset_of!(FirmwareImageHeader, image_digest), 80);
-        assert_eq!(offset_of!(FirmwareImageHeader, platform_digest), 128);
-        assert_eq!(offset_of!(FirmwareImageHeader, crc), 184);
+        assert_eq!(
+            size_of::<FirmwareRecordHeader>(),
+            FIRMWARE_RECORD_HEADER_LEN
+        );
+        assert_eq!(
+            size_of::<FirmwareRecordSection>(),
+            FIRMWARE_RECORD_SECTION_LEN
+        );
+        assert_eq!(offset_of!(FirmwareRecordHeader, load_gpa), 24);
+        assert_eq!(offset_of!(FirmwareRecordHeader, image_id), 64);
+        assert_eq!(offset_of!(FirmwareRecordHeader, image_digest), 88);
+        assert_eq!(offset_of!(FirmwareRecordHeader, table_digest), 152);
+        assert_eq!(offset_of!(FirmwareRecordHeader, crc), 248);
+        assert_eq!(offset_of!(FirmwareRecordSection, digest), 24);
     }
 
     #[test]
@@ -239,7 +286,7 @@ mod tests {
     #[test]
     fn a_tpm_blob_is_no_firmware() {
         assert_eq!(
-            FirmwareFileKind::classify(32768, &[0x5a; 192]),
+            FirmwareFileKind::classify(32768, &[0x5a; 256]),
             FirmwareFileKind::Other
         );
         assert_eq!(FirmwareFileKind::classify(0, &[]), FirmwareFileKind::Other);
@@ -249,21 +296,21 @@ mod tests {
     fn images_are_known_by_header_or_by_length() {
         let header = header(4096);
         assert_eq!(
-            FirmwareFileKind::classify(4096 + 192, header.as_bytes()),
-            FirmwareFileKind::Image(header)
+            FirmwareFileKind::classify(4096, header.as_bytes()),
+            FirmwareFileKind::Record(header)
         );
         assert_eq!(
-            FirmwareFileKind::classify(4096, header.as_bytes()),
-            FirmwareFileKind::DamagedImage
+            FirmwareFileKind::classify(4097, header.as_bytes()),
+            FirmwareFileKind::DamagedRecord
         );
         let mut damaged = header;
         damaged.load_gpa = 1.into();
         assert_eq!(
-            FirmwareFileKind::classify(4096 + 192, damaged.as_bytes()),
-            FirmwareFileKind::DamagedImage
+            FirmwareFileKind::classify(4096, damaged.as_bytes()),
+            FirmwareFileKind::DamagedRecord
         );
         assert_eq!(
-            FirmwareFileKind::classify(6_291_456, &[0; 192]),
+            FirmwareFileKind::classify(6_291_456, &[0; 256]),
             FirmwareFileKind::RawImage
         );
     }

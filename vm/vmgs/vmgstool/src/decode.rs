@@ -1,5 +1,7 @@
 //! What is in the files whose format is known.
 
+use crate::firmware;
+use crate::firmware::Examined;
 use crate::nvram_json;
 use crate::output;
 use serde_json::Value;
@@ -11,10 +13,8 @@ use uefi_nvram_storage::NameQuirk;
 use uefi_nvram_storage::Variables;
 use vmgs::FileInfo;
 use vmgs::Vmgs;
-use vmgs_format::FIRMWARE_IMAGE_HEADER_LEN;
 use vmgs_format::FileId;
 use vmgs_format::FirmwareFileKind;
-use vmgs_format::FirmwareImageHeader;
 use vmgs_format::HibernationToken;
 
 /// What a file means.
@@ -43,6 +43,13 @@ impl View {
             for (name, value) in details {
                 let value = match value {
                     Value::String(value) => value.clone(),
+                    Value::Array(entries) => {
+                        let _ = writeln!(text, "  {name}:");
+                        for entry in entries {
+                            let _ = writeln!(text, "    {entry}");
+                        }
+                        continue;
+                    }
                     value => value.to_string(),
                 };
                 let _ = writeln!(text, "  {name}: {value}");
@@ -147,17 +154,12 @@ fn nvram(bytes: &[u8]) -> View {
     }
 }
 
-/// Hashes what is written to it, after the first bytes.
-struct Hasher<H> {
-    skip: usize,
-    hash: H,
-}
+/// Hashes what is written to it.
+struct Hasher(sha2::Sha256);
 
-impl<H: Digest> std::io::Write for Hasher<H> {
+impl std::io::Write for Hasher {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let skipped = self.skip.min(bytes.len());
-        self.skip -= skipped;
-        self.hash.update(&bytes[skipped..]);
+        self.0.update(bytes);
         Ok(bytes.len())
     }
 
@@ -166,81 +168,72 @@ impl<H: Digest> std::io::Write for Hasher<H> {
     }
 }
 
-fn digest<H: Digest>(store: &mut Vmgs, id: FileId, skip: usize) -> Result<Vec<u8>, vmgs::Error> {
-    let mut hasher = Hasher {
-        skip,
-        hash: H::new(),
-    };
-    store.read_to(id, &mut hasher)?;
-    Ok(hasher.hash.finalize().to_vec())
-}
-
 fn firmware(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::Error> {
-    let mut prefix = [0; FIRMWARE_IMAGE_HEADER_LEN];
-    let len = store.read_range(id, 0, &mut prefix)?;
-    let header = match FirmwareFileKind::classify(info.valid_bytes, &prefix[..len]) {
-        FirmwareFileKind::Image(header) => header,
-        FirmwareFileKind::DamagedImage => {
-            return Ok(View::new("corrupt: damaged firmware image", Value::Null));
+    match firmware::kind(store, id)? {
+        FirmwareFileKind::Record(_) | FirmwareFileKind::DamagedRecord => {
+            Ok(record(firmware::examine(store, id, &mut ())?))
         }
         FirmwareFileKind::RawImage => {
-            let sha256 = output::hex(&digest::<sha2::Sha256>(store, id, 0)?);
-            return Ok(View::new(
+            let mut hasher = Hasher(sha2::Sha256::new());
+            store.read_to(id, &mut hasher)?;
+            let sha256 = output::hex(&hasher.0.finalize());
+            Ok(View::new(
                 "firmware image without a header",
                 json!({ "image_len": info.valid_bytes, "sha256": sha256 }),
-            ));
+            ))
         }
-        FirmwareFileKind::Other => {
-            return Ok(View::new(
-                "not a firmware image (state of a virtual TPM?)",
-                Value::Null,
-            ));
-        }
-    };
-    let found = match header.digest_algorithm.get() {
-        FirmwareImageHeader::SHA256 => Some((
-            "SHA-256",
-            digest::<sha2::Sha256>(store, id, FIRMWARE_IMAGE_HEADER_LEN)?,
+        FirmwareFileKind::Other => Ok(View::new(
+            "not a firmware image (state of a virtual TPM?)",
+            Value::Null,
         )),
-        FirmwareImageHeader::SHA384 => Some((
-            "SHA-384",
-            digest::<sha2::Sha384>(store, id, FIRMWARE_IMAGE_HEADER_LEN)?,
-        )),
-        _ => None,
+    }
+}
+
+fn record(examined: Examined) -> View {
+    let Examined { record, error } = examined;
+    let Some(record) = record else {
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        return View::new(format!("corrupt firmware: {error}"), Value::Null);
     };
-    let (algorithm, matches, digest_len) = match &found {
-        Some((name, found)) => (
-            *name,
-            Some(header.image_digest[..found.len()] == found[..]),
-            found.len(),
+    let summary = match &error {
+        None => format!(
+            "firmware for {} of {} bytes at {:#x}, all digests right",
+            record.architecture, record.image_len, record.load_gpa
         ),
-        None => ("unknown", None, header.image_digest.len()),
+        Some(error) => format!("corrupt firmware: {error}"),
     };
-    let summary = match matches {
-        Some(true) => format!("firmware image of {} bytes, digest right", header.image_len),
-        Some(false) => "corrupt: firmware image with a wrong digest".into(),
-        None => "firmware image with an unknown digest".into(),
-    };
-    let architecture = match header.architecture.get() {
-        FirmwareImageHeader::X86_64 => "x86_64",
-        FirmwareImageHeader::AARCH64 => "aarch64",
-        _ => "unknown",
-    };
-    Ok(View::new(
+    let sections: Vec<_> = record
+        .sections
+        .iter()
+        .map(|section| {
+            json!({
+                "kind": firmware::section_kind(section.kind),
+                "name": section.name,
+                "gpa": format!("{:#x}", section.gpa),
+                "len": section.len,
+                "sha256": section.digest.to_string(),
+            })
+        })
+        .collect();
+    let captured = record
+        .captured_at()
+        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+        .map(|since| since.as_secs());
+    View::new(
         summary,
         json!({
-            "architecture": architecture,
-            "load_gpa": format!("{:#x}", header.load_gpa),
-            "image_len": header.image_len.get(),
-            "region_len": header.region_len.get(),
-            "entry_offset": format!("{:#x}", header.entry_offset),
-            "image_id": Guid::from_efi(header.image_id).to_string(),
-            "firmware_version": header.firmware_version.get(),
-            "digest_algorithm": algorithm,
-            "digest": output::hex(&header.image_digest[..digest_len]),
-            "digest_matches": matches,
-            "platform_digest": output::hex(&header.platform_digest),
-            "capture_time_100ns_since_1601": header.capture_time.get(),
+            "digests_match": error.is_none(),
+            "architecture": record.architecture.to_string(),
+            "load_gpa": format!("{:#x}", record.load_gpa),
+            "image_len": record.image_len,
+            "entry_rule": record.entry_rule,
+            "entry_gpa": format!("{:#x}", record.entry_gpa),
+            "image_id": record.image_id.to_string(),
+            "firmware_version": record.firmware_version,
+            "image_sha256": record.image_digest.to_string(),
+            "platform_sha256": record.platform_digest.to_string(),
+            "captured_unix_time": captured,
+            "sections": sections,
         }),
-    ))
+    )
 }

@@ -7,6 +7,7 @@ mod create;
 mod decode;
 mod exit;
 mod files;
+mod firmware;
 mod headers;
 mod igvm;
 mod keys;

@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::exit;
 use crate::exit::Answer;
+use crate::firmware;
 use crate::open::Place;
 use crate::open::read_key;
 use crate::open::require_unlocked;
@@ -14,6 +15,7 @@ use std::io::Write;
 use vmgs::Access;
 use vmgs::HeaderPolicy;
 use vmgs::Severity;
+use vmgs_format::FileIdRange;
 
 pub(crate) fn verify(
     place: Place,
@@ -30,18 +32,28 @@ pub(crate) fn verify(
     };
     let mut store = place.open_with(&store.file_path, Access::ReadOnly, headers)?;
     unlock(&mut store, key.as_ref())?;
-    let total = store.files().map(|(_, info)| info.valid_bytes).sum();
+    let total = store
+        .files()
+        .filter(|(id, _)| id.range() == FileIdRange::File)
+        .map(|(_, info)| info.valid_bytes)
+        .fold(0, u64::saturating_add);
     let bar = output::progress(total);
-    let mut checked = 0;
+    let (mut checked, mut begun) = (0, 0u64);
     let findings = store.verify(|_, bytes| {
         checked += 1;
-        bar.inc(bytes);
+        bar.set_position(begun);
+        begun = begun.saturating_add(bytes);
     });
     bar.finish_and_clear();
-    let worst = findings.iter().map(vmgs::Finding::severity).max();
+    let problems = firmware::verify(&mut store);
+    let mut worst = findings.iter().map(vmgs::Finding::severity).max();
+    if !problems.is_empty() {
+        // What is damaged cannot be restored.
+        worst = Some(Severity::Error);
+    }
     let locked = store.is_locked();
     if json {
-        let listed: Vec<_> = findings
+        let mut listed: Vec<_> = findings
             .iter()
             .map(|finding| {
                 json!({
@@ -52,6 +64,14 @@ pub(crate) fn verify(
                 })
             })
             .collect();
+        listed.extend(problems.iter().map(|problem| {
+            json!({
+                "code": problem.code,
+                "severity": name(Severity::Error),
+                "file_id": problem.id.0,
+                "message": problem.message,
+            })
+        }));
         let answer = json!({
             "ok": worst < Some(Severity::Warning),
             "files_checked": checked,
@@ -63,13 +83,17 @@ pub(crate) fn verify(
         for finding in &findings {
             writeln!(out, "{}: {finding}", name(finding.severity()))?;
         }
+        for problem in &problems {
+            writeln!(out, "{}: {}", name(Severity::Error), problem.message)?;
+        }
         if locked {
             writeln!(
                 out,
                 "note: encrypted content was not checked, no key was given"
             )?;
         }
-        writeln!(out, "{checked} files checked, {} findings", findings.len())?;
+        let count = findings.len() + problems.len();
+        writeln!(out, "{checked} files checked, {count} findings")?;
     }
     match worst {
         Some(Severity::Error) => Err(Answer(exit::VERIFY_ERROR).into()),
@@ -88,9 +112,17 @@ fn name(severity: Severity) -> &'static str {
 
 pub(crate) fn grow(place: Place, args: &cli::Grow) -> anyhow::Result<()> {
     // Only what is a store is grown.
-    drop(place.open(&args.store.file_path, Access::ReadOnly)?);
-    vmgs::grow_file(&args.store.file_path, place.container, args.file_size)
-        .with_context(|| format!("growing {}", args.store.file_path.display()))
+    let store = place.open(&args.store.file_path, Access::ReadOnly)?;
+    let bar = output::progress(store.device_size());
+    drop(store);
+    let grown = vmgs::grow_file(
+        &args.store.file_path,
+        place.container,
+        args.file_size,
+        |len| bar.inc(len),
+    );
+    bar.finish_and_clear();
+    grown.with_context(|| format!("growing {}", args.store.file_path.display()))
 }
 
 pub(crate) fn scrub(place: Place, args: &cli::StoreOptionalKey) -> anyhow::Result<()> {

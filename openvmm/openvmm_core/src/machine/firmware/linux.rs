@@ -1,5 +1,6 @@
-//! What the machine runs first, at power-on and after each reset.
+//! A Linux kernel started directly.
 
+use super::BootError;
 use acpi_spec::TableSet;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryLayout;
@@ -9,7 +10,6 @@ use loader::FileError;
 use loader::ImageFile;
 use loader::linux::LinuxImage;
 use loader::linux::LinuxPlan;
-use loader::linux::LoadError;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::LinuxDirect;
 use std::fs::File;
@@ -18,17 +18,6 @@ use virt::Vp;
 use virt::x86::Registers;
 use virt::x86::Segment;
 use virt::x86::TableRegister;
-
-/// Why the machine cannot boot.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// An image file cannot be used.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The kernel, or what goes with it, was refused.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-}
 
 /// A Linux kernel and all it needs. Its files stay open, so that a reset boots what the start booted.
 pub(crate) struct LinuxBoot(LinuxPlan);
@@ -131,20 +120,38 @@ fn mtrrs(low_mmio: MemoryRange, address_bits: u8) -> Vec<(u32, u64)> {
     const ENABLE_WITH_FIXED: u64 = 0xc00;
     const WRITE_BACK: u64 = 6;
     const VALID: u64 = 1 << 11;
+    const VARIABLE_RANGES: u32 = 8;
 
     let mut msrs = vec![
         (FIX64K_00000, ALL_WRITE_BACK),
         (FIX16K_80000, ALL_WRITE_BACK),
     ];
     msrs.extend((FIX4K_C0000..FIX4K_C0000 + 8).map(|msr| (msr, ALL_WRITE_BACK)));
-    // One variable range covers a gap that is aligned to its size, a power of two.
-    if low_mmio.len().is_power_of_two() && low_mmio.start.is_multiple_of(low_mmio.len()) {
-        let all_bits = u64::MAX >> (64 - u32::from(address_bits.clamp(32, 52)));
-        msrs.push((PHYS_BASE0, low_mmio.start));
-        msrs.push((PHYS_MASK0, all_bits & !(low_mmio.len() - 1) | VALID));
+    // Each variable range covers a power of two that is aligned to its size. Without enough of them the rest of the
+    // gap is write-back, which only matters to a host that looks at the guest's types.
+    let all_bits = u64::MAX >> (64 - u32::from(address_bits.clamp(32, 52)));
+    for (n, (start, len)) in (0..VARIABLE_RANGES).zip(aligned_blocks(low_mmio)) {
+        msrs.push((PHYS_BASE0 + 2 * n, start));
+        msrs.push((PHYS_MASK0 + 2 * n, all_bits & !(len - 1) | VALID));
     }
     msrs.push((DEF_TYPE, ENABLE_WITH_FIXED | WRITE_BACK));
     msrs
+}
+
+/// Start and length of the largest aligned powers of two that make up a range.
+fn aligned_blocks(range: MemoryRange) -> impl Iterator<Item = (u64, u64)> {
+    let mut start = range.start;
+    std::iter::from_fn(move || {
+        let rest = range.end.checked_sub(start).filter(|rest| *rest > 0)?;
+        let aligned = match start {
+            0 => u64::MAX,
+            start => 1 << start.trailing_zeros(),
+        };
+        let len = aligned.min(1 << rest.ilog2());
+        let block = (start, len);
+        start += len;
+        Some(block)
+    })
 }
 
 #[cfg(test)]
@@ -161,5 +168,16 @@ mod tests {
         assert!(msrs.contains(&(0x200, 0xc000_0000)));
         assert!(msrs.contains(&(0x201, 0xff_c000_0800)));
         assert_eq!(msrs.last(), Some(&(0x2ff, 0xc06)));
+    }
+
+    #[test]
+    fn a_gap_of_any_shape_is_made_of_blocks() {
+        let blocks = |start, end| aligned_blocks(MemoryRange { start, end }).collect::<Vec<_>>();
+        assert_eq!(
+            blocks(0xb000_0000, 1 << 32),
+            [(0xb000_0000, 0x1000_0000), (0xc000_0000, 0x4000_0000)]
+        );
+        assert_eq!(blocks(0, 0x3000), [(0, 0x2000), (0x2000, 0x1000)]);
+        assert_eq!(blocks(0x1000, 0x1000), []);
     }
 }

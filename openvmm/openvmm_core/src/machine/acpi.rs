@@ -1,0 +1,108 @@
+//! The ACPI tables that tell of the machine.
+
+use super::MachineError;
+use super::firmware::GENERATION_ID_EVENT;
+use super::platform;
+use acpi_spec::ComPort;
+use acpi_spec::InterruptControllers;
+use acpi_spec::MmioWindows;
+use acpi_spec::PciRoot;
+use acpi_spec::PmLayout;
+use acpi_spec::Processor;
+use acpi_spec::Ps2Controller;
+use acpi_spec::ResetRegister;
+use acpi_spec::Rtc;
+use acpi_spec::SleepAnnouncements;
+use acpi_spec::TableSet;
+use guest_memory::MemoryLayout;
+use guest_memory::MemoryRange;
+use openvmm_defs::config::Firmware;
+use openvmm_defs::config::Hibernation;
+use openvmm_defs::config::SerialConfig;
+use openvmm_defs::config::VmConfig;
+use sleep_port::SleepPort;
+use std::ops::Range;
+use virt::IrqchipMode;
+use virt::Topology;
+
+/// The tables. `address_bits` is the width of the processors' physical addresses.
+pub(crate) fn tables(
+    config: &VmConfig,
+    topology: &Topology,
+    memory: &MemoryLayout,
+    address_bits: u8,
+) -> Result<TableSet, MachineError> {
+    let com_ports = platform::COM
+        .iter()
+        .zip(&config.com_ports)
+        .zip(1..)
+        .filter(|((_, port), _)| **port != SerialConfig::None)
+        .map(|(((_, base, irq), _), number)| ComPort {
+            number,
+            base: *base,
+            irq: *irq,
+        })
+        .collect();
+    let ram_end = memory.ram().last().map_or(0, |ram| ram.end);
+    Ok(TableSet::new(&acpi_spec::Machine {
+        processors: topology
+            .vps()
+            .iter()
+            .map(|vp| Processor {
+                uid: vp.index.0 + 1,
+                apic_id: vp.apic_id,
+            })
+            .collect(),
+        interrupt_controllers: match config.irqchip {
+            IrqchipMode::Kernel => InterruptControllers::IoApicAndPic,
+            IrqchipMode::Split => InterruptControllers::IoApic,
+        },
+        pm_base: platform::PM_BASE,
+        pm_layout: PmLayout::Ich9,
+        reset: ResetRegister {
+            port: q35::RESET_CONTROL,
+            value: q35::RESET_SYSTEM,
+        },
+        sci_irq: platform::SCI_IRQ,
+        hibernation: match config.hibernation {
+            Hibernation::On => acpi_spec::Hibernation::S4,
+            Hibernation::Off => acpi_spec::Hibernation::NotOffered,
+        },
+        sleep_announcements: Some(SleepAnnouncements {
+            port: SleepPort::DEFAULT_PORT,
+            prepare: sleep_port::PREPARE,
+            wake: sleep_port::WAKE,
+        }),
+        com_ports,
+        rtc: Some(Rtc {
+            base: platform::RTC_BASE,
+            irq: platform::RTC_IRQ,
+            century_index: Some(platform::RTC_CENTURY),
+        }),
+        ps2: Some(Ps2Controller {
+            keyboard_irq: platform::KEYBOARD_IRQ,
+            mouse_irq: None,
+        }),
+        pvpanic_port: Some(platform::PVPANIC_PORT),
+        mmio: MmioWindows::default(),
+        pci: Some(PciRoot {
+            last_bus: platform::PCI_LAST_BUS,
+            ecam: Some(platform::ECAM_BASE),
+            io: vec![platform::PCI_IO],
+            mmio: MmioWindows {
+                low: Some(range(platform::PCI_LOW)),
+                high: platform::pci_high(ram_end, address_bits).map(range),
+            },
+            first_gsi: platform::PCI_FIRST_GSI,
+        }),
+        // The guest is told by its firmware where the ID is.
+        generation_id_event: match config.firmware {
+            Firmware::LinuxDirect(_) => None,
+            Firmware::PcUefi(_) => Some(GENERATION_ID_EVENT),
+        },
+    })?)
+}
+
+fn range(range: MemoryRange) -> Range<u64> {
+    range.start..range.end
+}

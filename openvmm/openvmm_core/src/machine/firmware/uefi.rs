@@ -1,0 +1,359 @@
+//! UEFI firmware of the OVMF family: what runs, where its variables are kept, and what it is told.
+
+use super::preserved::HibernationSink;
+use super::preserved::Loaded;
+use super::preserved::PreservedFirmware;
+use super::uefi_devices::PcUefiDevices;
+use super::uefi_devices::VariableStorage;
+use crate::machine::inventory;
+use crate::machine::pci::PciError;
+use crate::machine::view;
+use acpi_spec::TableSet;
+use firmware_hibernation::Mode;
+use firmware_hibernation::Refusal;
+use flash::FileStorage;
+use flash::FileStorageError;
+use flash::FlashError;
+use flash::VmgsStorage;
+use flash::VmgsStorageError;
+use fw_cfg::Content;
+use fw_cfg::FwCfgBuilder;
+use guest_memory::MemoryError;
+use guest_memory::MemoryLayout;
+use openvmm_defs::config::Hibernation;
+use openvmm_defs::config::PcUefi;
+use openvmm_defs::config::UefiVariables;
+use openvmm_defs::config::VmConfig;
+use ovmf_image::Firmware;
+use ovmf_image::FirmwareFile;
+use ovmf_image::ImageError;
+use ovmf_image::Ovmf;
+use ovmf_image::SmmError;
+use ovmf_image::VariablesError;
+use ovmf_image::VariablesState;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use virt::Topology;
+use vmgs_broker::VmgsClient;
+
+/// Why UEFI firmware cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UefiError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no firmware.
+    #[error(transparent)]
+    Firmware(#[from] ovmf_image::FileError),
+    /// The file is firmware for another kind of machine.
+    #[error(
+        "{} is firmware for generation-2 VMs of Hyper-V, which this machine profile is not",
+        path.display()
+    )]
+    OtherMachine {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The firmware does not run without SMM.
+    #[error("{} cannot be used", path.display())]
+    Smm {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: SmmError,
+    },
+    /// What was stored for a hibernated guest is no firmware.
+    #[error("the stored firmware is not what it was taken for")]
+    Stored(#[source] ImageError),
+    /// The file with the variables cannot be used.
+    #[error(transparent)]
+    VariablesFile(#[from] FileStorageError),
+    /// The variables in the VMGS file cannot be used.
+    #[error(transparent)]
+    VariablesInVmgs(#[from] VmgsStorageError),
+    /// The variables are not the firmware's.
+    #[error(
+        "the variables in {} cannot be used (to begin with new ones, copy the VARS file that goes with the firmware)",
+        path.display()
+    )]
+    Variables {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        #[source]
+        source: VariablesError,
+    },
+    /// Variables are to be kept in a VMGS file, and there is none.
+    #[error("there is no VMGS file for the firmware's variables")]
+    NoVmgs,
+    /// A hibernated guest's firmware cannot be put back.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A PCI device has no place.
+    #[error(transparent)]
+    Pci(#[from] PciError),
+    /// A flash chip cannot be made.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
+    /// There is no memory for a flash chip.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// What the firmware is told cannot be put together.
+    #[error("the firmware configuration device cannot be made")]
+    FwCfg(#[from] fw_cfg::BuildError),
+    /// The ACPI tables cannot be handed to the firmware.
+    #[error("the ACPI tables cannot be handed to the firmware")]
+    Acpi(#[from] acpi_spec::BuildError),
+    /// The SMBIOS structures cannot be made.
+    #[error("the SMBIOS structures cannot be made")]
+    Smbios(#[from] smbios::BuildError),
+}
+
+/// What the firmware and its devices are made from.
+pub(crate) struct UefiParts<'a> {
+    pub config: &'a VmConfig,
+    pub topology: &'a Topology,
+    pub tables: &'a TableSet,
+    pub layout: &'a MemoryLayout,
+    /// Width of the processors' physical addresses.
+    pub address_bits: u8,
+    pub store: Option<&'a VmgsClient>,
+    pub events: HibernationSink,
+}
+
+/// Decides what runs, and gets everything ready that needs no partition.
+pub(super) fn prepare(
+    uefi: &PcUefi,
+    parts: &UefiParts<'_>,
+) -> Result<(PcUefiDevices, PreservedFirmware), UefiError> {
+    let config = parts.config;
+    let files = firmware_files(parts)?;
+    let view = view::platform_view(
+        config,
+        parts.topology,
+        parts.layout,
+        parts.address_bits,
+        &files,
+    )?;
+    let mode = match config.hibernation {
+        Hibernation::On => Mode::On,
+        Hibernation::Off => Mode::Off,
+    };
+    let preserved = PreservedFirmware::start(
+        mode,
+        config.preservation,
+        parts.store,
+        parts.events.clone(),
+        view,
+        || {
+            Ok::<_, UefiError>(Loaded {
+                code: host_code(&uefi.code)?.into(),
+                files,
+            })
+        },
+    )?;
+    let loaded = preserved.loaded();
+    let ovmf = match Firmware::recognize(&loaded.code) {
+        Ok(Firmware::Ovmf(ovmf)) => ovmf,
+        Ok(Firmware::Msvm { .. }) => {
+            return Err(UefiError::OtherMachine {
+                path: uefi.code.clone(),
+            });
+        }
+        Err(error) => return Err(UefiError::Stored(error)),
+    };
+    let variables = variables(uefi, &ovmf, parts.store)?;
+    let devices = PcUefiDevices {
+        code: loaded.code.clone(),
+        variables,
+        fw_cfg: fw_cfg(uefi, parts.topology, &loaded.files)?,
+        generation_id: inventory::generation_id(config.uuid),
+    };
+    Ok((devices, preserved))
+}
+
+/// The code in the host's firmware file.
+fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
+    let file = FirmwareFile::open(path)?;
+    let Firmware::Ovmf(ovmf) = file.firmware() else {
+        return Err(UefiError::OtherMachine { path: path.into() });
+    };
+    let code = file.region(&ovmf.code);
+    ovmf_image::runs_without_smm(code).map_err(|source| UefiError::Smm {
+        path: path.into(),
+        source,
+    })?;
+    Ok(code.to_vec())
+}
+
+/// What the firmware is told about the machine, by name.
+fn firmware_files(parts: &UefiParts<'_>) -> Result<BTreeMap<String, Vec<u8>>, UefiError> {
+    let mut files = BTreeMap::new();
+    for file in parts.tables.loader_files()? {
+        files.insert(file.name.to_owned(), file.bytes);
+    }
+    let smbios = inventory::smbios(parts.config.uuid, parts.topology, parts.layout).build()?;
+    files.insert(smbios::ANCHOR_FILE.to_owned(), smbios.anchor);
+    files.insert(smbios::TABLES_FILE.to_owned(), smbios.tables);
+    files.insert("etc/e820".to_owned(), e820(parts.layout));
+    Ok(files)
+}
+
+/// RAM, as 20-byte entries of start, length and type.
+fn e820(layout: &MemoryLayout) -> Vec<u8> {
+    const RAM: u32 = 1;
+    let mut map = Vec::new();
+    for ram in layout.ram() {
+        map.extend(ram.start.to_le_bytes());
+        map.extend(ram.len().to_le_bytes());
+        map.extend(RAM.to_le_bytes());
+    }
+    map
+}
+
+fn fw_cfg(
+    uefi: &PcUefi,
+    topology: &Topology,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Result<FwCfgBuilder, UefiError> {
+    let mut fw_cfg = FwCfgBuilder::new().boot_cpu_count(topology.vps().len() as u16)?;
+    for (name, bytes) in files {
+        fw_cfg = fw_cfg.add_file(name, bytes.clone())?;
+    }
+    if let Some(kernel) = &uefi.kernel {
+        fw_cfg = fw_cfg.kernel(&content(&kernel.kernel)?, &kernel.cmdline)?;
+        if let Some(initrd) = &kernel.initrd {
+            fw_cfg = fw_cfg.initrd(content(initrd)?)?;
+        }
+    }
+    Ok(fw_cfg)
+}
+
+fn content(path: &Path) -> Result<Content, UefiError> {
+    let content = File::open(path).and_then(Content::file);
+    content.map_err(|source| UefiError::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+/// The variables, and where they are kept; nothing if the firmware keeps none.
+fn variables(
+    uefi: &PcUefi,
+    ovmf: &Ovmf,
+    store: Option<&VmgsClient>,
+) -> Result<Option<(Vec<u8>, VariableStorage)>, UefiError> {
+    if ovmf.variables_len == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match &uefi.variables {
+        UefiVariables::File(path) => {
+            let (storage, content) = FileStorage::open(path)?;
+            check(path, &content, ovmf)?;
+            (content, VariableStorage::File(storage))
+        }
+        UefiVariables::Memory(template) => {
+            let content = match template {
+                Some(path) => {
+                    let content = read(path)?;
+                    check(path, &content, ovmf)?;
+                    content
+                }
+                None => new_variables(&uefi.code, ovmf),
+            };
+            (content, VariableStorage::Memory)
+        }
+        UefiVariables::Vmgs => {
+            let client = store.ok_or(UefiError::NoVmgs)?;
+            let (storage, content) = pal_async::block_on(VmgsStorage::open(client.clone()))?;
+            let content = match content {
+                Some(content) if content.len() as u64 == ovmf.variables_len => content,
+                Some(content) => {
+                    tracing::warn!(
+                        stored = content.len(),
+                        expected = ovmf.variables_len,
+                        "the firmware is another build and cannot read its predecessor's variables: \
+                         it begins with new ones"
+                    );
+                    new_variables(&uefi.code, ovmf)
+                }
+                None => new_variables(&uefi.code, ovmf),
+            };
+            (content, VariableStorage::Vmgs(storage))
+        }
+    }))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, UefiError> {
+    std::fs::read(path).map_err(|source| UefiError::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), UefiError> {
+    match ovmf_image::check_variables(content, ovmf.variables_len) {
+        Ok(VariablesState::Intact) => Ok(()),
+        Ok(VariablesState::Interrupted) => {
+            tracing::warn!(
+                path = %path.display(),
+                "the variables were being rewritten when the VM last ended; the firmware repairs that"
+            );
+            Ok(())
+        }
+        Err(source) => Err(UefiError::Variables {
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// Variables to begin with: the template in the firmware's file or beside it, if it fits. Erased flash otherwise,
+/// which the firmware formats or does without.
+fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
+    let within = FirmwareFile::open(code).ok().and_then(|file| {
+        let Firmware::Ovmf(Ovmf {
+            template: Some(template),
+            ..
+        }) = file.firmware()
+        else {
+            return None;
+        };
+        Some(file.region(template).to_vec())
+    });
+    let beside = || std::fs::read(ovmf_image::template_beside(code)?).ok();
+    within
+        .or_else(beside)
+        .filter(|template| ovmf_image::check_variables(template, ovmf.variables_len).is_ok())
+        .unwrap_or_else(|| {
+            tracing::warn!(
+                firmware = %code.display(),
+                "no template of the variables goes with the firmware: they begin as erased flash"
+            );
+            vec![0xff; ovmf.variables_len as usize]
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_map_has_an_entry_for_each_range() {
+        let layout = MemoryLayout::new(4 << 30, 0xb000_0000, 40).unwrap();
+        let map = e820(&layout);
+        assert_eq!(map.len(), 40);
+        assert_eq!(map[8..16], 0xb000_0000_u64.to_le_bytes());
+        assert_eq!(map[20..28], (1_u64 << 32).to_le_bytes());
+    }
+}

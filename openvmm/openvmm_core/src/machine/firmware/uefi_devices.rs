@@ -1,0 +1,116 @@
+//! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
+
+use super::preserved::FLASH_END;
+use super::uefi::UefiError;
+use crate::machine::targets::PartitionRom;
+use chipset::pm::PmControl;
+use flash::FileStorage;
+use flash::Flash;
+use flash::FlashConfig;
+use flash::MemoryStorage;
+use flash::VmgsStorage;
+use fw_cfg::FwCfgBuilder;
+use generation_id::GenerationId;
+use guest_memory::GuestMemory;
+use std::sync::Arc;
+use virt::Partition;
+use vmotherboard::ChipsetBuilder;
+
+/// The general-purpose event that says that the generation ID has changed.
+pub(crate) const GENERATION_ID_EVENT: u8 = 0;
+
+/// The devices that belong to what runs first.
+pub(crate) enum FirmwareDevices {
+    /// There are none.
+    None,
+    /// Those of UEFI firmware.
+    PcUefi(Box<PcUefiDevices>),
+}
+
+/// What the devices of UEFI firmware are made from.
+pub(crate) struct PcUefiDevices {
+    pub code: Arc<[u8]>,
+    pub variables: Option<(Vec<u8>, VariableStorage)>,
+    pub fw_cfg: FwCfgBuilder,
+    pub generation_id: [u8; 16],
+}
+
+/// Where variables are kept.
+pub(crate) enum VariableStorage {
+    File(FileStorage),
+    Memory,
+    Vmgs(VmgsStorage),
+}
+
+/// What they are plugged into.
+pub(crate) struct FirmwareSockets<'a> {
+    pub builder: &'a mut ChipsetBuilder,
+    pub partition: &'a Arc<dyn Partition>,
+    pub memory: &'a GuestMemory,
+    pub pm: &'a PmControl,
+}
+
+impl FirmwareDevices {
+    /// Adds them to the chipset.
+    pub(crate) fn add(self, sockets: FirmwareSockets<'_>) -> Result<(), UefiError> {
+        match self {
+            Self::None => Ok(()),
+            Self::PcUefi(devices) => devices.add(sockets),
+        }
+    }
+}
+
+impl PcUefiDevices {
+    fn add(self, sockets: FirmwareSockets<'_>) -> Result<(), UefiError> {
+        let FirmwareSockets {
+            builder,
+            partition,
+            memory,
+            pm,
+        } = sockets;
+        let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, UefiError> {
+            let region = guest_memory::device_region(gpa, size as u64)?;
+            Ok(FlashConfig {
+                name: name.to_owned(),
+                region: region.clone(),
+                mapping: Arc::new(PartitionRom::new(partition.clone(), region)),
+            })
+        };
+        let code_gpa = FLASH_END - self.code.len() as u64;
+        let code = Flash::rom(chip("code", code_gpa, self.code.len())?, &self.code)?;
+        builder.add("flash-code", |_| code);
+        if let Some((content, storage)) = self.variables {
+            let size = content.len();
+            let config = chip("variables", code_gpa - size as u64, size)?;
+            let flash = match storage {
+                VariableStorage::File(storage) => Flash::variables(config, content, storage)?,
+                VariableStorage::Memory => Flash::variables(config, content, MemoryStorage)?,
+                VariableStorage::Vmgs(storage) => Flash::variables(config, content, storage)?,
+            };
+            builder.add("flash-variables", |_| flash);
+        }
+        let generation_id = builder.add("generation-id", |_| {
+            GenerationId::new(
+                self.generation_id,
+                memory.clone(),
+                pm.gpe(GENERATION_ID_EVENT),
+            )
+        });
+        let fw_cfg = self.fw_cfg.add_writable_file(
+            acpi_spec::GENERATION_ID_ADDRESS_FILE,
+            vec![0; acpi_spec::GENERATION_ID_ADDRESS_LEN],
+            move |bytes| {
+                let mut address = [0; acpi_spec::GENERATION_ID_ADDRESS_LEN];
+                if bytes.len() == address.len() {
+                    address.copy_from_slice(bytes);
+                    generation_id
+                        .lock()
+                        .set_address(u64::from_le_bytes(address));
+                }
+            },
+        )?;
+        let fw_cfg = fw_cfg.build(memory.clone())?;
+        builder.add("fw-cfg", |_| fw_cfg);
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What the machine says it is: SMBIOS structures, and the identities derived from the VM's.
+
+use guest_memory::MemoryLayout;
+use sha2::Digest as _;
+use sha2::Sha256;
+use smbios::Baseboard;
+use smbios::Chassis;
+use smbios::Description;
+use smbios::Firmware;
+use smbios::Processor;
+use smbios::System;
+use smbios::Uuid;
+use virt::Topology;
+
+const VENDOR: &str = "OpenVMM";
+
+/// The description that SMBIOS structures are made from. The same VM has the same, whatever the version of the VMM.
+pub(crate) fn smbios(uuid: [u8; 16], topology: &Topology, layout: &MemoryLayout) -> Description {
+    let vps = topology.vps().len();
+    let per_socket = topology.vps_per_socket() as usize;
+    let per_core = topology.threads_per_core() as usize;
+    Description {
+        firmware: Firmware {
+            vendor: VENDOR.into(),
+            version: "UEFI".into(),
+            release_date: "01/01/2026".into(),
+            release: (0xff, 0xff),
+        },
+        system: System {
+            manufacturer: VENDOR.into(),
+            product: "Virtual Machine".into(),
+            version: "pc-uefi".into(),
+            uuid: Uuid(uuid),
+            ..System::default()
+        },
+        baseboard: Baseboard {
+            manufacturer: VENDOR.into(),
+            product: "Virtual Machine".into(),
+            ..Baseboard::default()
+        },
+        chassis: Chassis {
+            manufacturer: VENDOR.into(),
+            ..Chassis::default()
+        },
+        processors: (0..vps)
+            .step_by(per_socket.max(1))
+            .map(|first| {
+                let threads = (vps - first).min(per_socket);
+                Processor {
+                    manufacturer: VENDOR.into(),
+                    cores: threads.div_ceil(per_core.max(1)) as u16,
+                    threads: threads as u16,
+                    ..Processor::default()
+                }
+            })
+            .collect(),
+        memory: layout.ram().iter().map(|ram| ram.start..ram.end).collect(),
+    }
+}
+
+/// The generation ID of a VM that was never copied or set back.
+pub(crate) fn generation_id(uuid: [u8; 16]) -> [u8; 16] {
+    let digest = Sha256::new()
+        .chain_update(uuid)
+        .chain_update("generation")
+        .finalize();
+    std::array::from_fn(|n| digest[n])
+}
+
+/// The VM's identity as text.
+pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let fields = [0..8, 8..12, 12..16, 16..20, 20..32];
+    fields.map(|field| &hex[field]).join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_follow_from_the_uuid() {
+        let uuid = std::array::from_fn(|n| n as u8 * 0x11);
+        assert_eq!(uuid_text(uuid), "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(generation_id(uuid), generation_id(uuid));
+        assert_ne!(generation_id(uuid), generation_id([0; 16]));
+    }
+}

@@ -1,0 +1,86 @@
+//! The options that say what runs first.
+
+use super::Options;
+use super::config::Errors;
+use super::config::check_readable;
+use super::config::choice;
+use openvmm_defs::config::BootProtocol;
+use openvmm_defs::config::Firmware;
+use openvmm_defs::config::LinuxDirect;
+use openvmm_defs::config::PcUefi;
+use openvmm_defs::config::UefiKernel;
+use openvmm_defs::config::UefiVariables;
+use std::path::PathBuf;
+
+impl Options {
+    /// What runs first: UEFI firmware if any of its options is given, else a Linux kernel.
+    pub(super) fn firmware(&self, errors: &mut Errors) -> Option<Firmware> {
+        let protocol = errors.take(
+            "--boot-protocol",
+            choice(
+                &self.boot_protocol,
+                &[
+                    ("auto", BootProtocol::Auto),
+                    ("linux64", BootProtocol::Linux64),
+                    ("pvh", BootProtocol::Pvh),
+                ],
+            ),
+            BootProtocol::Auto,
+        );
+        for (option, path) in [("--initrd", &self.initrd), ("--kernel", &self.kernel)] {
+            if let Some(path) = path {
+                check_readable(errors, option, path);
+            }
+        }
+        if self.uefi || self.uefi_firmware.is_some() || self.uefi_vars.is_some() {
+            return self.pc_uefi(errors, protocol);
+        }
+        let Some(kernel) = &self.kernel else {
+            errors.add(
+                "nothing to boot: give a Linux kernel with --kernel FILE, or UEFI firmware with --uefi",
+            );
+            return None;
+        };
+        Some(Firmware::LinuxDirect(LinuxDirect {
+            kernel: kernel.clone(),
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.join(" "),
+            protocol,
+        }))
+    }
+
+    fn pc_uefi(&self, errors: &mut Errors, protocol: BootProtocol) -> Option<Firmware> {
+        if protocol != BootProtocol::Auto {
+            errors.add("--boot-protocol: UEFI firmware enters kernels by their EFI stub");
+        }
+        if self.kernel.is_none() && (self.initrd.is_some() || !self.cmdline.is_empty()) {
+            errors.add("--initrd and --cmdline go with a --kernel");
+        }
+        let files = match &self.uefi_firmware {
+            Some(code) => {
+                check_readable(errors, "--uefi-firmware", code);
+                Some(code.clone())
+            }
+            None => errors.take("--uefi", find_installed().map(Some), None),
+        };
+        if let Some(vars) = &self.uefi_vars {
+            check_readable(errors, "--uefi-vars", vars);
+        }
+        Some(Firmware::PcUefi(PcUefi {
+            code: files?,
+            variables: match &self.uefi_vars {
+                Some(path) => UefiVariables::File(path.clone()),
+                None => UefiVariables::Memory(None),
+            },
+            kernel: self.kernel.clone().map(|kernel| UefiKernel {
+                kernel,
+                initrd: self.initrd.clone(),
+                cmdline: self.cmdline.join(" "),
+            }),
+        }))
+    }
+}
+
+fn find_installed() -> Result<PathBuf, String> {
+    Err("name a file with --uefi-firmware".into())
+}

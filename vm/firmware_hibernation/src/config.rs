@@ -1,0 +1,224 @@
+//! What the operator decides.
+
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+
+/// Whether the guest may hibernate and expect its firmware back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// No. The store is left alone.
+    #[default]
+    Off,
+    /// Yes.
+    On,
+}
+
+/// Who besides the guest can read the guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// The host can.
+    None,
+    /// The host cannot: VBS, SNP, TDX.
+    Isolated,
+}
+
+/// When a token that a session started from is taken out of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConsumePolicy {
+    /// When the operating system has taken over, or the machine is powered off in an orderly way. A
+    /// crash before that resumes again.
+    #[default]
+    Handoff,
+    /// Before the VPs run. A crash before the operating system has taken over loses the session.
+    AtStart,
+    /// When the machine is next powered off or reset by an operating system, or hibernates. A crash at any
+    /// time before that starts on the stored firmware once more.
+    NextTransition,
+}
+
+/// What shows on this kind of machine that an operating system has taken over from the firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TakeoverSignal {
+    /// The guest's ACPI method `_WAK`, which only a guest that wakes up runs.
+    AcpiWake,
+    /// The firmware says so, at every start (Hyper-V's UEFI).
+    RuntimeHandoff,
+}
+
+/// How to start although a hibernated guest cannot get its firmware back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Override {
+    /// Give the session up: token and stored firmware are deleted, and the VM starts as if it had been
+    /// powered off.
+    Discard,
+    /// Start on the host's firmware. The guest may find that it cannot wake on it. What is stored stays
+    /// until an operating system has taken over.
+    CurrentFirmware,
+}
+
+impl Override {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Discard, Self::CurrentFirmware];
+
+    /// The name an operator writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Discard => "discard",
+            Self::CurrentFirmware => "current-firmware",
+        }
+    }
+
+    /// What it does, in words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Discard => "gives the hibernated session up",
+            Self::CurrentFirmware => {
+                "starts on the host's firmware, on which the guest may fail to wake; the token stays until \
+                 it has"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl ConsumePolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Handoff, Self::AtStart, Self::NextTransition];
+
+    /// The name an operator writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handoff => "handoff",
+            Self::AtStart => "at-start",
+            Self::NextTransition => "next-transition",
+        }
+    }
+}
+
+impl fmt::Display for ConsumePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A name that is none of those expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is none of {expected}")]
+pub struct UnknownName {
+    found: String,
+    expected: String,
+}
+
+fn by_name<T: Copy>(all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, UnknownName> {
+    all.iter()
+        .copied()
+        .find(|value| name(*value) == text)
+        .ok_or_else(|| UnknownName {
+            found: text.to_owned(),
+            expected: all
+                .iter()
+                .map(|value| name(*value))
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+}
+
+impl FromStr for Override {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        by_name(&Self::ALL, Self::name, text)
+    }
+}
+
+impl FromStr for ConsumePolicy {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        by_name(&Self::ALL, Self::name, text)
+    }
+}
+
+/// How hibernation works for a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    mode: Mode,
+    /// When the token is taken out of the store.
+    pub consume: ConsumePolicy,
+    /// What shows that an operating system has taken over.
+    pub takeover: TakeoverSignal,
+    /// How to start if the stored firmware cannot be used, or is not wanted. Applies to the next start
+    /// only.
+    pub requested: Option<Override>,
+}
+
+/// Hibernation is on for an isolated VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an isolated VM cannot hibernate: its firmware is measured at each start, and restoring another \
+     would contradict the measurement; turn hibernation off"
+)]
+pub struct IsolatedVm;
+
+impl Config {
+    /// The default configuration for a VM. An isolated VM cannot hibernate.
+    pub fn new(
+        mode: Mode,
+        isolation: Isolation,
+        takeover: TakeoverSignal,
+    ) -> Result<Self, IsolatedVm> {
+        if mode == Mode::On && isolation == Isolation::Isolated {
+            return Err(IsolatedVm);
+        }
+        Ok(Self {
+            mode,
+            consume: ConsumePolicy::default(),
+            takeover,
+            requested: None,
+        })
+    }
+
+    /// Whether hibernation is on.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isolated_vms_are_refused() {
+        let config = |mode, isolation| Config::new(mode, isolation, TakeoverSignal::AcpiWake);
+        assert_eq!(config(Mode::On, Isolation::Isolated), Err(IsolatedVm));
+        assert!(config(Mode::Off, Isolation::Isolated).is_ok());
+        assert!(config(Mode::On, Isolation::None).is_ok());
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for value in Override::ALL {
+            assert_eq!(value.name().parse(), Ok(value));
+        }
+        for value in ConsumePolicy::ALL {
+            assert_eq!(value.name().parse(), Ok(value));
+        }
+        let error = "keep".parse::<Override>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"keep\" is none of discard, current-firmware"
+        );
+    }
+}

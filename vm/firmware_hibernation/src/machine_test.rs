@@ -1,0 +1,398 @@
+//! Every state with every event under every configuration, against a table.
+
+use super::*;
+
+/// Rows: states, events, configurations, next state, effects. Cells of the first three are patterns
+/// separated by blanks; `*` stands for any text. In the next state `=` is the state before, and `@` the
+/// image in the state or the event. Every combination has to match exactly one row.
+const TABLE: &[[&str; 5]] = &[
+    // A start looks at the store anew, whatever was before.
+    ["*", "start/disabled/*", "*", "untracked", ""],
+    [
+        "*",
+        "start/disabled+token/*",
+        "*",
+        "untracked",
+        "say TokenIgnored",
+    ],
+    ["*", "start/no-store/*", "*", "untracked", "say NoStore"],
+    ["*", "start/none/*", "*", "capturing/cold", "capture"],
+    [
+        "*",
+        "start/1/- start/1/current",
+        "*",
+        "capturing/token",
+        "say NotPinned, capture",
+    ],
+    ["*", "start/max/-", "*", "restoring", "restore"],
+    ["*", "start/max-unusable/-", "*", "refused", "refuse"],
+    [
+        "*",
+        "start/corrupt/- start/corrupt/current",
+        "*",
+        "capturing/token",
+        "say CorruptTokenIgnored, capture",
+    ],
+    ["*", "start/corrupt+image/-", "*", "refused", "refuse"],
+    ["*", "start/unreadable/-", "*", "refused", "refuse"],
+    // The operator knows better.
+    [
+        "*",
+        "start/1/discard start/max/discard start/max-unusable/discard",
+        "*",
+        "discarding",
+        "discard",
+    ],
+    [
+        "*",
+        "start/corrupt/discard start/corrupt+image/discard start/unreadable/discard",
+        "*",
+        "discarding",
+        "discard",
+    ],
+    [
+        "*",
+        "start/max/current start/max-unusable/current",
+        "*",
+        "waking/bare",
+        "say CurrentFirmwareUsed",
+    ],
+    [
+        "*",
+        "start/corrupt+image/current start/unreadable/current",
+        "*",
+        "waking/bare",
+        "say CurrentFirmwareUsed",
+    ],
+    // Nothing runs.
+    ["off refused", "on/*", "*", "=", ""],
+    // Hibernation is off, or has no store.
+    ["untracked", "on/s4", "*", "off", "say HibernatedUntracked"],
+    ["untracked", "on/s5 on/reset on/crash", "*", "off", ""],
+    [
+        "untracked",
+        "on/discarded/* on/captured/* on/restored/* on/run on/pts on/wak on/handoff",
+        "*",
+        "=",
+        "",
+    ],
+    // On the way to run.
+    [
+        "discarding",
+        "on/discarded/done",
+        "*",
+        "capturing/cold",
+        "capture",
+    ],
+    [
+        "discarding",
+        "on/discarded/failed",
+        "*",
+        "refused",
+        "refuse",
+    ],
+    ["discarding", "on/captured/* on/restored/*", "*", "=", ""],
+    ["capturing/cold", "on/captured/*", "*", "running/@", ""],
+    ["capturing/token", "on/captured/*", "*", "waking/@", ""],
+    ["capturing/*", "on/discarded/* on/restored/*", "*", "=", ""],
+    ["restoring", "on/restored/done", "*", "waking/stored", ""],
+    ["restoring", "on/restored/failed", "*", "refused", "refuse"],
+    ["restoring", "on/discarded/* on/captured/*", "*", "=", ""],
+    [
+        "discarding capturing/* restoring",
+        "on/run on/pts on/wak on/handoff",
+        "*",
+        "=",
+        "",
+    ],
+    [
+        "discarding capturing/* restoring",
+        "on/s5 on/reset on/s4 on/crash",
+        "*",
+        "off",
+        "",
+    ],
+    // It runs, and there is no token. Linux runs _PTS and _WAK around making its image.
+    ["running/*", "on/s5 on/reset", "*", "off", "clear"],
+    ["running/stored", "on/s4", "*", "off", "token Stored"],
+    ["running/bare", "on/s4", "*", "off", "token NotStored"],
+    ["running/*", "on/crash", "*", "off", ""],
+    ["running/*", "on/run on/pts on/wak on/handoff", "*", "=", ""],
+    [
+        "running/*",
+        "on/discarded/* on/captured/* on/restored/*",
+        "*",
+        "=",
+        "",
+    ],
+    // It runs, and the token is still there: no operating system has shown itself.
+    [
+        "waking/*",
+        "on/run",
+        "at-start/*",
+        "running/@",
+        "consume Start",
+    ],
+    ["waking/*", "on/run", "handoff/* next-transition/*", "=", ""],
+    [
+        "waking/*",
+        "on/wak",
+        "handoff/* at-start/*",
+        "running/@",
+        "consume Wake",
+    ],
+    ["waking/*", "on/wak", "next-transition/*", "taken/@", ""],
+    [
+        "waking/*",
+        "on/handoff",
+        "handoff/runtime at-start/runtime",
+        "running/@",
+        "consume RuntimeHandoff",
+    ],
+    [
+        "waking/*",
+        "on/handoff",
+        "next-transition/runtime",
+        "taken/@",
+        "",
+    ],
+    ["waking/*", "on/handoff", "*/acpi", "=", ""],
+    ["waking/*", "on/pts", "*", "taken/@", ""],
+    ["waking/*", "on/s5", "*/acpi", "off", "clear"],
+    ["waking/*", "on/s5", "*/runtime", "off", "say TokenKept"],
+    ["waking/*", "on/reset on/crash", "*", "off", "say TokenKept"],
+    ["waking/stored", "on/s4", "*/acpi", "off", "token Stored"],
+    ["waking/bare", "on/s4", "*/acpi", "off", "token NotStored"],
+    ["waking/*", "on/s4", "*/runtime", "off", "say TokenKept"],
+    [
+        "waking/*",
+        "on/discarded/* on/captured/* on/restored/*",
+        "*",
+        "=",
+        "",
+    ],
+    // The same after an operating system has shown itself. What it runs now makes a new image.
+    [
+        "taken/*",
+        "on/run",
+        "at-start/*",
+        "running/@",
+        "consume Start",
+    ],
+    ["taken/*", "on/run", "handoff/* next-transition/*", "=", ""],
+    ["taken/*", "on/wak on/handoff on/pts", "*", "=", ""],
+    ["taken/*", "on/s5 on/reset", "*", "off", "clear"],
+    ["taken/stored", "on/s4", "*", "off", "token Stored"],
+    ["taken/bare", "on/s4", "*", "off", "token NotStored"],
+    ["taken/*", "on/crash", "*", "off", "say TokenKept"],
+    [
+        "taken/*",
+        "on/discarded/* on/captured/* on/restored/*",
+        "*",
+        "=",
+        "",
+    ],
+];
+
+const IMAGES: [(Image, &str); 2] = [(Image::Stored, "stored"), (Image::NotStored, "bare")];
+
+fn states() -> Vec<(State, String)> {
+    let mut states = vec![
+        (State::Off, "off".to_owned()),
+        (State::Untracked, "untracked".into()),
+        (State::Discarding, "discarding".into()),
+        (
+            State::Capturing {
+                origin: Origin::Cold,
+            },
+            "capturing/cold".into(),
+        ),
+        (
+            State::Capturing {
+                origin: Origin::Token,
+            },
+            "capturing/token".into(),
+        ),
+        (State::Restoring, "restoring".into()),
+        (State::Refused, "refused".into()),
+    ];
+    for (image, name) in IMAGES {
+        states.push((State::Running { image }, format!("running/{name}")));
+        for (taken_over, word) in [(false, "waking"), (true, "taken")] {
+            states.push((
+                State::Waking { image, taken_over },
+                format!("{word}/{name}"),
+            ));
+        }
+    }
+    states
+}
+
+fn events() -> Vec<(Event, String)> {
+    let found = [
+        (Found::Disabled { token: false }, "disabled"),
+        (Found::Disabled { token: true }, "disabled+token"),
+        (Found::NoStore, "no-store"),
+        (Found::NotHibernated, "none"),
+        (Found::NotStored, "1"),
+        (Found::Stored, "max"),
+        (Found::Unusable, "max-unusable"),
+        (Found::CorruptTokenWithImage, "corrupt+image"),
+        (Found::CorruptToken, "corrupt"),
+        (Found::UnreadableToken, "unreadable"),
+    ];
+    let requested = [
+        (None, "-"),
+        (Some(Override::Discard), "discard"),
+        (Some(Override::CurrentFirmware), "current"),
+    ];
+    let mut events = Vec::new();
+    for (found, found_name) in found {
+        for (requested, name) in requested {
+            let event = Event::Start { found, requested };
+            events.push((event, format!("start/{found_name}/{name}")));
+        }
+    }
+    for (outcome, name) in [(Outcome::Done, "done"), (Outcome::Failed, "failed")] {
+        events.push((Event::Discarded(outcome), format!("on/discarded/{name}")));
+        events.push((Event::Restored(outcome), format!("on/restored/{name}")));
+    }
+    for (image, name) in IMAGES {
+        events.push((Event::Captured(image), format!("on/captured/{name}")));
+    }
+    for (event, name) in [
+        (Event::Run, "run"),
+        (Event::PrepareToSleep, "pts"),
+        (Event::Wake, "wak"),
+        (Event::RuntimeHandoff, "handoff"),
+        (Event::PowerOff, "s5"),
+        (Event::Reset, "reset"),
+        (Event::Hibernate, "s4"),
+        (Event::Crash, "crash"),
+    ] {
+        events.push((event, format!("on/{name}")));
+    }
+    events
+}
+
+fn matches(cell: &str, name: &str) -> bool {
+    cell.split(' ')
+        .any(|pattern| match pattern.split_once('*') {
+            Some((start, end)) => {
+                name.len() >= start.len() + end.len()
+                    && name.starts_with(start)
+                    && name.ends_with(end)
+            }
+            None => pattern == name,
+        })
+}
+
+fn effect_name(effect: Effect) -> String {
+    match effect {
+        Effect::Say(message) => format!("say {message:?}"),
+        Effect::Refuse => "refuse".into(),
+        Effect::Discard => "discard".into(),
+        Effect::Capture => "capture".into(),
+        Effect::Restore => "restore".into(),
+        Effect::WriteToken(image) => format!("token {image:?}"),
+        Effect::Consume(by) => format!("consume {by:?}"),
+        Effect::ClearToken => "clear".into(),
+    }
+}
+
+#[test]
+fn every_state_and_event() {
+    let states = states();
+    let mut used = vec![false; TABLE.len()];
+    let mut checked = 0;
+    for consume in ConsumePolicy::ALL {
+        for (takeover, signal) in [
+            (TakeoverSignal::AcpiWake, "acpi"),
+            (TakeoverSignal::RuntimeHandoff, "runtime"),
+        ] {
+            let config = format!("{consume}/{signal}");
+            for (state, state_name) in &states {
+                for (event, event_name) in events() {
+                    let place = format!("{state_name}, {event_name}, {config}");
+                    let rows: Vec<_> = (0..TABLE.len())
+                        .filter(|i| {
+                            let [s, e, c, ..] = TABLE[*i];
+                            matches(s, state_name) && matches(e, &event_name) && matches(c, &config)
+                        })
+                        .collect();
+                    assert_eq!(rows.len(), 1, "{place}: rows {rows:?}");
+                    used[rows[0]] = true;
+                    let [.., next, effects] = TABLE[rows[0]];
+                    let image = [state_name.as_str(), &event_name]
+                        .iter()
+                        .find_map(|name| {
+                            name.rsplit('/')
+                                .next()
+                                .filter(|i| ["stored", "bare"].contains(i))
+                        })
+                        .unwrap_or("no image");
+                    let next = match next {
+                        "=" => state_name.clone(),
+                        next => next.replace('@', image),
+                    };
+                    let mut machine = Machine::in_state(consume, takeover, *state);
+                    let did: Vec<_> = machine.handle(event).into_iter().map(effect_name).collect();
+                    let found = &states
+                        .iter()
+                        .find(|(s, _)| *s == machine.state())
+                        .unwrap()
+                        .1;
+                    assert_eq!(*found, next, "{place}");
+                    assert_eq!(did.join(", "), effects, "{place}");
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(checked, 3 * 2 * 13 * (30 + 14));
+    for (row, used) in TABLE.iter().zip(used) {
+        assert!(used, "no combination matches {row:?}");
+    }
+}
+
+/// What must hold whatever the table says, over long random lives.
+mod lives {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_promise_is_made_only_by_a_hibernation(
+            steps in proptest::collection::vec(0usize..44, 1..60),
+            consume in 0usize..3,
+            takeover in prop_oneof![Just(TakeoverSignal::AcpiWake), Just(TakeoverSignal::RuntimeHandoff)],
+        ) {
+            let events = events();
+            let mut machine = Machine::new(ConsumePolicy::ALL[consume], takeover);
+            for step in steps {
+                let (event, _) = events[step];
+                for effect in machine.handle(event) {
+                    let fits = match effect {
+                        Effect::WriteToken(_) => event == Event::Hibernate,
+                        Effect::Capture | Effect::Restore | Effect::Refuse => matches!(
+                            event,
+                            Event::Start { .. }
+                                | Event::Discarded(_)
+                                | Event::Restored(Outcome::Failed)
+                        ),
+                        Effect::ClearToken => matches!(event, Event::PowerOff | Event::Reset),
+                        Effect::Consume(_) => {
+                            matches!(event, Event::Run | Event::Wake | Event::RuntimeHandoff)
+                        }
+                        Effect::Discard => {
+                            let requested = Some(Override::Discard);
+                            matches!(event, Event::Start { requested: r, .. } if r == requested)
+                        }
+                        Effect::Say(_) => true,
+                    };
+                    prop_assert!(fits, "{:?} because of {:?}", effect, event);
+                }
+            }
+        }
+    }
+}

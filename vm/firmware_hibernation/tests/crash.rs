@@ -1,0 +1,367 @@
+//! A VM's life with the power failing at every write and every flush of its store.
+//!
+//! The guest's disk is simulated beside the store: it either has a hibernation image, which expects the
+//! firmware it was made under, or it has none. After every cut, for everything the store's medium may then
+//! hold, the VM is started on a host whose firmware is another. Then
+//!
+//! - the store opens, and it never promises firmware that it does not have;
+//! - a guest that has an image finds the firmware that the image expects, and the tables;
+//! - with one exception, the *hibernation window*: a cut while the token of the hibernation is being
+//!   committed, when the guest has made its image and nobody was yet told that it hibernated. It is
+//!   one commit long, and closes before `hibernate` returns.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use firmware_hibernation::*;
+use std::collections::BTreeSet;
+use support::*;
+use vmgs::MemoryDevice;
+use vmgs::OpenOptions;
+use vmgs::Vmgs;
+use vmgs::recording::FaultModel;
+use vmgs::recording::RecordingDevice;
+
+/// A step of the life, in which only the store's device can tell when the power failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The VMM opens the store and starts the VM, on a host with this firmware.
+    Start(u8),
+    /// The guest's operating system takes over, having used its image up.
+    TakeOver,
+    /// The guest makes its image and hibernates.
+    Hibernate,
+    /// The guest powers off.
+    PowerOff,
+    /// The guest resets the machine.
+    Reset,
+    /// The machine resets without the guest's operating system having run.
+    EarlyReset,
+    /// A VP shuts down.
+    Crash,
+    /// The guest finds that it does not want its image any more.
+    GiveUpImage,
+}
+
+use Step::Crash;
+use Step::EarlyReset;
+use Step::GiveUpImage;
+use Step::Hibernate;
+use Step::PowerOff;
+use Step::Reset;
+use Step::Start;
+use Step::TakeOver;
+
+const LIFE: &[Step] = &[
+    Start(1),
+    Hibernate,
+    // The host is updated, and the guest wakes.
+    Start(2),
+    TakeOver,
+    // A chain: it is still the first firmware that is kept.
+    Hibernate,
+    Start(3),
+    // The loader resets the machine before the guest has woken, and then a VP shuts down.
+    EarlyReset,
+    Start(4),
+    Crash,
+    Start(5),
+    TakeOver,
+    PowerOff,
+    // Only now does the guest get the host's firmware.
+    Start(6),
+    Hibernate,
+    Start(7),
+    TakeOver,
+    Reset,
+    Start(7),
+    Hibernate,
+    Start(8),
+    // It cannot wake, boots anew, and is shut down.
+    GiveUpImage,
+    PowerOff,
+    Start(8),
+    Crash,
+    // Nothing has changed since.
+    Start(8),
+    PowerOff,
+];
+
+/// What the matrix saw.
+#[derive(Default)]
+struct Tally {
+    contents: usize,
+    windows: usize,
+    /// Cuts at which the host's firmware ran although the guest's image expects another, by step.
+    in_window: Vec<(usize, BTreeSet<usize>, usize)>,
+}
+
+struct World {
+    device: RecordingDevice,
+    sector: u32,
+    setup: Setup,
+    vm: Option<Hibernation>,
+    /// The firmware that runs or ran last.
+    running: u8,
+    /// The firmware that the guest's image expects.
+    image: Option<u8>,
+}
+
+impl World {
+    fn new(sector: u32, blocks: usize, setup: Setup) -> Self {
+        let device = RecordingDevice::new(sector, vec![0; blocks * 4096]);
+        let mut store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+        if let Some(key) = setup.key {
+            store.encrypt(&vmgs::Key::new([key; 32])).unwrap();
+        }
+        // Something else has to survive too.
+        store
+            .write(vmgs::FileId(1), vmgs::Protection::IfEncrypted, b"variables")
+            .unwrap();
+        Self {
+            device,
+            sector,
+            setup,
+            vm: None,
+            running: 0,
+            image: None,
+        }
+    }
+
+    fn vm(&mut self) -> &mut Hibernation {
+        self.vm.as_mut().unwrap()
+    }
+
+    /// What the guest's disk is like while the step is under way, and the step itself.
+    fn perform(&mut self, step: Step) {
+        let setup = self.setup;
+        match step {
+            Start(host) => {
+                let mut vm = vm(
+                    open(self.device.clone(), setup.key),
+                    setup,
+                    &Heard::default(),
+                );
+                let ran = start(&mut vm, host).unwrap();
+                self.running = match self.image {
+                    Some(image) => {
+                        assert_eq!(ran, Ran::restored(image));
+                        image
+                    }
+                    None => {
+                        assert_eq!(ran, Ran::Host);
+                        host
+                    }
+                };
+                self.vm = Some(vm);
+            }
+            TakeOver => take_over(self.vm(), setup),
+            Hibernate => hibernate(self.vm()).unwrap(),
+            PowerOff => self.vm().power_off(),
+            Reset | EarlyReset => self.vm().reset(),
+            Crash => self.vm().crash(),
+            GiveUpImage => {}
+        }
+    }
+
+    /// The VM is started on what the crash left, on a host with other firmware.
+    fn check(&self, step: Step, cut: usize, returned: bool, content: Vec<u8>, place: &str) -> bool {
+        let setup = self.setup;
+        let device = MemoryDevice::with_bytes(self.sector, content);
+        let mut store = open(device.clone(), setup.key);
+        assert_eq!(
+            store.read(vmgs::FileId(1)).unwrap(),
+            b"variables",
+            "{place}"
+        );
+        let status = status(
+            &mut store,
+            Some((Architecture::X86_64, &usual_machine())),
+            None,
+        );
+        assert_eq!(status.refusal, None, "{place}: {}", status.reason);
+        assert_eq!(status.stored_problem, None, "{place}");
+        drop(store);
+
+        let host = 99;
+        let mut next = vm(open(device.clone(), setup.key), setup, &Heard::default());
+        let ran = start(&mut next, host).unwrap_or_else(|error| panic!("{place}: {error}"));
+        let in_window = match (self.image, &ran) {
+            (Some(image), Ran::Restored(..)) => {
+                assert_eq!(ran, Ran::restored(image), "{place}");
+                false
+            }
+            // The window.
+            (Some(_), Ran::Host) => {
+                let hibernating = step == Hibernate && !returned;
+                // What the policy to consume the token at the start accepts.
+                let not_yet_taken_over =
+                    setup.consume == ConsumePolicy::AtStart && matches!(step, Start(_));
+                assert!(
+                    hibernating || not_yet_taken_over,
+                    "{place}: the session is lost"
+                );
+                hibernating
+            }
+            // Once more on the old firmware does no harm; it is what this VM ran.
+            (None, Ran::Restored(..)) => {
+                assert_eq!(ran, Ran::restored(self.running), "{place}");
+                false
+            }
+            (None, Ran::Host) => false,
+        };
+        // Life goes on, and the next hibernation is kept just as well.
+        let running = match ran {
+            Ran::Host => host,
+            Ran::Restored(..) => self.running,
+        };
+        take_over(&mut next, setup);
+        hibernate(&mut next).unwrap();
+        drop(next);
+        if cut.is_multiple_of(3) {
+            let mut last = vm(open(device, setup.key), setup, &Heard::default());
+            let ran = start(&mut last, 100).unwrap();
+            assert_eq!(ran, Ran::restored(running), "{place}, then hibernated");
+        }
+        in_window
+    }
+}
+
+/// A life without accidents before the guest has woken.
+const QUIET_LIFE: &[Step] = &[
+    Start(1),
+    Hibernate,
+    Start(2),
+    TakeOver,
+    Hibernate,
+    Start(3),
+    TakeOver,
+    PowerOff,
+    Start(4),
+    Hibernate,
+    Start(5),
+    TakeOver,
+    Reset,
+    Start(6),
+];
+
+/// Lives the life, and tries every crash in it.
+fn live(life: &[Step], sector: u32, blocks: usize, setup: Setup) -> Tally {
+    let mut world = World::new(sector, blocks, setup);
+    let mut tally = Tally::default();
+    for (n, step) in life.iter().copied().enumerate() {
+        world.device.restart();
+        // The guest's disk changes before the store does, so it is as it will be during the whole step.
+        match step {
+            Hibernate => world.image = Some(world.running),
+            TakeOver | GiveUpImage => world.image = None,
+            _ => {}
+        }
+        world.perform(step);
+        let total = world.device.operations().len();
+        let mut window = BTreeSet::new();
+        for model in FaultModel::ALL {
+            world.device.for_each_crash(model, |cut, what, content| {
+                let place = format!(
+                    "step {n} {step:?}, cut at {cut} of {total}, {model:?}, {what}, {setup:?}"
+                );
+                tally.contents += 1;
+                if world.check(step, cut, cut == total, content, &place) {
+                    window.insert(cut);
+                    tally.windows += 1;
+                }
+            });
+        }
+        if !window.is_empty() {
+            tally.in_window.push((n, window, total));
+        }
+        match step {
+            Crash | EarlyReset => assert_eq!(total, 0, "step {n} {step:?} wrote something"),
+            // A start on what is stored already, or from a token, writes nothing.
+            Start(_) if world.image.is_some() && setup.consume != ConsumePolicy::AtStart => {
+                assert_eq!(total, 0, "step {n} {step:?}")
+            }
+            _ => {}
+        }
+    }
+    tally
+}
+
+fn check_windows(life: &[Step], tally: &Tally, setup: Setup) {
+    let hibernations = life.iter().filter(|step| **step == Hibernate).count();
+    assert!(tally.in_window.len() <= hibernations, "{setup:?}");
+    // The window is there, and it is one commit: data, tables, flush, header, flush.
+    assert!(
+        !tally.in_window.is_empty(),
+        "{setup:?}: the test sees nothing"
+    );
+    for (n, cuts, total) in &tally.in_window {
+        assert_eq!(life[*n], Hibernate);
+        assert!(*total <= 6, "step {n}: the window has {total} operations");
+        // Nothing of it is left when the commit is done.
+        assert!(cuts.iter().all(|cut| cut < total), "step {n}: {cuts:?}");
+    }
+}
+
+/// Lives the life in several ways.
+fn matrix(life: &[Step], setups: &[Setup], shapes: &[(u32, usize)]) -> usize {
+    let mut contents = 0;
+    for setup in setups {
+        for (sector, blocks) in shapes {
+            let tally = live(life, *sector, *blocks, *setup);
+            check_windows(life, &tally, *setup);
+            contents += tally.contents;
+        }
+    }
+    println!("{contents} contents of the medium");
+    contents
+}
+
+/// Stores with room for two records, and with room for hardly one.
+const SHAPES: &[(u32, usize)] = &[(512, 40), (4096, 13)];
+
+#[test]
+fn power_fails_at_every_write_and_flush() {
+    let contents = matrix(LIFE, &[Setup::default()], SHAPES);
+    assert!(contents > 2000, "{contents}");
+}
+
+#[test]
+fn power_fails_under_the_policy_next_transition() {
+    let setup = Setup {
+        consume: ConsumePolicy::NextTransition,
+        ..Setup::default()
+    };
+    assert!(matrix(LIFE, &[setup], &[(512, 13)]) > 500);
+}
+
+#[test]
+fn power_fails_under_the_policy_at_start() {
+    let setup = Setup {
+        consume: ConsumePolicy::AtStart,
+        ..Setup::default()
+    };
+    assert!(matrix(QUIET_LIFE, &[setup], &[(512, 40)]) > 500);
+}
+
+#[test]
+fn power_fails_where_the_firmware_hands_over() {
+    let handoff = Setup {
+        takeover: TakeoverSignal::RuntimeHandoff,
+        ..Setup::default()
+    };
+    let late = Setup {
+        consume: ConsumePolicy::NextTransition,
+        ..handoff
+    };
+    assert!(matrix(QUIET_LIFE, &[handoff, late], &[(512, 40)]) > 500);
+}
+
+#[test]
+fn power_fails_on_an_encrypted_store() {
+    let setup = Setup {
+        key: Some(7),
+        ..Setup::default()
+    };
+    assert!(matrix(QUIET_LIFE, &[setup], &[(512, 40)]) > 500);
+}

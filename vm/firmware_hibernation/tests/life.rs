@@ -1,0 +1,765 @@
+//! What a VMM sees of hibernation, on stores that are well and on stores that are not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use firmware_hibernation::*;
+use support::*;
+use vmgs::FileId;
+use vmgs::MemoryDevice;
+use vmgs::OpenOptions;
+use vmgs::Protection;
+use vmgs::Vmgs;
+use vmgs::recording::Fault;
+use vmgs::recording::RecordingDevice;
+
+const TOKEN: FileId = FileId::HIBERNATION_TOKEN;
+const RECORD: FileId = FileId::HIBERNATION_FIRMWARE;
+
+fn formatted(blocks: usize) -> MemoryDevice {
+    let device = MemoryDevice::new(512, blocks * 4096);
+    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    device
+}
+
+fn on(device: &MemoryDevice, heard: &Heard) -> Hibernation {
+    vm(open(device.clone(), None), Setup::default(), heard)
+}
+
+fn overridden(device: &MemoryDevice, heard: &Heard, way: Override) -> Hibernation {
+    vm_with(
+        open(device.clone(), None),
+        Setup::default(),
+        heard,
+        Some(way),
+    )
+}
+
+fn token(device: &MemoryDevice) -> Option<Vec<u8>> {
+    match open(device.clone(), None).read(TOKEN) {
+        Ok(token) => Some(token),
+        Err(vmgs::Error::NotAllocated(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A store whose guest hibernated under this firmware.
+fn hibernated(version: u8) -> MemoryDevice {
+    let device = formatted(64);
+    let mut vm = on(&device, &Heard::default());
+    assert_eq!(start(&mut vm, version).unwrap(), Ran::Host);
+    hibernate(&mut vm).unwrap();
+    assert_eq!(token(&device), Some(vec![0xff; 8]));
+    device
+}
+
+fn edit(device: &MemoryDevice, id: FileId, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut store = open(device.clone(), None);
+    let mut content = store.read(id).unwrap_or_default();
+    change(&mut content);
+    store.write(id, Protection::Plain, &content).unwrap();
+}
+
+#[test]
+fn a_guest_wakes_on_its_own_firmware() {
+    let heard = Heard::default();
+    let device = formatted(64);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["captured"]);
+    hibernate(&mut vm).unwrap();
+    assert_eq!(heard.names(), ["token_written"]);
+    assert_eq!(token(&device), Some(vec![0xff; 8]));
+
+    // Three hibernations in a chain, each on a host with other firmware.
+    for host in [2, 3, 4] {
+        let mut vm = on(&device, &heard);
+        assert_eq!(start(&mut vm, host).unwrap(), Ran::restored(1));
+        assert_eq!(heard.names(), ["restored"]);
+        assert_eq!(
+            token(&device),
+            Some(vec![0xff; 8]),
+            "not before it has woken"
+        );
+        vm.wake();
+        assert_eq!(heard.names(), ["consumed"]);
+        assert_eq!(token(&device), None);
+        hibernate(&mut vm).unwrap();
+        assert_eq!(heard.names(), ["token_written"]);
+    }
+
+    // A clean power off, and the host's firmware runs.
+    let mut vm = on(&device, &heard);
+    start(&mut vm, 5).unwrap();
+    vm.wake();
+    vm.power_off();
+    assert_eq!(heard.names(), ["restored", "consumed"]);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 5).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["captured"]);
+}
+
+#[test]
+fn through_the_broker_and_at_full_size() {
+    let device = RecordingDevice::new(512, vec![0; 32 << 20]);
+    let store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    let (client, _) = vmgs_broker::Broker::spawn(store).unwrap();
+    let heard = Heard::default();
+    let new = || {
+        Hibernation::new(
+            Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap(),
+            Architecture::X86_64,
+            Some(Box::new(BrokerStorage::new(client.clone()))),
+            heard.sink(),
+        )
+    };
+    let image: Vec<u8> = (0..6 << 20).map(|i: u32| (i / 3) as u8).collect();
+    let image = std::sync::Arc::new(MemoryImage::new().part("code", 0xffa0_0000, image));
+    let begin = |vm: &mut Hibernation| {
+        let view = usual_machine();
+        assert!(matches!(vm.start(&view).unwrap(), StartPlan::Capture));
+        let description = FirmwareDescription::reset_vector();
+        assert_eq!(
+            vm.capture(&description, image.clone(), &tables(1), &view),
+            Image::Stored
+        );
+        vm.run();
+    };
+    let mut vm = new();
+    begin(&mut vm);
+    let (_, flushes) = device.counts();
+    vm.power_off();
+
+    // Unchanged, it is not written again.
+    let before = device.operations().len();
+    let mut vm = new();
+    begin(&mut vm);
+    assert_eq!(device.operations().len(), before);
+    assert!(flushes <= 4 + 5, "{flushes} with those of formatting");
+    let events = heard.take();
+    let stored = |event: &HibernationEvent| match event {
+        HibernationEvent::Captured { stored, .. } => *stored,
+        event => panic!("{event:?}"),
+    };
+    assert_eq!(stored(&events[0]), Stored::Written);
+    assert_eq!(stored(&events[1]), Stored::Unchanged);
+
+    // The token: one commit.
+    device.restart();
+    hibernate(&mut vm).unwrap();
+    let (writes, flushes) = device.counts();
+    assert!(
+        writes <= 3 && flushes <= 2,
+        "{writes} writes, {flushes} flushes"
+    );
+
+    let mut vm = new();
+    let StartPlan::Restore(view) = vm.start(&usual_machine()).unwrap() else {
+        panic!("it does not resume");
+    };
+    assert_eq!(view.pinned, tables(1));
+    assert_eq!(view.platform, usual_machine());
+    let mut flash = Flash::default();
+    vm.restore(&mut flash).unwrap();
+    assert!(flash.parts == contents(&*image));
+}
+
+#[test]
+fn a_token_costs_two_flushes_on_a_store_just_opened() {
+    let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
+    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    for _ in 0..3 {
+        let heard = Heard::default();
+        let mut vm = vm(open(device.clone(), None), Setup::default(), &heard);
+        start(&mut vm, 1).unwrap();
+        device.restart();
+        vm.wake();
+        let (_, flushes) = device.counts();
+        assert!(flushes <= 2, "consuming took {flushes}");
+        device.restart();
+        hibernate(&mut vm).unwrap();
+        let (writes, flushes) = device.counts();
+        assert!(
+            writes <= 3 && flushes <= 2,
+            "{writes} writes, {flushes} flushes"
+        );
+    }
+}
+
+#[test]
+fn running_and_powering_off_write_nothing() {
+    let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
+    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    let mut vm = vm(
+        open(device.clone(), None),
+        Setup::default(),
+        &Heard::default(),
+    );
+    start(&mut vm, 1).unwrap();
+    device.restart();
+    // Linux around an image that it then does not use.
+    vm.prepare_to_sleep();
+    vm.wake();
+    vm.reset();
+    start(&mut vm, 1).unwrap();
+    vm.power_off();
+    assert_eq!(device.operations(), []);
+}
+
+#[test]
+fn what_changed_is_stored_anew() {
+    let heard = Heard::default();
+    let device = formatted(64);
+    let written = |version: u8, tables: &Pinned, view: &platform_digest::PlatformView| {
+        let mut vm = on(&device, &heard);
+        assert!(matches!(vm.start(view).unwrap(), StartPlan::Capture));
+        let description = FirmwareDescription::reset_vector();
+        vm.capture(&description, firmware(version), tables, view);
+        matches!(
+            heard.take()[..],
+            [HibernationEvent::Captured {
+                stored: Stored::Written,
+                ..
+            }]
+        )
+    };
+    let view = usual_machine();
+    assert!(written(1, &tables(1), &view));
+    assert!(!written(1, &tables(1), &view));
+    assert!(written(2, &tables(1), &view), "other firmware");
+    assert!(written(2, &tables(2), &view), "other tables");
+    assert!(written(2, &tables(2), &machine(1024, &[])), "other machine");
+    assert!(!written(2, &tables(2), &machine(1024, &[])));
+    // One that was damaged on the disk, as far as its table shows it.
+    edit(&device, RECORD, |record| record[300] ^= 1);
+    assert!(written(2, &tables(2), &machine(1024, &[])));
+}
+
+/// Why nothing was stored.
+fn reason(heard: &Heard) -> &'static str {
+    match &heard.take()[..] {
+        [HibernationEvent::NotCaptured { reason, advice, .. }] => {
+            assert!(!advice.is_empty());
+            reason
+        }
+        events => panic!("{events:?}"),
+    }
+}
+
+#[test]
+fn stores_without_room_let_the_vm_start() {
+    let heard = Heard::default();
+    // Too small: the store says its true size.
+    let config = || Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
+    for (size, expected) in [
+        (4 << 20, false),
+        ((32 << 20) - 512, false),
+        (32 << 20, true),
+    ] {
+        let device = MemoryDevice::new(512, size);
+        let store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+        let mut vm = Hibernation::new(
+            config(),
+            Architecture::X86_64,
+            Some(Box::new(store)),
+            heard.sink(),
+        );
+        assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+        if expected {
+            assert_eq!(heard.names(), ["captured"]);
+        } else {
+            assert_eq!(reason(&heard), "store_too_small");
+        }
+        hibernate(&mut vm).unwrap();
+        let value = if expected { u64::MAX } else { 1 };
+        assert_eq!(token(&device), Some(value.to_le_bytes().to_vec()));
+        heard.take();
+    }
+
+    // Full.
+    let device = formatted(6);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+    assert_eq!(reason(&heard), "store_full");
+
+    // Fragmented: every other file of one block is deleted.
+    let device = formatted(24);
+    let mut store = open(device.clone(), None);
+    let mut ids = Vec::new();
+    for id in 20..60 {
+        match store.write(FileId(id), Protection::Plain, &[1]) {
+            Ok(()) => ids.push(FileId(id)),
+            Err(_) => break,
+        }
+    }
+    for id in ids.iter().step_by(2) {
+        store.delete(*id).unwrap();
+    }
+    drop(store);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+    assert_eq!(reason(&heard), "store_fragmented");
+
+    // Read-only.
+    let device = formatted(64);
+    let options = OpenOptions {
+        access: vmgs::Access::ReadOnly,
+        ..OpenOptions::default()
+    };
+    let store = Vmgs::open(Box::new(device), options).unwrap();
+    let mut vm = support::vm(store, Setup::default(), &heard);
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+    assert_eq!(reason(&heard), "store_read_only");
+    vm.prepare_to_sleep();
+    let error = vm.hibernate().unwrap_err();
+    assert_eq!(error.attempts, 1, "trying again is no use");
+    assert_eq!(heard.names(), ["token_not_written"]);
+
+    // Absent.
+    let mut vm = Hibernation::new(config(), Architecture::X86_64, None, heard.sink());
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["no_store"]);
+    vm.hibernate().unwrap();
+    assert_eq!(heard.names(), ["hibernated_untracked"]);
+
+    // Locked.
+    let device = formatted(64);
+    open(device.clone(), None)
+        .encrypt(&vmgs::Key::new([3; 32]))
+        .unwrap();
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+    assert_eq!(reason(&heard), "store_locked");
+}
+
+#[test]
+fn a_full_store_gives_up_old_firmware_for_new() {
+    let heard = Heard::default();
+    // Room for one record, and not for two.
+    let device = formatted(11);
+    for version in [1, 3, 1] {
+        let mut vm = on(&device, &heard);
+        start(&mut vm, version).unwrap();
+        assert_eq!(heard.names(), ["captured"], "{version}");
+        vm.power_off();
+    }
+    hibernate_from_cold(&device, 3);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 1).unwrap(), Ran::restored(3));
+}
+
+fn hibernate_from_cold(device: &MemoryDevice, version: u8) {
+    let mut vm = on(device, &Heard::default());
+    assert_eq!(start(&mut vm, version).unwrap(), Ran::Host);
+    hibernate(&mut vm).unwrap();
+}
+
+#[test]
+fn what_could_not_be_stored_leaves_nothing_stale() {
+    let heard = Heard::default();
+    let device = formatted(64);
+    let mut vm = on(&device, &heard);
+    start(&mut vm, 1).unwrap();
+    vm.power_off();
+    // An image that no record can be made of: not whole pages.
+    let odd = std::sync::Arc::new(MemoryImage::new().part("code", 0xffff_f000, vec![1; 100]));
+    let mut vm = on(&device, &heard);
+    vm.start(&usual_machine()).unwrap();
+    let description = FirmwareDescription::reset_vector();
+    heard.take();
+    let image = vm.capture(&description, odd, &tables(1), &usual_machine());
+    assert_eq!(image, Image::NotStored);
+    assert_eq!(reason(&heard), "image_unfit");
+    assert!(open(device.clone(), None).file_info(RECORD).is_err());
+    hibernate(&mut vm).unwrap();
+    assert_eq!(token(&device), Some(1u64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn a_guest_without_stored_firmware_wakes_with_a_warning() {
+    let heard = Heard::default();
+    for raw in [1u64, 0x0109] {
+        let device = formatted(64);
+        edit(&device, TOKEN, |token| *token = raw.to_le_bytes().to_vec());
+        let mut vm = on(&device, &heard);
+        assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+        assert_eq!(heard.names(), ["not_pinned", "captured"]);
+        assert!(token(&device).is_some());
+        vm.wake();
+        assert_eq!(token(&device), None);
+        // From now on its firmware is kept.
+        hibernate(&mut vm).unwrap();
+        let mut vm = on(&device, &heard);
+        assert_eq!(start(&mut vm, 3).unwrap(), Ran::restored(2));
+        heard.take();
+    }
+    // A token of zero is none.
+    let device = formatted(64);
+    edit(&device, TOKEN, |token| *token = vec![0; 8]);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["captured"]);
+}
+
+/// The start is refused for this reason, nothing changes, and both overrides work.
+fn refused(device: &MemoryDevice, expected: &str, view: &platform_digest::PlatformView) -> Refusal {
+    let heard = Heard::default();
+    let before = device.to_vec();
+    let refusal = start_on(&mut on(device, &heard), 2, view).unwrap_err();
+    assert_eq!(refusal.reason.code(), expected, "{refusal}");
+    assert_eq!(heard.names(), ["refused"]);
+    assert!(
+        device.to_vec() == before,
+        "{expected}: the store has changed"
+    );
+    let status = status(
+        &mut open(device.clone(), None),
+        Some((Architecture::X86_64, view)),
+        None,
+    );
+    assert_eq!(status.next_start, NextStart::Refuse);
+    assert_eq!(status.refusal, Some(expected));
+    let text = refusal.to_string();
+    for needle in [
+        "token was kept",
+        "override: discard",
+        "override: current-firmware",
+    ] {
+        assert!(text.contains(needle), "{text}");
+    }
+
+    // On the host's firmware: token and record stay until the guest has shown itself.
+    let copy = MemoryDevice::with_bytes(512, before.clone());
+    let mut vm = overridden(&copy, &heard, Override::CurrentFirmware);
+    assert_eq!(start_on(&mut vm, 2, view).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["current_firmware_used"]);
+    assert!(copy.to_vec() == before);
+    // It applies once.
+    vm.crash();
+    assert_eq!(
+        start_on(&mut vm, 2, view).unwrap_err().reason.code(),
+        expected
+    );
+    let mut vm = overridden(&copy, &heard, Override::CurrentFirmware);
+    start_on(&mut vm, 2, view).unwrap();
+    vm.prepare_to_sleep();
+    vm.hibernate().unwrap();
+    assert_eq!(
+        token(&copy),
+        Some(1u64.to_le_bytes().to_vec()),
+        "it is not what is stored"
+    );
+    heard.take();
+
+    // Given up: like a cold start.
+    let copy = MemoryDevice::with_bytes(512, before);
+    let mut vm = overridden(&copy, &heard, Override::Discard);
+    assert_eq!(start_on(&mut vm, 2, view).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["discarded", "captured"]);
+    assert_eq!(token(&copy), None);
+    refusal
+}
+
+#[test]
+fn damage_is_refused_with_its_reason() {
+    let view = usual_machine();
+    // A flipped bit, in each region of the record.
+    let len = open(hibernated(1), None)
+        .file_info(RECORD)
+        .unwrap()
+        .valid_bytes as usize;
+    for at in [0, 9, 60, 250, 300, 900, 2000, 8000, len - 1] {
+        let device = hibernated(1);
+        edit(&device, RECORD, |record| record[at] ^= 0x10);
+        let refusal = refused(&device, "image_corrupt", &view);
+        assert!(!refusal.reason.in_full().is_empty());
+    }
+    // Truncated, extended, emptied, replaced by something else.
+    for new_len in [0, 100, 256, len - 1, len + 1] {
+        let device = hibernated(1);
+        edit(&device, RECORD, |record| record.resize(new_len, 0));
+        refused(&device, "image_corrupt", &view);
+    }
+    let device = hibernated(1);
+    edit(&device, RECORD, |record| *record = vec![7; 32768]);
+    refused(&device, "image_corrupt", &view);
+    // Gone.
+    let device = hibernated(1);
+    open(device.clone(), None).delete(RECORD).unwrap();
+    refused(&device, "image_missing", &view);
+    // The token is none, and the firmware is there.
+    for bytes in [&[0xff; 7][..], &[], &[0xfe; 8], &[1; 16]] {
+        let device = hibernated(1);
+        edit(&device, TOKEN, |token| *token = bytes.to_vec());
+        refused(&device, "token_corrupt", &view);
+    }
+}
+
+#[test]
+fn a_corrupt_token_without_firmware_is_only_a_warning() {
+    let heard = Heard::default();
+    let device = formatted(64);
+    edit(&device, TOKEN, |token| *token = vec![9; 3]);
+    let mut vm = on(&device, &heard);
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["corrupt_token_ignored", "captured"]);
+    vm.power_off();
+    assert_eq!(heard.names(), ["token_cleared"]);
+    assert_eq!(token(&device), None);
+}
+
+#[test]
+fn a_changed_machine_is_refused_naming_what_changed() {
+    let device = hibernated(1);
+    let refusal = refused(&device, "machine_changed", &machine(4096, &["disk0"]));
+    assert!(
+        refusal
+            .to_string()
+            .contains("memory: hibernated with 2048 MiB, started with 4096 MiB"),
+        "{refusal}"
+    );
+    let mut other = machine(1024, &["net0"]);
+    other.apic_ids.push(2);
+    let refusal = refused(&device, "machine_changed", &other);
+    let differences = refusal.reason.differences();
+    for aspect in ["memory: ", "processors: ", "devices: "] {
+        assert!(
+            differences.iter().any(|line| line.starts_with(aspect)),
+            "{differences:?}"
+        );
+    }
+    // Tables that the guest is given again make no difference.
+    let mut view = usual_machine();
+    view.acpi = platform_digest::BlobDigest::of([("dsdt", &b"other"[..])]);
+    let mut vm = on(&device, &Heard::default());
+    assert_eq!(start_on(&mut vm, 2, &view).unwrap(), Ran::restored(1));
+}
+
+#[test]
+fn a_machine_that_does_not_take_the_firmware_is_refused() {
+    for (flash, expected) in [
+        (
+            Flash {
+                refuse: true,
+                ..Flash::default()
+            },
+            "not_restored",
+        ),
+        (
+            Flash {
+                entry: Some(0xffe0_0000),
+                ..Flash::default()
+            },
+            "entry_moved",
+        ),
+    ] {
+        let device = hibernated(1);
+        let heard = Heard::default();
+        let mut vm = on(&device, &heard);
+        assert!(matches!(
+            vm.start(&usual_machine()).unwrap(),
+            StartPlan::Restore(_)
+        ));
+        let mut flash = flash;
+        let refusal = vm.restore(&mut flash).unwrap_err();
+        assert_eq!(refusal.reason.code(), expected);
+        assert_eq!(heard.names(), ["refused"]);
+        assert_eq!(vm.state(), State::Refused);
+        assert!(token(&device).is_some());
+    }
+    // Processors of another kind.
+    let device = hibernated(1);
+    let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
+    let mut vm = Hibernation::new(
+        config,
+        Architecture::Aarch64,
+        Some(Box::new(open(device, None))),
+        Heard::default().sink(),
+    );
+    let refusal = vm.start(&usual_machine()).unwrap_err();
+    assert_eq!(refusal.reason.code(), "architecture_changed");
+}
+
+#[test]
+fn hibernation_that_is_off_touches_nothing() {
+    let heard = Heard::default();
+    let device = hibernated(1);
+    let before = device.to_vec();
+    let off = Setup {
+        mode: Mode::Off,
+        ..Setup::default()
+    };
+    let mut vm = vm(open(device.clone(), None), off, &heard);
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+    assert_eq!(heard.names(), ["token_ignored"]);
+    vm.reset();
+    start(&mut vm, 2).unwrap();
+    vm.power_off();
+    start(&mut vm, 2).unwrap();
+    hibernate(&mut vm).unwrap();
+    assert!(device.to_vec() == before);
+}
+
+#[test]
+fn an_older_copy_of_the_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let heard = Heard::default();
+    let new = |device: &MemoryDevice, requested| {
+        let witness = WitnessFile(dir.path().join("vm.seen"));
+        vm_with(
+            open(device.clone(), None),
+            Setup::default(),
+            &heard,
+            requested,
+        )
+        .with_witness(Box::new(witness))
+    };
+    let device = formatted(64);
+    let mut vm = new(&device, None);
+    start(&mut vm, 1).unwrap();
+    assert!(
+        !dir.path().join("vm.seen").exists(),
+        "nothing worth noting yet"
+    );
+    let before_hibernation = device.to_vec();
+    hibernate(&mut vm).unwrap();
+    let hibernated = device.to_vec();
+
+    // As it is, it resumes.
+    let mut vm = new(&device, None);
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::restored(1));
+    vm.crash();
+
+    // A copy from before the hibernation knows nothing of it: the session would be lost without a word.
+    let old = MemoryDevice::with_bytes(512, before_hibernation);
+    let mut vm = new(&old, None);
+    let refusal = start(&mut vm, 2).unwrap_err();
+    assert_eq!(refusal.reason.code(), "store_older");
+    let found = status(
+        &mut open(old.clone(), None),
+        None,
+        Some(&mut WitnessFile(dir.path().join("vm.seen"))),
+    );
+    assert_eq!(found.refusal, Some("store_older"));
+    // Without the note it cannot be told.
+    let unwitnessed = status(&mut open(old, None), None, None);
+    assert_eq!(unwitnessed.next_start, NextStart::Cold);
+
+    // The guest wakes and is shut down. A copy from when it was hibernated is old too.
+    let mut vm = new(&device, None);
+    start(&mut vm, 2).unwrap();
+    vm.wake();
+    vm.power_off();
+    let old = MemoryDevice::with_bytes(512, hibernated);
+    let mut vm = new(&old, None);
+    let refusal = start(&mut vm, 2).unwrap_err();
+    assert_eq!(refusal.reason.code(), "store_older");
+    // The override, and then it is the store again.
+    let mut vm = new(&old, Some(Override::Discard));
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+    vm.power_off();
+    let mut vm = new(&old, None);
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+    // And the right one still works.
+    let mut vm = new(&device, None);
+    assert_eq!(start(&mut vm, 2).unwrap(), Ran::Host);
+}
+
+#[test]
+fn a_token_survives_failing_writes_or_says_so() {
+    for n in 0..8 {
+        for fault in [Fault::Fails(n), Fault::FailsAfterEffect(n)] {
+            let heard = Heard::default();
+            let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
+            Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+            let mut first = vm(open(device.clone(), None), Setup::default(), &heard);
+            start(&mut first, 1).unwrap();
+            device.inject(Some(fault));
+            // A single failure is got over.
+            hibernate(&mut first).unwrap();
+            device.inject(None);
+            drop(first);
+            let mut next = vm(open(device.clone(), None), Setup::default(), &heard);
+            assert_eq!(start(&mut next, 2).unwrap(), Ran::restored(1), "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn firmware_lost_from_the_store_is_not_promised() {
+    let heard = Heard::default();
+    for damage in [false, true] {
+        let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
+        Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+        let mut vm = vm(open(device.clone(), None), Setup::default(), &heard);
+        start(&mut vm, 1).unwrap();
+        if damage {
+            // The disk forgets a sector of the record behind the store's back.
+            let content = device.content();
+            let at = content.windows(8).position(|w| w == b"HIBFWIMG").unwrap();
+            let mut raw = device.clone();
+            vmgs::BlockDevice::write_at(&mut raw, at as u64 + 2048, &[0; 512]).unwrap();
+        }
+        heard.take();
+        hibernate(&mut vm).unwrap();
+        let token = open(device, None).read(TOKEN).unwrap();
+        if damage {
+            assert_eq!(heard.names(), ["image_lost", "token_written"]);
+            assert_eq!(token, 1u64.to_le_bytes());
+        } else {
+            assert_eq!(heard.names(), ["token_written"]);
+            assert_eq!(token, [0xff; 8]);
+        }
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_read_is_a_third_outcome() {
+    let device = hibernated(1);
+    open(device.clone(), None)
+        .encrypt(&vmgs::Key::new([3; 32]))
+        .unwrap();
+    // Encrypted when it is next written, and then unreadable without the key.
+    let setup = Setup {
+        key: Some(3),
+        ..Setup::default()
+    };
+    let heard = Heard::default();
+    let mut unlocked = vm(open(device.clone(), Some(3)), setup, &heard);
+    assert_eq!(start(&mut unlocked, 2).unwrap(), Ran::restored(1));
+    unlocked.wake();
+    hibernate(&mut unlocked).unwrap();
+    assert!(
+        open(device.clone(), Some(3))
+            .file_info(TOKEN)
+            .unwrap()
+            .encrypted
+    );
+    heard.take();
+    let mut locked = vm(open(device, None), Setup::default(), &heard);
+    let refusal = start(&mut locked, 2).unwrap_err();
+    assert_eq!(refusal.reason.code(), "token_unreadable");
+}
+
+#[test]
+fn inspection_and_status_are_serializable() {
+    let device = hibernated(1);
+    let mut vm = on(&device, &Heard::default());
+    start(&mut vm, 2).unwrap();
+    let json = serde_json::to_value(vm.inspect()).unwrap();
+    assert_eq!(json["machine"]["state"], "waking");
+    assert_eq!(json["config"]["consume"], "handoff");
+    assert_eq!(json["record"]["entry_rule"], "reset_vector");
+    assert_eq!(json["last_event"]["event"], "restored");
+    drop(vm);
+    let status = status(&mut open(device, None), None, None);
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["next_start"], "resume");
+    assert_eq!(json["token"], "stored");
+    let text = status.to_string();
+    assert!(
+        text.starts_with("next start: a resume on the stored firmware"),
+        "{text}"
+    );
+    assert!(text.contains("was not compared"), "{text}");
+}

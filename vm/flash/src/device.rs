@@ -1,0 +1,406 @@
+use crate::BLOCK_SIZE;
+use crate::MAX_SIZE;
+use crate::command::Action;
+use crate::command::CommandInterface;
+use crate::command::Mode;
+use crate::persister::FlashControl;
+use crate::persister::Persister;
+use crate::queue::Block;
+use crate::storage::FlashStorage;
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::MmioDevice;
+use chipset_device::RestoreError;
+use chipset_device::RomMapping;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use guest_memory::GuestRegion;
+use minicbor::Decode;
+use minicbor::Encode;
+use serde_json::json;
+use sha2::Digest as _;
+use sha2::Sha256;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use vm_memory::Bytes as _;
+use vm_memory::GuestMemoryRegion as _;
+use vm_memory::MemoryRegionAddress;
+
+/// What every chip has.
+pub struct FlashConfig {
+    /// What it is called in logs, such as `code` or `variables`.
+    pub name: String,
+    /// Its memory, at the place where it is in the guest: see [`guest_memory::device_region`].
+    pub region: GuestRegion,
+    /// Shows that memory to the guest for reading.
+    pub mapping: Arc<dyn RomMapping>,
+}
+
+/// Why there is no chip.
+#[derive(Debug, thiserror::Error)]
+pub enum FlashError {
+    /// The image is no chip's.
+    #[error(
+        "the image of flash `{name}` has {len} bytes; a chip has a multiple of {BLOCK_SIZE}, up to {MAX_SIZE}"
+    )]
+    Size {
+        /// The chip.
+        name: String,
+        /// Length of the image in bytes.
+        len: usize,
+    },
+    /// The image is not as long as the memory.
+    #[error("the image of flash `{name}` has {len} bytes, and its memory {region}")]
+    Region {
+        /// The chip.
+        name: String,
+        /// Length of the image in bytes.
+        len: usize,
+        /// Length of the memory in bytes.
+        region: u64,
+    },
+    /// The memory cannot be written.
+    #[error("cannot fill the memory of flash `{name}`")]
+    Fill {
+        /// The chip.
+        name: String,
+        /// What failed.
+        #[source]
+        source: vm_memory::GuestMemoryError,
+    },
+    /// There is no thread for the storage.
+    #[error("cannot start a thread for flash `{name}`")]
+    Thread {
+        /// The chip.
+        name: String,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A flash chip.
+///
+/// It takes commands a byte at a time, as Intel's 28F family does; a wider write is bytes in a row.
+///
+/// | Byte | Command |
+/// |---|---|
+/// | 0xFF | array mode: reads give the content |
+/// | 0x10 or 0x40, byte | program the byte at the address of the second write |
+/// | 0x20, 0xD0 | erase the 4 KiB around the address of the second write to 0xFF |
+/// | 0x50 | clear the status |
+/// | 0x70 | reads give the status |
+/// | 0x90 | reads give the identifier |
+///
+/// As in QEMU's chip, a programmed byte may set bits too. Programming and erasing take no time and return to array
+/// mode. Content survives a reset; the mode does not.
+pub struct Flash {
+    name: String,
+    region: GuestRegion,
+    mapping: Arc<dyn RomMapping>,
+    commands: CommandInterface,
+    /// A ROM has none, and takes no commands.
+    persister: Option<Persister>,
+    mapping_failures: u64,
+    programmed_bytes: u64,
+    erased_blocks: u64,
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+struct State {
+    #[n(1)]
+    mode: Mode,
+    #[n(2)]
+    status: u8,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    content: Vec<u8>,
+}
+
+impl Flash {
+    /// A chip that cannot be written.
+    pub fn rom(config: FlashConfig, content: &[u8]) -> Result<Self, FlashError> {
+        Self::new(config, content)
+    }
+
+    /// A chip that can be written. It has `content` at first, which `storage` holds too or has no earlier
+    /// version of.
+    pub fn variables(
+        config: FlashConfig,
+        content: Vec<u8>,
+        storage: impl FlashStorage,
+    ) -> Result<Self, FlashError> {
+        let mut flash = Self::new(config, &content)?;
+        let persister = Persister::new(&flash.name, content, storage);
+        let name = flash.name.clone();
+        flash.persister = Some(persister.map_err(|source| FlashError::Thread { name, source })?);
+        Ok(flash)
+    }
+
+    fn new(config: FlashConfig, content: &[u8]) -> Result<Self, FlashError> {
+        let FlashConfig {
+            name,
+            region,
+            mapping,
+        } = config;
+        let len = content.len();
+        if len == 0 || len as u64 > MAX_SIZE || !len.is_multiple_of(BLOCK_SIZE) {
+            return Err(FlashError::Size { name, len });
+        }
+        if region.len() != len as u64 {
+            let region = region.len();
+            return Err(FlashError::Region { name, len, region });
+        }
+        if let Err(source) = region.write_slice(content, MemoryRegionAddress(0)) {
+            return Err(FlashError::Fill { name, source });
+        }
+        Ok(Self {
+            name,
+            region,
+            mapping,
+            commands: CommandInterface::default(),
+            persister: None,
+            mapping_failures: 0,
+            programmed_bytes: 0,
+            erased_blocks: 0,
+        })
+    }
+
+    /// A chip that can be written is flushed through this.
+    pub fn control(&self) -> Option<FlashControl> {
+        self.persister
+            .as_ref()
+            .map(|persister| persister.control().clone())
+    }
+
+    fn gpa(&self) -> u64 {
+        self.region.start_addr().0
+    }
+
+    /// The offset of an access, if all of it is in the chip.
+    fn offset(&self, gpa: u64, len: usize) -> Result<u64, IoError> {
+        let offset = gpa
+            .checked_sub(self.gpa())
+            .ok_or(IoError::InvalidRegister)?;
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.region.len() => Ok(offset),
+            _ => Err(IoError::InvalidAccessSize),
+        }
+    }
+
+    fn load(&self, offset: u64, bytes: &mut [u8]) {
+        let loaded = self.region.read_slice(bytes, MemoryRegionAddress(offset));
+        debug_assert!(loaded.is_ok(), "the offset was checked");
+    }
+
+    fn store(&self, offset: u64, bytes: &[u8]) {
+        let stored = self.region.write_slice(bytes, MemoryRegionAddress(offset));
+        debug_assert!(stored.is_ok(), "the offset was checked");
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let mut content = vec![0; self.region.len() as usize];
+        self.load(0, &mut content);
+        content
+    }
+
+    fn write_byte(&mut self, offset: u64, value: u8) {
+        let Some(persister) = &self.persister else {
+            return;
+        };
+        let showed = self.commands.reads_content();
+        let action = self.commands.write(value);
+        let index = (offset / BLOCK_SIZE as u64) as usize;
+        let start = (index * BLOCK_SIZE) as u64;
+        let current = |block: &mut [u8; BLOCK_SIZE]| self.load(start, block);
+        match action {
+            Action::Nothing => {}
+            Action::Program(value) => {
+                let at = (offset - start) as usize;
+                persister.change(index, current, |block| block[at] = value);
+                self.store(offset, &[value]);
+                self.programmed_bytes += 1;
+            }
+            Action::Erase => {
+                persister.change(index, |_| (), |block| block.fill(0xff));
+                self.store(start, &[0xff; BLOCK_SIZE]);
+                self.erased_blocks += 1;
+            }
+        }
+        if showed != self.commands.reads_content() {
+            self.show_or_hide();
+        }
+    }
+
+    fn show_or_hide(&mut self) {
+        let shows = self.commands.reads_content();
+        let done = if shows {
+            self.mapping.show()
+        } else {
+            self.mapping.hide()
+        };
+        if let Err(error) = done {
+            self.mapping_failures += 1;
+            if self.mapping_failures.is_power_of_two() {
+                tracing::error!(
+                    name = self.name,
+                    gpa = self.gpa(),
+                    shows,
+                    failures = self.mapping_failures,
+                    error = &error as &dyn std::error::Error,
+                    "flash cannot be shown to the guest, or hidden from it"
+                );
+            }
+        }
+    }
+
+    /// Gives the chip another content, and says which blocks that changed.
+    fn replace(&self, content: &[u8]) -> BTreeMap<usize, Block> {
+        let before = self.content();
+        let blocks = before.chunks(BLOCK_SIZE).zip(content.chunks(BLOCK_SIZE));
+        let changed = blocks
+            .enumerate()
+            .filter(|(_, (before, after))| before != after);
+        let changed = changed.map(|(index, (_, after))| {
+            let mut block = Box::new([0; BLOCK_SIZE]);
+            block.copy_from_slice(after);
+            (index, block)
+        });
+        let changed = changed.collect();
+        self.store(0, content);
+        changed
+    }
+}
+
+impl MmioDevice for Flash {
+    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        let offset = self.offset(gpa, data.len())?;
+        self.load(offset, data);
+        for (at, byte) in (offset..).zip(data) {
+            *byte = self.commands.read(at).unwrap_or(*byte);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+        let offset = self.offset(gpa, data.len())?;
+        for (at, byte) in (offset..).zip(data) {
+            self.write_byte(at, *byte);
+        }
+        Ok(())
+    }
+}
+
+impl ChipsetDevice for Flash {
+    fn claims(&self) -> Claims {
+        Claims {
+            // No overflow: the region is not empty, and ends in the address space.
+            mmio: vec![self.gpa()..=self.gpa() + (self.region.len() - 1)],
+            ..Claims::default()
+        }
+    }
+
+    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
+        Some(self)
+    }
+
+    fn start(&mut self) {
+        self.show_or_hide();
+    }
+
+    /// Returns when what the guest wrote is durable, or could not be made so.
+    fn stop(&mut self) {
+        if let Some(persister) = &self.persister
+            && let Err(error) = persister.control().flush()
+        {
+            tracing::warn!(name = self.name, error = %error, "flash is stopped with changes that are not saved");
+        }
+    }
+
+    fn reset(&mut self) {
+        self.commands = CommandInterface::default();
+        self.show_or_hide();
+        if let Some(persister) = &self.persister {
+            persister.hurry();
+        }
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&State {
+            mode: self.commands.mode,
+            status: self.commands.status,
+            content: self.content(),
+        }))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: State = state.decode()?;
+        if state.content.len() as u64 != self.region.len() {
+            return Err(RestoreError::Invalid(format!(
+                "flash `{}` had {} bytes, and has {}",
+                self.name,
+                state.content.len(),
+                self.region.len()
+            )));
+        }
+        let commands = CommandInterface {
+            mode: state.mode,
+            status: state.status,
+        };
+        if self.persister.is_none() && commands != CommandInterface::default() {
+            return Err(RestoreError::Invalid(format!(
+                "flash `{}` could be written, and is a ROM",
+                self.name
+            )));
+        }
+        self.commands = commands;
+        let changed = self.replace(&state.content);
+        if let Some(persister) = &self.persister {
+            persister.change_together(changed);
+        }
+        self.show_or_hide();
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        let storage = self.control().map(|control| {
+            let status = control.status();
+            json!({
+                "place": status.storage,
+                "synchronized": status.pending_blocks == 0,
+                "pending_blocks": status.pending_blocks,
+                "persisted": status.persisted,
+                "failures": status.failures,
+                "last_error": status.last_error,
+                "reordered": status.reordered,
+            })
+        });
+        let digest = Sha256::digest(self.content());
+        json!({
+            "gpa": format!("{:#x}", self.gpa()),
+            "size": self.region.len(),
+            "mode": format!("{:?}", self.commands.mode),
+            "status": format!("{:#04x}", self.commands.status),
+            "programmed_bytes": self.programmed_bytes,
+            "erased_blocks": self.erased_blocks,
+            "mapping_failures": self.mapping_failures,
+            "sha256": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            "storage": storage,
+        })
+    }
+}
+
+impl std::fmt::Debug for Flash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flash")
+            .field("name", &self.name)
+            .field("commands", &self.commands)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! A file of a VMGS store as the storage of a chip.
+
+use super::Atomicity;
+use super::FlashStorage;
+use super::StorageError;
+use super::Update;
+use crate::BLOCK_SIZE;
+use crate::MAX_SIZE;
+use vmgs::FileId;
+use vmgs::Protection;
+use vmgs_broker::BlockingClient;
+use vmgs_broker::BrokerError;
+use vmgs_broker::VmgsClient;
+
+/// The file [`VmgsStorage::FILE`] of a VMGS store, replaced whole by each change. It is encrypted if the
+/// store is.
+///
+/// The store's broker must run on a thread that never waits for the chip, such as the one that
+/// [`Broker::spawn`](vmgs_broker::Broker::spawn) starts.
+#[derive(Debug)]
+pub struct VmgsStorage {
+    client: BlockingClient,
+}
+
+/// Why a VMGS file cannot be the storage of a chip.
+#[derive(Debug, thiserror::Error)]
+pub enum VmgsStorageError {
+    /// The store cannot be read.
+    #[error(
+        "cannot read the firmware variables from file {} of the VMGS store",
+        VmgsStorage::FILE
+    )]
+    Read(#[source] BrokerError),
+    /// It holds something else.
+    #[error(
+        "file {} of the VMGS store has {len} bytes, so it is no flash image with firmware variables",
+        VmgsStorage::FILE
+    )]
+    Size {
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+impl VmgsStorage {
+    /// Where the image is. It is not [`FileId::BIOS_NVRAM`], because that has another format, which the
+    /// firmware of generation-2 VMs reads.
+    pub const FILE: FileId = FileId::FLASH_VARIABLES;
+
+    /// The storage, and the image in it, if there is one already.
+    pub async fn open(client: VmgsClient) -> Result<(Self, Option<Vec<u8>>), VmgsStorageError> {
+        let content = match client.file_info(Self::FILE).await {
+            Err(error) if error.is_not_allocated() => None,
+            Err(error) => return Err(VmgsStorageError::Read(error)),
+            Ok(info) => {
+                let len = info.valid_bytes;
+                if len == 0 || len > MAX_SIZE || !len.is_multiple_of(BLOCK_SIZE as u64) {
+                    return Err(VmgsStorageError::Size { len });
+                }
+                let content = client.read(Self::FILE).await;
+                Some(content.map_err(VmgsStorageError::Read)?)
+            }
+        };
+        let client = client.blocking();
+        Ok((Self { client }, content))
+    }
+}
+
+impl FlashStorage for VmgsStorage {
+    fn atomicity(&self) -> Atomicity {
+        Atomicity::Image
+    }
+
+    fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError> {
+        let image = update.image.to_vec();
+        Ok(self
+            .client
+            .write(Self::FILE, Protection::IfEncrypted, image)?)
+    }
+
+    fn describe(&self) -> String {
+        format!("VMGS file {}", Self::FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pal_async::block_on;
+    use vmgs::MemoryDevice;
+    use vmgs::OpenOptions;
+    use vmgs::Vmgs;
+    use vmgs_broker::Broker;
+
+    fn store(size: usize) -> VmgsClient {
+        let device = MemoryDevice::new(512, size);
+        let store = Vmgs::format(Box::new(device), OpenOptions::default()).unwrap();
+        // The thread ends with the last client.
+        Broker::spawn(store).unwrap().0
+    }
+
+    #[test]
+    fn a_store_keeps_the_image_beside_the_variables_of_other_firmware() {
+        let client = store(4 << 20);
+        block_on(client.write(FileId::BIOS_NVRAM, Protection::Plain, vec![1, 2, 3])).unwrap();
+        let (mut storage, content) = block_on(VmgsStorage::open(client.clone())).unwrap();
+        assert_eq!(content, None);
+        let image: Vec<u8> = (0..0x8_4000).map(|i| (i / 99) as u8).collect();
+        for _ in 0..3 {
+            let update = Update {
+                image: &image,
+                blocks: &[5],
+            };
+            storage.persist(update).unwrap();
+        }
+        let (_, content) = block_on(VmgsStorage::open(client.clone())).unwrap();
+        assert!(content == Some(image));
+        let other = block_on(client.read(FileId::BIOS_NVRAM)).unwrap();
+        assert_eq!(other, [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        let client = store(4 << 20);
+        block_on(client.write(VmgsStorage::FILE, Protection::Plain, vec![1, 2, 3])).unwrap();
+        let error = block_on(VmgsStorage::open(client)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "file FLASH_VARIABLES of the VMGS store has 3 bytes, so it is no flash image with firmware variables"
+        );
+    }
+
+    #[test]
+    fn a_full_or_sealed_store_is_an_error_and_can_be_tried_again() {
+        let client = store(64 << 10);
+        let (mut storage, _) = block_on(VmgsStorage::open(client)).unwrap();
+        let update = Update {
+            image: &[0; 0x8_4000],
+            blocks: &[0],
+        };
+        storage.persist(update).unwrap_err();
+
+        let client = store(4 << 20);
+        let (mut storage, _) = block_on(VmgsStorage::open(client.clone())).unwrap();
+        block_on(client.save()).unwrap();
+        let error = storage.persist(update).unwrap_err();
+        assert!(error.to_string().contains("sealed"), "{error}");
+        block_on(client.unseal()).unwrap();
+        storage.persist(update).unwrap();
+    }
+}

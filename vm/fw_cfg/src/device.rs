@@ -1,0 +1,356 @@
+use crate::dma;
+use crate::dma::Transfer;
+use crate::dma::TransferError;
+use crate::item::Item;
+use crate::item::Items;
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::PortIoDevice;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use guest_memory::GuestMemory;
+use minicbor::Decode;
+use minicbor::Encode;
+use minicbor::bytes::ByteVec;
+use serde_json::json;
+use std::collections::BTreeMap;
+use vm_memory::GuestAddress;
+
+const SELECTOR_PORT: u16 = 0x510;
+const DATA_PORT: u16 = 0x511;
+const DMA_PORT: u16 = 0x514;
+const DMA_PORT_LOW: u16 = 0x518;
+const DMA_PORT_END: u16 = 0x51b;
+
+/// What the DMA address register reads as, in the order of the ports.
+const DMA_SIGNATURE: [u8; 8] = *b"QEMU CFG";
+
+/// Selector bits that do not say which item: it is to be written, as was once necessary.
+const WRITE_CHANNEL: u16 = 0x4000;
+
+/// Items up to this length have their digest shown; longer ones if it is known already.
+const DIGEST_SHOWN: u64 = 64 << 10;
+
+/// How much of a file is kept for reads byte by byte.
+const WINDOW: u64 = 4096;
+
+/// The fw_cfg device, at the ports it has on a PC.
+///
+/// | Port | Register |
+/// |---|---|
+/// | 0x510 | selector, 16 bits, write only |
+/// | 0x511 | data: the next byte of the selected item, read only; a wider read gives as many bytes |
+/// | 0x514, 0x518 | address of a DMA descriptor, 32 bits each, big-endian; the write to the second starts it |
+///
+/// Items that do not exist, and bytes behind the end of an item, read as zeros.
+pub struct FwCfg {
+    items: Items,
+    memory: GuestMemory,
+    regs: Registers,
+    window: Window,
+    /// How many requests failed, and how many of these were logged.
+    failures: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Registers {
+    selected: u16,
+    offset: u64,
+    dma_high: u32,
+}
+
+/// A part of the selected item, if that is in a file.
+#[derive(Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+struct State {
+    #[n(1)]
+    selected: u16,
+    #[n(2)]
+    offset: u64,
+    #[n(3)]
+    dma_high: u32,
+    /// What writable files hold.
+    #[n(4)]
+    written: BTreeMap<String, ByteVec>,
+}
+
+impl FwCfg {
+    pub(crate) fn new(items: Items, memory: GuestMemory) -> Self {
+        Self {
+            items,
+            memory,
+            regs: Registers::default(),
+            window: Window::default(),
+            failures: 0,
+        }
+    }
+
+    /// The items, in the order of their numbers: all that the firmware is told here.
+    pub fn contents(&self) -> impl Iterator<Item = Item<'_>> {
+        self.items.iter()
+    }
+
+    fn select(&mut self, number: u16) {
+        self.regs.selected = number & !WRITE_CHANNEL;
+        self.regs.offset = 0;
+        self.window = Window::default();
+        let item = self.items.get_mut(self.regs.selected);
+        if let Some(hook) = item.and_then(|item| item.on_select.as_mut()) {
+            hook();
+        }
+    }
+
+    fn skip(&mut self, len: u64) {
+        self.regs.offset = self.regs.offset.saturating_add(len);
+    }
+
+    fn next_byte(&mut self) -> u8 {
+        let offset = self.regs.offset;
+        self.skip(1);
+        let Some(item) = self.items.get(self.regs.selected) else {
+            return 0;
+        };
+        if let Some(bytes) = item.as_bytes() {
+            let offset = usize::try_from(offset).ok();
+            return offset
+                .and_then(|offset| bytes.get(offset))
+                .copied()
+                .unwrap_or(0);
+        }
+        if offset >= item.len() {
+            return 0;
+        }
+        let window = &mut self.window;
+        let start = offset - offset % WINDOW;
+        if window.bytes.is_empty() || window.start != start {
+            window.start = start;
+            window.bytes = vec![0; (item.len() - start).min(WINDOW) as usize];
+            if let Err(error) = item.content.read_at(start, &mut window.bytes) {
+                // Zeros, rather than a mix.
+                window.bytes.fill(0);
+                self.failed(&error);
+            }
+        }
+        self.window.bytes[(offset - start) as usize]
+    }
+
+    fn failed(&mut self, error: &(dyn std::error::Error + 'static)) {
+        self.failures += 1;
+        // A guest can do this as often as it likes.
+        if self.failures.is_power_of_two() {
+            tracing::warn!(
+                item = self.regs.selected,
+                offset = self.regs.offset,
+                failures = self.failures,
+                error,
+                "a fw_cfg request failed"
+            );
+        }
+    }
+
+    fn start_dma(&mut self, at: GuestAddress) {
+        let result = self.dma(at);
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        if let Err(error) = dma::complete(&self.memory, at, &result) {
+            self.failed(&error);
+        }
+    }
+
+    fn dma(&mut self, at: GuestAddress) -> Result<(), TransferError> {
+        let descriptor = dma::read_descriptor(&self.memory, at)?;
+        if let Some(number) = descriptor.select {
+            self.select(number);
+        }
+        let (len, buffer) = (descriptor.len.into(), descriptor.buffer);
+        let offset = self.regs.offset;
+        match descriptor.transfer {
+            Transfer::Nothing => return Ok(()),
+            Transfer::Skip => {}
+            Transfer::Read => {
+                let item = self.items.get(self.regs.selected);
+                dma::read(&self.memory, item, offset, len, buffer)?;
+            }
+            Transfer::Write => {
+                let item = self.items.get_mut(self.regs.selected);
+                dma::write(&self.memory, item, offset, len, buffer)?;
+            }
+        }
+        self.skip(len);
+        Ok(())
+    }
+
+    /// Returns writable items to what `content` says, or to what they held at first.
+    fn set_written(&mut self, content: &BTreeMap<String, ByteVec>) {
+        for item in self.items.0.values_mut() {
+            let Some(writable) = &mut item.writable else {
+                continue;
+            };
+            let saved = item.name.as_ref().and_then(|name| content.get(name));
+            let bytes = match saved {
+                Some(bytes) => bytes.to_vec(),
+                None => item.content.as_bytes().unwrap_or_default().to_vec(),
+            };
+            writable.set(bytes);
+        }
+    }
+}
+
+impl PortIoDevice for FwCfg {
+    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        match port {
+            DATA_PORT => {
+                for byte in data {
+                    *byte = self.next_byte();
+                }
+                Ok(())
+            }
+            DMA_PORT..=DMA_PORT_END => {
+                let start = usize::from(port - DMA_PORT);
+                let register = DMA_SIGNATURE.get(start..start + data.len());
+                data.copy_from_slice(register.ok_or(IoError::InvalidAccessSize)?);
+                Ok(())
+            }
+            _ => Err(IoError::InvalidRegister),
+        }
+    }
+
+    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        match (port, data) {
+            (SELECTOR_PORT, &[low, high]) => {
+                self.select(u16::from_le_bytes([low, high]));
+                Ok(())
+            }
+            // Writing data here is a thing of the past.
+            (DATA_PORT, _) => Ok(()),
+            (DMA_PORT, &[a, b, c, d]) => {
+                self.regs.dma_high = u32::from_be_bytes([a, b, c, d]);
+                Ok(())
+            }
+            (DMA_PORT_LOW, &[a, b, c, d]) => {
+                let low = u32::from_be_bytes([a, b, c, d]);
+                // Each request states both halves.
+                let high = std::mem::take(&mut self.regs.dma_high);
+                self.start_dma(GuestAddress(u64::from(high) << 32 | u64::from(low)));
+                Ok(())
+            }
+            (SELECTOR_PORT | DMA_PORT..=DMA_PORT_END, _) => Err(IoError::InvalidAccessSize),
+            _ => Err(IoError::InvalidRegister),
+        }
+    }
+}
+
+impl ChipsetDevice for FwCfg {
+    fn claims(&self) -> Claims {
+        Claims {
+            ports: vec![SELECTOR_PORT..=DATA_PORT, DMA_PORT..=DMA_PORT_END],
+            ..Claims::default()
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {
+        self.regs = Registers::default();
+        self.window = Window::default();
+        self.set_written(&BTreeMap::new());
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        let written = self.items.0.values().filter_map(|item| {
+            let bytes = item.writable.as_ref()?.bytes.clone();
+            Some((item.name.clone()?, bytes.into()))
+        });
+        Ok(SavedState::encode(&State {
+            selected: self.regs.selected,
+            offset: self.regs.offset,
+            dma_high: self.regs.dma_high,
+            written: written.collect(),
+        }))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: State = state.decode()?;
+        if state.selected & WRITE_CHANNEL != 0 {
+            return Err(RestoreError::Invalid(format!(
+                "there is no fw_cfg item {:#x}",
+                state.selected
+            )));
+        }
+        for (name, bytes) in &state.written {
+            let mut items = self.items.0.values();
+            let item = items.find(|item| {
+                item.name.as_ref() == Some(name)
+                    && item.writable.is_some()
+                    && item.len() == bytes.len() as u64
+            });
+            if item.is_none() {
+                return Err(RestoreError::Invalid(format!(
+                    "the guest wrote {} bytes to the fw_cfg file `{name}`, and there is no such file here",
+                    bytes.len()
+                )));
+            }
+        }
+        self.regs = Registers {
+            selected: state.selected,
+            offset: state.offset,
+            dma_high: state.dma_high,
+        };
+        self.window = Window::default();
+        self.set_written(&state.written);
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        let items: Vec<_> = self
+            .contents()
+            .map(|item| {
+                let content = item.content;
+                let digest = content.known_sha256().or_else(|| {
+                    let short = content.len() <= DIGEST_SHOWN;
+                    short.then(|| content.sha256().ok()).flatten()
+                });
+                json!({
+                    "selector": format!("{:#x}", item.selector),
+                    "name": item.name,
+                    "size": content.len(),
+                    "writable": item.writable,
+                    "sha256": digest.map(hex),
+                })
+            })
+            .collect();
+        json!({
+            "selected": format!("{:#x}", self.regs.selected),
+            "offset": self.regs.offset,
+            "failed_requests": self.failures,
+            "items": items,
+        })
+    }
+}
+
+fn hex(digest: [u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl std::fmt::Debug for FwCfg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FwCfg")
+            .field("regs", &self.regs)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,0 +1,471 @@
+use super::*;
+use crate::BuildError;
+use crate::Content;
+use crate::FwCfgBuilder;
+use crate::MemoryKind;
+use crate::selector;
+use guest_memory::MemoryLayout;
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use std::io::Write as _;
+use std::sync::Arc;
+use vm_memory::Bytes as _;
+
+const RAM: u64 = guest_memory::MIN_RAM;
+const DESCRIPTOR: u64 = 0x2000;
+const BUFFER: u64 = 0x10_0000;
+
+const ERROR: u32 = 1;
+const READ: u32 = 2;
+const SKIP: u32 = 4;
+const SELECT: u32 = 8;
+const WRITE: u32 = 16;
+
+struct Guest {
+    device: FwCfg,
+    memory: GuestMemory,
+}
+
+impl Guest {
+    fn new(builder: FwCfgBuilder) -> Self {
+        let layout = MemoryLayout::new(RAM, 3 << 30, 40).unwrap();
+        let memory = GuestMemory::anonymous(layout).unwrap();
+        Self {
+            device: builder.build(memory.clone()).unwrap(),
+            memory,
+        }
+    }
+
+    fn select(&mut self, number: u16) {
+        self.device.write(0x510, &number.to_le_bytes()).unwrap();
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        for byte in bytes.chunks_mut(1) {
+            self.device.read(0x511, byte).unwrap();
+        }
+        bytes
+    }
+
+    fn item(&mut self, number: u16, count: usize) -> Vec<u8> {
+        self.select(number);
+        self.bytes(count)
+    }
+
+    fn find(&mut self, name: &str) -> (u16, u32) {
+        let count = self.item(selector::DIRECTORY, 4).try_into().unwrap();
+        for _ in 0..u32::from_be_bytes(count) {
+            let entry = self.bytes(64);
+            if entry[8..].starts_with(format!("{name}\0").as_bytes()) {
+                let size = entry[..4].try_into().unwrap();
+                let number = entry[4..6].try_into().unwrap();
+                return (u16::from_be_bytes(number), u32::from_be_bytes(size));
+            }
+        }
+        panic!("no {name}");
+    }
+
+    /// Returns what the control word reads as afterwards.
+    fn dma_at(&mut self, at: u64, control: u32, len: u32, buffer: u64) -> u32 {
+        let words = [control, len, (buffer >> 32) as u32, buffer as u32];
+        for (i, word) in words.into_iter().enumerate() {
+            self.memory
+                .map()
+                .write_slice(&word.to_be_bytes(), GuestAddress(at + 4 * i as u64))
+                .unwrap();
+        }
+        let high = (at >> 32) as u32;
+        self.device.write(0x514, &high.to_be_bytes()).unwrap();
+        let low = at as u32;
+        self.device.write(0x518, &low.to_be_bytes()).unwrap();
+        let mut control = [0; 4];
+        self.memory
+            .map()
+            .read_slice(&mut control, GuestAddress(at))
+            .unwrap();
+        u32::from_be_bytes(control)
+    }
+
+    fn dma(&mut self, control: u32, len: u32) -> u32 {
+        self.dma_at(DESCRIPTOR, control, len, BUFFER)
+    }
+
+    fn buffer(&self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.memory
+            .map()
+            .read_slice(&mut bytes, GuestAddress(BUFFER))
+            .unwrap();
+        bytes
+    }
+
+    fn fill(&self, byte: u8, len: usize) {
+        self.memory
+            .map()
+            .write_slice(&vec![byte; len], GuestAddress(BUFFER))
+            .unwrap();
+    }
+}
+
+fn select_of(number: u16) -> u32 {
+    u32::from(number) << 16 | SELECT
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
+}
+
+fn file(bytes: &[u8]) -> Content {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    Content::file(file).unwrap()
+}
+
+#[test]
+fn firmware_finds_the_device_and_its_items() {
+    let builder = FwCfgBuilder::new()
+        .boot_cpu_count(3)
+        .unwrap()
+        .memory_range(0, 0xb000_0000, MemoryKind::Ram)
+        .memory_range(0xb000_0000, 0x1000_0000, MemoryKind::Reserved)
+        .add_file("opt/z", b"last".to_vec())
+        .unwrap()
+        .add_file("bootorder", b"first".to_vec())
+        .unwrap();
+    let mut guest = Guest::new(builder);
+    assert_eq!(guest.item(selector::SIGNATURE, 6), b"QEMU\0\0");
+    assert_eq!(guest.item(selector::FEATURES, 4), [3, 0, 0, 0]);
+    assert_eq!(guest.item(selector::BOOT_CPU_COUNT, 2), [3, 0]);
+    assert_eq!(guest.item(0x1f, 3), [0; 3]);
+    // The selector's write bit changes nothing.
+    assert_eq!(guest.item(0x4000, 4), b"QEMU");
+
+    assert_eq!(guest.find("bootorder"), (0x20, 5));
+    assert_eq!(guest.find("etc/e820"), (0x21, 40));
+    assert_eq!(guest.find("opt/z"), (0x22, 4));
+    let mut e820 = Vec::new();
+    e820.extend(0_u64.to_le_bytes());
+    e820.extend(0xb000_0000_u64.to_le_bytes());
+    e820.extend(1_u32.to_le_bytes());
+    e820.extend(0xb000_0000_u64.to_le_bytes());
+    e820.extend(0x1000_0000_u64.to_le_bytes());
+    e820.extend(2_u32.to_le_bytes());
+    assert_eq!(guest.item(0x21, 40), e820);
+
+    let mut signature = [0; 4];
+    guest.device.read(0x514, &mut signature).unwrap();
+    assert_eq!(&signature, b"QEMU");
+    guest.device.read(0x518, &mut signature).unwrap();
+    assert_eq!(&signature, b" CFG");
+}
+
+#[test]
+fn wide_reads_of_the_data_port_are_bytes_in_a_row() {
+    let builder = FwCfgBuilder::new().add_file("f", pattern(10)).unwrap();
+    let mut guest = Guest::new(builder);
+    guest.select(0x20);
+    let mut four = [0; 4];
+    guest.device.read(0x511, &mut four).unwrap();
+    assert_eq!(four, *pattern(4));
+    let mut two = [0; 2];
+    guest.device.read(0x511, &mut two).unwrap();
+    assert_eq!(two, pattern(10)[4..6]);
+    guest.device.read(0x511, &mut four).unwrap();
+    assert_eq!(four, pattern(10)[6..]);
+    guest.device.read(0x511, &mut four).unwrap();
+    assert_eq!(four, [0; 4]);
+}
+
+#[test]
+fn a_kernel_and_an_initrd_come_in_parts() {
+    let mut kernel = pattern(9_000);
+    kernel[..2].copy_from_slice(b"MZ");
+    kernel[0x1f1] = 3;
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    let initrd = pattern(600_000);
+    let builder = FwCfgBuilder::new()
+        .kernel(&file(&kernel), "quiet")
+        .and_then(|builder| builder.initrd(file(&initrd)))
+        .unwrap();
+    let mut guest = Guest::new(builder);
+    assert_eq!(guest.item(selector::SETUP_SIZE, 4), 2048_u32.to_le_bytes());
+    assert_eq!(guest.item(selector::SETUP_DATA, 2048), kernel[..2048]);
+    assert_eq!(guest.item(selector::KERNEL_SIZE, 4), 6952_u32.to_le_bytes());
+    // Byte by byte, and across the end.
+    let mut expected = kernel[2048..].to_vec();
+    expected.extend([0; 5]);
+    assert_eq!(guest.item(selector::KERNEL_DATA, 6957), expected);
+    assert_eq!(
+        guest.item(selector::COMMAND_LINE_SIZE, 4),
+        6_u32.to_le_bytes()
+    );
+    assert_eq!(guest.item(selector::COMMAND_LINE_DATA, 6), b"quiet\0");
+    assert_eq!(
+        guest.item(selector::INITRD_SIZE, 4),
+        600_000_u32.to_le_bytes()
+    );
+    assert_eq!(
+        guest.dma(select_of(selector::INITRD_DATA) | READ, 600_000),
+        0
+    );
+    assert!(guest.buffer(600_000) == initrd);
+}
+
+#[test]
+fn dma_selects_skips_and_reads_with_zeros_behind_the_end() {
+    for content in [Content::from(pattern(100)), file(&pattern(100))] {
+        let builder = FwCfgBuilder::new().add_file("f", content).unwrap();
+        let mut guest = Guest::new(builder);
+        assert_eq!(guest.dma(select_of(0x20), 77), 0);
+        assert_eq!(guest.bytes(2), pattern(100)[..2]);
+        assert_eq!(guest.dma(SKIP, 8), 0);
+        guest.fill(0xaa, 200);
+        assert_eq!(guest.dma(READ, 20), 0);
+        assert_eq!(guest.buffer(20), pattern(100)[10..30]);
+        assert_eq!(guest.buffer(21)[20], 0xaa);
+        assert_eq!(guest.dma(READ, 80), 0);
+        assert_eq!(guest.buffer(70), pattern(100)[30..]);
+        assert_eq!(guest.buffer(80)[70..], [0; 10]);
+        // Skipping costs nothing, however far.
+        assert_eq!(guest.dma(SKIP, u32::MAX), 0);
+        assert_eq!(guest.dma(READ, 4), 0);
+        assert_eq!(guest.buffer(4), [0; 4]);
+    }
+}
+
+#[test]
+fn impossible_requests_end_with_the_error_bit() {
+    let builder = FwCfgBuilder::new().add_file("f", pattern(100)).unwrap();
+    let mut guest = Guest::new(builder);
+    guest.fill(0xaa, 100);
+    for (control, len, buffer) in [
+        // Behind the end of memory, across it, and around the end of the address space.
+        (READ, 10, RAM),
+        (READ, 100, RAM - 50),
+        (READ, 100, u64::MAX - 50),
+        // Gigabytes of zeros.
+        (READ, u32::MAX, BUFFER),
+        // Not writable.
+        (WRITE, 4, BUFFER),
+    ] {
+        let control = guest.dma_at(DESCRIPTOR, select_of(0x20) | control, len, buffer);
+        assert_eq!(control, ERROR, "{len} {buffer:#x}");
+    }
+    assert_eq!(guest.buffer(100), [0xaa; 100]);
+    // A descriptor that is nowhere.
+    guest.device.write(0x514, &[0xff; 4]).unwrap();
+    guest.device.write(0x518, &[0xff; 4]).unwrap();
+    assert_eq!(guest.item(0x20, 4), pattern(4));
+    assert!(guest.device.inspect()["failed_requests"].as_u64().unwrap() >= 6);
+}
+
+#[test]
+fn accesses_of_the_wrong_size_are_refused() {
+    let mut guest = Guest::new(FwCfgBuilder::new());
+    let device = &mut guest.device;
+    for (port, data) in [
+        (0x510, &[1][..]),
+        (0x510, &[1; 4]),
+        (0x514, &[1]),
+        (0x516, &[1; 2]),
+        (0x51a, &[1; 4]),
+    ] {
+        assert_eq!(device.write(port, data), Err(IoError::InvalidAccessSize));
+    }
+    assert_eq!(
+        device.read(0x510, &mut [0; 2]),
+        Err(IoError::InvalidRegister)
+    );
+    assert_eq!(
+        device.read(0x51a, &mut [0; 4]),
+        Err(IoError::InvalidAccessSize)
+    );
+    assert_eq!(device.write(0x511, &[1]), Ok(()));
+}
+
+fn with_address(seen: &Arc<Mutex<Vec<Vec<u8>>>>) -> Guest {
+    let seen = seen.clone();
+    Guest::new(
+        FwCfgBuilder::new()
+            .add_writable_file("etc/address", vec![0; 8], move |bytes| {
+                seen.lock().push(bytes.to_vec());
+            })
+            .unwrap(),
+    )
+}
+
+#[test]
+fn the_guest_writes_an_address_and_a_reset_takes_it_back() {
+    let seen = Arc::default();
+    let mut guest = with_address(&seen);
+    guest.fill(0x5a, 8);
+    assert_eq!(guest.dma(select_of(0x20) | SKIP, 2), 0);
+    assert_eq!(guest.dma(WRITE, 4), 0);
+    let written = vec![0, 0, 0x5a, 0x5a, 0x5a, 0x5a, 0, 0];
+    assert_eq!(seen.lock()[..], *std::slice::from_ref(&written));
+    assert_eq!(guest.item(0x20, 8), written);
+    // Writes that do not fit change nothing.
+    assert_eq!(guest.dma(select_of(0x20) | WRITE, 9), ERROR);
+    assert_eq!(guest.dma(select_of(0x20) | SKIP, 7), 0);
+    assert_eq!(guest.dma(WRITE, 2), ERROR);
+    assert_eq!(
+        guest.dma_at(DESCRIPTOR, select_of(0x20) | WRITE, 8, RAM - 4),
+        ERROR
+    );
+    assert_eq!(guest.item(0x20, 8), written);
+
+    let state = guest.device.save().unwrap();
+    guest.device.reset();
+    assert_eq!(seen.lock().pop().unwrap(), [0; 8]);
+    assert_eq!(guest.item(0x20, 8), [0; 8]);
+
+    // In another device, whoever waits for the address learns it.
+    let seen = Arc::default();
+    let mut other = with_address(&seen);
+    other.device.restore(&state).unwrap();
+    assert_eq!(*seen.lock(), [written]);
+
+    let mut none = Guest::new(FwCfgBuilder::new());
+    let error = none.device.restore(&state).unwrap_err();
+    assert!(error.to_string().contains("etc/address"), "{error}");
+}
+
+#[test]
+fn a_guest_goes_on_reading_where_it_was_saved() {
+    let builder = || {
+        FwCfgBuilder::new()
+            .add_file("f", file(&pattern(10_000)))
+            .unwrap()
+    };
+    let mut guest = Guest::new(builder());
+    guest.item(0x20, 5_000);
+    guest.device.write(0x514, &[0, 0, 0, 9]).unwrap();
+    let state = guest.device.save().unwrap();
+    let mut other = Guest::new(builder());
+    other.device.restore(&state).unwrap();
+    assert_eq!(other.bytes(100), pattern(10_000)[5_000..5_100]);
+    assert_eq!(other.device.regs.dma_high, 9);
+}
+
+#[test]
+fn a_hook_runs_at_each_selection() {
+    let count = Arc::new(Mutex::new(0));
+    let hook = {
+        let count = count.clone();
+        move || *count.lock() += 1
+    };
+    let builder = FwCfgBuilder::new()
+        .add_file("f", pattern(10))
+        .and_then(|builder| builder.on_select("f", hook))
+        .unwrap();
+    let mut guest = Guest::new(builder);
+    guest.item(0x20, 4);
+    guest.dma(select_of(0x20) | READ, 4);
+    guest.item(0x19, 4);
+    assert_eq!(*count.lock(), 2);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let new = FwCfgBuilder::new;
+    let message = |result: Result<FwCfgBuilder, BuildError>| result.err().unwrap().to_string();
+    let long = "x".repeat(56);
+    for name in ["", "a b", "ä", "a\0", &long] {
+        let result = new().add_file(name, vec![]);
+        assert!(matches!(result, Err(BuildError::Name { .. })), "{name}");
+    }
+    assert!(new().add_file(&long[1..], vec![]).is_ok());
+    let twice = new().add_file("a", vec![]).unwrap().add_file("a", vec![]);
+    assert_eq!(message(twice), "there are two fw_cfg files called `a`");
+    for number in [0, 1, 0x19, 0x20, 0xffff] {
+        assert!(matches!(
+            new().add_item(number, vec![]),
+            Err(BuildError::Number { .. })
+        ));
+    }
+    let twice = new().boot_cpu_count(1).unwrap().boot_cpu_count(2);
+    assert_eq!(message(twice), "there are two fw_cfg items 0x5");
+    let large = tempfile::tempfile().unwrap();
+    large.set_len(1 << 32).unwrap();
+    let result = new().initrd(Content::file(large).unwrap());
+    assert!(matches!(
+        result,
+        Err(BuildError::TooLarge {
+            len: 0x1_0000_0000,
+            ..
+        })
+    ));
+    assert!(matches!(
+        new().kernel(&b"MZ".to_vec().into(), "a\0b"),
+        Err(BuildError::CommandLine)
+    ));
+    assert!(matches!(
+        new().on_select("a", || ()),
+        Err(BuildError::NoSuchFile { .. })
+    ));
+}
+
+#[test]
+fn contents_list_all_that_the_firmware_is_told() {
+    let guest = Guest::new(
+        FwCfgBuilder::new()
+            .boot_cpu_count(1)
+            .and_then(|builder| builder.acpi_tables(vec![1; 128], [("etc/acpi/rsdp", vec![2; 36])]))
+            .unwrap(),
+    );
+    let contents: Vec<_> = guest
+        .device
+        .contents()
+        .map(|item| (item.selector, item.name, item.content.len()))
+        .collect();
+    assert_eq!(
+        contents,
+        [
+            (0, None, 4),
+            (1, None, 4),
+            (5, None, 2),
+            (0x19, None, 4 + 2 * 64),
+            (0x20, Some("etc/acpi/rsdp"), 36),
+            (0x21, Some("etc/table-loader"), 128),
+        ]
+    );
+    let shown = guest.device.inspect();
+    assert_eq!(shown["items"][4]["name"], "etc/acpi/rsdp");
+    assert_eq!(shown["items"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
+proptest! {
+    /// Whatever the mix of ways to read, the guest gets the bytes of the file.
+    #[test]
+    fn all_ways_to_read_agree(
+        steps in proptest::collection::vec((0_u8..4, 0_u32..6_000), 1..20),
+        in_file: bool,
+    ) {
+        let bytes = pattern(20_000);
+        let content = if in_file { file(&bytes) } else { bytes.clone().into() };
+        let mut guest = Guest::new(FwCfgBuilder::new().add_file("f", content).unwrap());
+        guest.select(0x20);
+        let mut at = 0;
+        let expected = |at: usize, len: usize| -> Vec<u8> {
+            (at..at + len).map(|i| bytes.get(i).copied().unwrap_or(0)).collect()
+        };
+        for (way, len) in steps {
+            let count = len as usize;
+            match way {
+                0 => prop_assert_eq!(guest.bytes(count % 300), expected(at, count % 300)),
+                1 => {
+                    prop_assert_eq!(guest.dma(READ, len), 0);
+                    prop_assert_eq!(guest.buffer(count), expected(at, count));
+                }
+                2 => prop_assert_eq!(guest.dma(SKIP, len), 0),
+                _ => {
+                    let state = guest.device.save().unwrap();
+                    guest.device.restore(&state).unwrap();
+                }
+            }
+            at += match way { 0 => count % 300, 3 => 0, _ => count };
+        }
+    }
+}

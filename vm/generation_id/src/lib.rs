@@ -1,0 +1,12 @@
+//! The generation ID: 128 bits in guest memory that change when the machine is cloned or rolled back.
+#![forbid(unsafe_code)]
+
+mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
+
+pub use device::GENERATION_ID_LEN;
+pub use device::GenerationId;
+
+#[cfg(test)]
+mod device_test;

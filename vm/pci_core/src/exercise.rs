@@ -1,0 +1,232 @@
+//! Puts a function through the life that a script describes, for fuzzing and tests.
+
+use crate::Bar;
+use crate::FunctionBuilder;
+use crate::FunctionState;
+use crate::HardwareIds;
+use crate::LayoutError;
+use crate::Location;
+use crate::MsiRecorder;
+use crate::MsixLayout;
+use crate::PciFunction;
+use chipset_device::AddressDecoder;
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::Decodes;
+use chipset_device::IoError;
+use chipset_device::LineInterrupt;
+use chipset_device::MmioDevice;
+use chipset_device::PciAddress;
+use chipset_device::PciConfigDevice;
+use chipset_device::PortIoDevice;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use chipset_device::exercise::exercise_decoding;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// How many MSI-X vectors the device has.
+const VECTORS: u16 = 70;
+
+/// A device with all that a function can have. What is written to its own registers drives its interrupt pin.
+struct Device {
+    function: PciFunction,
+    told: Arc<Mutex<Decodes>>,
+}
+
+impl Device {
+    fn new(messages: &MsiRecorder) -> Result<Self, LayoutError> {
+        let told = Arc::new(Mutex::new(Decodes::default()));
+        let decoder = {
+            let told = told.clone();
+            AddressDecoder::new(move |decodes| *told.lock() = decodes)
+        };
+        let mut builder = FunctionBuilder::new(&HardwareIds {
+            vendor: 0x1234,
+            device: 0x5678,
+            ..HardwareIds::default()
+        });
+        builder.bar(0, Bar::Memory32 { size: 16 })?;
+        builder.bar(1, Bar::Io { size: 8 })?;
+        let msix_bar = Bar::Memory64 {
+            size: 0x1000,
+            prefetchable: true,
+        };
+        builder.bar(2, msix_bar)?;
+        builder.bar(5, Bar::Memory32 { size: 1 << 31 })?;
+        builder.capability(0x09, &[1, 2, 3], &[0, 0xff])?;
+        let msix = MsixLayout {
+            bar: 2,
+            vectors: VECTORS,
+            table_offset: 0x800,
+            pending_offset: 0x10,
+        };
+        builder.msix(msix, messages)?;
+        builder.intx(LineInterrupt::detached());
+        Ok(Self {
+            function: builder.build(decoder),
+            told,
+        })
+    }
+
+    fn write_own(&mut self, index: usize, data: &[u8]) {
+        assert!([0, 1, 2, 5].contains(&index));
+        self.function.set_intx(data[0] & 1 != 0);
+    }
+
+    /// What must hold at any time.
+    fn check(&self) {
+        let decodes = self.function.decodes();
+        assert_eq!(*self.told.lock(), decodes, "the chipset knows otherwise");
+        for range in &decodes.mmio {
+            for gpa in [*range.start(), *range.end()] {
+                assert!(self.function.locate_memory(gpa).is_some(), "{gpa:#x}");
+            }
+        }
+        for range in &decodes.ports {
+            for port in [*range.start(), *range.end()] {
+                assert!(self.function.locate_port(port).is_some(), "{port:#x}");
+            }
+        }
+    }
+}
+
+impl ChipsetDevice for Device {
+    fn claims(&self) -> Claims {
+        Claims {
+            pci: Some(PciAddress {
+                bus: 0,
+                device: 1,
+                function: 0,
+            }),
+            ..Claims::default()
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
+        Some(self)
+    }
+
+    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
+        self.check();
+        Some(&mut self.function)
+    }
+
+    fn poll(&mut self) {
+        self.check();
+    }
+
+    fn reset(&mut self) {
+        self.function.reset();
+        self.check();
+        assert_eq!(self.function.decodes(), Decodes::default());
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&self.function.save()))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: FunctionState = state.decode()?;
+        let result = self.function.restore(&state);
+        self.check();
+        result
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        self.function.inspect()
+    }
+}
+
+impl PortIoDevice for Device {
+    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let location = self.function.locate_port(port);
+        assert!(matches!(location, Some(Location::Bar { index: 1, offset }) if offset < 8));
+        data.fill(0);
+        Ok(())
+    }
+
+    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        if let Some(Location::Bar { index, .. }) = self.function.locate_port(port) {
+            self.write_own(index, data);
+        }
+        Ok(())
+    }
+}
+
+impl MmioDevice for Device {
+    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        match self.function.locate_memory(gpa) {
+            Some(Location::Msix(register)) => self.function.read_msix(register, data),
+            Some(Location::Bar { .. }) => {
+                data.fill(0);
+                Ok(())
+            }
+            None => panic!("{gpa:#x} is decoded and nowhere"),
+        }
+    }
+
+    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+        match self.function.locate_memory(gpa) {
+            Some(Location::Msix(register)) => self.function.write_msix(register, data),
+            Some(Location::Bar { index, .. }) => {
+                self.write_own(index, data);
+                Ok(())
+            }
+            None => panic!("{gpa:#x} is decoded and nowhere"),
+        }
+    }
+}
+
+/// A function that the guest plays with while its vectors are signalled, and the host's interrupt routes
+/// fail now and then.
+pub fn pci_function(script: &[u8]) {
+    let messages = MsiRecorder::new();
+    let mut device = match Device::new(&messages) {
+        Ok(device) => device,
+        Err(error) => panic!("{error}"),
+    };
+    let vectors: Vec<_> = (0..VECTORS)
+        .filter_map(|index| device.function.msix_vector(index))
+        .collect();
+    let told = device.told.clone();
+    // The guest may switch all off, and then never finds its way back on; start it on the way.
+    for (offset, value) in [
+        (0x10, 0xc000_0000),
+        (0x14, 0x6000),
+        (0x18, 0xc000_1000),
+        (0x04, 0x7),
+        (0x48, 1 << 31),
+    ] {
+        let _ = device.function.write_config(offset, value, u32::MAX);
+    }
+    let decodes = || told.lock().clone();
+    exercise_decoding(&mut device, script, &decodes, &mut |byte| match byte {
+        0 => messages.break_down(),
+        1..16 => messages.mend(),
+        16..32 => drop(messages.take()),
+        _ => {
+            if let Some(vector) = vectors.get(usize::from(byte - 32)) {
+                vector.signal();
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chipset_device::exercise::pseudo_random_script;
+
+    #[test]
+    fn any_life_is_survived() {
+        for seed in 0..100 {
+            pci_function(&pseudo_random_script(seed, 1500));
+        }
+    }
+}

@@ -1,0 +1,364 @@
+use crate::AddressRange;
+use crate::Aspect;
+use crate::BlobDigest;
+use crate::DecodeError;
+use crate::Device;
+use crate::Digest;
+use crate::InvalidView;
+use crate::MAX_ENCODED_LEN;
+use crate::MmioRange;
+use crate::PlatformView;
+use crate::differences;
+use chipset_device::PciAddress;
+use proptest::prelude::*;
+
+const MIB: u64 = 1 << 20;
+
+fn pci(device: u8) -> Option<PciAddress> {
+    Some(PciAddress {
+        bus: 0,
+        device,
+        function: 0,
+    })
+}
+
+fn device(name: &str, place: Option<PciAddress>, identity: &str) -> Device {
+    Device {
+        name: name.into(),
+        pci: place,
+        identity: identity.into(),
+    }
+}
+
+fn view() -> PlatformView {
+    PlatformView {
+        ram: vec![AddressRange::new(0, 2048 * MIB)],
+        mmio: vec![
+            MmioRange {
+                name: "pci32".into(),
+                range: AddressRange::new(0xc000_0000, 0x3c00_0000),
+            },
+            MmioRange {
+                name: "ecam".into(),
+                range: AddressRange::new(0xb000_0000, 0x1000_0000),
+            },
+        ],
+        apic_ids: vec![0, 1],
+        acpi: BlobDigest::of([("etc/acpi/tables", &b"tables"[..])]),
+        smbios: BlobDigest::of([("etc/smbios/smbios-tables", &b"smbios"[..])]),
+        devices: vec![
+            device("disk0", pci(3), "virtio-blk serial a"),
+            device("com1", None, ""),
+        ],
+    }
+}
+
+fn told(started: &PlatformView) -> Vec<String> {
+    differences(&view(), started)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn each_difference_reads_as_a_line() {
+    let mut v = view();
+    assert_eq!(told(&v), [""; 0]);
+    v.ram[0].length = 4096 * MIB;
+    v.apic_ids = vec![0, 1, 2, 3];
+    assert_eq!(
+        told(&v),
+        [
+            "memory: hibernated with 2048 MiB, started with 4096 MiB",
+            "processors: hibernated with 2, started with 4",
+        ]
+    );
+
+    let mut v = view();
+    v.ram = vec![
+        AddressRange::new(0x1_0000_0000, 1024 * MIB),
+        AddressRange::new(0, 1024 * MIB),
+    ];
+    v.apic_ids[1] = 2;
+    v.mmio[0].range.start = 0xd000_0000;
+    v.mmio[1].name = "ecam2".into();
+    assert_eq!(
+        told(&v),
+        [
+            "memory: hibernated with RAM at 0x0-0x7fffffff, \
+             started with RAM at 0x0-0x3fffffff and 0x100000000-0x13fffffff",
+            "processors: processor 1 hibernated with APIC id 1, started with APIC id 2",
+            "mmio: hibernated with ecam at 0xb0000000-0xbfffffff, started without it",
+            "mmio: hibernated without ecam2, started with it at 0xb0000000-0xbfffffff",
+            "mmio: hibernated with pci32 at 0xc0000000-0xfbffffff, \
+             started with pci32 at 0xd0000000-0x10bffffff",
+        ]
+    );
+
+    let mut v = view();
+    v.ram[0].length += 1;
+    v.devices = vec![
+        device("disk0", pci(4), "virtio-blk serial b"),
+        device("net0", pci(5), "virtio-net 02:00:00:00:00:01"),
+    ];
+    v.acpi = BlobDigest::default();
+    v.smbios = BlobDigest {
+        length: 5,
+        sha256: Digest([0xab; 32]),
+    };
+    assert_eq!(
+        told(&v)[..5],
+        [
+            "memory: hibernated with 2048 MiB, started with 2147483649 bytes",
+            "devices: hibernated with com1, started without it",
+            "devices: hibernated with disk0 at 00:03.0, started with disk0 at 00:04.0",
+            "devices: hibernated with disk0 being virtio-blk serial a, \
+             started with disk0 being virtio-blk serial b",
+            "devices: hibernated without net0 at 00:05.0 (virtio-net 02:00:00:00:00:01), started with it",
+        ]
+    );
+    assert!(told(&v)[5].starts_with("acpi: hibernated with 6 bytes of SHA-256 "));
+    assert!(told(&v)[5].ends_with("…, started with none"));
+    assert!(told(&v)[6].ends_with("started with 5 bytes of SHA-256 abababababababab…"));
+    v.devices[0].pci = None;
+    assert!(told(&v)[2].ends_with("at 00:03.0, started with disk0 off the PCI bus"));
+}
+
+#[test]
+fn only_tables_may_be_replaced_by_those_the_guest_had() {
+    let mut v = view();
+    v.acpi.length += 1;
+    v.devices.pop();
+    let aspects: Vec<_> = differences(&view(), &v)
+        .iter()
+        .map(crate::Difference::aspect)
+        .collect();
+    assert_eq!(aspects, [Aspect::Devices, Aspect::Acpi]);
+}
+
+/// The encoding is on disks: this digest may change only with the version.
+#[test]
+fn the_encoding_stays() {
+    let tiny = PlatformView {
+        ram: vec![AddressRange::new(0, 0x1000)],
+        mmio: vec![MmioRange {
+            name: "m".into(),
+            range: AddressRange::new(0x2000, 0x1000),
+        }],
+        apic_ids: vec![7],
+        devices: vec![device("d", pci(31), "i")],
+        ..PlatformView::default()
+    };
+    let mut expected = b"PLATVIEW\x01\0\0\0".to_vec();
+    let mut body = b"\x01\0\0\0".to_vec();
+    body.extend(0_u64.to_le_bytes());
+    body.extend(0x1000_u64.to_le_bytes());
+    body.extend(b"\x01\0\0\0\x01m");
+    body.extend(0x2000_u64.to_le_bytes());
+    body.extend(0x1000_u64.to_le_bytes());
+    body.extend(b"\x01\0\0\0\x07\0\0\0");
+    body.extend([0; 80]);
+    body.extend(b"\x01\0\0\0\x01d\x01i\x01\0\x1f\0");
+    expected.extend((body.len() as u32).to_le_bytes());
+    expected.extend(body);
+    assert_eq!(tiny.encode().unwrap(), expected);
+    assert_eq!(tiny.digest().unwrap(), Digest::of(&expected));
+    assert_eq!(
+        BlobDigest::of([("a", &b"bc"[..])]).sha256,
+        Digest::of(b"\x01\0\0\0\0\0\0\0a\x02\0\0\0\0\0\0\0bc")
+    );
+}
+
+#[test]
+fn a_view_is_written_as_json() {
+    let json = serde_json::to_value(view()).unwrap();
+    assert_eq!(json["devices"][0]["pci"], "00:03.0");
+    assert_eq!(json["mmio"][1]["start"], 0xb000_0000_u64);
+    assert_eq!(json["acpi"]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn views_that_cannot_be_stored_are_refused() {
+    let refused = |change: fn(&mut PlatformView)| {
+        let mut v = view();
+        change(&mut v);
+        v.encode().unwrap_err()
+    };
+    assert!(matches!(
+        refused(|v| v.apic_ids = vec![0; 5000]),
+        InvalidView::TooMany { count: 5000, .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.devices[0].name = "com1".into()),
+        InvalidView::DuplicateName { .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.devices[0].identity = "x".repeat(256)),
+        InvalidView::TextTooLong { length: 256, .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.mmio[0].name = "a\x1b[2J".into()),
+        InvalidView::ControlCharacter { .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.ram.push(AddressRange::new(5, 5))),
+        InvalidView::RamOverlap { .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.mmio[0].range.length = u64::MAX),
+        InvalidView::Range { .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.ram[0].length = 0),
+        InvalidView::Range { .. }
+    ));
+    assert!(matches!(
+        refused(|v| v.devices[0].pci = pci(32)),
+        InvalidView::PciAddress { .. }
+    ));
+}
+
+#[test]
+fn the_largest_view_fits() {
+    let text = |i: usize| format!("{i:0>255}");
+    let largest = PlatformView {
+        ram: (0..4096).map(|i| AddressRange::new(i, 1)).collect(),
+        mmio: (0..4096)
+            .map(|i| MmioRange {
+                name: text(i),
+                range: AddressRange::new(0, 1),
+            })
+            .collect(),
+        apic_ids: vec![0; 4096],
+        devices: (0..4096)
+            .map(|i| device(&text(i), pci(0), &text(i)))
+            .collect(),
+        ..view()
+    };
+    let bytes = largest.encode().unwrap();
+    assert_eq!(bytes.len(), MAX_ENCODED_LEN);
+    assert_eq!(PlatformView::decode(&bytes), Ok(largest));
+}
+
+#[test]
+fn damaged_bytes_are_refused() {
+    let bytes = view().encode().unwrap();
+    for len in 0..bytes.len() {
+        PlatformView::decode(&bytes[..len]).unwrap_err();
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(matches!(
+        PlatformView::decode(&longer),
+        Err(DecodeError::Length { .. })
+    ));
+    let mut newer = bytes.clone();
+    newer[8] = 2;
+    assert_eq!(
+        PlatformView::decode(&newer),
+        Err(DecodeError::Version { version: 2 })
+    );
+    // A claim of four billion RAM ranges.
+    let mut many = bytes.clone();
+    many[16..20].fill(0xff);
+    assert!(matches!(
+        PlatformView::decode(&many),
+        Err(DecodeError::Invalid(InvalidView::TooMany { .. }))
+    ));
+    // The first MMIO range's name sorts behind the second's.
+    let mut unordered = bytes;
+    let at = unordered.windows(4).position(|w| w == b"ecam").unwrap();
+    unordered[at] = b'z';
+    assert_eq!(
+        PlatformView::decode(&unordered),
+        Err(DecodeError::Order {
+            what: "MMIO ranges"
+        })
+    );
+}
+
+fn any_view() -> impl Strategy<Value = PlatformView> {
+    let name = "[a-z]{1,3}";
+    let range = (0..1_u64 << 40, 1..1_u64 << 40);
+    let ranges = prop::collection::btree_map(name, range, 0..4);
+    let place = prop::option::of((any::<u8>(), 0..32_u8, 0..8_u8));
+    let devices = prop::collection::btree_map(name, (place, "[a-zé ]{0,9}"), 0..4);
+    let ram = prop::collection::vec((1..9_u64, 0..9_u64), 0..4);
+    let blob = (any::<u64>(), any::<[u8; 32]>());
+    let apic_ids = prop::collection::vec(any::<u32>(), 0..4);
+    (ram, ranges, apic_ids, blob, blob, devices).prop_map(
+        |(ram, ranges, apic_ids, acpi, smbios, devices)| {
+            let mut end = 0;
+            let blob = |(length, sha256)| BlobDigest {
+                length,
+                sha256: Digest(sha256),
+            };
+            PlatformView {
+                ram: ram
+                    .into_iter()
+                    .map(|(length, gap)| {
+                        let start = end + gap;
+                        end = start + length;
+                        AddressRange { start, length }
+                    })
+                    .collect(),
+                mmio: ranges
+                    .into_iter()
+                    .map(|(name, (start, length))| MmioRange {
+                        name,
+                        range: AddressRange { start, length },
+                    })
+                    .collect(),
+                apic_ids,
+                acpi: blob(acpi),
+                smbios: blob(smbios),
+                devices: devices
+                    .into_iter()
+                    .map(|(name, (place, identity))| Device {
+                        name,
+                        pci: place.map(|(bus, device, function)| PciAddress {
+                            bus,
+                            device,
+                            function,
+                        }),
+                        identity,
+                    })
+                    .collect(),
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn views_survive_storage(view in any_view()) {
+        let bytes = view.encode().unwrap();
+        prop_assert_eq!(PlatformView::decode(&bytes), Ok(view));
+    }
+
+    #[test]
+    fn the_order_of_lists_does_not_matter(view in any_view()) {
+        let mut reversed = view.clone();
+        reversed.ram.reverse();
+        reversed.mmio.reverse();
+        reversed.devices.reverse();
+        prop_assert_eq!(reversed.digest(), view.digest());
+        prop_assert_eq!(differences(&view, &reversed), []);
+    }
+
+    #[test]
+    fn views_differ_exactly_if_their_digests_do(a in any_view(), b in any_view()) {
+        prop_assert_eq!(differences(&a, &b).is_empty(), a.digest() == b.digest());
+    }
+
+    #[test]
+    fn flipped_bits_are_refused_or_canonical(view in any_view(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        let mut bytes = view.encode().unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        if let Ok(other) = PlatformView::decode(&bytes) {
+            prop_assert_eq!(other.encode().unwrap(), bytes);
+            prop_assert_ne!(other, view);
+        }
+    }
+}

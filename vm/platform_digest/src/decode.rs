@@ -1,0 +1,209 @@
+//! Reading a stored view, about whose bytes nothing is known.
+
+use crate::AddressRange;
+use crate::BlobDigest;
+use crate::Device;
+use crate::Digest;
+use crate::ENCODING_VERSION;
+use crate::InvalidView;
+use crate::MAX_ENCODED_LEN;
+use crate::MmioRange;
+use crate::PlatformView;
+use crate::encode::MAGIC;
+use crate::view::MAX_ITEMS;
+use crate::view::MAX_PROCESSORS;
+use chipset_device::PciAddress;
+
+/// Why bytes are not a platform view.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They do not start as one.
+    #[error("these bytes are no platform view")]
+    Magic,
+    /// A version that this program does not know.
+    #[error(
+        "the platform view has version {version}; this program knows version {ENCODING_VERSION}"
+    )]
+    Version {
+        /// The version in the header.
+        version: u32,
+    },
+    /// Too many or too few bytes.
+    #[error("the platform view is {actual} bytes long; its header says {expected}")]
+    Length {
+        /// By the header.
+        expected: u64,
+        /// There are.
+        actual: u64,
+    },
+    /// The bytes end in the middle of an entry.
+    #[error("the platform view ends in the middle of {what}")]
+    Truncated {
+        /// Of what.
+        what: &'static str,
+    },
+    /// A text is not UTF-8.
+    #[error("the {what} in the platform view is not UTF-8")]
+    Text {
+        /// What kind of text.
+        what: &'static str,
+    },
+    /// A value that has no meaning.
+    #[error("the platform view has {value:#x} for {what}")]
+    Value {
+        /// What the value is of.
+        what: &'static str,
+        /// The value.
+        value: u64,
+    },
+    /// The entries are right by themselves, and not in canonical order.
+    #[error("the {what} in the platform view are out of order")]
+    Order {
+        /// Which entries.
+        what: &'static str,
+    },
+    /// The view is of an impossible machine.
+    #[error("the platform view describes an impossible machine")]
+    Invalid(#[from] InvalidView),
+}
+
+impl PlatformView {
+    /// Reads what [`PlatformView::encode`] wrote, and nothing else: bytes that decode are the canonical
+    /// encoding of the view they decode to.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader(bytes);
+        if reader.array("the header").ok() != Some(MAGIC) {
+            return Err(DecodeError::Magic);
+        }
+        let version = reader.u32("the header")?;
+        if version != ENCODING_VERSION {
+            return Err(DecodeError::Version { version });
+        }
+        let length = reader.u32("the header")?;
+        let (expected, actual) = (u64::from(length) + 16, bytes.len() as u64);
+        if expected != actual || bytes.len() > MAX_ENCODED_LEN {
+            return Err(DecodeError::Length { expected, actual });
+        }
+        let view = Self {
+            ram: reader.list("RAM ranges", MAX_ITEMS, |r| r.range("a RAM range"))?,
+            mmio: reader.list("MMIO ranges", MAX_ITEMS, |r| {
+                Ok(MmioRange {
+                    name: r.text("name of an MMIO range")?,
+                    range: r.range("an MMIO range")?,
+                })
+            })?,
+            apic_ids: reader.list("processors", MAX_PROCESSORS, |r| r.u32("an APIC id"))?,
+            acpi: reader.blob("the digest of the ACPI tables")?,
+            smbios: reader.blob("the digest of the SMBIOS structures")?,
+            devices: reader.list("devices", MAX_ITEMS, |r| {
+                Ok(Device {
+                    name: r.text("device name")?,
+                    identity: r.text("device identity")?,
+                    pci: r.pci()?,
+                })
+            })?,
+        };
+        if !reader.0.is_empty() {
+            return Err(DecodeError::Length {
+                expected: actual - reader.0.len() as u64,
+                actual,
+            });
+        }
+        ordered("RAM ranges", view.ram.is_sorted())?;
+        ordered("MMIO ranges", view.mmio.is_sorted_by_key(|m| &m.name))?;
+        ordered("devices", view.devices.is_sorted_by_key(|d| &d.name))?;
+        view.check_sorted()?;
+        Ok(view)
+    }
+}
+
+fn ordered(what: &'static str, is_sorted: bool) -> Result<(), DecodeError> {
+    if is_sorted {
+        Ok(())
+    } else {
+        Err(DecodeError::Order { what })
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+        let (head, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated { what })?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+        self.array(what).map(u8::from_le_bytes)
+    }
+
+    fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+        self.array(what).map(u64::from_le_bytes)
+    }
+
+    /// Grows as entries are there, whatever count is claimed.
+    fn list<T>(
+        &mut self,
+        what: &'static str,
+        limit: usize,
+        mut entry: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.u32(what)? as usize;
+        if count > limit {
+            return Err(InvalidView::TooMany { what, count, limit }.into());
+        }
+        (0..count).map(|_| entry(self)).collect()
+    }
+
+    fn text(&mut self, what: &'static str) -> Result<String, DecodeError> {
+        let length = usize::from(self.u8(what)?);
+        let (text, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(DecodeError::Truncated { what })?;
+        self.0 = rest;
+        let text = str::from_utf8(text).map_err(|_| DecodeError::Text { what })?;
+        Ok(text.to_owned())
+    }
+
+    fn range(&mut self, what: &'static str) -> Result<AddressRange, DecodeError> {
+        Ok(AddressRange {
+            start: self.u64(what)?,
+            length: self.u64(what)?,
+        })
+    }
+
+    fn blob(&mut self, what: &'static str) -> Result<BlobDigest, DecodeError> {
+        Ok(BlobDigest {
+            length: self.u64(what)?,
+            sha256: Digest(self.array(what)?),
+        })
+    }
+
+    fn pci(&mut self) -> Result<Option<PciAddress>, DecodeError> {
+        let what = "the place of a device";
+        match self.u8(what)? {
+            0 => Ok(None),
+            1 => {
+                let [bus, device, function] = self.array(what)?;
+                Ok(Some(PciAddress {
+                    bus,
+                    device,
+                    function,
+                }))
+            }
+            value => Err(DecodeError::Value {
+                what,
+                value: value.into(),
+            }),
+        }
+    }
+}

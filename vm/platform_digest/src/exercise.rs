@@ -1,0 +1,59 @@
+//! Decodes, encodes and compares arbitrary bytes, for fuzzing and tests.
+
+use crate::PlatformView;
+use crate::differences;
+use std::fmt::Write as _;
+
+/// Decodes `bytes` and checks what decoding promises; compares the view with the one that the first half of the
+/// bytes is.
+///
+/// Panics if a view that decodes does not encode to the same bytes, or differs from itself.
+pub fn decode(bytes: &[u8]) {
+    // What a fuzzer cannot find by chance: the header that makes the rest worth reading.
+    let mut framed = crate::encode::MAGIC.to_vec();
+    framed.extend_from_slice(&crate::ENCODING_VERSION.to_le_bytes());
+    framed.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    framed.extend_from_slice(bytes);
+    for bytes in [bytes, &framed] {
+        match PlatformView::decode(bytes) {
+            Ok(view) => examine(&view, bytes),
+            Err(error) => drop(error.to_string()),
+        }
+    }
+}
+
+fn examine(view: &PlatformView, bytes: &[u8]) {
+    match view.encode() {
+        Ok(again) => assert_eq!(again, bytes, "the encoding is not canonical"),
+        Err(error) => panic!("a decoded view does not encode: {error}"),
+    }
+    assert_eq!(differences(view, view), []);
+    let mut other = view.clone();
+    other.devices.pop();
+    other.mmio.pop();
+    other.apic_ids.pop();
+    other.ram.pop();
+    let mut text = String::new();
+    for difference in differences(view, &other) {
+        let _ = write!(text, "{difference}");
+    }
+    assert_eq!(text.is_empty(), view == &other, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            decode(&bytes);
+        }
+
+        #[test]
+        fn mostly_zero_bytes_too(bytes in prop::collection::vec(prop_oneof![9 => Just(0), 1 => any::<u8>()], 96..200)) {
+            decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Puts the devices through the lives that scripts describe, for fuzzing and tests.
+
+use crate::ConfigPorts;
+use crate::Ecam;
+use crate::HostBridge;
+use crate::IsaBridge;
+use chipset_device::AddressDecoder;
+use chipset_device::ChipsetDevice;
+use chipset_device::Decodes;
+use chipset_device::PciAddress;
+use chipset_device::PciConfigAccess;
+use chipset_device::PciConfigSpace;
+use chipset_device::PowerSink;
+use chipset_device::exercise::exercise;
+use chipset_device::exercise::exercise_decoding;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// The bridges, behind their configuration spaces.
+struct Bridges(Mutex<(HostBridge, IsaBridge)>);
+
+impl PciConfigAccess for Bridges {
+    fn read(&self, function: PciAddress, offset: u16) -> u32 {
+        check(function, offset);
+        let (host, isa) = &mut *self.0.lock();
+        let value = match function {
+            HostBridge::ADDRESS => host.pci().map(|pci| pci.read(offset)),
+            IsaBridge::ADDRESS => isa.pci().map(|pci| pci.read(offset)),
+            _ => None,
+        };
+        value.and_then(Result::ok).unwrap_or(u32::MAX)
+    }
+
+    fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
+        check(function, offset);
+        let (host, isa) = &mut *self.0.lock();
+        // Whether the bridge takes it is its own business.
+        let _ = match function {
+            HostBridge::ADDRESS => host.pci().map(|pci| pci.write(offset, value, mask)),
+            IsaBridge::ADDRESS => isa.pci().map(|pci| pci.write(offset, value, mask)),
+            _ => None,
+        };
+    }
+}
+
+/// What a configuration mechanism promises.
+fn check(function: PciAddress, offset: u16) {
+    assert!(function.device < 32 && function.function < 8, "{function}");
+    assert!(
+        offset < 0x1000 && offset.is_multiple_of(4),
+        "register {offset:#x}"
+    );
+}
+
+/// Both bridges behind both configuration mechanisms, or a bridge alone.
+pub fn q35(script: &[u8]) {
+    let Some((choice, script)) = script.split_first() else {
+        return;
+    };
+    let decodes = Arc::new(Mutex::new(Decodes::default()));
+    let told = decodes.clone();
+    let decoder = AddressDecoder::new(move |decodes| *told.lock() = decodes);
+    let space = PciConfigSpace::new();
+    let mut ecam = Ecam::new(space.clone(), decoder);
+    let (Ok(mut host), Ok(mut isa)) = (
+        HostBridge::new(0xb000_0000, ecam.window()),
+        IsaBridge::new(0x600),
+    ) else {
+        panic!("the bridges have impossible layouts");
+    };
+    match choice % 4 {
+        0 => exercise(&mut host, script, &mut |_| ()),
+        1 => exercise(&mut isa, script, &mut |_| ()),
+        2 => {
+            space.connect(Bridges(Mutex::new((host, isa))));
+            let power = PowerSink::new(|_| ());
+            let mut ports = ConfigPorts::new(space, power);
+            exercise(&mut ports, script, &mut |_| ());
+        }
+        _ => {
+            space.connect(Bridges(Mutex::new((host, isa))));
+            let decodes = || decodes.lock().clone();
+            exercise_decoding(&mut ecam, script, &decodes, &mut |_| ());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chipset_device::exercise::pseudo_random_script;
+
+    #[test]
+    fn any_life_is_survived() {
+        for seed in 0..400 {
+            let mut script = pseudo_random_script(seed, 1500);
+            script[0] = seed as u8;
+            q35(&script);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+use crate::SleepAnnouncement;
+use chipset_device::ChipsetDevice;
+use chipset_device::Claims;
+use chipset_device::IoError;
+use chipset_device::PortIoDevice;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use minicbor::Decode;
+use minicbor::Encode;
+use serde_json::json;
+use std::fmt;
+use std::sync::Arc;
+
+/// Takes announcements.
+#[derive(Clone)]
+pub struct AnnouncementSink(Arc<dyn Fn(SleepAnnouncement) + Send + Sync>);
+
+impl AnnouncementSink {
+    /// Calls `receive` for each announcement, on the VP's thread with the device locked. The guest goes on when
+    /// it returns, so what must have happened before the guest's next instruction happens in it.
+    pub fn new(receive: impl Fn(SleepAnnouncement) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(receive))
+    }
+}
+
+impl fmt::Debug for AnnouncementSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AnnouncementSink")
+    }
+}
+
+/// One I/O port, one byte wide, to which the `_PTS` and `_WAK` methods of the machine's ACPI tables write
+/// ([`SleepAnnouncement::to_byte`]). Other values are refused.
+///
+/// It reads as [`SleepPort::PRESENT`], where a port without a device reads 0xFF.
+#[derive(Debug)]
+pub struct SleepPort {
+    port: u16,
+    sink: AnnouncementSink,
+    last: Option<SleepAnnouncement>,
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+struct State {
+    /// The last announcement's byte, or 0.
+    #[n(1)]
+    last: u8,
+}
+
+impl SleepPort {
+    /// The port on this project's machines: behind that of pvpanic (0x505), and before those of fw_cfg (from 0x510).
+    pub const DEFAULT_PORT: u16 = 0x506;
+
+    /// What the port reads as: the version of what may be written to it.
+    pub const PRESENT: u8 = 1;
+
+    /// The device at `port`. What the guest announces goes to `sink`.
+    pub fn new(port: u16, sink: AnnouncementSink) -> Self {
+        Self {
+            port,
+            sink,
+            last: None,
+        }
+    }
+
+    /// What was announced last since the machine was reset.
+    pub fn last(&self) -> Option<SleepAnnouncement> {
+        self.last
+    }
+}
+
+impl PortIoDevice for SleepPort {
+    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        *value = Self::PRESENT;
+        Ok(())
+    }
+
+    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value] = data else {
+            return Err(IoError::InvalidAccessSize);
+        };
+        let announcement = SleepAnnouncement::from_byte(*value).ok_or(IoError::InvalidValue)?;
+        self.last = Some(announcement);
+        (self.sink.0)(announcement);
+        Ok(())
+    }
+}
+
+impl ChipsetDevice for SleepPort {
+    fn claims(&self) -> Claims {
+        Claims {
+            ports: vec![self.port..=self.port],
+            ..Claims::default()
+        }
+    }
+
+    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
+        Some(self)
+    }
+
+    fn reset(&mut self) {
+        self.last = None;
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        let last = self.last.map_or(0, SleepAnnouncement::to_byte);
+        Ok(SavedState::encode(&State { last }))
+    }
+
+    /// Announces nothing.
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let State { last } = state.decode()?;
+        let announcement = SleepAnnouncement::from_byte(last);
+        if announcement.is_none() && last != 0 {
+            let text = format!("sleep announcement {last:#04x}");
+            return Err(RestoreError::Invalid(text));
+        }
+        self.last = announcement;
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        json!({
+            "port": format!("{:#x}", self.port),
+            "last": self.last.map(|last| last.to_string()),
+        })
+    }
+}

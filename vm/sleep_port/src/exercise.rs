@@ -1,0 +1,25 @@
+//! Puts the device through the lives that scripts describe, for fuzzing and tests.
+
+use crate::AnnouncementSink;
+use crate::SleepPort;
+use chipset_device::exercise::exercise;
+
+/// A port to which anything is written.
+pub fn sleep_port(script: &[u8]) {
+    let sink = AnnouncementSink::new(|announcement| drop(announcement.to_string()));
+    let mut port = SleepPort::new(SleepPort::DEFAULT_PORT, sink);
+    exercise(&mut port, script, &mut |_| ());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chipset_device::exercise::pseudo_random_script;
+
+    #[test]
+    fn survives() {
+        for seed in 0..200 {
+            sleep_port(&pseudo_random_script(seed, 1_500));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The port to which a guest's ACPI methods write that it goes to sleep, and that it woke.
+#![forbid(unsafe_code)]
+
+mod announcement;
+mod device;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod exercise;
+
+pub use announcement::PREPARE;
+pub use announcement::SleepAnnouncement;
+pub use announcement::SleepState;
+pub use announcement::WAKE;
+pub use device::AnnouncementSink;
+pub use device::SleepPort;
+
+#[cfg(test)]
+mod device_test;

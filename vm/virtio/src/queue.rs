@@ -1,0 +1,378 @@
+use crate::Buffer;
+use crate::Chain;
+use crate::DeviceSignals;
+use crate::Event;
+use guest_memory::GuestMemory;
+use std::os::fd::AsFd as _;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::Queue;
+use virtio_queue::QueueOwnedT as _;
+use virtio_queue::QueueT as _;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::Bytes as _;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemory as _;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::Permissions;
+
+/// The most descriptors in a chain. More than drivers use, and as many as vectored I/O takes.
+const MAX_DESCRIPTORS: usize = 1023;
+
+/// How the driver broke the rules of a queue.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The rings are not where rings can be.
+    #[error(
+        "queue {index}: rings of {size} entries at {descriptors:#x}, {available:#x} and {used:#x} are impossible"
+    )]
+    Layout {
+        /// The queue.
+        index: u16,
+        /// Entries in each ring.
+        size: u16,
+        /// The guest-physical address of the descriptor table.
+        descriptors: u64,
+        /// The guest-physical address of the available ring.
+        available: u64,
+        /// The guest-physical address of the used ring.
+        used: u64,
+    },
+    /// The rings' indices or memory are not as they can be.
+    #[error("queue {index}: the rings cannot be used")]
+    Ring {
+        /// The queue.
+        index: u16,
+        /// What is wrong.
+        #[source]
+        source: virtio_queue::Error,
+    },
+    /// A descriptor chain is malformed.
+    #[error("queue {index}: chain {head}: {reason}")]
+    Chain {
+        /// The queue.
+        index: u16,
+        /// The chain's first descriptor.
+        head: u16,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+/// What went through a queue since the device was made.
+#[derive(Debug, Default)]
+pub struct QueueStats {
+    /// Times the driver's notifications were seen.
+    pub kicks: AtomicU64,
+    /// Chains completed.
+    pub chains: AtomicU64,
+    /// Interrupts raised.
+    pub interrupts: AtomicU64,
+}
+
+/// Where a queue's rings are and how far they were processed.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) struct QueueLayout {
+    pub(crate) size: u16,
+    pub(crate) descriptors: u64,
+    pub(crate) available: u64,
+    pub(crate) used: u64,
+    pub(crate) next_available: u16,
+    pub(crate) next_used: u16,
+}
+
+/// What makes a queue's layout a queue.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueParts {
+    pub(crate) index: u16,
+    pub(crate) memory: GuestMemory,
+    pub(crate) kick: Arc<Event>,
+    pub(crate) signals: DeviceSignals,
+    pub(crate) stats: Arc<QueueStats>,
+}
+
+/// A split virtqueue (2.7), the device's end.
+///
+/// The loop of a worker: [`disable_kicks`](Self::disable_kicks), take chains with [`next`](Self::next) and
+/// give them back with [`complete`](Self::complete), [`interrupt`](Self::interrupt), and when there are no
+/// more [`enable_kicks`](Self::enable_kicks): if that says that chains came meanwhile, again; otherwise wait
+/// for [`kick`](Self::kick). On an error [`fail`](Self::fail), and leave the queue alone.
+#[derive(Debug)]
+pub struct VirtQueue {
+    parts: QueueParts,
+    queue: Queue,
+    /// How far the used ring was when an interrupt was last considered.
+    interrupted_at: u16,
+    /// Chains to use again, for the room in them.
+    spare: Vec<Chain>,
+}
+
+impl VirtQueue {
+    pub(crate) fn new(
+        parts: QueueParts,
+        layout: &QueueLayout,
+        event_idx: bool,
+    ) -> Result<Self, QueueError> {
+        let bad = || QueueError::Layout {
+            index: parts.index,
+            size: layout.size,
+            descriptors: layout.descriptors,
+            available: layout.available,
+            used: layout.used,
+        };
+        let mut queue = Queue::new(layout.size).map_err(|_| bad())?;
+        let addresses = queue
+            .try_set_desc_table_address(GuestAddress(layout.descriptors))
+            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(layout.available)))
+            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(layout.used)));
+        addresses.map_err(|_| bad())?;
+        queue.set_next_avail(layout.next_available);
+        queue.set_next_used(layout.next_used);
+        queue.set_event_idx(event_idx);
+        queue.set_ready(true);
+        if !queue.is_valid(parts.memory.map()) {
+            return Err(bad());
+        }
+        Ok(Self {
+            parts,
+            queue,
+            interrupted_at: layout.next_used,
+            spare: Vec::new(),
+        })
+    }
+
+    pub(crate) fn layout(&self) -> QueueLayout {
+        QueueLayout {
+            size: self.queue.size(),
+            descriptors: self.queue.desc_table(),
+            available: self.queue.avail_ring(),
+            used: self.queue.used_ring(),
+            next_available: self.queue.next_avail(),
+            next_used: self.queue.next_used(),
+        }
+    }
+
+    /// The queue's number in its device.
+    pub fn index(&self) -> u16 {
+        self.parts.index
+    }
+
+    /// Entries in the rings.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Guest RAM, where the buffers are.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.parts.memory
+    }
+
+    /// Readable once the driver has notified the device; stays so until [`clear_kick`](Self::clear_kick).
+    pub fn kick(&self) -> BorrowedFd<'_> {
+        self.parts.kick.as_fd()
+    }
+
+    /// Takes note of the driver's notification. To be called before looking for chains.
+    pub fn clear_kick(&self) {
+        if self.parts.kick.clear() {
+            self.parts.stats.kicks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Hints that the driver need not notify the device, which looks at the queue by itself.
+    pub fn disable_kicks(&mut self) -> Result<(), QueueError> {
+        let result = self.queue.disable_notification(self.parts.memory.map());
+        result.map_err(|source| self.ring_error(source))
+    }
+
+    /// Asks for notifications again. Whether there are chains already, which none will come for.
+    pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
+        let result = self.queue.enable_notification(self.parts.memory.map());
+        result.map_err(|source| self.ring_error(source))
+    }
+
+    /// The next chain, if the driver made one available.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an iterator would borrow the queue while chains are completed"
+    )]
+    pub fn next(&mut self) -> Result<Option<Chain>, QueueError> {
+        let map: &GuestMemoryMmap = self.parts.memory.map();
+        let mut chains = match self.queue.iter(map) {
+            Ok(chains) => chains,
+            Err(source) => return Err(self.ring_error(source)),
+        };
+        let Some(descriptors) = chains.next() else {
+            return Ok(None);
+        };
+        let mut chain = self.spare.pop().unwrap_or_default();
+        chain.head = descriptors.head_index();
+        chain.readable.clear();
+        chain.writable.clear();
+        match fill(&mut chain, descriptors, map) {
+            Ok(()) => Ok(Some(chain)),
+            Err(reason) => {
+                // Not taken: a save says where the queue broke.
+                self.queue.go_to_previous_position();
+                Err(QueueError::Chain {
+                    index: self.parts.index,
+                    head: chain.head,
+                    reason,
+                })
+            }
+        }
+    }
+
+    /// Puts `chain`, the last that [`next`](Self::next) gave, back to be taken again.
+    pub fn put_back(&mut self, chain: Chain) {
+        self.queue.go_to_previous_position();
+        self.recycle(chain);
+    }
+
+    /// Gives `chain` back to the driver, with the number of bytes written from the start of its writable
+    /// buffers on. The driver may not look before the next [`interrupt`](Self::interrupt).
+    pub fn complete(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
+        let written = written.min(chain.writable.len());
+        let map = self.parts.memory.map();
+        let result = self.queue.add_used(map, chain.head, written);
+        self.recycle(chain);
+        result.map_err(|source| self.ring_error(source))?;
+        self.parts.stats.chains.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// [Completes](Self::complete) chains that belong together: the driver sees none of them or all.
+    pub fn complete_together(
+        &mut self,
+        chains: impl IntoIterator<Item = (Chain, u32)>,
+    ) -> Result<(), QueueError> {
+        let first = self.queue.next_used();
+        let mut last: Option<(Chain, u32)> = None;
+        for (chain, written) in chains {
+            if let Some((chain, written)) = last.replace((chain, written)) {
+                let result = self.write_used(&chain, written);
+                self.recycle(chain);
+                if let Err(error) = result {
+                    self.queue.set_next_used(first);
+                    return Err(error);
+                }
+            }
+        }
+        match last {
+            // The index that shows the last one shows them all.
+            Some((chain, written)) => self.complete(chain, written),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the next element of the used ring, and does not show it yet.
+    fn write_used(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
+        let next = self.queue.next_used();
+        let slot = u64::from(next % self.queue.size());
+        // No overflow: the ring was checked to be RAM.
+        let at = self.queue.used_ring() + 4 + 8 * slot;
+        let element = u64::from(chain.head) | u64::from(written.min(chain.writable.len())) << 32;
+        let map = self.parts.memory.map();
+        map.write_obj(element.to_le(), GuestAddress(at))
+            .map_err(|e| self.ring_error(virtio_queue::Error::GuestMemory(e)))?;
+        self.queue.set_next_used(next.wrapping_add(1));
+        self.parts.stats.chains.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn recycle(&mut self, chain: Chain) {
+        if self.spare.len() < usize::from(self.queue.size()) {
+            self.spare.push(chain);
+        }
+    }
+
+    /// Interrupts the driver, if chains were completed since the last call and it wants to know.
+    pub fn interrupt(&mut self) -> Result<(), QueueError> {
+        let used = self.queue.next_used();
+        let before = std::mem::replace(&mut self.interrupted_at, used);
+        if used == before {
+            return Ok(());
+        }
+        // What was used is there to see before the driver's wish is looked at (2.7.7.2, 2.7.10).
+        fence(Ordering::SeqCst);
+        let needed = if self.queue.event_idx_enabled() {
+            let event = self.load(4 + 2 * u64::from(self.queue.size()))?;
+            // Whether the index passed the one that the driver waits for, modulo 2^16.
+            used.wrapping_sub(event).wrapping_sub(1) < used.wrapping_sub(before)
+        } else {
+            u32::from(self.load(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        };
+        if needed {
+            self.parts.stats.interrupts.fetch_add(1, Ordering::Relaxed);
+            self.parts.signals.queue(self.parts.index);
+        }
+        Ok(())
+    }
+
+    /// A field of the available ring.
+    fn load(&self, offset: u64) -> Result<u16, QueueError> {
+        let at = GuestAddress(self.queue.avail_ring() + offset);
+        let value = self.parts.memory.map().load(at, Ordering::Relaxed);
+        value
+            .map(u16::from_le)
+            .map_err(|e| self.ring_error(virtio_queue::Error::GuestMemory(e)))
+    }
+
+    /// The queue is beyond use: tells the driver that the device needs a reset.
+    pub fn fail(&self, error: &QueueError) {
+        self.parts.signals.fail(error);
+    }
+
+    fn ring_error(&self, source: virtio_queue::Error) -> QueueError {
+        QueueError::Ring {
+            index: self.parts.index,
+            source,
+        }
+    }
+}
+
+/// Sorts `descriptors` into `chain`, or says what is wrong with them.
+///
+/// The iterator ends early, and silently, at what it does not like; that shows by its last descriptor not
+/// being the chain's last.
+fn fill(
+    chain: &mut Chain,
+    descriptors: impl Iterator<Item = Descriptor>,
+    memory: &GuestMemoryMmap,
+) -> Result<(), &'static str> {
+    let mut whole = false;
+    for (count, descriptor) in descriptors.enumerate() {
+        if count == MAX_DESCRIPTORS {
+            return Err("it has more than 1023 descriptors");
+        }
+        whole = !descriptor.has_next();
+        let (addr, len) = (descriptor.addr(), descriptor.len());
+        if !descriptor.is_write_only() && !chain.writable.is_empty() {
+            return Err("a buffer to read comes after one to write");
+        }
+        if len == 0 {
+            continue;
+        }
+        if !memory.check_range(addr, len as usize, Permissions::ReadWrite) {
+            return Err("a buffer is outside of guest memory");
+        }
+        let buffer = Buffer { gpa: addr.0, len };
+        let side = if descriptor.is_write_only() {
+            &mut chain.writable
+        } else {
+            &mut chain.readable
+        };
+        if !side.push(buffer) {
+            return Err("it is longer than 4 GiB");
+        }
+    }
+    if whole {
+        Ok(())
+    } else {
+        Err("its descriptors are out of bounds, nested, looped or too long")
+    }
+}

@@ -1,0 +1,101 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+
+/// How many faults of one device's driver are logged as warnings; a driver can make any number of them.
+const WARNINGS: u32 = 8;
+
+/// How a transport interrupts the driver. Called on any thread.
+pub trait InterruptSink: Send + Sync {
+    /// Queue `index` has used buffers.
+    fn queue(&self, index: u16);
+
+    /// The device's configuration or status changed.
+    fn config(&self);
+}
+
+/// What a device type tells its driver outside of the queues. Cheap to clone.
+#[derive(Clone)]
+pub struct DeviceSignals(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    sink: Box<dyn InterruptSink>,
+    needs_reset: AtomicBool,
+    generation: AtomicU8,
+    faults: AtomicU32,
+}
+
+impl DeviceSignals {
+    /// The signals of the device that logs call `name`.
+    pub fn new(name: impl Into<String>, sink: impl InterruptSink + 'static) -> Self {
+        Self(Arc::new(Shared {
+            name: name.into(),
+            sink: Box::new(sink),
+            needs_reset: AtomicBool::new(false),
+            generation: AtomicU8::new(0),
+            faults: AtomicU32::new(0),
+        }))
+    }
+
+    /// The device's configuration changed: the driver is to read it again.
+    pub fn config_changed(&self) {
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
+        self.0.sink.config();
+    }
+
+    /// The driver broke the rules in a way that the device cannot go on from. The driver sees
+    /// DEVICE_NEEDS_RESET (2.1.2), and the device works again once it was reset.
+    pub fn fail(&self, error: &(dyn std::error::Error + 'static)) {
+        let device = self.0.name.as_str();
+        if self.0.faults.fetch_add(1, Ordering::Relaxed) < WARNINGS {
+            tracing::warn!(device, error, "the device needs a reset by its driver");
+        } else {
+            tracing::debug!(device, error, "the device needs a reset by its driver");
+        }
+        self.0.needs_reset.store(true, Ordering::Release);
+        self.0.sink.config();
+    }
+
+    /// What logs call the device.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether the device needs a reset.
+    pub fn needs_reset(&self) -> bool {
+        self.0.needs_reset.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_needs_reset(&self, needs_reset: bool) {
+        self.0.needs_reset.store(needs_reset, Ordering::Release);
+    }
+
+    /// Changes whenever the configuration does.
+    pub(crate) fn generation(&self) -> u8 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_generation(&self, generation: u8) {
+        self.0.generation.store(generation, Ordering::Release);
+    }
+
+    pub(crate) fn faults(&self) -> u32 {
+        self.0.faults.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn queue(&self, index: u16) {
+        self.0.sink.queue(index);
+    }
+}
+
+impl std::fmt::Debug for DeviceSignals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceSignals")
+            .field("name", &self.0.name)
+            .field("needs_reset", &self.needs_reset())
+            .finish()
+    }
+}

@@ -1,0 +1,277 @@
+//! What the PCI function looks like, and how it interrupts.
+
+use crate::DeviceInfo;
+use crate::InterruptSink;
+use crate::registers::NO_VECTOR;
+use crate::transport::device::PciSlot;
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+use pci_core::Bar;
+use pci_core::FunctionBuilder;
+use pci_core::HardwareIds;
+use pci_core::LayoutError;
+use pci_core::MsixInterrupt;
+use pci_core::MsixLayout;
+use pci_core::PciFunction;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering;
+
+/// Red Hat's PCI vendor number, which all virtio devices have.
+const VENDOR: u16 = 0x1af4;
+/// The PCI device number of device type 0.
+const DEVICE_BASE: u16 = 0x1040;
+/// A vendor-specific capability.
+const VENDOR_CAPABILITY: u8 = 9;
+
+/// Configuration types (4.1.4).
+const COMMON_CFG: u8 = 1;
+const NOTIFY_CFG: u8 = 2;
+const ISR_CFG: u8 = 3;
+const DEVICE_CFG: u8 = 4;
+const PCI_CFG: u8 = 5;
+
+/// The BAR that the structures are in.
+pub(crate) const BAR: usize = 0;
+const MSIX_BAR: usize = 2;
+/// Each structure has a page for itself, so that a hypervisor can map them differently.
+pub(crate) const PAGE: u64 = 0x1000;
+pub(crate) const COMMON: u64 = 0;
+pub(crate) const ISR: u64 = 1;
+pub(crate) const DEVICE: u64 = 2;
+pub(crate) const NOTIFY: u64 = 3;
+const BAR_SIZE: u64 = 4 * PAGE;
+const COMMON_LEN: u32 = 0x3c;
+/// Bytes between the notification addresses of queues.
+pub(crate) const NOTIFY_STRIDE: u64 = 4;
+/// As many queues as there are notification addresses.
+const MAX_QUEUES: usize = (PAGE / NOTIFY_STRIDE) as usize;
+
+/// ISR status (4.1.4.5): a queue has used buffers.
+const ISR_QUEUE: u8 = 1;
+/// ISR status: the configuration or the status changed.
+const ISR_CONFIG: u8 = 2;
+
+/// Why a device type cannot be had as a PCI function.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The device type describes itself in an impossible way.
+    #[error("virtio device {name}: impossible {what}")]
+    Info {
+        /// What logs call the device.
+        name: String,
+        /// Which part of its [`DeviceInfo`].
+        what: &'static str,
+    },
+    /// The PCI function cannot be laid out.
+    #[error("virtio device {name}: laying out the PCI function failed")]
+    Layout {
+        /// What logs call the device.
+        name: String,
+        /// Why.
+        #[source]
+        source: LayoutError,
+    },
+    /// The host has no more file descriptors.
+    #[error("virtio device {name}: creating an eventfd failed")]
+    Event {
+        /// What logs call the device.
+        name: String,
+        /// What the host says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The function, with the offset of its capability for access through the configuration space.
+pub(crate) fn build(
+    info: &DeviceInfo,
+    slot: &mut PciSlot<'_>,
+) -> Result<(PciFunction, u16), TransportError> {
+    let info_error = |what| TransportError::Info {
+        name: slot.name.clone(),
+        what,
+    };
+    if info.queue_sizes.is_empty() || info.queue_sizes.len() > MAX_QUEUES {
+        return Err(info_error("number of queues"));
+    }
+    let possible = |size: &u16| size.is_power_of_two();
+    if !info.queue_sizes.iter().all(possible) {
+        return Err(info_error("queue size"));
+    }
+    if u64::from(info.config_len) > PAGE {
+        return Err(info_error("length of the configuration"));
+    }
+    if info.features & 0x0003_ffff_ff00_0000 != 0 {
+        return Err(info_error("features"));
+    }
+    let Some(device) = DEVICE_BASE.checked_add(info.device_type) else {
+        return Err(info_error("device type"));
+    };
+    lay_out(info, slot, device).map_err(|source| TransportError::Layout {
+        name: slot.name.clone(),
+        source,
+    })
+}
+
+fn lay_out(
+    info: &DeviceInfo,
+    slot: &mut PciSlot<'_>,
+    device: u16,
+) -> Result<(PciFunction, u16), LayoutError> {
+    let mut builder = FunctionBuilder::new(&HardwareIds {
+        vendor: VENDOR,
+        device,
+        revision: 1,
+        class: info.class,
+        subsystem_vendor: VENDOR,
+        subsystem: device,
+    });
+    let bar = Bar::Memory64 {
+        size: BAR_SIZE,
+        // Reading the ISR status clears it.
+        prefetchable: false,
+    };
+    builder.bar(BAR, bar)?;
+    // One vector for the configuration and one per queue.
+    let vectors = info.queue_sizes.len() as u16 + 1;
+    let table = u32::from(vectors) * 16;
+    let msix = MsixLayout {
+        bar: MSIX_BAR,
+        vectors,
+        table_offset: 0,
+        pending_offset: table,
+    };
+    let size = (table + u32::from(vectors).div_ceil(64) * 8).next_power_of_two();
+    let bar = Bar::Memory32 {
+        size: size.max(PAGE as u32),
+    };
+    builder.bar(MSIX_BAR, bar)?;
+    builder.msix(msix, slot.msi)?;
+    builder.intx(
+        slot.line
+            .take()
+            .unwrap_or_else(chipset_device::LineInterrupt::detached),
+    );
+    let notify_len = info.queue_sizes.len() as u32 * NOTIFY_STRIDE as u32;
+    let stride = (NOTIFY_STRIDE as u32).to_le_bytes();
+    let mut structures = vec![
+        structure(COMMON_CFG, COMMON, COMMON_LEN, &[]),
+        structure(ISR_CFG, ISR, 1, &[]),
+        structure(NOTIFY_CFG, NOTIFY, notify_len, &stride),
+    ];
+    if info.config_len != 0 {
+        let kind = DEVICE_CFG;
+        structures.push(structure(kind, DEVICE, info.config_len, &[]));
+    }
+    for body in structures {
+        builder.capability(VENDOR_CAPABILITY, &body, &[])?;
+    }
+    // BAR, offset and length are the driver's to write; the data behind them is not a register.
+    let body = structure(PCI_CFG, 0, 0, &[0; 4]);
+    let mut writable = [0; 18];
+    writable[2] = 0xff;
+    writable[6..14].fill(0xff);
+    let window = builder.capability(VENDOR_CAPABILITY, &body, &writable)?;
+    Ok((builder.build(slot.decoder.clone()), window))
+}
+
+/// The capability of a structure (4.1.4), behind its id and link.
+fn structure(kind: u8, page: u64, len: u32, more: &[u8]) -> Vec<u8> {
+    let mut body = vec![16 + more.len() as u8, kind, BAR as u8, 0, 0, 0];
+    body.extend(((page * PAGE) as u32).to_le_bytes());
+    body.extend(len.to_le_bytes());
+    body.extend(more);
+    body
+}
+
+/// The function and the ISR status, which belong together: the status drives the interrupt pin.
+pub(crate) struct FunctionSide {
+    pub(crate) pci: PciFunction,
+    pub(crate) isr: u8,
+}
+
+impl FunctionSide {
+    /// Reads the ISR status, which clears it and with it the interrupt.
+    pub(crate) fn take_isr(&mut self) -> u8 {
+        self.pci.set_intx(false);
+        std::mem::take(&mut self.isr)
+    }
+}
+
+/// The PCI function, shared with the threads that interrupt through it.
+///
+/// The lock is a leaf but for the chipset's and the interrupt controller's: whoever holds it waits for no
+/// worker. Interrupts by MSI-X do not take it.
+pub(crate) struct SharedFunction {
+    side: Mutex<FunctionSide>,
+    vectors: Vec<MsixInterrupt>,
+    msix_enabled: AtomicBool,
+    config_vector: AtomicU16,
+    queue_vectors: Vec<AtomicU16>,
+}
+
+impl SharedFunction {
+    pub(crate) fn new(pci: PciFunction, queues: usize) -> Arc<Self> {
+        Arc::new(Self {
+            vectors: (0..pci.msix_vectors())
+                .filter_map(|i| pci.msix_vector(i))
+                .collect(),
+            side: Mutex::new(FunctionSide { pci, isr: 0 }),
+            msix_enabled: AtomicBool::new(false),
+            config_vector: AtomicU16::new(NO_VECTOR),
+            queue_vectors: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FunctionSide> {
+        self.side.lock()
+    }
+
+    /// To be called, with the lock held, after anything that may have turned MSI-X on or off.
+    pub(crate) fn msix_changed(&self, side: &FunctionSide) {
+        self.msix_enabled
+            .store(side.pci.msix_enabled(), Ordering::Release);
+    }
+
+    pub(crate) fn set_vector(&self, queue: Option<u16>, vector: u16) {
+        let place = match queue {
+            None => Some(&self.config_vector),
+            Some(index) => self.queue_vectors.get(usize::from(index)),
+        };
+        if let Some(place) = place {
+            place.store(vector, Ordering::Release);
+        }
+    }
+
+    fn raise(&self, vector: &AtomicU16, isr: u8) {
+        if !self.msix_enabled.load(Ordering::Acquire) {
+            let mut side = self.side.lock();
+            if !side.pci.msix_enabled() {
+                side.isr |= isr;
+                side.pci.set_intx(true);
+                return;
+            }
+        }
+        let vector = usize::from(vector.load(Ordering::Acquire));
+        if let Some(vector) = self.vectors.get(vector) {
+            vector.signal();
+        }
+    }
+}
+
+/// Interrupts through a function.
+pub(crate) struct FunctionSink(pub(crate) Arc<SharedFunction>);
+
+impl InterruptSink for FunctionSink {
+    fn queue(&self, index: u16) {
+        if let Some(vector) = self.0.queue_vectors.get(usize::from(index)) {
+            self.0.raise(vector, ISR_QUEUE);
+        }
+    }
+
+    fn config(&self) {
+        self.0.raise(&self.0.config_vector, ISR_CONFIG);
+    }
+}

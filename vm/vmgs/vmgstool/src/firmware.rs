@@ -1,0 +1,253 @@
+//! The firmware of a hibernated guest: what the record says, and whether it is what was stored.
+
+use crate::open::Place;
+use crate::output;
+use crate::output::Existing;
+use anyhow::Context;
+use anyhow::bail;
+use firmware_hibernation::ImageWriter;
+use firmware_hibernation::Record;
+use firmware_hibernation::RecordError;
+use firmware_hibernation::RecordReader;
+use firmware_hibernation::RecordVisitor;
+use firmware_hibernation::SectionKind;
+use firmware_hibernation::TokenValue;
+use firmware_hibernation::decode_token;
+use std::io;
+use std::io::Write;
+use vmgs::Access;
+use vmgs::Error;
+use vmgs::Vmgs;
+use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
+use vmgs_format::FileId;
+use vmgs_format::FirmwareFileKind;
+
+/// What is in a record.
+pub(crate) struct Examined {
+    /// Header and table, if they are sound.
+    pub(crate) record: Option<Record>,
+    /// What is wrong.
+    pub(crate) error: Option<RecordError>,
+}
+
+/// Keeps header and table even if what follows is damaged.
+struct Remember<'a> {
+    record: Option<Record>,
+    inner: &'a mut dyn RecordVisitor,
+}
+
+impl RecordVisitor for Remember<'_> {
+    fn record(&mut self, record: &Record) -> Result<(), RecordError> {
+        self.record = Some(record.clone());
+        self.inner.record(record)
+    }
+
+    fn data(
+        &mut self,
+        record: &Record,
+        section: usize,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), RecordError> {
+        self.inner.data(record, section, offset, bytes)
+    }
+}
+
+/// Passes what is read from a store on to a reader of records.
+struct Feed<'a, 'b> {
+    reader: RecordReader,
+    visitor: &'a mut Remember<'b>,
+    error: Option<RecordError>,
+}
+
+impl Write for Feed<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.reader.push(bytes, self.visitor) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.error = Some(error);
+                Err(io::ErrorKind::InvalidData.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads a record and compares every digest. An error is the store's.
+pub(crate) fn examine(
+    store: &mut Vmgs,
+    id: FileId,
+    visitor: &mut dyn RecordVisitor,
+) -> Result<Examined, Error> {
+    let len = store.file_info(id)?.valid_bytes;
+    let mut visitor = Remember {
+        record: None,
+        inner: visitor,
+    };
+    let mut feed = Feed {
+        reader: RecordReader::new(len),
+        visitor: &mut visitor,
+        error: None,
+    };
+    let read = store.read_to(id, &mut feed);
+    let error = match (feed.error, read) {
+        (Some(error), _) => Some(error),
+        (None, Err(error)) => return Err(error),
+        (None, Ok(_)) => feed.reader.finish().err(),
+    };
+    Ok(Examined {
+        record: visitor.record,
+        error,
+    })
+}
+
+/// What a file that may hold firmware holds.
+pub(crate) fn kind(store: &mut Vmgs, id: FileId) -> Result<FirmwareFileKind, Error> {
+    let len = store.file_info(id)?.valid_bytes;
+    let mut prefix = [0; FIRMWARE_RECORD_HEADER_LEN];
+    let read = store.read_range(id, 0, &mut prefix)?;
+    Ok(FirmwareFileKind::classify(len, &prefix[..read]))
+}
+
+/// Something that hibernation would stumble over.
+pub(crate) struct Problem {
+    pub(crate) code: &'static str,
+    pub(crate) id: FileId,
+    pub(crate) message: String,
+}
+
+/// Checks what the store itself knows nothing about: the token and the digests of the record. What
+/// cannot be read is found by checking the store.
+pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut sound = false;
+    for id in [
+        FileId::HIBERNATION_FIRMWARE,
+        FileId::PROPOSED_HIBERNATION_FIRMWARE,
+    ] {
+        if !matches!(
+            kind(store, id),
+            Ok(FirmwareFileKind::Record(_) | FirmwareFileKind::DamagedRecord)
+        ) {
+            continue;
+        }
+        match examine(store, id, &mut ()) {
+            Ok(Examined { error: None, .. }) => sound |= id == FileId::HIBERNATION_FIRMWARE,
+            Ok(Examined {
+                error: Some(error), ..
+            }) => problems.push(Problem {
+                code: "corrupt_firmware",
+                id,
+                message: format!("the stored firmware {id} is corrupt: {error}"),
+            }),
+            Err(_) => {}
+        }
+    }
+    let id = FileId::HIBERNATION_TOKEN;
+    match store
+        .read_at_most(id, 4096)
+        .map(|token| decode_token(&token))
+    {
+        Ok(Ok(TokenValue::Stored)) if !sound && problems.is_empty() => problems.push(Problem {
+            code: "missing_firmware",
+            id,
+            message: format!(
+                "{id} says that the guest's firmware is stored, and no sound firmware is"
+            ),
+        }),
+        Ok(Err(error)) => problems.push(Problem {
+            code: "corrupt_token",
+            id,
+            message: format!("{id} is no hibernation token: {error}"),
+        }),
+        Ok(Ok(_)) | Err(_) => {}
+    }
+    problems
+}
+
+/// What to take out of a record.
+pub(crate) enum Wanted<'a> {
+    /// The bare image.
+    Image,
+    /// The section with this name.
+    Section(&'a str),
+}
+
+struct SectionWriter<'a> {
+    name: &'a str,
+    out: &'a mut dyn Write,
+    found: bool,
+}
+
+impl RecordVisitor for SectionWriter<'_> {
+    fn record(&mut self, record: &Record) -> Result<(), RecordError> {
+        self.found = record.sections.iter().any(|s| s.name == self.name);
+        Ok(())
+    }
+
+    fn data(
+        &mut self,
+        record: &Record,
+        section: usize,
+        _offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), RecordError> {
+        if record.sections[section].name == self.name {
+            self.out
+                .write_all(bytes)
+                .map_err(|error| RecordError::Target(error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the firmware, or what it was given, to a file that appears only if all digests are right.
+pub(crate) fn extract(
+    place: Place,
+    args: &crate::cli::Extract,
+    wanted: &Wanted<'_>,
+    existing: Existing,
+) -> anyhow::Result<()> {
+    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let id = args.id.unwrap_or(FileId::HIBERNATION_FIRMWARE);
+    if let FirmwareFileKind::Other = kind(&mut store, id)? {
+        bail!("{id} is no firmware");
+    }
+    output::write_file(&args.data_path, existing, |out| {
+        if matches!(wanted, Wanted::Image) && kind(&mut store, id)? == FirmwareFileKind::RawImage {
+            store.read_to(id, out)?;
+            return Ok(());
+        }
+        let examined = match wanted {
+            Wanted::Image => examine(&mut store, id, &mut ImageWriter(out))?,
+            Wanted::Section(name) => {
+                let mut writer = SectionWriter {
+                    name,
+                    out,
+                    found: false,
+                };
+                let examined = examine(&mut store, id, &mut writer)?;
+                if examined.error.is_none() && !writer.found {
+                    bail!("{id} has no section {name:?}; `dump --decode` lists them");
+                }
+                examined
+            }
+        };
+        match examined.error {
+            Some(error) => Err(error).with_context(|| format!("{id} is corrupt")),
+            None => Ok(()),
+        }
+    })
+}
+
+/// The name of a kind of section.
+pub(crate) fn section_kind(kind: SectionKind) -> &'static str {
+    match kind {
+        SectionKind::ImagePart => "image",
+        SectionKind::Platform => "platform",
+        SectionKind::Pinned => "pinned",
+    }
+}

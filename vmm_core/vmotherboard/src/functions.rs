@@ -1,0 +1,82 @@
+use crate::DeviceHandle;
+use crate::device_errors::DeviceErrors;
+use chipset_device::IoError;
+use chipset_device::PciAddress;
+use chipset_device::PciConfigAccess;
+use std::sync::Weak;
+
+/// The devices with a PCI configuration space. Which they are never changes.
+pub(crate) struct PciFunctions {
+    /// Sorted by address.
+    functions: Box<[(PciAddress, DeviceHandle)]>,
+    errors: DeviceErrors,
+}
+
+impl PciFunctions {
+    pub(crate) fn new(mut functions: Vec<(PciAddress, DeviceHandle)>) -> Self {
+        functions.sort_by_key(|(address, _)| *address);
+        Self {
+            functions: functions.into(),
+            errors: DeviceErrors::default(),
+        }
+    }
+
+    fn find(&self, function: PciAddress) -> Option<&DeviceHandle> {
+        let found = self
+            .functions
+            .binary_search_by_key(&function, |(address, _)| *address);
+        found.ok().map(|at| &self.functions[at].1)
+    }
+
+    pub(crate) fn read(&self, function: PciAddress, offset: u16) -> u32 {
+        let Some(device) = self.find(function) else {
+            return u32::MAX;
+        };
+        let result = match device.device().lock().pci() {
+            Some(pci) => pci.read(offset),
+            None => Err(IoError::InvalidRegister),
+        };
+        result.unwrap_or_else(|error| {
+            let address = offset.into();
+            self.errors
+                .note(device, "configuration read", address, 4, error);
+            u32::MAX
+        })
+    }
+
+    pub(crate) fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
+        let Some(device) = self.find(function) else {
+            return;
+        };
+        let result = match device.device().lock().pci() {
+            Some(pci) => pci.write(offset, value, mask),
+            None => Err(IoError::InvalidRegister),
+        };
+        if let Err(error) = result {
+            let address = offset.into();
+            self.errors
+                .note(device, "configuration write", address, 4, error);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
+        let functions = self.functions.iter();
+        functions.map(|(address, device)| (*address, device.name()))
+    }
+}
+
+/// How a device of the chipset reaches the functions, which it does not keep alive.
+pub(crate) struct FunctionAccess(pub(crate) Weak<PciFunctions>);
+
+impl PciConfigAccess for FunctionAccess {
+    fn read(&self, function: PciAddress, offset: u16) -> u32 {
+        let functions = self.0.upgrade();
+        functions.map_or(u32::MAX, |functions| functions.read(function, offset))
+    }
+
+    fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
+        if let Some(functions) = self.0.upgrade() {
+            functions.write(function, offset, value, mask);
+        }
+    }
+}
