@@ -12,6 +12,13 @@ pub struct Environment {
     pub kernel: PathBuf,
     /// `VMM_TESTS_INITRD`: the initramfs whose init obeys the kernel's command line and the console.
     pub initrd: PathBuf,
+    /// `VMM_TESTS_OVMF_CODE_4M` and `VMM_TESTS_OVMF_VARS_4M`: UEFI firmware for 4 MiB of flash.
+    pub ovmf_4m: Ovmf,
+    /// `VMM_TESTS_OVMF_CODE_2M` and `VMM_TESTS_OVMF_VARS_2M`: the same firmware built for 2 MiB of flash, which
+    /// lays memory out differently.
+    pub ovmf_2m: Ovmf,
+    /// `VMM_TESTS_BOOT_DISK`: a disk whose EFI system partition holds the kernel and the initramfs.
+    pub boot_disk: PathBuf,
     /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software, and an exit from the guest costs
     /// some hundred times what it does on a real one.
     pub emulated: bool,
@@ -29,7 +36,25 @@ impl Environment {
             openvmm: path("VMM_TESTS_OPENVMM")?,
             kernel: path("VMM_TESTS_KERNEL")?,
             initrd: path("VMM_TESTS_INITRD")?,
+            ovmf_4m: Ovmf {
+                code: path("VMM_TESTS_OVMF_CODE_4M")?,
+                vars: path("VMM_TESTS_OVMF_VARS_4M")?,
+            },
+            ovmf_2m: Ovmf {
+                code: path("VMM_TESTS_OVMF_CODE_2M")?,
+                vars: path("VMM_TESTS_OVMF_VARS_2M")?,
+            },
+            boot_disk: path("VMM_TESTS_BOOT_DISK")?,
             emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),
         })
     }
+}
+
+/// A build of UEFI firmware.
+#[derive(Debug, Clone)]
+pub struct Ovmf {
+    /// The code.
+    pub code: PathBuf,
+    /// The template of its variables.
+    pub vars: PathBuf,
 }

@@ -5,14 +5,23 @@
 mod environment;
 mod event;
 mod exit;
+mod machine;
+mod network;
 pub mod payload;
+mod session;
 mod terminal;
 mod vm;
 mod watch;
 
 pub use environment::Environment;
+pub use environment::Ovmf;
 pub use event::Event;
 pub use exit::Exit;
+pub use machine::Disk;
+pub use machine::UefiMachine;
+pub use network::Tap;
+pub use session::Session;
+pub use session::parse_clock;
 pub use vm::Stdio;
 pub use vm::Vm;
 pub use vm::VmBuilder;

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -50,26 +51,34 @@ pub struct VmBuilder {
     args: Vec<OsString>,
     memory: String,
     stdio: Stdio,
-    deadline: Instant,
+    limit: Duration,
+    /// Holds files that the arguments name.
+    kept: Option<Arc<TempDir>>,
 }
 
 impl VmBuilder {
-    /// openvmm without arguments. Nothing waits beyond `deadline`.
-    pub fn new(environment: &Environment, deadline: Instant) -> Self {
+    /// openvmm without arguments. Nothing waits for longer than `limit` after its start.
+    pub fn new(environment: &Environment, limit: Duration) -> Self {
         Self {
             program: environment.openvmm.clone(),
             args: Vec::new(),
             memory: "512M".to_owned(),
             stdio: Stdio::Terminal,
-            deadline,
+            limit,
+            kept: None,
         }
     }
 
     /// openvmm with the Linux guest, which prints little and runs the comma-separated `commands` of its
     /// init before it listens to the console.
-    pub fn linux(environment: &Environment, deadline: Instant, commands: &str) -> Self {
-        Self::new(environment, deadline)
-            .arg("--kernel")
+    pub fn linux(environment: &Environment, limit: Duration, commands: &str) -> Self {
+        Self::new(environment, limit).kernel(environment, commands)
+    }
+
+    /// Adds the Linux guest, which runs these commands.
+    #[must_use]
+    pub fn kernel(self, environment: &Environment, commands: &str) -> Self {
+        self.arg("--kernel")
             .arg(&environment.kernel)
             .arg("--initrd")
             .arg(&environment.initrd)
@@ -90,6 +99,12 @@ impl VmBuilder {
         args.into_iter().fold(self, Self::arg)
     }
 
+    /// Keeps a directory for as long as openvmm may need it.
+    pub(crate) fn keep(mut self, dir: Arc<TempDir>) -> Self {
+        self.kept = Some(dir);
+        self
+    }
+
     /// Sets `-m`.
     #[must_use]
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
@@ -104,8 +119,8 @@ impl VmBuilder {
         self
     }
 
-    /// Starts openvmm.
-    pub fn start(self) -> anyhow::Result<Vm> {
+    /// Starts openvmm. Can be repeated: each is another process with the same arguments.
+    pub fn start(&self) -> anyhow::Result<Vm> {
         let dir = tempfile::Builder::new().prefix("vmm-tests-").tempdir()?;
         let events = dir.path().join("events");
         rustix::fs::mknodat(
@@ -178,8 +193,9 @@ impl VmBuilder {
             watch,
             input,
             pid,
-            deadline: self.deadline,
+            deadline: Instant::now() + self.limit,
             _dir: dir,
+            _kept: self.kept.clone(),
             scanned: 0,
             commanded: 0,
         })
@@ -195,6 +211,7 @@ pub struct Vm {
     pid: Pid,
     deadline: Instant,
     _dir: TempDir,
+    _kept: Option<Arc<TempDir>>,
     /// How much of the output has been waited for already.
     scanned: usize,
     /// Where the output after the last command begins.
@@ -312,6 +329,46 @@ impl Vm {
         self.commanded = from + at + PROMPT.len();
         self.scanned = self.commanded;
         self.type_bytes(format!("{command}\r").as_bytes())
+    }
+
+    /// Whether the guest says this next: the topic of whichever of its lines starting with one of `topics` comes first,
+    /// with the rest of that line.
+    pub fn wait_for_any<'t>(&mut self, topics: &[&'t str]) -> anyhow::Result<(&'t str, String)> {
+        let from = self.scanned;
+        let found = self.watch.wait(self.deadline, |seen| {
+            let output = &seen.output[from..];
+            let first = topics
+                .iter()
+                .filter_map(|topic| {
+                    let line = format!("vmtest: {topic}");
+                    find(output, line.as_bytes()).map(|at| (at, line.len(), *topic))
+                })
+                .min()?;
+            let start = first.0 + first.1;
+            let len = output[start..].iter().position(|byte| *byte == b'\n')?;
+            let rest = String::from_utf8_lossy(&output[start..start + len]);
+            Some((from + start + len, first.2, rest.trim().to_owned()))
+        });
+        let (scanned, topic, rest) =
+            found.with_context(|| self.failure(&format!("no line with any of {topics:?}")))?;
+        self.scanned = scanned;
+        Ok((topic, rest))
+    }
+
+    /// Gives the guest a command, and waits for what it says of `topic`.
+    pub fn ask(&mut self, command: &str, topic: &str) -> anyhow::Result<String> {
+        self.type_line(command)?;
+        self.wait_for_guest(topic)
+    }
+
+    /// What openvmm tells of its state, for whoever looks into a guest that hangs. Waits for up to `limit`.
+    pub fn inspect(&mut self, limit: Duration) -> anyhow::Result<String> {
+        self.deadline = Instant::now() + limit;
+        let from = self.watch.lock().output.len();
+        self.scanned = from;
+        self.command("inspect / --json")?;
+        let seen = self.watch.lock();
+        Ok(String::from_utf8_lossy(&plain_text(&seen.output[from..])).into_owned())
     }
 
     /// Sends openvmm a signal.

@@ -46,6 +46,9 @@ pub(crate) struct BenchArgs {
     /// the lab, where each byte takes QEMU 0.4 ms.
     #[arg(long, value_name = "KIB")]
     serial_kib: Option<u32>,
+    /// Take only these measurements: linux, uefi, devices, hibernation. Can be repeated.
+    #[arg(long, value_name = "GROUP")]
+    only: Vec<String>,
     /// Where to run the guests.
     #[arg(long = "where", value_enum, default_value_t)]
     place: Where,
@@ -64,21 +67,22 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         Place::Host => 10 << 10,
         Place::Lab => 256,
     });
+    let mut arguments = vec![
+        Arg::Text(format!("--repetitions={}", args.repetitions)),
+        Arg::Text(format!("--serial-kib={serial_kib}")),
+        "--bench-initrd".into(),
+        Arg::Guest(GuestFile::BenchInitrd),
+    ];
+    let groups = args.only.iter().map(|group| format!("--only={group}"));
+    arguments.extend(groups.map(Arg::Text));
     let run = GuestRun {
         packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
         gated_test: None,
         program: "vmm_bench".to_owned(),
-        args: vec![
-            Arg::Text(format!("--repetitions={}", args.repetitions)),
-            Arg::Text(format!("--serial-kib={serial_kib}")),
-        ],
+        args: arguments,
         host_programs: vec!["qemu-system-x86_64".to_owned()],
         host_files: QEMU_FILES.map(PathBuf::from).into(),
-        env: vec![
-            ("VMM_TESTS_OPENVMM".to_owned(), Arg::Program("openvmm")),
-            ("VMM_TESTS_KERNEL".to_owned(), Arg::Guest(GuestFile::Kernel)),
-            ("VMM_TESTS_INITRD".to_owned(), Arg::Guest(GuestFile::Initrd)),
-        ],
+        env: place.test_environment(),
         outputs: Vec::new(),
         time_limit: Duration::from_secs(3600 * 4),
     };

@@ -1,48 +1,87 @@
-//! `cargo xtask demo`: a Linux guest on openvmm, from nothing to a summary of how long it took.
+//! `cargo xtask demo`: guests on openvmm, from nothing to a summary of how long it took.
 
 use crate::guest::GuestFile;
 use crate::lab::OutFile;
 use crate::place::Arg;
 use crate::place::GuestRun;
+use crate::place::Place;
 use crate::place::Where;
 use anyhow::Context;
 use clap::Args;
+use clap::ValueEnum;
 use serde_json::Value;
 use std::fs;
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Boot Debian's kernel on openvmm; the guest shows what it sees and powers off.
+/// Show a guest on openvmm.
 #[derive(Args)]
 pub(crate) struct DemoArgs {
+    /// What to show.
+    #[arg(value_enum, default_value_t)]
+    story: Story,
     /// Where to run the guest.
     #[arg(long = "where", value_enum, default_value_t)]
     place: Where,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Story {
+    /// Debian's kernel boots; the guest shows what it sees and powers off.
+    #[default]
+    Linux,
+    /// The same behind UEFI firmware: Debian's OVMF.
+    Uefi,
+    /// A guest hibernates, and goes on where it was.
+    Hibernate,
+}
+
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let (place, why) = args.place.decide();
     println!("demo: openvmm runs {why}");
+    match args.story {
+        Story::Linux => one_life(place, Vec::new(), "summary,poweroff"),
+        Story::Uefi => one_life(
+            place,
+            vec![
+                "--uefi".into(),
+                "--uefi-firmware".into(),
+                Arg::Guest(GuestFile::Ovmf4mCode),
+                "--disk".into(),
+                "mem:64M".into(),
+                "--virtio-rng".into(),
+            ],
+            "summary,firmware,disks,poweroff",
+        ),
+        Story::Hibernate => several_lives(place, "hibernate"),
+    }
+}
+
+/// Runs openvmm once, with the guest that carries out `commands`.
+fn one_life(place: Place, firmware: Vec<Arg>, commands: &str) -> anyhow::Result<ExitCode> {
     let events = tempfile::NamedTempFile::new()?;
     let run = GuestRun {
         packages: vec!["openvmm".to_owned()],
         gated_test: None,
         program: "openvmm".to_owned(),
-        args: vec![
-            "--kernel".into(),
-            Arg::Guest(GuestFile::Kernel),
-            "--initrd".into(),
-            Arg::Guest(GuestFile::Initrd),
-            "--cmdline".into(),
-            "console=ttyS0 quiet vmtest=summary,poweroff".into(),
-            "-p".into(),
-            "2".into(),
-            "-m".into(),
-            "512M".into(),
-            "--json-events".into(),
-            "events".into(),
-        ],
+        args: firmware
+            .into_iter()
+            .chain([
+                "--kernel".into(),
+                Arg::Guest(GuestFile::Kernel),
+                "--initrd".into(),
+                Arg::Guest(GuestFile::Initrd),
+                "--cmdline".into(),
+                Arg::Text(format!("console=ttyS0 quiet vmtest={commands}")),
+                "-p".into(),
+                "2".into(),
+                "-m".into(),
+                "512M".into(),
+                "--json-events".into(),
+                "events".into(),
+            ])
+            .collect(),
         host_programs: Vec::new(),
         host_files: Vec::new(),
         env: Vec::new(),
@@ -59,6 +98,23 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         println!("demo:   {line}");
     }
     println!("demo: openvmm ended with status {status}");
+    Ok(ExitCode::from(status))
+}
+
+/// Runs a program that runs openvmm several times.
+fn several_lives(place: Place, story: &'static str) -> anyhow::Result<ExitCode> {
+    let run = GuestRun {
+        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+        gated_test: None,
+        program: "vmm_demo".to_owned(),
+        args: vec![story.into()],
+        host_programs: Vec::new(),
+        host_files: Vec::new(),
+        env: place.test_environment(),
+        outputs: Vec::new(),
+        time_limit: Duration::from_secs(1200),
+    };
+    let status = run.run(place, Box::new(io::stdout()))?;
     Ok(ExitCode::from(status))
 }
 

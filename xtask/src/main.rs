@@ -13,6 +13,7 @@ mod lab;
 mod place;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -29,6 +30,7 @@ enum Xtask {
     Demo(demo::DemoArgs),
     Test(test::TestArgs),
     Bench(bench::BenchArgs),
+    Soak(soak::SoakArgs),
     Doctor(doctor::DoctorArgs),
     Setup(setup::SetupArgs),
     Lab(lab::LabArgs),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Xtask::Demo(args) => demo::run(&args),
         Xtask::Test(args) => test::run(&args),
         Xtask::Bench(args) => bench::run(&args),
+        Xtask::Soak(args) => soak::run(&args),
         Xtask::Doctor(args) => doctor::run(&args),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Lab(args) => lab::run(args),

@@ -57,6 +57,29 @@ impl Where {
     }
 }
 
+impl Place {
+    /// What the programs of `vmm_tests` are told of their surroundings.
+    pub(crate) fn test_environment(self) -> Vec<(String, Arg)> {
+        let emulated = match self {
+            Self::Host => "0",
+            Self::Lab => "1",
+        };
+        [
+            ("OPENVMM", Arg::Program("openvmm")),
+            ("KERNEL", Arg::Guest(GuestFile::Kernel)),
+            ("INITRD", Arg::Guest(GuestFile::Initrd)),
+            ("OVMF_CODE_4M", Arg::Guest(GuestFile::Ovmf4mCode)),
+            ("OVMF_VARS_4M", Arg::Guest(GuestFile::Ovmf4mVars)),
+            ("OVMF_CODE_2M", Arg::Guest(GuestFile::Ovmf2mCode)),
+            ("OVMF_VARS_2M", Arg::Guest(GuestFile::Ovmf2mVars)),
+            ("BOOT_DISK", Arg::Guest(GuestFile::BootDisk)),
+            ("EMULATED", emulated.into()),
+        ]
+        .map(|(name, value)| (format!("VMM_TESTS_{name}"), value))
+        .into()
+    }
+}
+
 /// A program of ours, with arguments that may name the guest's files and its own result files.
 pub(crate) struct GuestRun {
     /// Packages whose programs must be there.

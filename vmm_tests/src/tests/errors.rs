@@ -1,35 +1,13 @@
 //! What cannot work is refused, with the reason and the right exit code.
 
 use super::Context;
+use super::expect_error;
 use anyhow::Context as _;
-use anyhow::ensure;
 use rustix::mount::MountFlags;
 use rustix::mount::UnmountFlags;
 use std::path::Path;
 use vmm_tests::Exit;
 use vmm_tests::Stdio;
-use vmm_tests::Vm;
-
-/// openvmm ended like this, and said `reason`.
-fn expect_error(vm: &Vm, exit: Exit, reason: &str) -> anyhow::Result<()> {
-    let ended = vm.wait_for_exit()?;
-    ensure!(
-        ended == exit,
-        "{}",
-        vm.failure(&format!("expected {exit:?}"))
-    );
-    ensure!(
-        vm.errors().contains(reason),
-        "{}",
-        vm.failure(&format!("standard error does not speak of {reason}"))
-    );
-    ensure!(
-        !vm.errors().contains("panicked"),
-        "{}",
-        vm.failure("openvmm panicked")
-    );
-    Ok(())
-}
 
 pub(super) fn missing_kernel(context: &Context) -> anyhow::Result<()> {
     let vm = context

@@ -1,18 +1,25 @@
 //! The tests, by what of openvmm they are about.
 
 mod boot;
+mod disk;
 mod errors;
+mod hibernate;
+mod network;
 mod pause;
 mod power;
 mod serial;
 mod stdio;
+mod uefi;
 
+use anyhow::ensure;
 use std::time::Duration;
-use std::time::Instant;
 use vmm_tests::Environment;
+use vmm_tests::Exit;
+use vmm_tests::UefiMachine;
+use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
 
-/// How long a test may take where guests run at full speed; emulated machines get [`EMULATED`] times
+/// How long a VM of a test may take where guests run at full speed; emulated machines get [`EMULATED`] times
 /// as long.
 const LIMIT: Duration = Duration::from_secs(90);
 const EMULATED: u32 = 2;
@@ -30,29 +37,53 @@ impl Test {
         } else {
             LIMIT
         };
-        (self.function)(&Context {
-            environment,
-            deadline: Instant::now() + limit,
-        })
+        (self.function)(&Context { environment, limit })
     }
 }
 
 /// What a test is given.
 struct Context {
     environment: Environment,
-    deadline: Instant,
+    /// For the life of one openvmm.
+    limit: Duration,
 }
 
 impl Context {
     /// openvmm with the Linux guest that runs `commands`.
     fn linux(&self, commands: &str) -> VmBuilder {
-        VmBuilder::linux(&self.environment, self.deadline, commands)
+        VmBuilder::linux(&self.environment, self.limit, commands)
     }
 
     /// openvmm without arguments.
     fn openvmm(&self) -> VmBuilder {
-        VmBuilder::new(&self.environment, self.deadline)
+        VmBuilder::new(&self.environment, self.limit)
     }
+
+    /// A machine with UEFI firmware, whose variables are as the firmware ships them.
+    fn uefi(&self) -> anyhow::Result<UefiMachine> {
+        UefiMachine::new(&self.environment, self.limit)
+    }
+}
+
+/// openvmm ended like this, and said `reason`.
+fn expect_error(vm: &Vm, exit: Exit, reason: &str) -> anyhow::Result<()> {
+    let ended = vm.wait_for_exit()?;
+    ensure!(
+        ended == exit,
+        "{}",
+        vm.failure(&format!("expected {exit:?}"))
+    );
+    ensure!(
+        vm.errors().contains(reason),
+        "{}",
+        vm.failure(&format!("standard error does not speak of {reason}"))
+    );
+    ensure!(
+        !vm.errors().contains("panicked"),
+        "{}",
+        vm.failure("openvmm panicked")
+    );
+    Ok(())
 }
 
 /// Names functions of this kind after their path.
@@ -73,11 +104,23 @@ pub(crate) fn all() -> Vec<Test> {
         boot::file_backed_memory,
         boot::split_irqchip,
         boot::events_come_in_order,
+        disk::written_and_read,
+        disk::nothing_kept,
+        disk::locked,
+        disk::missing,
+        disk::truncated_in_use,
         errors::missing_kernel,
         errors::kernel_is_no_kernel,
         errors::unknown_option,
         errors::too_little_memory,
         errors::memory_file_on_a_full_disk,
+        hibernate::three_times_in_a_row,
+        hibernate::four_processors,
+        hibernate::devices_work_afterwards,
+        hibernate::reset_after_resume,
+        hibernate::off,
+        hibernate::lost_on_other_firmware,
+        network::tcp,
         pause::two_seconds,
         power::off_from_inside,
         power::button,
@@ -93,5 +136,18 @@ pub(crate) fn all() -> Vec<Test> {
         stdio::nobody_reads_the_output,
         stdio::no_input,
         stdio::terminated_while_booting,
+        uefi::kernel_one_processor,
+        uefi::kernel_four_processors,
+        uefi::small_firmware,
+        uefi::memory_above_4g,
+        uefi::disk,
+        uefi::read_only_disk,
+        uefi::variables_last,
+        uefi::boot_order,
+        uefi::reboots,
+        uefi::power_button,
+        uefi::missing_firmware,
+        uefi::damaged_firmware,
+        uefi::variables_of_another_size,
     ]
 }

@@ -1,7 +1,7 @@
 //! A disk that UEFI boots by itself: one EFI system partition, on which the program for removable media is the guest's
 //! kernel. The same inputs always make the same bytes.
 
-use super::initramfs;
+use super::initramfs::initramfs;
 use super::unified_kernel;
 use super::unified_kernel::Contents;
 use crate::setup::Fetched;

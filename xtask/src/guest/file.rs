@@ -1,7 +1,8 @@
 //! The guest's files, each with one name wherever guests run.
 
 use super::boot_disk;
-use super::initramfs;
+use super::initramfs::bench_initramfs;
+use super::initramfs::initramfs;
 use crate::setup::Fetched;
 use anyhow::Context;
 use std::fs;
@@ -22,12 +23,14 @@ pub(crate) enum GuestFile {
     Ovmf2mCode,
     /// The template of its variables.
     Ovmf2mVars,
+    /// The initramfs, and the guest's part of measurements.
+    BenchInitrd,
     /// A disk with an EFI system partition that boots the kernel with the initramfs.
     BootDisk,
 }
 
 impl GuestFile {
-    /// Every one of them.
+    /// All that take no building.
     pub(crate) const ALL: [Self; 7] = [
         Self::Kernel,
         Self::Initrd,
@@ -47,6 +50,7 @@ impl GuestFile {
             Self::Ovmf4mVars => "OVMF_VARS_4M.fd",
             Self::Ovmf2mCode => "OVMF_CODE.fd",
             Self::Ovmf2mVars => "OVMF_VARS.fd",
+            Self::BenchInitrd => "bench-initrd",
             Self::BootDisk => "disk.img",
         }
     }
@@ -58,6 +62,7 @@ impl GuestFile {
         match self {
             Self::Kernel => link(&fetched.kernel.vmlinuz()),
             Self::Initrd => fs::write(&path, initramfs(&fetched.kernel)?),
+            Self::BenchInitrd => fs::write(&path, bench_initramfs(&fetched.kernel)?),
             Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
             Self::Ovmf4mCode | Self::Ovmf4mVars | Self::Ovmf2mCode | Self::Ovmf2mVars => {
                 link(&fetched.ovmf.dir().join(self.name()))

@@ -1,8 +1,10 @@
 //! The guest's initramfs.
 
+use crate::build;
 use crate::lab::Archive;
 use crate::lab::add_userland;
 use crate::setup::Kernel;
+use anyhow::Context;
 
 /// A directory of drivers, which the guest's init loads when the machine has what they are for.
 struct Drivers {
@@ -40,7 +42,24 @@ const SCRIPTS: [(&str, &str); 5] = [
 ];
 
 /// The guest's initramfs.
-pub(crate) fn initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+pub(super) fn initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+    archive(kernel)?.finish()
+}
+
+/// The same with the guest's part of measurements, which is built for it.
+pub(super) fn bench_initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+    const PACKAGE: &str = "guest_bench";
+    let programs = build::binaries(&[PACKAGE.to_owned()])?;
+    let program = programs
+        .iter()
+        .find(|program| program.name == PACKAGE)
+        .with_context(|| format!("cargo built no {PACKAGE}"))?;
+    let mut archive = archive(kernel)?;
+    archive.file(&format!("bin/{PACKAGE}"), &program.path)?;
+    archive.finish()
+}
+
+fn archive(kernel: &Kernel) -> anyhow::Result<Archive<Vec<u8>>> {
     let mut archive = Archive::new(Vec::new());
     add_userland(&mut archive)?;
     for (name, script) in SCRIPTS {
@@ -53,5 +72,5 @@ pub(crate) fn initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
             archive.file(&format!("modules/{directory}/{order:02}-{name}.ko"), module)?;
         }
     }
-    archive.finish()
+    Ok(archive)
 }

@@ -7,7 +7,6 @@ mod initramfs;
 mod unified_kernel;
 
 pub(crate) use file::GuestFile;
-use initramfs::initramfs;
 
 use crate::setup;
 use anyhow::Context;

@@ -16,8 +16,8 @@ use std::path::Path;
 /// Where the guest's files are in the lab.
 pub(crate) const GUEST_DIR: &str = "/guest";
 
-/// KVM, and the ports to the host.
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_console", "kvm-amd"];
+/// KVM, the ports to the host, and what guests' networks are made of.
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "kvm-amd", "tun"];
 
 /// What a module is loaded with.
 ///

@@ -3,7 +3,6 @@
 use super::count::Count;
 use super::count::Counter;
 use crate::build::GatedTest;
-use crate::guest::GuestFile;
 use crate::place::Arg;
 use crate::place::GuestRun;
 use crate::place::Place;
@@ -19,18 +18,6 @@ const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Boots guests.
 pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
-    let env = [
-        ("VMM_TESTS_OPENVMM", Arg::Program("openvmm")),
-        ("VMM_TESTS_KERNEL", Arg::Guest(GuestFile::Kernel)),
-        ("VMM_TESTS_INITRD", Arg::Guest(GuestFile::Initrd)),
-        (
-            "VMM_TESTS_EMULATED",
-            match place {
-                Place::Host => "0".into(),
-                Place::Lab => "1".into(),
-            },
-        ),
-    ];
     count(
         place,
         &GuestRun {
@@ -40,7 +27,7 @@ pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
             args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
             host_programs: Vec::new(),
             host_files: Vec::new(),
-            env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            env: place.test_environment(),
             outputs: Vec::new(),
             time_limit: TIME_LIMIT,
         },

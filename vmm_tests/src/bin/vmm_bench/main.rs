@@ -6,11 +6,14 @@ mod boot;
 mod first_entry;
 mod memory;
 mod serial;
+mod uefi;
 mod vmm;
 
 use anyhow::Context;
 use clap::Parser;
+use clap::ValueEnum;
 use serde::Serialize;
+use std::path::PathBuf;
 use vmm::Vmm;
 use vmm_tests::Environment;
 
@@ -22,6 +25,25 @@ struct Args {
     /// What the guest prints in the serial measurement, in KiB.
     #[arg(long, default_value_t = 10 << 10)]
     serial_kib: u32,
+    /// The initramfs with the guest's part of measurements.
+    #[arg(long)]
+    bench_initrd: PathBuf,
+    /// Which measurements to take.
+    #[arg(long, value_enum, default_values_t = [Group::Linux, Group::Uefi, Group::Devices, Group::Hibernation])]
+    only: Vec<Group>,
+}
+
+/// Measurements that are taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// A kernel without firmware: start, memory, serial port.
+    Linux,
+    /// A kernel behind UEFI firmware.
+    Uefi,
+    /// Rates of disk and network.
+    Devices,
+    /// Hibernation.
+    Hibernation,
 }
 
 /// One measurement.
@@ -38,29 +60,56 @@ fn main() -> anyhow::Result<()> {
     let environment = Environment::from_env()?;
     for _ in 0..args.repetitions {
         for vmm in Vmm::ALL {
-            let measured = |metric, unit, value| print(metric, unit, vmm, value);
-            measured(
-                "start to first guest instruction",
-                "ms",
-                first_entry::milliseconds(vmm, &environment)
-                    .with_context(|| format!("{}: first instruction", vmm.name()))?,
-            )?;
-            let loud = boot::run(vmm, &environment, "")
-                .with_context(|| format!("{}: boot", vmm.name()))?;
-            measured("start to init", "ms", loud.milliseconds)?;
-            let quiet = boot::run(vmm, &environment, "quiet ")
-                .with_context(|| format!("{}: quiet boot", vmm.name()))?;
-            measured("start to init, quiet", "ms", quiet.milliseconds)?;
-            measured("resident beyond guest RAM", "KiB", quiet.resident_kib)?;
-            measured(
-                "serial output",
-                "KiB/s",
-                serial::kib_per_second(vmm, &environment, args.serial_kib)
-                    .with_context(|| format!("{}: serial output", vmm.name()))?,
-            )?;
+            for group in &args.only {
+                measure(*group, vmm, &environment, &args)
+                    .with_context(|| format!("{}: {group:?}", vmm.name()))?;
+            }
         }
     }
     Ok(())
+}
+
+fn measure(group: Group, vmm: Vmm, environment: &Environment, args: &Args) -> anyhow::Result<()> {
+    let measured = |metric, unit, value| print(metric, unit, vmm, value);
+    match group {
+        Group::Linux => {
+            let entry = first_entry::milliseconds(vmm, environment).context("first instruction")?;
+            measured("start to first guest instruction", "ms", entry)?;
+            let loud = boot::run(vmm, environment, "").context("boot")?;
+            measured("start to init", "ms", loud.milliseconds)?;
+            let quiet = boot::run(vmm, environment, "quiet ").context("quiet boot")?;
+            measured("start to init, quiet", "ms", quiet.milliseconds)?;
+            measured("resident beyond guest RAM", "KiB", quiet.resident_kib)?;
+            let rate = serial::kib_per_second(vmm, environment, args.serial_kib)
+                .context("serial output")?;
+            measured("serial output", "KiB/s", rate)
+        }
+        Group::Uefi => {
+            let boot = uefi::boot(vmm, environment)?;
+            measured("UEFI: start to init, quiet", "ms", boot)
+        }
+        Group::Devices => {
+            let rates = uefi::rates(vmm, environment, &args.bench_initrd)?;
+            measured(
+                "disk: random reads of 4 KiB, depth 1",
+                "1/s",
+                rates.random_1,
+            )?;
+            measured(
+                "disk: random reads of 4 KiB, depth 32",
+                "1/s",
+                rates.random_32,
+            )?;
+            measured("disk: sequential reads of 1 MiB", "MiB/s", rates.sequential)?;
+            measured("network: TCP stream to the host", "MiB/s", rates.send)?;
+            measured("network: TCP stream from the host", "MiB/s", rates.receive)
+        }
+        Group::Hibernation => {
+            let hibernation = uefi::hibernation(vmm, environment)?;
+            measured("hibernating to exit", "ms", hibernation.to_exit)?;
+            measured("start to resumed", "ms", hibernation.to_resumed)
+        }
+    }
 }
 
 fn print(metric: &'static str, unit: &'static str, vmm: Vmm, value: f64) -> anyhow::Result<()> {

@@ -28,9 +28,11 @@ disk() {
     verb=$1 file=/dev/$2
     case "$verb" in
     write)
-        pattern "$3" "$5" | dd of="$file" bs=1M seek="$4" iflag=fullblock conv=notrunc,fsync 2>/dev/null
+        pattern "$3" "$5" >/tmp/pattern
+        dd if=/tmp/pattern of="$file" bs=1M seek="$4" conv=notrunc,fsync 2>/dev/null
         status=$?
-        say "disk write $status $(pattern "$3" "$5" | sum)"
+        say "disk write $status $(sum </tmp/pattern)"
+        rm -f /tmp/pattern
         ;;
     read)
         echo 3 >/proc/sys/vm/drop_caches

@@ -58,6 +58,7 @@ execute() {
     disks | disk | esp) "$@" ;;
     efivar | firmware) "$@" ;;
     net) "$@" ;;
+    bench) shift && guest_bench "$@" || say "bench failed" ;;
     run) shift && eval "$*" && say "run done" || say "run failed $?" ;;
     poweroff) poweroff -f ;;
     reboot) reboot -f ;;

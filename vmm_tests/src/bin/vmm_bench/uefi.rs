@@ -1,0 +1,219 @@
+//! UEFI guests: boot, disk and network rates, hibernation.
+
+use crate::vmm::Lines;
+use crate::vmm::Running;
+use crate::vmm::UefiMachine;
+use crate::vmm::Vmm;
+use anyhow::Context;
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+use tempfile::TempDir;
+use vmm_tests::Environment;
+use vmm_tests::Tap;
+
+/// The disk that is read: what it has on it is the host's page cache after a first pass.
+const DISK: usize = 128 << 20;
+
+/// Room for what a guest has in memory.
+const SWAP: u64 = 1 << 30;
+
+/// How long a rate is measured, in seconds.
+const SECONDS: u32 = 4;
+
+/// How long the host waits for a tap interface to appear.
+const TAP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Files that a guest needs for itself.
+struct Files {
+    dir: TempDir,
+}
+
+impl Files {
+    fn new(environment: &Environment) -> anyhow::Result<Self> {
+        let files = Self {
+            dir: tempfile::Builder::new().prefix("vmm-bench-").tempdir()?,
+        };
+        std::io::copy(
+            &mut File::open(&environment.ovmf_4m.vars)?,
+            &mut File::create(files.variables())?,
+        )
+        .context("cannot copy the firmware's variables")?;
+        Ok(files)
+    }
+
+    fn variables(&self) -> PathBuf {
+        self.dir.path().join("vars")
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+}
+
+/// Milliseconds from the start of the process through the firmware to the guest's `/init`.
+pub(crate) fn boot(vmm: Vmm, environment: &Environment) -> anyhow::Result<f64> {
+    let files = Files::new(environment)?;
+    let started = Instant::now();
+    let (_running, mut lines) = start(
+        vmm,
+        environment,
+        &UefiMachine {
+            variables: &files.variables(),
+            initrd: &environment.initrd,
+            cmdline: "console=ttyS0 quiet vmtest=",
+            disk: None,
+            tap: None,
+        },
+    )?;
+    lines.wait_for_guest("init")?;
+    Ok(milliseconds(started))
+}
+
+/// What a guest measures.
+pub(crate) struct Rates {
+    /// 4 KiB random reads a second, one at a time.
+    pub(crate) random_1: f64,
+    /// 4 KiB random reads a second, 32 at a time.
+    pub(crate) random_32: f64,
+    /// MiB a second, read in pieces of 1 MiB.
+    pub(crate) sequential: f64,
+    /// MiB a second over TCP to the host.
+    pub(crate) send: f64,
+    /// MiB a second over TCP from the host.
+    pub(crate) receive: f64,
+}
+
+/// Has one guest measure its disk and its network.
+pub(crate) fn rates(
+    vmm: Vmm,
+    environment: &Environment,
+    bench_initrd: &Path,
+) -> anyhow::Result<Rates> {
+    let files = Files::new(environment)?;
+    std::fs::write(files.disk(), vec![0x5a; DISK]).context("cannot make a disk")?;
+    let tap = Tap::new();
+    let sink = TcpListener::bind(("0.0.0.0", 0))?;
+    let source = TcpListener::bind(("0.0.0.0", 0))?;
+    let server = |listener: &TcpListener| -> anyhow::Result<String> {
+        Ok(format!("{}-{}", tap.host(), listener.local_addr()?.port()))
+    };
+    let commands = [
+        format!("bench:random:/dev/vda:1:{SECONDS}"),
+        format!("bench:random:/dev/vda:32:{SECONDS}"),
+        format!("bench:sequential:/dev/vda:{SECONDS}"),
+        format!("net:up:{}/24", tap.guest()),
+        format!("bench:send:{}:{SECONDS}", server(&sink)?),
+        format!("bench:receive:{}:{SECONDS}", server(&source)?),
+        "poweroff".to_owned(),
+    ];
+    serve(sink, |mut guest| {
+        std::io::copy(&mut guest, &mut std::io::sink()).map(drop)
+    });
+    serve(source, |mut guest| {
+        let buffer = vec![0; 256 << 10];
+        loop {
+            guest.write_all(&buffer)?;
+        }
+    });
+    let (_running, mut lines) = start(
+        vmm,
+        environment,
+        &UefiMachine {
+            variables: &files.variables(),
+            initrd: bench_initrd,
+            cmdline: &format!("console=ttyS0 quiet vmtest={}", commands.join(",")),
+            disk: Some(&files.disk()),
+            tap: Some(&tap),
+        },
+    )?;
+    bring_up(&tap)?;
+    let mut rate = || -> anyhow::Result<f64> {
+        let said = lines.wait_for_guest("bench ")?;
+        said.parse()
+            .with_context(|| format!("the guest measured {said:?}"))
+    };
+    Ok(Rates {
+        random_1: rate()?,
+        random_32: rate()?,
+        sequential: rate()?,
+        send: rate()?,
+        receive: rate()?,
+    })
+}
+
+/// The interface appears when the VMM opens it.
+fn bring_up(tap: &Tap) -> anyhow::Result<()> {
+    let deadline = Instant::now() + TAP_LIMIT;
+    while !Path::new("/sys/class/net").join(tap.name()).exists() {
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the interface {} does not appear",
+            tap.name()
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    tap.bring_up()
+}
+
+/// Talks to the one guest that connects, until that goes away.
+fn serve(
+    listener: TcpListener,
+    talk: impl FnOnce(TcpStream) -> std::io::Result<()> + Send + 'static,
+) {
+    thread::spawn(move || listener.accept().and_then(|(guest, _)| talk(guest)));
+}
+
+/// How long hibernation takes.
+pub(crate) struct Hibernation {
+    /// Milliseconds from the guest's decision to the end of the process.
+    pub(crate) to_exit: f64,
+    /// Milliseconds from the start of the process until the guest goes on.
+    pub(crate) to_resumed: f64,
+}
+
+/// Has a guest hibernate and resume.
+pub(crate) fn hibernation(vmm: Vmm, environment: &Environment) -> anyhow::Result<Hibernation> {
+    let files = Files::new(environment)?;
+    File::create(files.disk())?.set_len(SWAP)?;
+    let machine = UefiMachine {
+        variables: &files.variables(),
+        initrd: &environment.initrd,
+        cmdline: "console=ttyS0 quiet vmtest=hibernate,poweroff",
+        disk: Some(&files.disk()),
+        tap: None,
+    };
+    let (mut running, mut lines) = start(vmm, environment, &machine)?;
+    lines.wait_for_guest("hibernating")?;
+    let began = Instant::now();
+    running.0.wait()?;
+    let to_exit = milliseconds(began);
+
+    let began = Instant::now();
+    let (_running, mut lines) = start(vmm, environment, &machine)?;
+    lines.wait_for_guest("resumed")?;
+    Ok(Hibernation {
+        to_exit,
+        to_resumed: milliseconds(began),
+    })
+}
+
+fn start(
+    vmm: Vmm,
+    environment: &Environment,
+    machine: &UefiMachine<'_>,
+) -> anyhow::Result<(Running, Lines)> {
+    let mut running = vmm.start_uefi(environment, machine)?;
+    let lines = running.lines()?;
+    Ok((running, lines))
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}

@@ -1,0 +1,134 @@
+//! Repeats a story until it has been told often enough or a guest hangs: `cargo xtask soak` builds it and runs it where
+//! there is a KVM.
+#![forbid(unsafe_code)]
+
+use anyhow::Context;
+use clap::Parser;
+use clap::Subcommand;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::time::Instant;
+use vmm_tests::Environment;
+use vmm_tests::Exit;
+use vmm_tests::Session;
+use vmm_tests::UefiMachine;
+use vmm_tests::Vm;
+use vmm_tests::VmBuilder;
+
+/// How long a guest may take from its start to its end before it counts as hanging, where guests run at full speed, and
+/// where the machine is emulated.
+const LIMIT: Duration = Duration::from_secs(120);
+const EMULATED_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long openvmm may take to tell its state once the guest hangs.
+const INSPECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Room for what the guest has in memory.
+const SWAP: u64 = 1 << 30;
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    story: Story,
+}
+
+#[derive(Subcommand)]
+enum Story {
+    /// Firmware and a kernel boot, and the guest powers off.
+    UefiBoot { count: u32 },
+    /// A session hibernates and resumes, again and again.
+    Hibernate { count: u32 },
+}
+
+fn main() -> ExitCode {
+    let result = Environment::from_env().and_then(|environment| match Args::parse().story {
+        Story::UefiBoot { count } => uefi_boot(&environment, count),
+        Story::Hibernate { count } => hibernate(&environment, count),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            println!("soak: stopped: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn machine(environment: &Environment) -> anyhow::Result<UefiMachine> {
+    let limit = if environment.emulated {
+        EMULATED_LIMIT
+    } else {
+        LIMIT
+    };
+    UefiMachine::new(environment, limit)
+}
+
+fn uefi_boot(environment: &Environment, count: u32) -> anyhow::Result<()> {
+    let machine = machine(environment)?;
+    let builder = machine.linux("").args(["-p", "2"]);
+    for number in 1..=count {
+        let started = Instant::now();
+        let mut ready = Duration::ZERO;
+        live(&builder, |vm| {
+            vm.wait_for_guest("ready")?;
+            ready = started.elapsed();
+            vm.type_line("poweroff")?;
+            vm.expect_halt(Exit::PoweredOff, "power_off")
+        })
+        .with_context(|| format!("boot {number} of {count}"))?;
+        println!(
+            "soak: boot {number} of {count}: ready after {:.1} s, off after {:.1} s",
+            ready.as_secs_f64(),
+            started.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
+    let mut machine = machine(environment)?;
+    machine.add_empty_disk("SWAP", SWAP)?;
+    let builder = machine.linux("").args(["-p", "2", "--hibernation", "on"]);
+    let mut session = None;
+    for number in 0..=count {
+        let started = Instant::now();
+        let mut resumed = Duration::ZERO;
+        live(&builder, |vm| {
+            session = Some(match &session {
+                None => {
+                    vm.wait_for_guest("ready")?;
+                    Session::ask(vm)?
+                }
+                Some(session) => Session::resumed(session, vm)?,
+            });
+            resumed = started.elapsed();
+            if number == count {
+                vm.type_line("poweroff")?;
+                vm.expect_halt(Exit::PoweredOff, "power_off")
+            } else {
+                Session::hibernate(vm)
+            }
+        })
+        .with_context(|| format!("after {number} of {count} hibernations"))?;
+        println!(
+            "soak: hibernation {number} of {count}: awake after {:.1} s, ended after {:.1} s",
+            resumed.as_secs_f64(),
+            started.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+/// One life of openvmm. If it does not go as expected, what openvmm tells of its state is part of the evidence.
+fn live(
+    builder: &VmBuilder,
+    story: impl FnOnce(&mut Vm) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut vm = builder.start()?;
+    story(&mut vm).map_err(|err| {
+        let state = vm
+            .inspect(INSPECT_LIMIT)
+            .unwrap_or_else(|err| format!("not to be had: {err:#}"));
+        err.context(format!("openvmm's state: {state}"))
+    })
+}

@@ -1,0 +1,114 @@
+//! The network carries what it is given.
+
+use super::Context;
+use anyhow::Context as _;
+use anyhow::ensure;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+use vmm_tests::Exit;
+use vmm_tests::Tap;
+use vmm_tests::Vm;
+
+const BYTES: usize = 4 << 20;
+
+/// TCP in both directions, and again after a reset.
+pub(super) fn tcp(context: &Context) -> anyhow::Result<()> {
+    let tap = Tap::new();
+    let mut vm = context
+        .uefi()?
+        .linux("")
+        .args(["-p", "2", "--net", &tap.argument()])
+        .start()?;
+    vm.wait_for_guest("ready")?;
+    tap.bring_up()?;
+    exchange(&mut vm, &tap)?;
+    vm.type_line("reboot")?;
+    vm.wait_for_event("reset", 1)?;
+    vm.wait_for_guest("ready")?;
+    exchange(&mut vm, &tap)?;
+    vm.type_line("poweroff")?;
+    vm.expect_halt(Exit::PoweredOff, "power_off")
+}
+
+/// Sends the guest some megabytes and receives some, and has checksums compared.
+pub(super) fn exchange(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
+    let up = vm.ask(&format!("net up {}/24", tap.guest()), "net up ")?;
+    ensure!(up.starts_with("0 "), "the guest's network: {up}");
+    transfer(vm, tap)
+}
+
+/// The same over a network that is up.
+pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
+    let listener = TcpListener::bind((tap.host(), 0)).context("cannot listen on the tap")?;
+    let port = listener.local_addr()?.port();
+
+    let data: Vec<u8> = (0..BYTES).map(|i| (i * 7 % 251) as u8).collect();
+    let serving = serve(listener.try_clone()?, {
+        let data = data.clone();
+        move |mut guest| guest.write_all(&data).map(|()| Vec::new())
+    });
+    let said = vm.ask(
+        &format!("net receive {} {port}", tap.host()),
+        "net receive ",
+    )?;
+    serving
+        .join()
+        .map_err(|_| anyhow::anyhow!("sending panicked"))??;
+    let expected = format!("0 {BYTES} {}", sha256(&data)?);
+    ensure!(
+        said == expected,
+        "the guest received {said}, not {expected}"
+    );
+
+    let serving = serve(listener, |mut guest| {
+        let mut received = Vec::new();
+        guest.read_to_end(&mut received).map(|_| received)
+    });
+    let kib = BYTES >> 10;
+    let said = vm.ask(
+        &format!("net send {} {port} {kib}", tap.host()),
+        "net send ",
+    )?;
+    let received = serving
+        .join()
+        .map_err(|_| anyhow::anyhow!("receiving panicked"))??;
+    let expected = format!("0 {} {}", received.len(), sha256(&received)?);
+    ensure!(
+        said == expected && received.len() == BYTES,
+        "the guest sent {said}, {expected} arrived"
+    );
+    Ok(())
+}
+
+/// Waits for the guest to connect.
+fn serve(
+    listener: TcpListener,
+    talk: impl FnOnce(TcpStream) -> std::io::Result<Vec<u8>> + Send + 'static,
+) -> thread::JoinHandle<std::io::Result<Vec<u8>>> {
+    thread::spawn(move || {
+        let (guest, _) = listener.accept()?;
+        guest.set_read_timeout(Some(Duration::from_secs(60)))?;
+        guest.set_write_timeout(Some(Duration::from_secs(60)))?;
+        talk(guest)
+    })
+}
+
+fn sha256(data: &[u8]) -> anyhow::Result<String> {
+    let mut child = std::process::Command::new("/bin/busybox")
+        .arg("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    child
+        .stdin
+        .take()
+        .context("sha256sum has no input")?
+        .write_all(data)?;
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
