@@ -3,6 +3,7 @@
 mod table;
 
 use crate::build;
+use crate::guest::GuestFile;
 use crate::place::Arg;
 use crate::place::GuestRun;
 use crate::place::Place;
@@ -75,8 +76,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         host_files: QEMU_FILES.map(PathBuf::from).into(),
         env: vec![
             ("VMM_TESTS_OPENVMM".to_owned(), Arg::Program("openvmm")),
-            ("VMM_TESTS_KERNEL".to_owned(), Arg::Kernel),
-            ("VMM_TESTS_INITRD".to_owned(), Arg::Initrd),
+            ("VMM_TESTS_KERNEL".to_owned(), Arg::Guest(GuestFile::Kernel)),
+            ("VMM_TESTS_INITRD".to_owned(), Arg::Guest(GuestFile::Initrd)),
         ],
         outputs: Vec::new(),
         time_limit: Duration::from_secs(3600 * 4),

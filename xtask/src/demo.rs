@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a Linux guest on openvmm, from nothing to a summary of how long it took.
 
+use crate::guest::GuestFile;
 use crate::lab::OutFile;
 use crate::place::Arg;
 use crate::place::GuestRun;
@@ -30,9 +31,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         program: "openvmm".to_owned(),
         args: vec![
             "--kernel".into(),
-            Arg::Kernel,
+            Arg::Guest(GuestFile::Kernel),
             "--initrd".into(),
-            Arg::Initrd,
+            Arg::Guest(GuestFile::Initrd),
             "--cmdline".into(),
             "console=ttyS0 quiet vmtest=summary,poweroff".into(),
             "-p".into(),

@@ -3,10 +3,12 @@
 use crate::host_kvm::HostKvm;
 use crate::setup;
 use crate::setup::Kernel;
+use crate::setup::Ovmf;
 use clap::Args;
 use kvm_ioctls::Cap;
 use kvm_ioctls::Kvm;
 use serde::Serialize;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
 
@@ -53,6 +55,7 @@ struct Diagnosis {
     missing: Vec<Missing>,
     apt: Option<String>,
     kernel: Option<String>,
+    firmware: Option<PathBuf>,
     toolchain: Vec<Tool>,
     ready: bool,
 }
@@ -90,6 +93,7 @@ fn diagnose() -> anyhow::Result<Diagnosis> {
     let kernel = Kernel::cached()?
         .map(|kernel| kernel.release())
         .transpose()?;
+    let firmware = Ovmf::cached()?.map(|ovmf| ovmf.dir().to_owned());
     let toolchain = [
         ["rustc", "--version"],
         ["cargo", "fmt"],
@@ -98,6 +102,7 @@ fn diagnose() -> anyhow::Result<Diagnosis> {
     .map(|[program, subcommand]| tool(program, subcommand));
     let ready = missing.is_empty()
         && kernel.is_some()
+        && firmware.is_some()
         && toolchain.iter().all(|tool| tool.version.is_some());
     Ok(Diagnosis {
         kvm: kvm.to_string(),
@@ -118,6 +123,7 @@ fn diagnose() -> anyhow::Result<Diagnosis> {
             })
             .collect(),
         kernel,
+        firmware,
         toolchain: toolchain.into(),
         ready,
     })
@@ -169,6 +175,13 @@ fn print(diagnosis: &Diagnosis) {
     println!(
         "kernel:    {}",
         diagnosis.kernel.as_deref().unwrap_or("not fetched yet")
+    );
+    println!(
+        "firmware:  {}",
+        diagnosis.firmware.as_ref().map_or_else(
+            || "not fetched yet".to_owned(),
+            |dir| dir.display().to_string()
+        )
     );
     for missing in &diagnosis.missing {
         println!(

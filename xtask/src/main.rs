@@ -7,6 +7,7 @@ mod check_layers;
 mod demo;
 mod doctor;
 mod fuzz;
+mod guest;
 mod host_kvm;
 mod lab;
 mod place;
@@ -31,6 +32,7 @@ enum Xtask {
     Doctor(doctor::DoctorArgs),
     Setup(setup::SetupArgs),
     Lab(lab::LabArgs),
+    Guest(guest::GuestArgs),
     CheckLayers(check_layers::CheckLayersArgs),
     Fuzz(fuzz::FuzzArgs),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Xtask::Doctor(args) => doctor::run(&args),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Lab(args) => lab::run(args),
+        Xtask::Guest(args) => guest::run(&args),
         Xtask::CheckLayers(args) => check_layers::run(&args),
         Xtask::Fuzz(args) => fuzz::run(&args),
     };

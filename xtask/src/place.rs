@@ -1,6 +1,7 @@
 //! Where guests run: on this machine if it has a KVM worth the name, else in the lab.
 
 use crate::build;
+use crate::guest::GuestFile;
 use crate::host_kvm::HostKvm;
 use crate::lab;
 use crate::lab::Ended;
@@ -83,10 +84,8 @@ pub(crate) enum Arg {
     Text(String),
     /// The path of a program built from the workspace.
     Program(&'static str),
-    /// The guest kernel's path.
-    Kernel,
-    /// The guest initramfs's path.
-    Initrd,
+    /// The path of one of the guest's files.
+    Guest(GuestFile),
 }
 
 impl From<&str> for Arg {
@@ -115,12 +114,28 @@ impl GuestRun {
         Ok(programs)
     }
 
+    /// The guest's files that arguments and environment name, each once.
+    fn guest_files(&self) -> Vec<GuestFile> {
+        let values = self
+            .args
+            .iter()
+            .chain(self.env.iter().map(|(_, value)| value));
+        let mut files = Vec::new();
+        for value in values {
+            if let Arg::Guest(file) = value
+                && !files.contains(file)
+            {
+                files.push(*file);
+            }
+        }
+        files
+    }
+
     fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
         let place = |arg: &Arg| match arg {
             Arg::Text(text) => text.clone(),
             Arg::Program(name) => format!("/bin/{name}"),
-            Arg::Kernel => format!("{}/vmlinuz", lab::GUEST_DIR),
-            Arg::Initrd => format!("{}/initrd", lab::GUEST_DIR),
+            Arg::Guest(file) => format!("{}/{}", lab::GUEST_DIR, file.name()),
         };
         let mut argv = vec![self.program.clone()];
         argv.extend(self.args.iter().map(place));
@@ -130,6 +145,7 @@ impl GuestRun {
             .iter()
             .map(|(name, value)| (name.clone(), place(value)))
             .collect();
+        lab.guest_files = self.guest_files();
         lab.outputs.clone_from(&self.outputs);
         lab.time_limit = self.time_limit;
         lab.add_programs("/bin", &self.build()?);
@@ -155,11 +171,14 @@ impl GuestRun {
     }
 
     fn run_here(&self, mut output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
-        let kernel = setup::ensure()?;
+        let fetched = setup::ensure()?;
         let programs = self.build()?;
         let dir = tempfile::Builder::new().prefix("openvmm-run-").tempdir()?;
-        let initrd = dir.path().join("initrd");
-        fs::write(&initrd, lab::guest_initramfs(&kernel)?)?;
+        let guest = dir.path().join("guest");
+        fs::create_dir(&guest)?;
+        for file in self.guest_files() {
+            file.make(&fetched, &guest)?;
+        }
         let program = |wanted: &str| -> anyhow::Result<PathBuf> {
             programs
                 .iter()
@@ -171,8 +190,7 @@ impl GuestRun {
             Ok(match arg {
                 Arg::Text(text) => text.into(),
                 Arg::Program(name) => program(name)?,
-                Arg::Kernel => kernel.vmlinuz(),
-                Arg::Initrd => initrd.clone(),
+                Arg::Guest(file) => guest.join(file.name()),
             })
         };
         let mut command = Command::new("timeout");

@@ -3,6 +3,8 @@
 use anyhow::Context;
 use cargo_metadata::Metadata;
 use cargo_metadata::MetadataCommand;
+use std::fs;
+use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,4 +45,21 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
         .or_else(|| Some(absolute("HOME")?.join(".cache")))
         .context("none of OPENVMM_CACHE, XDG_CACHE_HOME and HOME names a directory")?;
     Ok(user.join("openvmm"))
+}
+
+/// The cache while nobody else changes it.
+pub(crate) struct LockedCache {
+    pub(crate) dir: PathBuf,
+    _lock: File,
+}
+
+/// Waits until nobody else changes the cache, which is made if it does not exist.
+pub(crate) fn locked_cache() -> anyhow::Result<LockedCache> {
+    let dir = cache()?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let path = dir.join("lock");
+    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    lock.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(LockedCache { dir, _lock: lock })
 }

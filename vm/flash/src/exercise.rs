@@ -148,7 +148,18 @@ pub fn crash(script: &[u8]) {
     flash.stop();
     assert_eq!(control.status().pending_blocks, 0, "a stop saves all");
     assert_eq!(control.status().reordered, 0, "there was room for all");
-    check_record(&record.lock(), &history);
+    let record = record.lock();
+    match atomicity {
+        Atomicity::Image => check_record(&record, &history),
+        // The power may fail between any two blocks.
+        Atomicity::Block => {
+            let blocks = record.iter().flatten().cloned();
+            check_record(
+                &blocks.map(|block| vec![block]).collect::<Vec<_>>(),
+                &history,
+            );
+        }
+    }
 }
 
 fn check_record(record: &[Vec<(u64, Vec<u8>)>], history: &[Vec<u8>]) {

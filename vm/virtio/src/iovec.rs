@@ -13,7 +13,7 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemory as _;
 use vm_memory::Permissions;
 
-/// The most pieces that readv(2) and its like take: `IOV_MAX`.
+/// The most pieces that readv(2) and its like take: `IOV_MAX`. One is left for a spill.
 const MAX_PIECES: usize = 1024;
 
 /// Pieces of guest RAM to read a file into or write to a file from, without a copy.
@@ -68,7 +68,7 @@ impl GuestIoVec {
             .map_err(io::Error::other)?;
         for slice in slices {
             let slice = slice.map_err(io::Error::other)?;
-            if self.pieces.len() == MAX_PIECES {
+            if self.pieces.len() >= MAX_PIECES - 1 {
                 return Err(io::ErrorKind::ArgumentListTooLong.into());
             }
             self.pieces.push(libc::iovec {
@@ -125,6 +125,21 @@ impl GuestIoVec {
         transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) })
     }
 
+    /// Reads from `file` into the memory, and what does not fit there into `spill`; gives the number of bytes.
+    ///
+    /// For files that lose what is not read at once: taps and datagram sockets.
+    pub fn read_message(&mut self, file: impl AsFd, spill: &mut [u8]) -> io::Result<usize> {
+        let fd = file.as_fd().as_raw_fd();
+        self.pieces.push(libc::iovec {
+            iov_base: spill.as_mut_ptr().cast(),
+            iov_len: spill.len(),
+        });
+        // SAFETY: as in `read_from`; and `spill` is borrowed for as long as its address is in the list.
+        let result = transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) });
+        self.pieces.pop();
+        result
+    }
+
     /// Writes the memory to `file` (writev(2)), and gives the number of bytes.
     pub fn write_to(&self, file: impl AsFd) -> io::Result<usize> {
         let fd = file.as_fd().as_raw_fd();
@@ -168,5 +183,86 @@ impl std::fmt::Debug for GuestIoVec {
             .field("pieces", &self.pieces.len())
             .field("len", &self.len)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Machine;
+    use rustix::net::AddressFamily;
+    use rustix::net::SocketFlags;
+    use rustix::net::SocketType;
+    use vm_memory::Bytes as _;
+
+    fn buffer(gpa: u64, len: u32) -> Buffer {
+        Buffer { gpa, len }
+    }
+
+    fn text(machine: &Machine, gpa: u64, len: usize) -> String {
+        let mut bytes = vec![0; len];
+        let map = machine.memory.map();
+        map.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn files_are_read_and_written_in_pieces() {
+        let machine = Machine::new();
+        let file = tempfile::tempfile().unwrap();
+        rustix::io::pwrite(&file, b"0123456789", 0).unwrap();
+        let mut pieces = GuestIoVec::new(&machine.memory);
+        let list = [buffer(0x1000, 3), buffer(0x2000, 4)];
+        pieces.extend(list).unwrap();
+        assert_eq!(pieces.read_at(&file, 2).unwrap(), 7);
+        assert_eq!(text(&machine, 0x1000, 3), "234");
+        assert_eq!(text(&machine, 0x2000, 4), "5678");
+        pieces.advance(4);
+        assert_eq!((pieces.len(), pieces.as_raw().len()), (3, 1));
+        assert_eq!(pieces.write_at(&file, 0).unwrap(), 3);
+        let mut start = [0; 4];
+        rustix::io::pread(&file, &mut start, 0).unwrap();
+        assert_eq!(&start, b"6783");
+        pieces.advance(100);
+        assert!(pieces.is_empty());
+        assert_eq!(pieces.write_to(&file).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_no_ram_is_refused_and_nothing_appended() {
+        let machine = Machine::new();
+        let mut pieces = GuestIoVec::new(&machine.memory);
+        pieces.extend([buffer(0, 8)]).unwrap();
+        for bad in [
+            buffer(32 << 20, 1),
+            buffer((32 << 20) - 1, 2),
+            buffer(u64::MAX, 2),
+        ] {
+            assert!(pieces.extend([buffer(64, 8), bad]).is_err());
+            assert_eq!((pieces.len(), pieces.as_raw().len()), (8, 1));
+        }
+        let many = std::iter::repeat_n(buffer(0, 1), 2000);
+        assert!(pieces.extend(many).is_err());
+        assert_eq!(pieces.len(), 8);
+    }
+
+    #[test]
+    fn a_message_spills_over() {
+        let machine = Machine::new();
+        let (from, to) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let mut pieces = GuestIoVec::new(&machine.memory);
+        pieces.extend([buffer(0x1000, 4)]).unwrap();
+        let mut spill = [0; 8];
+        rustix::io::write(&from, b"message").unwrap();
+        assert_eq!(pieces.read_message(&to, &mut spill).unwrap(), 7);
+        assert_eq!(text(&machine, 0x1000, 4), "mess");
+        assert_eq!(&spill[..4], b"age\0");
+        assert_eq!((pieces.len(), pieces.as_raw().len()), (4, 1));
     }
 }

@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::Queue;
 use virtio_queue::QueueOwnedT as _;
@@ -20,7 +21,7 @@ use vm_memory::GuestMemoryMmap;
 use vm_memory::Permissions;
 
 /// The most descriptors in a chain. More than drivers use, and as many as vectored I/O takes.
-const MAX_DESCRIPTORS: usize = 1024;
+const MAX_DESCRIPTORS: usize = 1023;
 
 /// How the driver broke the rules of a queue.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +105,8 @@ pub(crate) struct QueueParts {
 pub struct VirtQueue {
     parts: QueueParts,
     queue: Queue,
-    /// Chains were completed since the driver was last interrupted.
-    interrupt_due: bool,
+    /// How far the used ring was when an interrupt was last considered.
+    interrupted_at: u16,
     /// Chains to use again, for the room in them.
     spare: Vec<Chain>,
 }
@@ -139,7 +140,7 @@ impl VirtQueue {
         Ok(Self {
             parts,
             queue,
-            interrupt_due: false,
+            interrupted_at: layout.next_used,
             spare: Vec::new(),
         })
     }
@@ -233,14 +234,52 @@ impl VirtQueue {
     }
 
     /// Gives `chain` back to the driver, with the number of bytes written from the start of its writable
-    /// buffers on. The driver may not see it before the next [`interrupt`](Self::interrupt).
+    /// buffers on. The driver may not look before the next [`interrupt`](Self::interrupt).
     pub fn complete(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
         let written = written.min(chain.writable.len());
         let map = self.parts.memory.map();
         let result = self.queue.add_used(map, chain.head, written);
         self.recycle(chain);
         result.map_err(|source| self.ring_error(source))?;
-        self.interrupt_due = true;
+        self.parts.stats.chains.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// [Completes](Self::complete) chains that belong together: the driver sees none of them or all.
+    pub fn complete_together(
+        &mut self,
+        chains: impl IntoIterator<Item = (Chain, u32)>,
+    ) -> Result<(), QueueError> {
+        let first = self.queue.next_used();
+        let mut last: Option<(Chain, u32)> = None;
+        for (chain, written) in chains {
+            if let Some((chain, written)) = last.replace((chain, written)) {
+                let result = self.write_used(&chain, written);
+                self.recycle(chain);
+                if let Err(error) = result {
+                    self.queue.set_next_used(first);
+                    return Err(error);
+                }
+            }
+        }
+        match last {
+            // The index that shows the last one shows them all.
+            Some((chain, written)) => self.complete(chain, written),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the next element of the used ring, and does not show it yet.
+    fn write_used(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
+        let next = self.queue.next_used();
+        let slot = u64::from(next % self.queue.size());
+        // No overflow: the ring was checked to be RAM.
+        let at = self.queue.used_ring() + 4 + 8 * slot;
+        let element = u64::from(chain.head) | u64::from(written.min(chain.writable.len())) << 32;
+        let map = self.parts.memory.map();
+        map.write_obj(element.to_le(), GuestAddress(at))
+            .map_err(|e| self.ring_error(virtio_queue::Error::GuestMemory(e)))?;
+        self.queue.set_next_used(next.wrapping_add(1));
         self.parts.stats.chains.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -251,26 +290,36 @@ impl VirtQueue {
         }
     }
 
-    /// Interrupts the driver, if chains were completed and it wants to know.
+    /// Interrupts the driver, if chains were completed since the last call and it wants to know.
     pub fn interrupt(&mut self) -> Result<(), QueueError> {
-        if !std::mem::take(&mut self.interrupt_due) {
+        let used = self.queue.next_used();
+        let before = std::mem::replace(&mut self.interrupted_at, used);
+        if used == before {
             return Ok(());
         }
-        let map = self.parts.memory.map();
-        let needed = self.queue.needs_notification(map);
-        let mut needed = needed.map_err(|source| self.ring_error(source))?;
-        if needed && !self.queue.event_idx_enabled() {
-            // The driver's flags, which the queue does not look at. Its fence was before this.
-            let flags: u16 = map
-                .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-                .map_err(|e| self.ring_error(virtio_queue::Error::GuestMemory(e)))?;
-            needed = u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0;
-        }
+        // What was used is there to see before the driver's wish is looked at (2.7.7.2, 2.7.10).
+        fence(Ordering::SeqCst);
+        let needed = if self.queue.event_idx_enabled() {
+            let event = self.load(4 + 2 * u64::from(self.queue.size()))?;
+            // Whether the index passed the one that the driver waits for, modulo 2^16.
+            used.wrapping_sub(event).wrapping_sub(1) < used.wrapping_sub(before)
+        } else {
+            u32::from(self.load(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        };
         if needed {
             self.parts.stats.interrupts.fetch_add(1, Ordering::Relaxed);
             self.parts.signals.queue(self.parts.index);
         }
         Ok(())
+    }
+
+    /// A field of the available ring.
+    fn load(&self, offset: u64) -> Result<u16, QueueError> {
+        let at = GuestAddress(self.queue.avail_ring() + offset);
+        let value = self.parts.memory.map().load(at, Ordering::Relaxed);
+        value
+            .map(u16::from_le)
+            .map_err(|e| self.ring_error(virtio_queue::Error::GuestMemory(e)))
     }
 
     /// The queue is beyond use: tells the driver that the device needs a reset.
@@ -298,7 +347,7 @@ fn fill(
     let mut whole = false;
     for (count, descriptor) in descriptors.enumerate() {
         if count == MAX_DESCRIPTORS {
-            return Err("it has more than 1024 descriptors");
+            return Err("it has more than 1023 descriptors");
         }
         whole = !descriptor.has_next();
         let (addr, len) = (descriptor.addr(), descriptor.len());

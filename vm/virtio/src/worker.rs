@@ -1,46 +1,72 @@
 use crate::Event;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
+use rustix::event::Timespec;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Tells a worker to end.
 #[derive(Debug, Clone)]
-pub struct Stop(Arc<Event>);
+pub struct Stop(Arc<Signal>);
+
+#[derive(Debug)]
+struct Signal {
+    is_set: AtomicBool,
+    event: Event,
+}
 
 /// What ended a wait.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Wakeup {
-    /// At least one of the descriptors is ready.
+    /// At least one of the descriptors is ready, or the time is over.
     Ready,
     /// The worker is to end.
     Stop,
 }
 
 impl Stop {
+    /// Whether the worker is to end. Costs next to nothing.
+    pub fn is_set(&self) -> bool {
+        self.0.is_set.load(Ordering::Acquire)
+    }
+
     /// Waits until one of `fds` is readable (or has an error), or the worker is to end.
     pub fn wait(&self, fds: &[BorrowedFd<'_>]) -> io::Result<Wakeup> {
+        self.poll(fds, PollFlags::IN, None)
+    }
+
+    /// Waits until `fd` is writable (or has an error), or the worker is to end.
+    pub fn wait_writable(&self, fd: BorrowedFd<'_>) -> io::Result<Wakeup> {
+        self.poll(&[fd], PollFlags::OUT, None)
+    }
+
+    /// Waits until `duration` is over, or the worker is to end.
+    pub fn sleep(&self, duration: Duration) -> io::Result<Wakeup> {
+        // What a timespec cannot say is longer than anybody waits.
+        let timeout = Timespec::try_from(duration).ok();
+        self.poll(&[], PollFlags::empty(), timeout.as_ref())
+    }
+
+    fn poll(
+        &self,
+        fds: &[BorrowedFd<'_>],
+        flags: PollFlags,
+        timeout: Option<&Timespec>,
+    ) -> io::Result<Wakeup> {
         let mut polled = Vec::with_capacity(fds.len() + 1);
-        polled.push(PollFd::new(&*self.0, PollFlags::IN));
-        polled.extend(
-            fds.iter()
-                .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
-        );
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
+        polled.push(PollFd::new(&self.0.event, PollFlags::IN));
+        polled.extend(fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, flags)));
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, timeout))?;
         if polled[0].revents().is_empty() {
             Ok(Wakeup::Ready)
         } else {
             Ok(Wakeup::Stop)
         }
-    }
-
-    /// Whether the worker is to end.
-    pub fn is_set(&self) -> bool {
-        let mut polled = [PollFd::new(&*self.0, PollFlags::IN)];
-        let now = rustix::time::Timespec::default();
-        matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1..))
     }
 }
 
@@ -60,7 +86,10 @@ impl<T: Send + 'static> Worker<T> {
         name: impl Into<String>,
         work: impl FnOnce(&Stop) -> T + Send + 'static,
     ) -> io::Result<Self> {
-        let stop = Stop(Arc::new(Event::new()?));
+        let stop = Stop(Arc::new(Signal {
+            is_set: AtomicBool::new(false),
+            event: Event::new()?,
+        }));
         let thread = std::thread::Builder::new().name(name.into()).spawn({
             let stop = stop.clone();
             move || work(&stop)
@@ -70,7 +99,8 @@ impl<T: Send + 'static> Worker<T> {
 
     /// Tells the worker to end, without waiting for it.
     pub fn ask_to_stop(&self) {
-        self.stop.0.set();
+        self.stop.0.is_set.store(true, Ordering::Release);
+        self.stop.0.event.set();
     }
 
     /// Ends the worker, waits until it is gone, and gives what it had. A panic of the worker goes on here.

@@ -7,6 +7,7 @@ use super::machine;
 use super::machine::Ended;
 use super::machine::Streams;
 use crate::build;
+use crate::guest::GuestFile;
 use crate::workspace;
 use anyhow::Context;
 use clap::Args;
@@ -26,7 +27,8 @@ const LAB_FAILED: u8 = 125;
 ///
 /// Boots a software-emulated SVM machine with Debian's kernel and busybox, runs CMD in /work with its
 /// standard streams connected to ours, and returns its exit code: 124 if the time limit passed, 125 if
-/// the lab failed, 128+N if signal N ended CMD. /guest/vmlinuz and /guest/initrd are a guest to boot.
+/// the lab failed, 128+N if signal N ended CMD. /guest holds a guest to boot: the files that the
+/// guest command makes.
 #[derive(Args)]
 pub(crate) struct LabArgs {
     /// End the lab after so many seconds, boot included.
@@ -97,6 +99,7 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
 
 fn prepare(args: LabArgs) -> anyhow::Result<Lab> {
     let mut lab = Lab::new(args.command);
+    lab.guest_files = GuestFile::ALL.into();
     lab.cpus = args.cpus;
     lab.memory_mib = args.memory;
     lab.modules = args.modules;

@@ -1,9 +1,8 @@
 //! The lab's initramfs: busybox, our init, kernel modules, the job and its files.
 
 use super::cpio::Archive;
-use super::guest;
 use super::job::Lab;
-use crate::setup::Kernel;
+use crate::setup::Fetched;
 use anyhow::Context;
 use lab_init::JOB_PATH;
 use lab_init::Job;
@@ -13,6 +12,9 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::io::Write;
 use std::path::Path;
+
+/// Where the guest's files are in the lab.
+pub(crate) const GUEST_DIR: &str = "/guest";
 
 /// KVM, and the ports to the host.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_console", "kvm-amd"];
@@ -26,7 +28,7 @@ fn applets() -> anyhow::Result<String> {
 pub(super) fn write(
     path: &Path,
     lab: &Lab,
-    kernel: &Kernel,
+    fetched: &Fetched,
     init: &Path,
     stdin: bool,
     terminal: Option<(u16, u16)>,
@@ -41,7 +43,7 @@ pub(super) fn write(
         .chain(lab.modules.iter().map(String::as_str))
         .collect();
     let mut modules = Vec::new();
-    for module in kernel.modules(&names)? {
+    for module in fetched.kernel.modules(&names)? {
         let name = module.file_stem().unwrap_or_default().to_string_lossy();
         let target = format!("/lab/modules/{name}.ko");
         archive.file(&target, &module)?;
@@ -51,7 +53,16 @@ pub(super) fn write(
         });
     }
 
-    guest::add(&mut archive, kernel)?;
+    let guest = tempfile::Builder::new()
+        .prefix("openvmm-guest-")
+        .tempdir()?;
+    for file in &lab.guest_files {
+        file.make(fetched, guest.path())?;
+        archive.file(
+            &format!("{GUEST_DIR}/{}", file.name()),
+            &guest.path().join(file.name()),
+        )?;
+    }
     for input in &lab.inputs {
         archive.file(&in_work_dir(&input.name), &input.source)?;
     }
@@ -69,7 +80,7 @@ pub(super) fn write(
 }
 
 /// What every small Linux system of ours has: devices to start with, busybox and its commands.
-pub(super) fn add_userland<W: Write>(archive: &mut Archive<W>) -> anyhow::Result<()> {
+pub(crate) fn add_userland<W: Write>(archive: &mut Archive<W>) -> anyhow::Result<()> {
     for directory in ["dev", "etc", "proc", "root", "run", "sys", "tmp"] {
         archive.directory(directory)?;
     }

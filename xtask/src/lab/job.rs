@@ -1,5 +1,6 @@
 //! What to run in the lab.
 
+use crate::guest::GuestFile;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) struct Lab {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) inputs: Vec<InFile>,
     pub(crate) outputs: Vec<OutFile>,
+    /// What there is of the guest, in a directory of its own.
+    pub(crate) guest_files: Vec<GuestFile>,
     /// Kernel modules beside those for KVM and for talking to the host.
     pub(crate) modules: Vec<String>,
     pub(crate) cpus: u32,
@@ -44,6 +47,7 @@ impl Lab {
             env: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            guest_files: Vec::new(),
             modules: Vec::new(),
             cpus: 2,
             memory_mib: 4096,

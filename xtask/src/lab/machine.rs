@@ -63,7 +63,7 @@ const PORTS: [&str; 4] = [port::STDIN, port::STDOUT, port::STDERR, port::REPORT]
 
 /// Boots the lab, runs its command, and ends it.
 pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
-    let kernel = setup::ensure()?;
+    let fetched = setup::ensure()?;
     let init = build::binaries(&["lab_init".to_owned()])?
         .pop()
         .context("cargo built no lab_init")?;
@@ -72,7 +72,7 @@ pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     initrd::write(
         &initrd,
         lab,
-        &kernel,
+        &fetched,
         &init.path,
         streams.stdin,
         streams.terminal,
@@ -88,7 +88,13 @@ pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     let deadline = Instant::now() + lab.time_limit;
     let console = dir.path().join("console");
     let mut machine = Machine {
-        child: start(lab, &kernel.vmlinuz(), &initrd, dir.path(), &console)?,
+        child: start(
+            lab,
+            &fetched.kernel.vmlinuz(),
+            &initrd,
+            dir.path(),
+            &console,
+        )?,
     };
     let connected = listeners
         .iter()

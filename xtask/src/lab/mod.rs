@@ -5,7 +5,6 @@
 
 mod args;
 mod cpio;
-mod guest;
 mod host_program;
 mod initrd;
 mod job;
@@ -14,8 +13,9 @@ mod streams;
 
 pub(crate) use args::LabArgs;
 pub(crate) use args::run;
-pub(crate) use guest::DIR as GUEST_DIR;
-pub(crate) use guest::initramfs as guest_initramfs;
+pub(crate) use cpio::Archive;
+pub(crate) use initrd::GUEST_DIR;
+pub(crate) use initrd::add_userland;
 pub(crate) use job::Lab;
 pub(crate) use job::OutFile;
 pub(crate) use machine::Ended;

@@ -1,22 +1,19 @@
 //! The kernel that the lab and its guests boot: Debian's cloud kernel, unpacked in the cache.
 
-use super::apt;
-use crate::process;
-use crate::workspace;
+use super::package::Name;
+use super::package::Package;
+use super::package::keep_file;
 use anyhow::Context;
-use sha2::Digest;
-use sha2::Sha256;
 use std::fs;
-use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
 
-/// The meta package that always depends on the newest kernel.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
-
-/// The link in the cache to the kernel in use.
-const CURRENT: &str = "kernel";
+const PACKAGE: Package = Package {
+    link: "kernel",
+    // The meta package that always depends on the newest kernel.
+    name: Name::DependencyOf("linux-image-cloud-amd64"),
+    keep,
+};
 
 /// An unpacked kernel.
 #[derive(Debug, Clone)]
@@ -26,47 +23,17 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel in the cache; fetched if there is none.
     pub(super) fn ensure() -> anyhow::Result<Self> {
-        match Self::cached()? {
-            Some(kernel) => Ok(kernel),
-            None => Self::fetch(),
-        }
+        PACKAGE.ensure().map(|dir| Self { dir })
+    }
+
+    pub(super) fn fetch() -> anyhow::Result<Self> {
+        PACKAGE.fetch().map(|dir| Self { dir })
     }
 
     /// The kernel in the cache, if there is one.
     pub(crate) fn cached() -> anyhow::Result<Option<Self>> {
-        Ok(fs::canonicalize(workspace::cache()?.join(CURRENT))
-            .ok()
-            .map(|dir| Self { dir }))
-    }
-
-    /// Makes the newest kernel package the one in use, downloading it if it is not in the cache.
-    pub(super) fn fetch() -> anyhow::Result<Self> {
-        let cache = workspace::cache()?;
-        fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-        let lock_path = cache.join("lock");
-        let lock = File::create(&lock_path)
-            .with_context(|| format!("cannot create {}", lock_path.display()))?;
-        lock.lock()
-            .with_context(|| format!("cannot lock {}", lock_path.display()))?;
-
-        // Lists that are out of date name files that are gone from the mirror.
-        let dir = apt::with_fresh_lists(|| download_newest(&cache))?;
-        Self::make_current(&cache, &dir)
-    }
-
-    fn make_current(cache: &Path, dir: &Path) -> anyhow::Result<Self> {
-        let link = tempfile::Builder::new()
-            .prefix(".link-")
-            .tempdir_in(cache)?;
-        let new = link.path().join(CURRENT);
-        std::os::unix::fs::symlink(dir, &new)?;
-        fs::rename(&new, cache.join(CURRENT))
-            .with_context(|| format!("cannot make {} the current kernel", dir.display()))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        Ok(PACKAGE.cached()?.map(|dir| Self { dir }))
     }
 
     /// The boot image.
@@ -93,59 +60,18 @@ impl Kernel {
     }
 }
 
-/// Unpacks the newest kernel package into a directory of its own in `cache`, unless it is there.
-fn download_newest(cache: &Path) -> anyhow::Result<PathBuf> {
-    let package = &apt::real_package(META_PACKAGE)?;
-    let candidate = apt::candidate(package)?;
-    let dir = cache.join(format!("{package}_{}", candidate.version));
-    if dir.exists() {
-        return Ok(dir);
-    }
-    eprintln!("setup: fetching {package} {}", candidate.version);
-    let work = tempfile::Builder::new()
-        .prefix(".fetch-")
-        .tempdir_in(cache)?;
-    apt::download(package, &candidate.version, work.path())?;
-    let deb = fs::read_dir(work.path())?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package file")?;
-
-    let content = fs::read(&deb).with_context(|| format!("cannot read {}", deb.display()))?;
-    let found: String = Sha256::digest(&content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    anyhow::ensure!(
-        found == candidate.sha256,
-        "{} has SHA256 {found}, but the package lists say {}",
-        deb.display(),
-        candidate.sha256
-    );
-
-    let tree = work.path().join("tree");
-    process::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .args([&deb, &tree]),
-    )?;
+fn keep(tree: &Path, kept: &Path) -> anyhow::Result<()> {
     let modules = only_entry(&tree.join("lib/modules"))?;
     let release = modules
         .file_name()
         .and_then(|name| name.to_str())
         .context("the package's module directory has no readable name")?;
-    let kernel = work.path().join("kernel");
-    fs::create_dir(&kernel)?;
-    fs::rename(
-        tree.join(format!("boot/vmlinuz-{release}")),
-        kernel.join("vmlinuz"),
-    )
-    .context("the package holds no boot image")?;
-    fs::rename(&modules, kernel.join("modules"))?;
-    fs::write(kernel.join("release"), format!("{release}\n"))?;
-    fs::rename(&kernel, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    Ok(dir)
+    keep_file(
+        &tree.join(format!("boot/vmlinuz-{release}")),
+        &kept.join("vmlinuz"),
+    )?;
+    fs::write(kept.join("release"), format!("{release}\n"))?;
+    fs::rename(&modules, kept.join("modules")).context("cannot keep the modules")
 }
 
 fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {

@@ -1,47 +1,77 @@
 //! `cargo xtask setup`: installs and downloads what the other commands need.
 
 mod apt;
+mod efi_stub;
 mod kernel;
 mod needs;
+mod ovmf;
+mod package;
 
+pub(crate) use efi_stub::EfiStub;
 pub(crate) use kernel::Kernel;
 pub(crate) use needs::Need;
 pub(crate) use needs::missing;
+pub(crate) use ovmf::Ovmf;
 
 use clap::Args;
 use std::process::ExitCode;
 
-/// Install the programs that demo, test and bench use, and fetch the kernel they boot.
+/// Install the programs that demo, test and bench use, and fetch the kernel and the firmware they
+/// boot.
 ///
 /// Uses apt-get (through sudo unless run as root). Quick when nothing is missing; the other commands
 /// call it by themselves.
 #[derive(Args)]
 pub(crate) struct SetupArgs {
-    /// Fetch the newest kernel package even if one is there.
+    /// Fetch the newest packages even if the cache has some.
     #[arg(long)]
     update: bool,
 }
 
 pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     install_programs()?;
-    let kernel = if args.update {
-        Kernel::fetch()?
+    let fetched = if args.update {
+        Fetched {
+            kernel: Kernel::fetch()?,
+            ovmf: Ovmf::fetch()?,
+            efi_stub: EfiStub::fetch()?,
+        }
     } else {
-        Kernel::ensure()?
+        Fetched::ensure()?
     };
     println!("programs: complete");
     println!(
         "kernel:   {} in {}",
-        kernel.release()?,
-        kernel.dir.display()
+        fetched.kernel.release()?,
+        fetched.kernel.dir.display()
     );
+    println!("firmware: in {}", fetched.ovmf.dir().display());
+    println!("EFI stub: {}", fetched.efi_stub.path().display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the machine complete, and returns the kernel to boot.
-pub(crate) fn ensure() -> anyhow::Result<Kernel> {
+/// What was downloaded for guests.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    pub(crate) kernel: Kernel,
+    pub(crate) ovmf: Ovmf,
+    pub(crate) efi_stub: EfiStub,
+}
+
+impl Fetched {
+    fn ensure() -> anyhow::Result<Self> {
+        Ok(Self {
+            kernel: Kernel::ensure()?,
+            ovmf: Ovmf::ensure()?,
+            efi_stub: EfiStub::ensure()?,
+        })
+    }
+}
+
+/// Makes the machine complete, and returns what guests are made of.
+pub(crate) fn ensure() -> anyhow::Result<Fetched> {
     install_programs()?;
-    Kernel::ensure()
+    Fetched::ensure()
 }
 
 fn install_programs() -> anyhow::Result<()> {

@@ -43,7 +43,7 @@ pub(crate) static NEEDS: &[Need] = &[
     },
     Need {
         what: "dpkg-deb",
-        purpose: "unpacking the kernel package",
+        purpose: "unpacking the packages of kernel and firmware",
         package: "dpkg",
         found: || process::find("dpkg-deb").is_some(),
     },

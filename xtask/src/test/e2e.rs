@@ -3,6 +3,7 @@
 use super::count::Count;
 use super::count::Counter;
 use crate::build::GatedTest;
+use crate::guest::GuestFile;
 use crate::place::Arg;
 use crate::place::GuestRun;
 use crate::place::Place;
@@ -20,8 +21,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
     let env = [
         ("VMM_TESTS_OPENVMM", Arg::Program("openvmm")),
-        ("VMM_TESTS_KERNEL", Arg::Kernel),
-        ("VMM_TESTS_INITRD", Arg::Initrd),
+        ("VMM_TESTS_KERNEL", Arg::Guest(GuestFile::Kernel)),
+        ("VMM_TESTS_INITRD", Arg::Guest(GuestFile::Initrd)),
         (
             "VMM_TESTS_EMULATED",
             match place {

@@ -14,8 +14,11 @@ use vm_memory::GuestAddress;
 /// How long a device may take to do what it was asked to. Beyond what any machine needs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const BAR: u64 = 0xd000_0000;
-const MSIX_BAR: u64 = 0xd010_0000;
+pub(super) const BAR: u64 = 0xd000_0000;
+pub(super) const MSIX_BAR: u64 = 0xd010_0000;
+
+/// Where guest RAM is free.
+pub(super) const FREE: u64 = 0x10_0000;
 
 /// How a driver learns of used buffers.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -35,12 +38,12 @@ pub struct Driver {
     pub device: VirtioPciDevice,
     /// The queues' rings.
     pub rings: Vec<Ring>,
-    machine: Machine,
+    pub(super) machine: Machine,
     interrupts: Interrupts,
     /// Addresses of the common, ISR, device and notification structures, by type.
     structures: [u64; 5],
     stride: u32,
-    next_free: u64,
+    pub(super) next_free: u64,
 }
 
 impl Driver {
@@ -54,13 +57,9 @@ impl Driver {
             interrupts: Interrupts::Polled,
             structures: [0; 5],
             stride: 0,
-            next_free: 0x10_0000,
+            next_free: FREE,
         };
-        driver.write_pci(0x10, BAR as u32);
-        driver.write_pci(0x14, (BAR >> 32) as u32);
-        driver.write_pci(0x18, MSIX_BAR as u32);
-        // Memory and bus mastering.
-        driver.write_pci(0x04, 0x6);
+        driver.place_bars();
         let mut at = driver.read_pci(0x34) as u16 & 0xff;
         while at != 0 {
             let head = driver.read_pci(at);
@@ -76,6 +75,14 @@ impl Driver {
             at = (head >> 8) as u16 & 0xff;
         }
         driver
+    }
+
+    /// Gives the BARs their addresses, and lets the function decode them and access memory.
+    pub(super) fn place_bars(&mut self) {
+        self.write_pci(0x10, BAR as u32);
+        self.write_pci(0x14, (BAR >> 32) as u32);
+        self.write_pci(0x18, MSIX_BAR as u32);
+        self.write_pci(0x04, 0x6);
     }
 
     /// Reads a register of the configuration space.

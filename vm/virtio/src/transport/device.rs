@@ -77,6 +77,8 @@ pub struct VirtioPciDevice {
     /// Where the BAR was when the doorbells were made.
     doorbell_base: Option<u64>,
     doorbells: Vec<Box<dyn Doorbell>>,
+    /// A doorbell could not be had, and a warning says so; guests move BARs as often as they like.
+    doorbell_failed: bool,
     /// VPs run.
     started: bool,
     /// The device type has the queues.
@@ -121,6 +123,7 @@ impl VirtioPciDevice {
             doorbell_target: slot.doorbells,
             doorbell_base: None,
             doorbells: Vec::new(),
+            doorbell_failed: false,
             started: false,
             active: false,
         })
@@ -232,7 +235,11 @@ impl VirtioPciDevice {
                 Err(error) => {
                     // Notifications reach the device as writes then.
                     let device = self.signals.name();
-                    tracing::warn!(device, gpa, %error, "failed to register a doorbell");
+                    if std::mem::replace(&mut self.doorbell_failed, true) {
+                        tracing::debug!(device, gpa, %error, "failed to register a doorbell");
+                    } else {
+                        tracing::warn!(device, gpa, %error, "failed to register a doorbell");
+                    }
                 }
             }
         }

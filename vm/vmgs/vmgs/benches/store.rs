@@ -11,8 +11,10 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 use std::time::Instant;
 use vmgs::Access;
 use vmgs::Container;
@@ -27,7 +29,7 @@ use vmgs::Vmgs;
 const IMAGE_LEN: usize = 6 << 20;
 
 fn new_store(path: &Path) -> Vmgs {
-    let file = std::fs::File::options()
+    let file = File::options()
         .read(true)
         .write(true)
         .create(true)
@@ -47,7 +49,7 @@ fn image(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(IMAGE_LEN as u64));
     group.sample_size(20);
 
-    let file = std::fs::File::create(dir.path().join("file")).unwrap();
+    let file = File::create(dir.path().join("file")).unwrap();
     group.bench_function("file: write and fdatasync", |b| {
         b.iter(|| {
             file.write_all_at(&content, 0).unwrap();
@@ -77,34 +79,97 @@ fn image(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same comparison with both taking turns, so that a busy moment of the machine does not fall on
-/// one of them alone. Criterion measures one after the other.
-fn image_in_turns(_: &mut Criterion) {
-    const ROUNDS: usize = 60;
-    let dir = tempfile::tempdir().unwrap();
-    let content = vec![0x5a; IMAGE_LEN];
-    let file = std::fs::File::create(dir.path().join("file")).unwrap();
-    let mut store = new_store(&dir.path().join("plain.vmgs"));
-    let (mut direct, mut stored) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+/// Times of one contender, in the order of the rounds.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn take(&mut self, work: impl FnOnce()) {
         let start = Instant::now();
+        work();
+        self.0.push(start.elapsed());
+    }
+
+    /// The time that this part of the rounds did not exceed.
+    fn quantile(&self, part: f64) -> f64 {
+        let mut times: Vec<_> = self.0.iter().map(Duration::as_secs_f64).collect();
+        times.sort_by(f64::total_cmp);
+        times[(part * (times.len() - 1) as f64) as usize]
+    }
+}
+
+/// Rounds, each of which runs both contenders; who comes first alternates. So a busy moment of the
+/// machine does not fall on one of them alone, and neither profits from the other.
+fn in_turns(what: &str, mut direct: impl FnMut(&mut Times), mut stored: impl FnMut(&mut Times)) {
+    const WARM_UP: usize = 6;
+    const ROUNDS: usize = 200;
+    let (mut file, mut store) = (Times::default(), Times::default());
+    for round in 0..WARM_UP + ROUNDS {
+        if round == WARM_UP {
+            // Until now the file system gave blocks to files written for the first time.
+            (file, store) = (Times::default(), Times::default());
+        }
+        if round % 2 == 0 {
+            direct(&mut file);
+            stored(&mut store);
+        } else {
+            stored(&mut store);
+            direct(&mut file);
+        }
+    }
+    let show = |times: &Times| {
+        let [low, median, high] = [0.25, 0.5, 0.75].map(|part| times.quantile(part) * 1e3);
+        format!("{median:.2} ms ({low:.2}-{high:.2})")
+    };
+    println!(
+        "{what}, {ROUNDS} rounds: file {}, store {}: {:.2} times the speed of the file",
+        show(&file),
+        show(&store),
+        file.quantile(0.5) / store.quantile(0.5)
+    );
+}
+
+/// Storing an image beside writing the same bytes to a file, where both have been before, and where
+/// the file system has to find blocks for both.
+fn image_in_turns(_: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut content = vec![0; IMAGE_LEN];
+    getrandom::fill(&mut content).unwrap();
+    let write = |file: &File| {
         file.write_all_at(&content, 0).unwrap();
         file.sync_data().unwrap();
-        direct.push(start.elapsed());
-        let start = Instant::now();
-        store
-            .write(FileId(19), Protection::Plain, &content)
-            .unwrap();
-        stored.push(start.elapsed());
-    }
-    direct.sort();
-    stored.sort();
-    let median = |times: &[std::time::Duration]| times[ROUNDS / 2];
-    println!(
-        "in turns: file {:?}, store {:?}: the store runs at {:.2} times the speed of the file",
-        median(&direct),
-        median(&stored),
-        median(&direct).as_secs_f64() / median(&stored).as_secs_f64()
+    };
+    let commit = |store: &mut Vmgs, protection| {
+        store.write(FileId(19), protection, &content).unwrap();
+    };
+
+    let file = File::create(dir.path().join("file")).unwrap();
+    let mut store = new_store(&dir.path().join("plain.vmgs"));
+    in_turns(
+        "6 MiB over old",
+        |times| times.take(|| write(&file)),
+        |times| times.take(|| commit(&mut store, Protection::Plain)),
+    );
+    store.encrypt(&Key::new([1; 32])).unwrap();
+    in_turns(
+        "6 MiB over old, encrypted",
+        |times| times.take(|| write(&file)),
+        |times| times.take(|| commit(&mut store, Protection::Encrypted)),
+    );
+    let path = dir.path().join("new");
+    in_turns(
+        "6 MiB to new space",
+        |times| {
+            let _ = std::fs::remove_file(&path);
+            let file = File::create(&path).unwrap();
+            file.sync_data().unwrap();
+            times.take(|| write(&file));
+        },
+        |times| {
+            let _ = std::fs::remove_file(&path);
+            let mut store = new_store(&path);
+            times.take(|| commit(&mut store, Protection::Plain));
+        },
     );
 }
 

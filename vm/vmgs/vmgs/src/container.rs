@@ -83,6 +83,9 @@ pub enum ContainerError {
         /// The length of the file.
         len: u64,
     },
+    /// Disks have no sectors of this size.
+    #[error("sectors have 512 or 4096 bytes, not {0}")]
+    SectorSize(u32),
     /// A disk of this size cannot be made.
     #[error("{size} bytes are not the size of a store: {reason}")]
     InvalidSize {
@@ -125,6 +128,9 @@ impl DiskShape {
     }
 
     fn of_raw(len: u64, sector_size: u32) -> Result<Self, ContainerError> {
+        if !matches!(sector_size, 512 | 4096) {
+            return Err(ContainerError::SectorSize(sector_size));
+        }
         Ok(Self {
             sector_size,
             len,
@@ -220,11 +226,30 @@ fn random_guid() -> io::Result<[u8; 16]> {
     Ok(id)
 }
 
+/// A source that tells how much is read from it.
+struct Counted<R, F> {
+    source: R,
+    progress: F,
+}
+
+impl<R: io::Read, F: FnMut(u64)> io::Read for Counted<R, F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.source.read(buf)?;
+        (self.progress)(len as u64);
+        Ok(len)
+    }
+}
+
 /// Makes the disk in the file at `path` `size` bytes large. The store on it has the room at once.
 ///
 /// The file is replaced by a larger copy, so that a crash leaves the one or the other; programs that
-/// have it open keep the old one.
-pub fn grow_file(path: &Path, container: Container, size: u64) -> Result<(), ContainerError> {
+/// have it open keep the old one. `progress` is told how many bytes each piece of the copy has.
+pub fn grow_file(
+    path: &Path,
+    container: Container,
+    size: u64,
+    progress: impl FnMut(u64),
+) -> Result<(), ContainerError> {
     check_size(size)?;
     let old = crate::FileDevice::open(path, container, crate::Access::ReadWrite)?;
     let shape = *old.shape();
@@ -249,7 +274,11 @@ pub fn grow_file(path: &Path, container: Container, size: u64) -> Result<(), Con
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut to = tempfile::NamedTempFile::new_in(directory).map_err(copying)?;
-    io::copy(&mut io::Read::take(&mut from, shape.len), to.as_file_mut()).map_err(copying)?;
+    let mut counted = Counted {
+        source: io::Read::take(&mut from, shape.len),
+        progress,
+    };
+    io::copy(&mut counted, to.as_file_mut()).map_err(copying)?;
     let container = match shape.vhd_id {
         Some(_) => Container::Vhd1,
         None => Container::Raw {
@@ -351,6 +380,14 @@ mod tests {
             of(len, rechecked(bad)),
             Err(ContainerError::DiskSize { .. })
         ));
+    }
+
+    #[test]
+    fn impossible_sectors_are_refused() {
+        for sector_size in [0, 1, 513, 8192] {
+            let shape = DiskShape::of(&file(8192, None), Container::Raw { sector_size });
+            assert!(matches!(shape, Err(ContainerError::SectorSize(n)) if n == sector_size));
+        }
     }
 
     #[test]

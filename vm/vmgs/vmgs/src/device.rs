@@ -2,6 +2,7 @@
 
 pub(crate) mod file;
 pub(crate) mod memory;
+mod writeback;
 
 use crate::error::Error;
 use std::io;

@@ -75,17 +75,27 @@ impl Disk {
 
     /// Writes `buf` at `offset`, the start of a sector; the rest of its last sector becomes zero.
     pub(crate) fn write(&mut self, offset: u64, buf: &[u8]) -> Result<(), Error> {
-        let sector = self.geometry.sector_size as usize;
-        let (body, tail) = buf.split_at(buf.len() / sector * sector);
+        self.write_units(offset, buf, self.geometry.sector_size)
+    }
+
+    /// Writes `buf` at `offset`, the start of a block; the rest of its last block becomes zero. So
+    /// nothing remains there of what the block held before, and a cache need not read it first.
+    pub(crate) fn write_blocks(&mut self, offset: u64, buf: &[u8]) -> Result<(), Error> {
+        self.write_units(offset, buf, BLOCK_SIZE)
+    }
+
+    fn write_units(&mut self, offset: u64, buf: &[u8], unit: u32) -> Result<(), Error> {
+        let unit = unit as usize;
+        let (body, tail) = buf.split_at(buf.len() / unit * unit);
         let mut position = offset;
         for piece in body.chunks(MAX_TRANSFER) {
             self.write_piece(position, piece)?;
             position += piece.len() as u64;
         }
         if !tail.is_empty() {
-            let mut bounce = [0; 4096];
+            let mut bounce = [0; BLOCK_SIZE as usize];
             bounce[..tail.len()].copy_from_slice(tail);
-            self.write_piece(position, &bounce[..sector])?;
+            self.write_piece(position, &bounce[..unit])?;
         }
         Ok(())
     }
@@ -100,15 +110,16 @@ impl Disk {
             })
     }
 
-    /// Fills blocks with zeros.
-    pub(crate) fn zero(&mut self, extent: Extent) -> Result<(), Error> {
+    /// Fills the blocks with zeros, from the first sector that has none of their first `spared` bytes.
+    pub(crate) fn zero(&mut self, extent: Extent, spared: u64) -> Result<(), Error> {
         let zeros = [0; 16 * BLOCK_SIZE as usize];
-        let mut block = u64::from(extent.start);
-        while block < extent.end() {
-            let blocks = (extent.end() - block).min(16);
-            let len = (blocks * u64::from(BLOCK_SIZE)) as usize;
-            self.write_piece(block * u64::from(BLOCK_SIZE), &zeros[..len])?;
-            block += blocks;
+        let end = extent.end() * u64::from(BLOCK_SIZE);
+        let spared = spared.next_multiple_of(u64::from(self.geometry.sector_size));
+        let mut position = byte_of(extent.start) + spared;
+        while position < end {
+            let len = (end - position).min(zeros.len() as u64);
+            self.write_piece(position, &zeros[..len as usize])?;
+            position += len;
         }
         Ok(())
     }

@@ -179,6 +179,16 @@ pub enum Error {
     /// The key opens neither of the store's records.
     #[error("the key does not open the store")]
     WrongKey,
+    /// The key opens a record, but what that holds does not open the store, which has another key. Some
+    /// writers leave such a record behind if replacing a key is interrupted.
+    #[error(
+        "the key opens key record {record}, but not the store: the record is from before another key \
+         was in use, or the extended file table is damaged; try the store's other key"
+    )]
+    StaleKey {
+        /// Which record.
+        record: usize,
+    },
     /// The store has no keys.
     #[error("the store is not encrypted")]
     NotEncrypted,
@@ -220,13 +230,14 @@ pub enum ErrorKind {
     Empty,
     /// What is stored is damaged.
     Corrupt,
-    /// The store has a format that is not supported.
+    /// The store has a format that is not supported, or needs a disk with other sectors. Its content may
+    /// be fine.
     Unsupported,
     /// A key is needed, or is not the right one.
     Locked,
     /// The device failed.
     Io,
-    /// There is no room.
+    /// There is no room, in the store or under it.
     NoSpace,
     /// The request makes no sense or is refused.
     Refused,
@@ -235,7 +246,14 @@ pub enum ErrorKind {
 impl Error {
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
+        use std::io::ErrorKind as Io;
         match self {
+            // The file that holds the store has holes, and its file system is full.
+            Self::Write { source, .. } | Self::Flush(source)
+                if matches!(source.kind(), Io::StorageFull | Io::QuotaExceeded) =>
+            {
+                ErrorKind::NoSpace
+            }
             Self::Read { .. }
             | Self::Write { .. }
             | Self::Flush(_)
@@ -245,18 +263,18 @@ impl Error {
             | Self::OutOfMemory { .. }
             | Self::Randomness(_) => ErrorKind::Io,
             Self::Empty => ErrorKind::Empty,
-            Self::V1Format | Self::UnsupportedVersion(_) | Self::OldVersion(_) => {
-                ErrorKind::Unsupported
-            }
+            Self::V1Format
+            | Self::UnsupportedVersion(_)
+            | Self::OldVersion(_)
+            | Self::SectorSizeChanged { .. } => ErrorKind::Unsupported,
             Self::InvalidFormat { .. }
             | Self::SequenceGap { .. }
-            | Self::SectorSizeChanged { .. }
             | Self::DamagedHeader { .. }
             | Self::DamagedFile { .. }
             | Self::Authentication(_) => ErrorKind::Corrupt,
             Self::NotAllocated(_) => ErrorKind::Missing,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
-            Self::Locked | Self::WrongKey => ErrorKind::Locked,
+            Self::Locked | Self::WrongKey | Self::StaleKey { .. } => ErrorKind::Locked,
             Self::Geometry { .. }
             | Self::InvalidFileId(_)
             | Self::TooLargeToRead { .. }

@@ -69,8 +69,6 @@ pub enum Finding {
     StaleExtendedEntry(FileId),
     /// The content of a file does not decrypt.
     Undecryptable(FileId),
-    /// A key record belongs to an older metadata key, or to a key that is not known here.
-    StaleKeyRecord(usize),
     /// Bits or bytes that must be zero are not.
     ReservedNotZero(&'static str),
     /// A file could not be read.
@@ -102,9 +100,7 @@ impl Finding {
             | Self::NoExtendedTable
             | Self::StaleExtendedEntry(_)
             | Self::ReservedNotZero(_) => Severity::Note,
-            Self::DamagedHeader { newer: false, .. }
-            | Self::ZeroMetadataKey
-            | Self::StaleKeyRecord(_) => Severity::Warning,
+            Self::DamagedHeader { newer: false, .. } | Self::ZeroMetadataKey => Severity::Warning,
             Self::DamagedHeader { newer: true, .. }
             | Self::DamagedFile { .. }
             | Self::Undecryptable(_)
@@ -123,7 +119,6 @@ impl Finding {
             Self::ZeroMetadataKey => "zero-metadata-key",
             Self::StaleExtendedEntry(_) => "stale-extended-entry",
             Self::Undecryptable(_) => "undecryptable",
-            Self::StaleKeyRecord(_) => "stale-key-record",
             Self::ReservedNotZero(_) => "reserved-not-zero",
             Self::Unreadable { .. } => "unreadable",
         }
@@ -168,9 +163,6 @@ impl fmt::Display for Finding {
                 write!(f, "the extended table has an entry for {id}, which does not exist")
             }
             Self::Undecryptable(id) => write!(f, "file {id} does not decrypt"),
-            Self::StaleKeyRecord(index) => {
-                write!(f, "key record {index} does not hold the metadata key in use")
-            }
             Self::ReservedNotZero(what) => write!(f, "{what}: reserved bits are not zero"),
             Self::Unreadable { id, error } => write!(f, "file {id} cannot be read: {error}"),
         }

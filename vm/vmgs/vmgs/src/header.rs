@@ -103,6 +103,21 @@ fn validate(header: &Header, blocks: u32) -> Result<(), HeaderError> {
     Ok(())
 }
 
+/// The version of the header at the start of `bytes`, if this implementation does not know it and the
+/// checksum shows that the header is whole. Other versions have headers of other lengths.
+fn unknown_version(bytes: &[u8]) -> Option<Version> {
+    let (header, _) = Header::read_from_prefix(bytes).ok()?;
+    let version = Version(header.version.get());
+    let known = matches!(version, Version::V2_0 | Version::V3_0);
+    let len = usize::try_from(header.header_size.get()).ok()?;
+    // No header reaches into the second, wherever that is.
+    let whole = bytes.get(..len.clamp(Header::V2_LEN, 512))?;
+    let sound = header.signature == Header::SIGNATURE
+        && whole.len() == len
+        && header.checksum.get() == Header::checksum_of(whole);
+    (sound && !known).then_some(version)
+}
+
 /// Whether `newer` is at most half the number space ahead of `older`.
 fn is_ahead(newer: u32, older: u32) -> bool {
     matches!(newer.wrapping_sub(older), 1..=0x7fff_ffff)
@@ -120,6 +135,9 @@ pub struct HeaderScan {
     foreign_valid: bool,
     sector_size: u32,
     partitioned: bool,
+    /// The version of a header that is sound as far as can be told, and that this implementation does
+    /// not know.
+    unknown_version: Option<Version>,
 }
 
 impl HeaderScan {
@@ -155,6 +173,9 @@ impl HeaderScan {
             foreign_valid: validate(&foreign, geometry.blocks).is_ok(),
             sector_size,
             partitioned: area[512..].starts_with(b"EFI PART"),
+            unknown_version: [0, sector_size as usize]
+                .into_iter()
+                .find_map(|offset| unknown_version(&area[offset..])),
         })
     }
 
@@ -183,16 +204,10 @@ impl HeaderScan {
             [Ok(()), Err(_)] => 0,
             [Err(_), Ok(())] => 1,
             [Err(first), Err(second)] => {
-                for (error, header) in [first, second].iter().zip(&self.headers) {
-                    if let HeaderError::Version(version) = error
-                        && header.header_size.get() as usize == Header::LEN
-                        && header.checksum.get()
-                            == Header::checksum_of(zerocopy::IntoBytes::as_bytes(header))
-                    {
-                        return Err(Error::UnsupportedVersion(*version));
-                    }
-                }
-                return Err(Error::InvalidFormat { first, second });
+                return Err(match self.unknown_version {
+                    Some(version) => Error::UnsupportedVersion(version),
+                    None => Error::InvalidFormat { first, second },
+                });
             }
         };
         if self.foreign_valid

@@ -33,21 +33,25 @@ impl Vmgs {
         if !self.state.is_encrypted() {
             return Err(Error::NotEncrypted);
         }
-        let (record, metadata_key) = self
-            .state
-            .records
-            .iter()
-            .enumerate()
-            .find_map(|(i, record)| {
-                let mut metadata_key = record.encrypted_key;
-                let opened = record.is_occupied()
-                    && crypto::open(key, &record.nonce, &record.tag, &mut metadata_key);
-                let found = opened.then(|| (i, Key::new(metadata_key)));
-                metadata_key.zeroize();
-                found
-            })
-            .ok_or(Error::WrongKey)?;
-        let table = self.read_extended_table(&metadata_key)?;
+        let mut opened = None;
+        let records = self.state.records;
+        for (i, record) in records.iter().enumerate() {
+            let Some(metadata_key) = unwrap(record, key) else {
+                continue;
+            };
+            // A key that was taken back into use may open both records, of which one is old.
+            opened = Some((i, self.read_extended_table(&metadata_key), metadata_key));
+            if matches!(opened, Some((_, Ok(_), _))) {
+                break;
+            }
+        }
+        let (record, table, metadata_key) = opened.ok_or(Error::WrongKey)?;
+        let table = table.map_err(|error| match error {
+            Error::Authentication(_) if records.iter().all(MetadataKeyRecord::is_occupied) => {
+                Error::StaleKey { record }
+            }
+            error => error,
+        })?;
         let table = ExtendedFileTable::ref_from_bytes(&table)
             .map_err(|_| Error::NotAllocated(FileId::EXTENDED_FILE_TABLE))?;
 
@@ -263,14 +267,20 @@ impl Vmgs {
         Ok(left)
     }
 
-    /// Overwrites every free block with zeros: what deleted and replaced files had in them, and old
-    /// tables with the keys in them. Both headers then lead to the same generation.
+    /// Overwrites everything that is free with zeros: blocks in which deleted and replaced files were,
+    /// old tables with the keys in them, and what files leave of their last blocks. Both headers then
+    /// lead to the same generation.
     pub fn scrub(&mut self) -> Result<(), Error> {
         self.check_writable()?;
         self.refresh_headers()?;
         let occupied = crate::alloc::Occupied::new(self.disk.geometry.blocks, self.state.extents());
         for gap in occupied.gaps().collect::<Vec<_>>() {
-            self.disk.zero(gap)?;
+            self.disk.zero(gap, 0)?;
+        }
+        let whole = |file: &&state::FileRecord| file.damage.is_none();
+        let files = self.state.files.iter().flatten().filter(whole);
+        for (extent, size) in files.map(|f| (f.extent, f.size)).collect::<Vec<_>>() {
+            self.disk.zero(extent, size)?;
         }
         self.disk.flush()
     }
@@ -301,6 +311,16 @@ impl Vmgs {
         next.extended_stale = true;
         self.transact(next, Vec::new())
     }
+}
+
+/// The metadata key in a record, if `key` opens it.
+fn unwrap(record: &MetadataKeyRecord, key: &Key) -> Option<Key> {
+    let mut metadata_key = record.encrypted_key;
+    let opened =
+        record.is_occupied() && crypto::open(key, &record.nonce, &record.tag, &mut metadata_key);
+    let found = opened.then(|| Key::new(metadata_key));
+    metadata_key.zeroize();
+    found
 }
 
 /// Gives the files of `state` the attributes and keys that the extended table has for them.

@@ -9,7 +9,6 @@
 //! they are used, a damaged header falls back to the other, and a damaged file costs that file only.
 //! Older states of the whole store cannot be told from the newest: the format has no protection
 //! against being rolled back.
-#![forbid(unsafe_code)]
 
 mod alloc;
 mod commit;

@@ -65,11 +65,21 @@ pub struct ProvisioningMarker {
     pub provisioner_version: String,
 }
 
+impl ProvisioningMarker {
+    /// The bytes of the file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self).map_err(Error::Json)
+    }
+}
+
 impl Vmgs {
     /// Stores the marker, unencrypted.
     pub fn write_provisioning_marker(&mut self, marker: &ProvisioningMarker) -> Result<(), Error> {
-        let json = serde_json::to_vec(marker).map_err(Error::Json)?;
-        self.write(FileId::PROVISIONING_MARKER, Protection::Plain, &json)
+        self.write(
+            FileId::PROVISIONING_MARKER,
+            Protection::Plain,
+            &marker.to_bytes()?,
+        )
     }
 }
 

@@ -4,9 +4,12 @@ use crate::crypto::Gcm;
 use crate::disk::byte_of;
 use crate::error::Error;
 use crate::event::Event;
+use crate::finding::Damage;
 use crate::state::FileRecord;
 use crate::store::Vmgs;
 use std::io;
+use vmgs_format::BLOCK_SIZE;
+use vmgs_format::FIRST_DATA_BLOCK;
 use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
 use zeroize::Zeroizing;
@@ -100,21 +103,28 @@ impl Vmgs {
         Ok(buffer)
     }
 
-    /// The file, if it can be read in this form.
-    fn readable(&self, id: FileId, form: Form) -> Result<&FileRecord, Error> {
+    /// The file, if it can be read in this form. All of the size it then has is in the store.
+    fn readable(&self, id: FileId, form: Form) -> Result<FileRecord, Error> {
         if id.range() != FileIdRange::File {
             return Err(Error::InvalidFileId(id));
         }
-        let file = self.state.file(id).ok_or(Error::NotAllocated(id))?;
-        use crate::finding::Damage;
-        match file.damage {
-            None => {}
-            // The content of an encrypted file speaks for itself, and stored bytes for nothing.
-            Some(Damage::Overlaps(_)) if file.data_key.is_some() || form == Form::Stored => {}
-            Some(Damage::ExpectedEncrypted | Damage::ExpectedPlain) if form == Form::Stored => {}
-            Some(damage) => return Err(Error::DamagedFile { id, damage }),
+        let mut file = self.state.file(id).ok_or(Error::NotAllocated(id))?.clone();
+        match (form, file.damage) {
+            (_, None) => {}
+            // The content of an encrypted file speaks for itself.
+            (Form::Content, Some(Damage::Overlaps(_))) if file.data_key.is_some() => {}
+            (Form::Content, Some(damage)) => return Err(Error::DamagedFile { id, damage }),
+            // Stored bytes speak for nothing.
+            (Form::Stored, Some(damage)) => {
+                let end = file.extent.end().min(self.disk.geometry.blocks.into());
+                let blocks = end.saturating_sub(file.extent.start.into());
+                if blocks == 0 || file.extent.start < FIRST_DATA_BLOCK {
+                    return Err(Error::DamagedFile { id, damage });
+                }
+                file.size = file.size.min(blocks * u64::from(BLOCK_SIZE));
+            }
         }
-        let encrypted = self.is_file_encrypted(file);
+        let encrypted = self.is_file_encrypted(&file);
         if form == Form::Content && encrypted && file.data_key.is_none() {
             return Err(Error::Locked);
         }
@@ -137,7 +147,7 @@ impl Vmgs {
         buf: &mut [u8],
         form: Form,
     ) -> Result<(), Error> {
-        let file = self.readable(id, form)?.clone();
+        let file = self.readable(id, form)?;
         let result = match &file.data_key {
             Some(key) if form == Form::Content => {
                 let mut gcm = Gcm::new(key, &file.nonce);
@@ -196,7 +206,7 @@ impl Vmgs {
     }
 
     fn pass_on(&mut self, id: FileId, form: Form, sink: &mut dyn io::Write) -> Result<u64, Error> {
-        let file = self.readable(id, form)?.clone();
+        let file = self.readable(id, form)?;
         let mut gcm = match &file.data_key {
             Some(key) if form == Form::Content => {
                 let mut first = Gcm::new(key, &file.nonce);

@@ -21,7 +21,9 @@ use vmgs_format::MetadataKeyRecord;
 use vmgs_format::NONCE_LEN;
 use vmgs_format::TAG_LEN;
 use vmgs_format::Version;
+use zerocopy::FromBytes;
 use zerocopy::FromZeros;
+use zeroize::Zeroizing;
 
 /// A file, or the extended file table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,9 +266,11 @@ impl State {
     }
 
     /// The extended file table of this generation, not yet encrypted.
-    pub(crate) fn to_extended_table(&self) -> ExtendedFileTable {
-        let mut table = ExtendedFileTable::new_zeroed();
-        if self.is_encrypted() {
+    pub(crate) fn to_extended_table(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(vec![0; size_of::<ExtendedFileTable>()]);
+        if let Ok(table) = ExtendedFileTable::mut_from_bytes(&mut bytes)
+            && self.is_encrypted()
+        {
             for (id, file) in self.user_files() {
                 let Some(entry) = id.index().and_then(|i| table.entries.get_mut(i)) else {
                     continue;
@@ -284,7 +288,7 @@ impl State {
                 entry.attributes = attributes.into();
             }
         }
-        table
+        bytes
     }
 
     /// What is wrong with the file table.

@@ -186,7 +186,14 @@ impl Vmgs {
         options: OpenOptions,
         policy: OpenPolicy,
     ) -> Result<Self, Error> {
-        let (error, (disk, options)) = match Self::open_on(Disk::new(device)?, options) {
+        let opened = match Disk::new(device) {
+            Ok(disk) => Self::open_on(disk, options),
+            Err(error) => {
+                options.events.send(Event::of_open_failure(&error));
+                return Err(error);
+            }
+        };
+        let (error, (disk, options)) = match opened {
             Ok(store) => return Ok(store),
             Err(failure) => failure,
         };
@@ -278,10 +285,7 @@ impl Vmgs {
         }
         disk.flush()?;
         disk.write(byte_of(table), state.to_table().as_bytes())?;
-        disk.write(
-            byte_of(extended.start),
-            state.to_extended_table().as_bytes(),
-        )?;
+        disk.write(byte_of(extended.start), &state.to_extended_table())?;
         disk.flush()?;
         disk.write(disk.geometry.header_offset(0), state.to_header().as_bytes())?;
         disk.flush()?;

@@ -224,7 +224,7 @@ impl Vmgs {
         let mut record = FileRecord::plain(extent, size);
         let start = byte_of(extent.start);
         if let (None, Input::Content(Content::Bytes(bytes))) = (&key, &input) {
-            self.disk.write(start, bytes)?;
+            self.disk.write_blocks(start, bytes)?;
             return Ok(record);
         }
         let mut sealing = None;
@@ -252,7 +252,7 @@ impl Vmgs {
             if let Some(gcm) = &mut sealing {
                 gcm.encrypt(piece);
             }
-            self.disk.write(start + position, piece)?;
+            self.disk.write_blocks(start + position, piece)?;
             position += len as u64;
         }
         if let Pieces::Stored {
@@ -343,7 +343,7 @@ impl Vmgs {
         extent: Extent,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let mut record = FileRecord::plain(extent, BLOCK_SIZE.into());
-        let mut content = Zeroizing::new(next.to_extended_table().as_bytes().to_vec());
+        let mut content = next.to_extended_table();
         if let Some(unlocked) = next.unlocked.clone() {
             let others = 1 - unlocked.record;
             let first_use = !next.records[unlocked.record].is_occupied();

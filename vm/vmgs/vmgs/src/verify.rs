@@ -1,9 +1,15 @@
 //! Checking a whole store.
 
+use crate::crypto;
+use crate::crypto::Key;
+use crate::disk::byte_of;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::store::Vmgs;
+use vmgs_format::BLOCK_SIZE;
 use vmgs_format::FileId;
+use vmgs_format::KEY_LEN;
+use zeroize::Zeroizing;
 
 impl Vmgs {
     /// Checks everything that can be checked: headers, tables, and of every file that it can be read
@@ -11,6 +17,7 @@ impl Vmgs {
     /// each file which it is and how many bytes it has.
     pub fn verify(&mut self, mut progress: impl FnMut(FileId, u64)) -> Vec<Finding> {
         let mut findings = self.findings.clone();
+        findings.extend(self.check_extended_table());
         let files = self
             .files()
             .filter(|(id, _)| id.range() == vmgs_format::FileIdRange::File)
@@ -31,6 +38,30 @@ impl Vmgs {
             }
         }
         findings
+    }
+}
+
+impl Vmgs {
+    /// What can be told of the extended table without a key.
+    fn check_extended_table(&mut self) -> Option<Finding> {
+        let id = FileId::EXTENDED_FILE_TABLE;
+        let file = self.state.extended_table()?.clone();
+        if file.damage.is_some() || file.size != u64::from(BLOCK_SIZE) {
+            // This is among the findings of opening already.
+            return None;
+        }
+        let mut table = Zeroizing::new(vec![0; BLOCK_SIZE as usize]);
+        if let Err(error) = self.disk.read(byte_of(file.extent.start), &mut table) {
+            return Some(unreadable(id, &error));
+        }
+        if !self.is_encrypted() {
+            let blank = table.iter().all(|&byte| byte == 0);
+            return (!blank).then_some(Finding::ReservedNotZero("extended file table"));
+        }
+        // Unlocking notices this too, but it takes no key to be true.
+        let open = self.is_locked()
+            && crypto::open(&Key::new([0; KEY_LEN]), &file.nonce, &file.tag, &mut table);
+        open.then_some(Finding::ZeroMetadataKey)
     }
 }
 

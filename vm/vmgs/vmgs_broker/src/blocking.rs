@@ -16,8 +16,10 @@ use std::task::Waker;
 use std::thread::Thread;
 use vmgs::FileId;
 use vmgs::FileInfo;
+use vmgs::Key;
 use vmgs::Overwrite;
 use vmgs::Protection;
+use vmgs::ProvisioningMarker;
 
 /// A [`VmgsClient`] whose calls wait. Not for tasks: they would keep their executor from its work.
 #[derive(Debug, Clone)]
@@ -88,6 +90,14 @@ impl BlockingClient {
         wait(self.0.write(id, protection, content))
     }
 
+    /// See [`VmgsClient::write_provisioning_marker`].
+    pub fn write_provisioning_marker(
+        &self,
+        marker: &ProvisioningMarker,
+    ) -> Result<(), BrokerError> {
+        wait(self.0.write_provisioning_marker(marker))
+    }
+
     /// See [`VmgsClient::delete_file`].
     pub fn delete_file(&self, id: FileId) -> Result<(), BrokerError> {
         wait(self.0.delete_file(id))
@@ -111,6 +121,21 @@ impl BlockingClient {
     /// See [`VmgsClient::flush`].
     pub fn flush(&self) -> Result<(), BrokerError> {
         wait(self.0.flush())
+    }
+
+    /// See [`VmgsClient::unlock`].
+    pub fn unlock(&self, key: Key) -> Result<(), BrokerError> {
+        wait(self.0.unlock(key))
+    }
+
+    /// See [`VmgsClient::update_key`].
+    pub fn update_key(&self, key: Key) -> Result<(), BrokerError> {
+        wait(self.0.update_key(key))
+    }
+
+    /// See [`VmgsClient::rekey`].
+    pub fn rekey(&self) -> Result<Vec<FileId>, BrokerError> {
+        wait(self.0.rekey())
     }
 
     /// See [`VmgsClient::save`].

@@ -142,6 +142,7 @@ impl Broker {
             largest_gap: self.store.largest_gap(),
             encrypted: self.store.is_encrypted(),
             locked: self.store.is_locked(),
+            provisioned: self.store.provisioned(),
             sealed: self.sealed,
             files: self.store.files().collect(),
             findings: self.store.findings().to_vec(),

@@ -15,6 +15,7 @@ use vmgs::FileInfo;
 use vmgs::Key;
 use vmgs::Overwrite;
 use vmgs::Protection;
+use vmgs::ProvisioningMarker;
 
 /// A handle to a broker's store. Clones are equals.
 ///
@@ -91,6 +92,16 @@ impl VmgsClient {
         content: impl Into<FileContent>,
     ) -> Result<(), BrokerError> {
         self.commit(Changes::new().write(id, protection, content))
+            .await
+    }
+
+    /// Stores the record of who formatted the store, unencrypted.
+    pub async fn write_provisioning_marker(
+        &self,
+        marker: &ProvisioningMarker,
+    ) -> Result<(), BrokerError> {
+        let content = marker.to_bytes()?;
+        self.write(FileId::PROVISIONING_MARKER, Protection::Plain, content)
             .await
     }
 

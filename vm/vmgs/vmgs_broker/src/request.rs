@@ -9,6 +9,7 @@ use vmgs::Finding;
 use vmgs::Key;
 use vmgs::Overwrite;
 use vmgs::Protection;
+use vmgs::ProvisioningReason;
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,8 @@ pub struct StoreInfo {
     pub encrypted: bool,
     /// Whether it has keys and none was given.
     pub locked: bool,
+    /// Why the store was formatted, if that was done when it was opened for this broker.
+    pub provisioned: Option<ProvisioningReason>,
     /// Whether changes fail because the state was saved.
     pub sealed: bool,
     /// The files and tables.

@@ -154,6 +154,54 @@ fn saving_seals() {
     assert!(Broker::restore(Box::new(device), OpenOptions::default(), &nonsense).is_err());
 }
 
+#[test]
+fn what_formatted_the_store_is_told_and_recorded() {
+    let device = MemoryDevice::new(512, 1 << 20);
+    let (client, thread) = Broker::spawn(store(&device)).unwrap();
+    let client = client.blocking();
+    let reason = client.info().unwrap().provisioned.unwrap();
+    assert_eq!(reason, vmgs::ProvisioningReason::Request);
+    let marker = vmgs::ProvisioningMarker {
+        provisioner: vmgs::Provisioner::Unknown,
+        reason: reason.into(),
+        tpm_version: "1.38".into(),
+        tpm_nvram_size: 32768,
+        akcert_size: 4096,
+        akcert_attrs: "0x42060004".into(),
+        provisioner_version: "1".into(),
+    };
+    client.write_provisioning_marker(&marker).unwrap();
+    let stored = client.read(FileId::PROVISIONING_MARKER).unwrap();
+    assert_eq!(stored, marker.to_bytes().unwrap());
+    drop(client);
+    drop(thread.join().unwrap());
+    let reopened = Vmgs::open(Box::new(device), OpenOptions::default()).unwrap();
+    let (client, _thread) = Broker::spawn(reopened).unwrap();
+    assert_eq!(client.blocking().info().unwrap().provisioned, None);
+}
+
+#[test]
+fn threads_change_keys() {
+    let device = MemoryDevice::new(512, 1 << 20);
+    let (client, thread) = Broker::spawn(store(&device)).unwrap();
+    let client = client.blocking();
+    client.update_key(Key::new([1; 32])).unwrap();
+    client
+        .write(ID, Protection::Encrypted, b"secret".to_vec())
+        .unwrap();
+    assert_eq!(client.rekey().unwrap(), []);
+    drop(client);
+    drop(thread.join().unwrap());
+    let reopened = Vmgs::open(Box::new(device), OpenOptions::default()).unwrap();
+    let (client, _thread) = Broker::spawn(reopened).unwrap();
+    let client = client.blocking();
+    assert!(client.info().unwrap().locked);
+    let error = client.unlock(Key::new([2; 32])).unwrap_err();
+    assert!(matches!(error, BrokerError::Store(vmgs::Error::WrongKey)));
+    client.unlock(Key::new([1; 32])).unwrap();
+    assert_eq!(client.read(ID).unwrap(), b"secret");
+}
+
 fn futures_block<T>(future: impl Future<Output = T>) -> T {
     // The broker has its own thread; asking again and again is all it takes.
     let mut future = std::pin::pin!(future);

@@ -227,7 +227,7 @@ pub(crate) struct Dump {
     #[arg(short, long, alias = "datapath", value_name = "PATH")]
     pub(crate) data_path: Option<PathBuf>,
     /// Write the bytes to standard output
-    #[arg(long, conflicts_with = "data_path")]
+    #[arg(long, alias = "rawstdout", conflicts_with = "data_path")]
     pub(crate) raw_stdout: bool,
     /// Show what the content means, if that is known
     #[arg(long, conflicts_with_all = ["data_path", "raw_stdout"])]
@@ -292,10 +292,10 @@ pub(crate) struct Move {
     #[command(flatten)]
     pub(crate) store: Store,
     /// The file
-    #[arg(long, alias = "src", value_name = "ID", value_parser = parse_file_id)]
+    #[arg(long, aliases = ["src", "srcfileid"], value_name = "ID", value_parser = parse_file_id)]
     pub(crate) src_file_id: FileId,
     /// Its new id
-    #[arg(long, alias = "dst", value_name = "ID", value_parser = parse_file_id)]
+    #[arg(long, aliases = ["dst", "dstfileid"], value_name = "ID", value_parser = parse_file_id)]
     pub(crate) dst_file_id: FileId,
     #[command(flatten)]
     pub(crate) key: OptionalKey,
@@ -349,6 +349,9 @@ pub(crate) struct DumpStyle {
     /// Write to this file
     #[arg(short, long, alias = "outputpath", value_name = "PATH")]
     pub(crate) output_path: Option<PathBuf>,
+    /// Replace an existing file without asking
+    #[arg(long, requires = "output_path")]
+    pub(crate) force: bool,
     /// Cut bytes off at the width of a terminal
     #[arg(short, long)]
     pub(crate) truncate: bool,
@@ -378,6 +381,9 @@ pub(crate) struct NvramExport {
     /// Write to this file
     #[arg(short, long, alias = "outputpath", value_name = "PATH")]
     pub(crate) output_path: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long, requires = "output_path")]
+    pub(crate) force: bool,
 }
 
 #[derive(Args)]
@@ -440,7 +446,7 @@ pub(crate) struct NvramRemoveBoot {
     #[command(flatten)]
     pub(crate) target: StoreOptionalKey,
     /// Only show what would be deleted
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, alias = "dryrun")]
     pub(crate) dry_run: bool,
 }
 
@@ -486,7 +492,7 @@ pub(crate) enum Test {
         #[arg(long)]
         repeated: Option<char>,
         /// Replace an existing file
-        #[arg(long, alias = "forcecreate")]
+        #[arg(long, visible_alias = "force", alias = "forcecreate")]
         force_create: bool,
     },
     /// Make a store that two keys open, and the keys
@@ -494,13 +500,23 @@ pub(crate) enum Test {
         #[command(flatten)]
         store: Store,
         /// The first key
-        #[arg(long, default_value = "firstkey.bin", value_name = "PATH")]
+        #[arg(
+            long,
+            alias = "firstkeypath",
+            default_value = "firstkey.bin",
+            value_name = "PATH"
+        )]
         first_key_path: PathBuf,
         /// The second key
-        #[arg(long, default_value = "secondkey.bin", value_name = "PATH")]
+        #[arg(
+            long,
+            alias = "secondkeypath",
+            default_value = "secondkey.bin",
+            value_name = "PATH"
+        )]
         second_key_path: PathBuf,
         /// Replace an existing store
-        #[arg(long, alias = "forcecreate")]
+        #[arg(long, visible_alias = "force", alias = "forcecreate")]
         force_create: bool,
     },
 }

@@ -7,11 +7,9 @@ use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
-use std::fs::File;
 use std::path::Path;
 use vmgs::Access;
 use vmgs::Container;
-use vmgs::DiskShape;
 use vmgs::FileDevice;
 use vmgs::Key;
 use vmgs::OpenOptions;
@@ -47,14 +45,12 @@ pub(crate) fn create_store(
     fill: impl FnOnce(&mut Vmgs) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let context = || format!("creating the store {}", path.display());
-    let mut vhd_id = None;
-    if let Ok(metadata) = std::fs::metadata(path) {
-        if !metadata.is_file() {
-            bail!("{} is not a file", path.display());
-        }
-        output::may_replace(&path.display().to_string(), existing, "--force-create")?;
-        vhd_id = old_id(path, size)?;
-    }
+    let existing = check_place(path, existing)?;
+    // Locked until it is replaced, so that nobody changes what is about to go.
+    let old = old_disk(path)?;
+    let vhd_id = old
+        .as_ref()
+        .and_then(|old| old.shape().vhd_id.filter(|_| old.shape().len == size));
     let path = path.canonicalize().unwrap_or_else(|_| path.into());
     let temporary = output::temporary_beside(&path).with_context(context)?;
     vmgs::create_file(temporary.as_file(), size, place.container, vhd_id).with_context(context)?;
@@ -66,10 +62,10 @@ pub(crate) fn create_store(
     temporary.as_file().sync_all().with_context(context)?;
     let persisted = match existing {
         Existing::Replace => temporary.persist(&path),
-        // Somebody may have made one since it was looked for, and was not asked about.
-        _ if !path.exists() => temporary.persist_noclobber(&path),
-        _ => temporary.persist(&path),
+        // Somebody may have made one since it was looked for, and nobody was asked about that.
+        Existing::AskOrRefuse | Existing::AskOrReplace => temporary.persist_noclobber(&path),
     };
+    drop(old);
     persisted
         .map_err(|error| error.error)
         .with_context(context)?;
@@ -77,19 +73,26 @@ pub(crate) fn create_store(
     Ok(())
 }
 
-/// The identifier of the disk that is replaced, if it has the same size: it stays the same disk.
-fn old_id(path: &Path, size: u64) -> anyhow::Result<Option<[u8; 16]>> {
-    match FileDevice::open(path, Container::Vhd1, Access::ReadWrite) {
-        Ok(device) => Ok(device.shape().vhd_id.filter(|_| device.shape().len == size)),
-        Err(error @ vmgs::ContainerError::InUse { .. }) => Err(error.into()),
-        Err(_) => {
-            // Whatever it is, it is no store of this size.
-            let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-            Ok(DiskShape::of(&file, Container::Vhd1)
-                .ok()
-                .filter(|shape| shape.len == size)
-                .and_then(|shape| shape.vhd_id))
+/// Fails if there is a file at `path` that is not to be replaced. Says what may be done about one: if
+/// there is none now, nothing.
+pub(crate) fn check_place(path: &Path, existing: Existing) -> anyhow::Result<Existing> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => bail!("{} is not a file", path.display()),
+        Ok(_) => {
+            output::may_replace(&path.display().to_string(), existing)?;
+            Ok(Existing::Replace)
         }
+        Err(_) => Ok(existing),
+    }
+}
+
+/// The disk that is replaced, if there is one: if it has the same size, the new one has its identifier.
+fn old_disk(path: &Path) -> anyhow::Result<Option<FileDevice>> {
+    // Any other error is of something that is no store.
+    match FileDevice::open(path, Container::Vhd1, Access::ReadWrite) {
+        Ok(device) => Ok(Some(device)),
+        Err(error @ vmgs::ContainerError::InUse { .. }) => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 

@@ -53,16 +53,12 @@ fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow
         Existing::AskOrRefuse
     };
     may_store(&store, file.id, existing)?;
-    let result = if metadata.is_file() {
-        let bar = output::progress(metadata.len());
-        let result = store.write_from(
-            file.id,
-            protection,
-            metadata.len(),
-            &mut bar.wrap_read(&mut data),
-        );
+    let (result, bytes) = if metadata.is_file() {
+        let len = metadata.len();
+        let bar = output::progress(len);
+        let result = store.write_from(file.id, protection, len, &mut bar.wrap_read(&mut data));
         bar.finish_and_clear();
-        result
+        (result, len)
     } else {
         // A pipe does not say how much it has.
         let mut content = Vec::new();
@@ -72,10 +68,11 @@ fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow
         if content.len() as u64 > vmgs::READ_LIMIT {
             bail!("{} has no end", args.data_path.display());
         }
-        store.write(file.id, protection, &content)
+        let result = store.write(file.id, protection, &content);
+        (result, content.len() as u64)
     };
     result.with_context(|| format!("storing {}", file.id))?;
-    tracing::info!(id = %file.id, bytes = metadata.len(), "stored a file");
+    tracing::info!(id = %file.id, bytes, "stored a file");
     Ok(())
 }
 
@@ -85,9 +82,7 @@ pub(crate) fn may_store(store: &Vmgs, id: FileId, existing: Existing) -> anyhow:
         return Err(Error::InvalidFileId(id).into());
     }
     match store.file_info(id) {
-        Ok(info) if info.valid_bytes != 0 => {
-            output::may_replace(&format!("file {id}"), existing, "--allow-overwrite")
-        }
+        Ok(info) if info.valid_bytes != 0 => output::may_replace(&format!("file {id}"), existing),
         _ => Ok(()),
     }
 }
@@ -95,7 +90,9 @@ pub(crate) fn may_store(store: &Vmgs, id: FileId, existing: Existing) -> anyhow:
 /// Whether the content or the ciphertext is shown: without a key, what is there.
 fn is_readable(store: &Vmgs, id: FileId) -> anyhow::Result<bool> {
     let info = store.file_info(id)?;
-    let readable = !(store.is_locked() && info.encrypted);
+    // A store whose keys were removed has no key either for what was encrypted.
+    let keyless = store.is_locked() || !store.is_encrypted();
+    let readable = !(keyless && info.encrypted);
     if !readable {
         tracing::warn!(%id, "the file is encrypted, and shown as it is stored");
     }
@@ -228,14 +225,13 @@ pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
 pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
     let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
-    let overwrite = if args.allow_overwrite {
-        Overwrite::Allow
-    } else {
-        Overwrite::Refuse
-    };
+    let (from, to) = (args.src_file_id, args.dst_file_id);
+    if !args.allow_overwrite && store.is_allocated(from) && store.is_allocated(to) {
+        output::may_replace(&format!("file {to}"), Existing::AskOrRefuse)?;
+    }
     store
-        .move_file(args.src_file_id, args.dst_file_id, overwrite)
-        .with_context(|| format!("moving {} to {}", args.src_file_id, args.dst_file_id))
+        .move_file(from, to, Overwrite::Allow)
+        .with_context(|| format!("moving {from} to {to}"))
 }
 
 pub(crate) fn delete(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {

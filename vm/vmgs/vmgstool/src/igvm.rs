@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::files;
 use crate::open::Place;
+use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
@@ -32,13 +33,15 @@ pub(crate) fn copy_igvmfile(place: Place, args: &cli::CopyIgvmfile) -> anyhow::R
         Existing::AskOrRefuse
     };
     files::may_store(&store, FileId::GUEST_FIRMWARE, existing)?;
-    store
-        .write(
-            FileId::GUEST_FIRMWARE,
-            Protection::PlainOverEncrypted,
-            image,
-        )
-        .context("storing the image")?;
+    let bar = output::progress(image.len() as u64);
+    let result = store.write_from(
+        FileId::GUEST_FIRMWARE,
+        Protection::PlainOverEncrypted,
+        image.len() as u64,
+        &mut bar.wrap_read(image),
+    );
+    bar.finish_and_clear();
+    result.context("storing the image")?;
     tracing::info!(bytes = image.len(), "stored the IGVM image");
     Ok(())
 }

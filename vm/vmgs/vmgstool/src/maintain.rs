@@ -15,6 +15,7 @@ use std::io::Write;
 use vmgs::Access;
 use vmgs::HeaderPolicy;
 use vmgs::Severity;
+use vmgs_format::FileIdRange;
 
 pub(crate) fn verify(
     place: Place,
@@ -31,12 +32,17 @@ pub(crate) fn verify(
     };
     let mut store = place.open_with(&store.file_path, Access::ReadOnly, headers)?;
     unlock(&mut store, key.as_ref())?;
-    let total = store.files().map(|(_, info)| info.valid_bytes).sum();
+    let total = store
+        .files()
+        .filter(|(id, _)| id.range() == FileIdRange::File)
+        .map(|(_, info)| info.valid_bytes)
+        .fold(0, u64::saturating_add);
     let bar = output::progress(total);
-    let mut checked = 0;
+    let (mut checked, mut begun) = (0, 0u64);
     let findings = store.verify(|_, bytes| {
         checked += 1;
-        bar.inc(bytes);
+        bar.set_position(begun);
+        begun = begun.saturating_add(bytes);
     });
     bar.finish_and_clear();
     let problems = firmware::verify(&mut store);
@@ -106,9 +112,17 @@ fn name(severity: Severity) -> &'static str {
 
 pub(crate) fn grow(place: Place, args: &cli::Grow) -> anyhow::Result<()> {
     // Only what is a store is grown.
-    drop(place.open(&args.store.file_path, Access::ReadOnly)?);
-    vmgs::grow_file(&args.store.file_path, place.container, args.file_size)
-        .with_context(|| format!("growing {}", args.store.file_path.display()))
+    let store = place.open(&args.store.file_path, Access::ReadOnly)?;
+    let bar = output::progress(store.device_size());
+    drop(store);
+    let grown = vmgs::grow_file(
+        &args.store.file_path,
+        place.container,
+        args.file_size,
+        |len| bar.inc(len),
+    );
+    bar.finish_and_clear();
+    grown.with_context(|| format!("growing {}", args.store.file_path.display()))
 }
 
 pub(crate) fn scrub(place: Place, args: &cli::StoreOptionalKey) -> anyhow::Result<()> {

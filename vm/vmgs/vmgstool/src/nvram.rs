@@ -68,9 +68,14 @@ pub(crate) fn run(
             let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
             let document = json!({ "variables": nvram_json::variables(&variables) });
             match &args.output_path {
-                Some(path) => output::write_file(path, Existing::AskOrRefuse, |out| {
-                    output::print_json(out, &document)
-                }),
+                Some(path) => {
+                    let existing = if args.force {
+                        Existing::Replace
+                    } else {
+                        Existing::AskOrRefuse
+                    };
+                    output::write_file(path, existing, |out| output::print_json(out, &document))
+                }
                 None => output::print_json(out, &document),
             }
         }
@@ -83,7 +88,16 @@ pub(crate) fn run(
 
 fn decode(bytes: &[u8]) -> anyhow::Result<Variables> {
     // Some firmware left variables whose name is no string; they are not worth losing the others.
-    Variables::decode(bytes, NameQuirk::Skip).context("reading the UEFI variables")
+    let variables =
+        Variables::decode(bytes, NameQuirk::Skip).context("reading the UEFI variables")?;
+    let left_out = bytes.len() - variables.encoded_len();
+    if left_out != 0 {
+        tracing::warn!(
+            bytes = left_out,
+            "leaving out variables that have no name or are there twice"
+        );
+    }
+    Ok(variables)
 }
 
 fn load(
@@ -174,7 +188,14 @@ fn dump(
         Ok(out.write_all(text.as_bytes())?)
     };
     match &style.output_path {
-        Some(path) => output::write_file(path, Existing::AskOrReplace, print)?,
+        Some(path) => {
+            let existing = if style.force {
+                Existing::Replace
+            } else {
+                Existing::AskOrReplace
+            };
+            output::write_file(path, existing, print)?;
+        }
         None => print(out)?,
     }
     tracing::info!(count = variables.len(), "UEFI variables");
@@ -227,11 +248,7 @@ fn add(place: Place, args: &cli::NvramAdd) -> anyhow::Result<()> {
         Err(error) => return Err(error).context("reading the UEFI variables"),
     };
     if variables.get(&key).is_some() && !args.force {
-        output::may_replace(
-            &format!("variable {}", key.name),
-            Existing::AskOrRefuse,
-            "--force",
-        )?;
+        output::may_replace(&format!("variable {}", key.name), Existing::AskOrRefuse)?;
     }
     let variable = Variable {
         attributes: args.attributes,
@@ -294,6 +311,7 @@ fn remove_boot_entries(
         &removed,
         &cli::DumpStyle {
             output_path: None,
+            force: false,
             truncate: false,
         },
         nvram_text::Timestamps::Shown,

@@ -31,7 +31,8 @@ pub(crate) struct Place {
 
 /// Reads a key file.
 pub(crate) fn read_key(path: &Path) -> anyhow::Result<Key> {
-    let mut bytes = Zeroizing::new(Vec::new());
+    // With room for all of it, so that no copy stays behind when it grows.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64));
     let file = File::open(path).with_context(|| format!("opening the key {}", path.display()))?;
     // One byte more than a key shows that the file is longer.
     file.take(33)

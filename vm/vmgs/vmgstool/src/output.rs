@@ -23,13 +23,13 @@ pub(crate) enum Existing {
 }
 
 /// Whether to go on although `what` exists.
-pub(crate) fn may_replace(what: &str, existing: Existing, flag: &str) -> anyhow::Result<()> {
+pub(crate) fn may_replace(what: &str, existing: Existing) -> anyhow::Result<()> {
     let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
     match existing {
         Existing::Replace => Ok(()),
         Existing::AskOrReplace if !terminal => Ok(()),
         Existing::AskOrRefuse if !terminal => {
-            bail!("{what} exists already; {flag} replaces it")
+            bail!("{what} exists already; --force replaces it")
         }
         Existing::AskOrRefuse | Existing::AskOrReplace => {
             eprint!("{what} exists already. Replace it? [y/N] ");
@@ -60,7 +60,7 @@ pub(crate) fn write_file(
                 .with_context(context)?;
             return write(&mut file).with_context(context);
         }
-        Ok(_) => may_replace(&path.display().to_string(), existing, "--force")?,
+        Ok(_) => may_replace(&path.display().to_string(), existing)?,
         Err(_) => {}
     }
     let path = path.canonicalize().unwrap_or_else(|_| path.into());
@@ -104,7 +104,10 @@ pub(crate) fn progress(len: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(len).with_style(style)
+    let bar = ProgressBar::new(len).with_style(style);
+    // Whoever waits sees what for, even before the first piece is done.
+    bar.tick();
+    bar
 }
 
 /// Prints a JSON document.

@@ -37,14 +37,16 @@ pub(crate) fn run(place: Place, command: &cli::Test) -> anyhow::Result<()> {
                     bail!("{} exists already", path.display());
                 }
             }
-            let keys = [Key::generate()?, Key::generate()?];
-            create::write_key(first_key_path, &keys[0], Existing::AskOrRefuse)?;
-            create::write_key(second_key_path, &keys[1], Existing::AskOrRefuse)?;
             let existing = if *force_create {
                 Existing::Replace
             } else {
                 Existing::AskOrRefuse
             };
+            // Asked before there are keys, for a store that then is not made.
+            let existing = create::check_place(&store.file_path, existing)?;
+            let keys = [Key::generate()?, Key::generate()?];
+            create::write_key(first_key_path, &keys[0], Existing::AskOrRefuse)?;
+            create::write_key(second_key_path, &keys[1], Existing::AskOrRefuse)?;
             create::create_store(place, &store.file_path, 4 << 20, existing, |store| {
                 store.encrypt(&keys[0])?;
                 Ok(store.add_key(&keys[1])?)

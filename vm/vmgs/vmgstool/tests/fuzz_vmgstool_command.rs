@@ -2,6 +2,8 @@
 
 #[path = "../../../../fuzz/drivers/vmgstool_command.rs"]
 mod driver;
+#[path = "../../../../fuzz/drivers/noise.rs"]
+mod noise;
 
 #[test]
 fn seeds_and_noise() {
@@ -14,17 +16,7 @@ fn seeds_and_noise() {
             driver::run(&[&[command, place][..], &[0xff; 9000]].concat());
         }
     }
-    // A generator of noise (xorshift), the same in every run.
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    for _ in 0..200 {
-        let len = next() % 200;
-        let data: Vec<u8> = (0..len).map(|_| next() as u8).collect();
+    for data in noise::inputs(200, 200) {
         driver::run(&data);
     }
 }

@@ -1,11 +1,12 @@
 //! The command, run as scripts run it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod dir;
+
+use dir::Dir;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
-use std::process::Output;
 use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
@@ -13,68 +14,6 @@ use vmgs::OpenOptions;
 use vmgs::Protection;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
-
-struct Dir(tempfile::TempDir);
-
-impl Dir {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn put(&self, name: &str, content: &[u8]) {
-        std::fs::write(self.path(name), content).unwrap();
-    }
-
-    fn get(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    /// Runs the tool here, with arguments separated by spaces.
-    fn run(&self, args: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_vmgstool"))
-            .args(args.split(' '))
-            .current_dir(self.0.path())
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn code(&self, args: &str) -> i32 {
-        self.run(args).status.code().unwrap()
-    }
-
-    /// Runs the tool, which has to succeed, and gives its standard output.
-    fn ok(&self, args: &str) -> String {
-        let output = self.run(args);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, args: &str) -> Value {
-        serde_json::from_str(&self.ok(args)).unwrap()
-    }
-
-    fn store(&self, name: &str) -> Vmgs {
-        let device =
-            FileDevice::open(&self.path(name), Container::Vhd1, Access::ReadWrite).unwrap();
-        Vmgs::open(Box::new(device), OpenOptions::default()).unwrap()
-    }
-
-    /// Names of all files here.
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(self.0.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
 
 #[test]
 fn stores_are_made_as_asked() {
@@ -555,48 +494,83 @@ fn reading_a_marked_store_does_not_change_it() {
     assert_eq!(dir.json("ls --json -f a.vmgs")["reprovisioned"], false);
 }
 
-/// A tool that is killed at any moment leaves the old store or the new one.
+/// A store whose keys were removed, with a file that still is what it was encrypted to.
 #[test]
-fn a_killed_tool_leaves_the_old_or_the_new() {
+fn what_has_no_key_any_more_is_shown_as_it_is_stored() {
     let dir = Dir::new();
-    dir.ok("create -f a.vmgs -s 33554432");
-    let contents = [vec![1; 5 << 20], vec![2; 5 << 20]];
-    dir.put("one", &contents[0]);
-    dir.put("two", &contents[1]);
-    dir.ok("write -f a.vmgs -i 19 -d one");
-    let commands = [
-        "write -f a.vmgs -i 19 -d two --force",
-        "write -f a.vmgs -i 19 -d one --force",
-        "grow -f a.vmgs -s 34603008",
-    ];
-    for delay in 0..40u64 {
-        for command in commands {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_vmgstool"))
-                .args(command.split(' '))
-                .current_dir(dir.0.path())
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
-            std::thread::sleep(std::time::Duration::from_micros(delay * 500));
-            let _ = child.kill();
-            child.wait().unwrap();
-            let mut store = dir.store("a.vmgs");
-            let found = store.read(FileId(19)).unwrap();
-            assert!(contents.contains(&found), "{command} killed after {delay}");
-            assert_eq!(store.findings(), []);
-        }
+    dir.ok("create -f a.vmgs");
+    dir.put("in", b"ciphertext");
+    dir.ok("write -f a.vmgs -i 5 -d in");
+    let mut image = dir.get("a.vmgs");
+    let (slot, _) = dir.store("a.vmgs").active_header();
+    let header = slot * 512;
+    let table = u32::from_le_bytes(image[header + 24..header + 28].try_into().unwrap());
+    image[table as usize * 4096 + 5 * 64 + 44] = 3;
+    dir.put("a.vmgs", &image);
+    let output = dir.run("dump -f a.vmgs -i 5 --raw-stdout");
+    assert_eq!(output.stdout, b"ciphertext");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("as it is stored"));
+}
+
+#[test]
+fn variables_that_are_left_out_are_mentioned() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs");
+    let good = std::fs::read(golden().join("nvram.bin")).unwrap();
+    // One more, whose name of two bytes has no end.
+    let mut entry = vec![0; 50];
+    entry[4] = 50;
+    entry[44] = 2;
+    entry[48] = b'x';
+    dir.put("nvram", &[&good[..], &entry].concat());
+    dir.put("good", &good);
+    for (name, mentioned) in [("nvram", true), ("good", false)] {
+        dir.ok(&format!("inject -f a.vmgs -i BIOS_NVRAM -d {name} --force"));
+        let output = dir.run("uefi-nvram list -f a.vmgs");
+        assert!(output.status.success());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(errors.contains("bytes=50"), mentioned, "{errors}");
+        assert_eq!(output.stdout.split(|b| *b == b'\n').count(), 8);
     }
-    dir.ok("create -f b.vmgs");
-    for delay in 0..20u64 {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vmgstool"))
-            .args(["create", "-f", "b.vmgs", "--force-create"])
-            .current_dir(dir.0.path())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_micros(delay * 300));
-        let _ = child.kill();
-        child.wait().unwrap();
-        drop(dir.store("b.vmgs"));
+}
+
+#[test]
+fn a_store_that_is_not_made_leaves_no_keys() {
+    let dir = Dir::new();
+    dir.ok("create -f a.vmgs");
+    assert_eq!(dir.code("test two-keys -f a.vmgs"), 1);
+    assert_eq!(dir.names(), ["a.vmgs"]);
+    dir.ok("test two-keys -f a.vmgs --force");
+    assert_eq!(dir.names(), ["a.vmgs", "firstkey.bin", "secondkey.bin"]);
+}
+
+/// Long options have two spellings, and both are in scripts.
+#[test]
+fn joined_spellings_work() {
+    let dir = Dir::new();
+    dir.put("key", &[1; 32]);
+    dir.put("new", &[2; 32]);
+    dir.put("in", b"x");
+    for command in [
+        "test make-key --keypath made --forcecreate",
+        "test two-keys --filepath two.vmgs --firstkeypath one --secondkeypath other --forcecreate",
+        "create --filepath a.vmgs --filesize 65536 --keypath key --encryptionalgorithm AES_GCM",
+        "write --filepath a.vmgs --datapath in --fileid 5 --keypath key",
+        "write --filepath a.vmgs --datapath in --fileid 5 --keypath key --allowoverwrite",
+        "dump --filepath a.vmgs --fileid 5 --keypath key --rawstdout",
+        "dump --filepath a.vmgs --fileid 5 --keypath key --datapath out",
+        "move --filepath a.vmgs --srcfileid 5 --dstfileid 6 --keypath key --allowoverwrite",
+        "move --filepath a.vmgs --src 6 --dst 5 --keypath key",
+        "update-key --filepath a.vmgs --keypath key --newkeypath new --encryptionalgorithm AES_GCM",
+        "query-size --filepath a.vmgs --fileid 5",
+        "dump-file-table --filepath a.vmgs --keypath new",
+        "delete --filepath a.vmgs --fileid 5",
+    ] {
+        dir.ok(command);
     }
+    let export = golden().join("export_v1.json");
+    dir.ok(&format!(
+        "uefi-nvram dump-from-json --filepath {} --outputpath out --truncate",
+        export.display()
+    ));
 }

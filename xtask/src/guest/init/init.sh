@@ -8,13 +8,28 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
-for module in /modules/*.ko; do
-    insmod "$module" 2>/dev/null
-done
 
 say() {
     echo "vmtest: $*"
 }
+
+# load DIRECTORY: loads its drivers, in the order of their names.
+load() {
+    for module in /modules/"$1"/*.ko; do
+        insmod "$module" 2>/dev/null
+    done
+}
+
+for part in /lib/*.sh; do
+    . "$part"
+done
+
+if grep -qs 0x1af4 /sys/bus/pci/devices/*/vendor; then
+    load virtio
+    # Before anything else touches a disk: a guest that hibernated wants it as it was.
+    resume_hibernated
+fi
+load always
 
 # flood LINES: numbered lines of 16 bytes each, so that a lost byte shows where it was lost.
 flood() {
@@ -39,6 +54,10 @@ execute() {
         say "cpus $(nproc), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
         say "memory $(awk '/MemTotal/ { print $2 " kB" }' /proc/meminfo)"
         ;;
+    bootid | token | counter | session | states | hibernate) "$@" ;;
+    disks | disk | esp) "$@" ;;
+    efivar | firmware) "$@" ;;
+    net) "$@" ;;
     run) shift && eval "$*" && say "run done" || say "run failed $?" ;;
     poweroff) poweroff -f ;;
     reboot) reboot -f ;;

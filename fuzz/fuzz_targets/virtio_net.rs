@@ -1,0 +1,13 @@
+//! Leads a virtio network device, its driver and its network through an arbitrary life.
+#![no_main]
+
+use std::cell::LazyCell;
+use virtio::testing::Machine;
+
+thread_local! {
+    static MACHINE: LazyCell<Machine> = LazyCell::new(Machine::new);
+}
+
+libfuzzer_sys::fuzz_target!(|script: &[u8]| {
+    MACHINE.with(|machine| virtio_net::exercise::exercise(machine, script));
+});

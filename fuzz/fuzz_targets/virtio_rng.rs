@@ -1,0 +1,20 @@
+//! Leads a virtio entropy device and its driver through an arbitrary life.
+#![no_main]
+
+use std::cell::LazyCell;
+use virtio::testing::Driver;
+use virtio::testing::Machine;
+use virtio_rng::EntropyDevice;
+use virtio_rng::EntropyRate;
+
+thread_local! {
+    static MACHINE: LazyCell<Machine> = LazyCell::new(Machine::new);
+}
+
+libfuzzer_sys::fuzz_target!(|script: &[u8]| {
+    MACHINE.with(|machine| {
+        let device = machine.plug(EntropyDevice::new(EntropyRate::default()));
+        let mut driver = Driver::new(machine, device);
+        virtio::testing::exercise(&mut driver, script, &mut |_| {});
+    });
+});

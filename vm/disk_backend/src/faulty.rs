@@ -1,0 +1,132 @@
+//! A disk that fails on command.
+
+use crate::Completion;
+use crate::Disk;
+use crate::DiskError;
+use crate::DiskInfo;
+use crate::DiskQueue;
+use crate::Operation;
+use parking_lot::Mutex;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+#[derive(Default)]
+struct Plan {
+    after: usize,
+    count: usize,
+    errno: i32,
+    queue_fails: bool,
+}
+
+/// The command over a [`FaultyDisk`].
+#[derive(Clone, Default)]
+pub struct Faults(Arc<Mutex<Plan>>);
+
+impl Faults {
+    /// Makes the next `count` operations fail with `errno`.
+    pub fn fail_next(&self, count: usize, errno: i32) {
+        self.fail_after(0, count, errno);
+    }
+
+    /// Makes `count` operations fail with `errno` once `after` more have been done.
+    pub fn fail_after(&self, after: usize, count: usize, errno: i32) {
+        let queue_fails = false;
+        *self.0.lock() = Plan {
+            after,
+            count,
+            errno,
+            queue_fails,
+        };
+    }
+
+    /// Makes queues fail as a whole: no operation completes any more.
+    pub fn break_queues(&self) {
+        self.0.lock().queue_fails = true;
+    }
+
+    fn take(&self) -> Option<i32> {
+        let mut plan = self.0.lock();
+        if plan.after > 0 {
+            plan.after -= 1;
+            return None;
+        }
+        plan.count = plan.count.checked_sub(1)?;
+        Some(plan.errno)
+    }
+
+    fn check_queue(&self) -> io::Result<()> {
+        if self.0.lock().queue_fails {
+            return Err(io::Error::other("the queue was made to fail"));
+        }
+        Ok(())
+    }
+}
+
+/// A disk that does what another one does, unless it is made to fail.
+pub struct FaultyDisk {
+    inner: Arc<dyn Disk>,
+    faults: Faults,
+}
+
+impl FaultyDisk {
+    /// A disk over `inner` that fails as `faults` says.
+    pub fn new(inner: Arc<dyn Disk>, faults: Faults) -> Self {
+        Self { inner, faults }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn info(&self) -> &DiskInfo {
+        self.inner.info()
+    }
+
+    fn open_queue(
+        self: Arc<Self>,
+        depth: u16,
+        events: &[BorrowedFd<'_>],
+    ) -> io::Result<Box<dyn DiskQueue>> {
+        self.faults.check_queue()?;
+        Ok(Box::new(FaultyQueue {
+            inner: self.inner.clone().open_queue(depth, events)?,
+            faults: self.faults.clone(),
+            failed: Vec::new(),
+        }))
+    }
+}
+
+struct FaultyQueue {
+    inner: Box<dyn DiskQueue>,
+    faults: Faults,
+    failed: Vec<Completion>,
+}
+
+impl DiskQueue for FaultyQueue {
+    fn submit(&mut self, token: u64, operation: Operation) {
+        match self.faults.take() {
+            None => self.inner.submit(token, operation),
+            Some(errno) => self.failed.push(Completion {
+                token,
+                result: Err(DiskError::Io {
+                    operation: operation.name(),
+                    offset: operation.extent().offset,
+                    source: io::Error::from_raw_os_error(errno),
+                }),
+            }),
+        }
+    }
+
+    fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.faults.check_queue()?;
+        completions.append(&mut self.failed);
+        self.inner.poll(completions)
+    }
+
+    fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.faults.check_queue()?;
+        if self.failed.is_empty() {
+            return self.inner.wait(completions);
+        }
+        self.poll(completions)
+    }
+}

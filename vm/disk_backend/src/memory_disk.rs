@@ -1,0 +1,217 @@
+//! A disk in the host's memory.
+
+use crate::Access;
+use crate::Completion;
+use crate::Disk;
+use crate::DiskError;
+use crate::DiskInfo;
+use crate::DiskQueue;
+use crate::Events;
+use crate::Operation;
+use crate::SECTOR;
+use crate::sparse::CHUNK;
+use crate::sparse::SparseSectors;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// Why there is no such memory disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryDiskError {
+    /// A disk has at least one sector, and whole ones.
+    #[error("a disk cannot have {size} bytes: the size is a positive multiple of 512")]
+    Size {
+        /// The size asked for, in bytes.
+        size: u64,
+    },
+}
+
+/// A disk in the host's memory, zero at first, gone with the process.
+///
+/// Memory is taken in pieces of 64 KiB as they are written, and given back where whole ones are discarded.
+pub struct MemoryDisk {
+    info: DiskInfo,
+    sectors: SparseSectors,
+}
+
+impl MemoryDisk {
+    /// A disk of `size` bytes.
+    pub fn new(size: u64, access: Access) -> Result<Self, MemoryDiskError> {
+        if size == 0 || !size.is_multiple_of(SECTOR) {
+            return Err(MemoryDiskError::Size { size });
+        }
+        Ok(Self {
+            info: DiskInfo {
+                name: "mem".into(),
+                sectors: size / SECTOR,
+                physical_block: SECTOR as u32,
+                access,
+                discard_granularity: Some(CHUNK as u32),
+                id: None,
+            },
+            sectors: SparseSectors::new(),
+        })
+    }
+
+    /// Bytes of the host's memory that hold sectors.
+    pub fn allocated(&self) -> u64 {
+        self.sectors.allocated()
+    }
+
+    fn run(&self, operation: &Operation) -> Result<(), DiskError> {
+        self.info.check(operation)?;
+        match operation {
+            Operation::Read { offset, buffers } => {
+                self.sectors.read(*offset, buffers, |absent| {
+                    buffers.clear(absent.offset, absent.len);
+                });
+                Ok(())
+            }
+            Operation::Write { offset, buffers } => self
+                .sectors
+                .write(*offset, buffers)
+                .map_err(|e| out_of_memory(operation, e)),
+            Operation::Flush => Ok(()),
+            Operation::Discard { extent } | Operation::WriteZeroes { extent, .. } => {
+                self.sectors.remove(*extent);
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) fn out_of_memory(
+    operation: &Operation,
+    error: std::collections::TryReserveError,
+) -> DiskError {
+    DiskError::Io {
+        operation: operation.name(),
+        offset: operation.extent().offset,
+        source: io::Error::new(io::ErrorKind::OutOfMemory, error),
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn info(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    fn open_queue(
+        self: Arc<Self>,
+        _depth: u16,
+        events: &[BorrowedFd<'_>],
+    ) -> io::Result<Box<dyn DiskQueue>> {
+        Ok(Box::new(MemoryQueue {
+            disk: self,
+            events: Events::new(events)?,
+            completed: Vec::new(),
+        }))
+    }
+}
+
+struct MemoryQueue {
+    disk: Arc<MemoryDisk>,
+    events: Events,
+    completed: Vec<Completion>,
+}
+
+impl DiskQueue for MemoryQueue {
+    fn submit(&mut self, token: u64, operation: Operation) {
+        let result = self.disk.run(&operation);
+        self.completed.push(Completion { token, result });
+    }
+
+    fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        completions.append(&mut self.completed);
+        Ok(())
+    }
+
+    fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if self.completed.is_empty() {
+            return self.events.wait();
+        }
+        self.poll(completions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Extent;
+    use crate::exercise;
+    use crate::exercise::Client;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_whole_sectors() {
+        for size in [0, 1, 513] {
+            assert!(matches!(
+                MemoryDisk::new(size, Access::ReadWrite),
+                Err(MemoryDiskError::Size { .. })
+            ));
+        }
+        // Sparse: more than any host has.
+        let disk = MemoryDisk::new(1 << 62, Access::ReadWrite).unwrap();
+        assert_eq!(disk.info().sectors, 1 << 53);
+        assert_eq!(disk.allocated(), 0);
+    }
+
+    #[test]
+    fn memory_comes_and_goes_in_chunks() {
+        let disk = Arc::new(MemoryDisk::new(1 << 40, Access::ReadWrite).unwrap());
+        let mut client = Client::new(disk.clone());
+        client.write(1 << 39, &[7; 1024]).unwrap();
+        assert_eq!(disk.allocated(), CHUNK);
+        client.write((1 << 39) + CHUNK - 512, &[8; 1024]).unwrap();
+        assert_eq!(disk.allocated(), 2 * CHUNK);
+        assert_eq!(
+            client.read(1 << 39, 2048).unwrap(),
+            [vec![7; 1024], vec![0; 1024]].concat()
+        );
+        let extent = Extent {
+            offset: 1 << 39,
+            len: CHUNK,
+        };
+        client.run(Operation::Discard { extent }).unwrap();
+        assert_eq!(disk.allocated(), CHUNK);
+    }
+
+    #[test]
+    fn what_is_not_on_the_disk_is_refused() {
+        let read_only = Arc::new(MemoryDisk::new(4096, Access::ReadOnly).unwrap());
+        let mut client = Client::new(read_only);
+        assert!(matches!(
+            client.write(0, &[0; 512]),
+            Err(DiskError::ReadOnly)
+        ));
+        assert!(matches!(
+            client.read(4096, 512),
+            Err(DiskError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            client.read(4096 - 512, 1024),
+            Err(DiskError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            client.read(u64::MAX - 511, 512),
+            Err(DiskError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            client.read(1, 512),
+            Err(DiskError::Unaligned { .. })
+        ));
+        assert!(matches!(
+            client.read(0, 511),
+            Err(DiskError::Unaligned { .. })
+        ));
+        assert!(client.run(Operation::Flush).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_the_model(script in exercise::script(4 * CHUNK)) {
+            let disk = MemoryDisk::new(4 * CHUNK, Access::ReadWrite).unwrap();
+            exercise::compare(Arc::new(disk), vec![0; 4 * CHUNK as usize], &script);
+        }
+    }
+}

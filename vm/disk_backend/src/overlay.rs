@@ -1,0 +1,222 @@
+//! A disk whose changes stay in memory.
+
+use crate::Access;
+use crate::Completion;
+use crate::Disk;
+use crate::DiskError;
+use crate::DiskInfo;
+use crate::DiskQueue;
+use crate::Operation;
+use crate::memory_disk::out_of_memory;
+use crate::sparse::CHUNK;
+use crate::sparse::SparseSectors;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// A disk that shows another one, and keeps what is written in the host's memory until the process ends.
+///
+/// The lower disk is only read, and must not change meanwhile.
+pub struct OverlayDisk {
+    info: DiskInfo,
+    lower: Arc<dyn Disk>,
+    sectors: SparseSectors,
+}
+
+impl OverlayDisk {
+    /// A writable disk over `lower`.
+    pub fn new(lower: Arc<dyn Disk>) -> Self {
+        let below = lower.info();
+        Self {
+            info: DiskInfo {
+                name: format!("memdiff:{}", below.name),
+                access: Access::ReadWrite,
+                discard_granularity: Some(CHUNK as u32),
+                ..below.clone()
+            },
+            lower,
+            sectors: SparseSectors::new(),
+        }
+    }
+
+    /// Bytes of the host's memory that hold sectors.
+    pub fn allocated(&self) -> u64 {
+        self.sectors.allocated()
+    }
+}
+
+impl Disk for OverlayDisk {
+    fn info(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    fn open_queue(
+        self: Arc<Self>,
+        depth: u16,
+        events: &[BorrowedFd<'_>],
+    ) -> io::Result<Box<dyn DiskQueue>> {
+        let lower = self.lower.clone().open_queue(depth, events)?;
+        Ok(Box::new(OverlayQueue {
+            disk: self,
+            lower,
+            reads: HashMap::new(),
+            next_read: 0,
+            completed: Vec::new(),
+            lower_completed: Vec::new(),
+        }))
+    }
+}
+
+/// A read that waits for parts of the lower disk.
+struct PendingRead {
+    token: u64,
+    parts: usize,
+    error: Option<DiskError>,
+}
+
+struct OverlayQueue {
+    disk: Arc<OverlayDisk>,
+    lower: Box<dyn DiskQueue>,
+    /// By the token of their parts.
+    reads: HashMap<u64, PendingRead>,
+    next_read: u64,
+    completed: Vec<Completion>,
+    lower_completed: Vec<Completion>,
+}
+
+impl OverlayQueue {
+    /// Does what can be done at once.
+    fn run(&self, operation: &Operation) -> Result<(), DiskError> {
+        let sectors = &self.disk.sectors;
+        match operation {
+            Operation::Read { .. } | Operation::Flush => Ok(()),
+            Operation::Write { offset, buffers } => sectors.write(*offset, buffers),
+            // Zero and not what the lower disk has, which the guest has given up.
+            Operation::Discard { extent } | Operation::WriteZeroes { extent, .. } => {
+                sectors.zero(*extent)
+            }
+        }
+        .map_err(|e| out_of_memory(operation, e))
+    }
+
+    /// Takes on the completions of the lower disk.
+    fn collect(&mut self) {
+        for part in self.lower_completed.drain(..) {
+            let Some(read) = self.reads.get_mut(&part.token) else {
+                continue;
+            };
+            read.parts -= 1;
+            if let Err(e) = part.result {
+                read.error = Some(e);
+            }
+            if read.parts == 0
+                && let Some(read) = self.reads.remove(&part.token)
+            {
+                self.completed.push(Completion {
+                    token: read.token,
+                    result: read.error.map_or(Ok(()), Err),
+                });
+            }
+        }
+    }
+}
+
+impl DiskQueue for OverlayQueue {
+    fn submit(&mut self, token: u64, operation: Operation) {
+        if let Err(e) = self.disk.info.check(&operation) {
+            let result = Err(e);
+            self.completed.push(Completion { token, result });
+            return;
+        }
+        if let Operation::Read { offset, buffers } = &operation {
+            let id = self.next_read;
+            let mut parts = 0;
+            self.disk.sectors.read(*offset, buffers, |absent| {
+                parts += 1;
+                let part = Operation::Read {
+                    offset: offset + absent.offset,
+                    buffers: buffers.part(absent.offset, absent.len),
+                };
+                self.lower.submit(id, part);
+            });
+            if parts != 0 {
+                self.next_read += 1;
+                let error = None;
+                let read = PendingRead {
+                    token,
+                    parts,
+                    error,
+                };
+                self.reads.insert(id, read);
+                return;
+            }
+        }
+        let result = self.run(&operation);
+        self.completed.push(Completion { token, result });
+    }
+
+    fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.lower.poll(&mut self.lower_completed)?;
+        self.collect();
+        completions.append(&mut self.completed);
+        Ok(())
+    }
+
+    fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if self.completed.is_empty() {
+            self.lower.wait(&mut self.lower_completed)?;
+            self.collect();
+            completions.append(&mut self.completed);
+            return Ok(());
+        }
+        self.poll(completions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Faults;
+    use crate::FaultyDisk;
+    use crate::MemoryDisk;
+    use crate::exercise;
+    use crate::exercise::Client;
+    use proptest::prelude::*;
+
+    const SIZE: u64 = 4 * CHUNK;
+
+    fn lower() -> (Arc<MemoryDisk>, Vec<u8>) {
+        let content: Vec<u8> = (0..SIZE).map(|i| (i / 512 * 7 + i) as u8).collect();
+        let disk = Arc::new(MemoryDisk::new(SIZE, Access::ReadWrite).unwrap());
+        Client::new(disk.clone()).write(0, &content).unwrap();
+        (disk, content)
+    }
+
+    #[test]
+    fn a_failing_part_fails_the_read_once() {
+        let (lower, content) = lower();
+        let faults = Faults::default();
+        let faulty = Arc::new(FaultyDisk::new(lower, faults.clone()));
+        let disk = Arc::new(OverlayDisk::new(faulty));
+        let mut client = Client::new(disk);
+        // Parts: below, here, below.
+        client.write(512, &[1; 512]).unwrap();
+        faults.fail_next(1, libc::EIO);
+        assert!(matches!(client.read(0, 1536), Err(DiskError::Io { .. })));
+        let read = client.read(0, 1536).unwrap();
+        assert_eq!(read[..512], content[..512]);
+        assert_eq!(read[512..1024], [1; 512]);
+        assert_eq!(read[1024..], content[1024..1536]);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_the_model_and_leaves_the_lower_disk_alone(script in exercise::script(SIZE)) {
+            let (lower, content) = lower();
+            let disk = OverlayDisk::new(lower.clone());
+            exercise::compare(Arc::new(disk), content.clone(), &script);
+            prop_assert!(Client::new(lower).read(0, SIZE).unwrap() == content);
+        }
+    }
+}

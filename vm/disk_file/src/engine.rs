@@ -1,0 +1,68 @@
+//! How a disk's system calls are made.
+
+use crate::job::Job;
+use crate::lock;
+use disk_backend::DiskError;
+use disk_backend::DiskInfo;
+use disk_backend::Operation;
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+/// How a disk's I/O is made asynchronous.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// io_uring if the host allows it, else threads.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    IoUring,
+    /// A pool of threads that block.
+    Threads,
+}
+
+/// An open disk, as its queues use it. The file is locked.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) file: File,
+    pub(crate) info: DiskInfo,
+    /// A flush failed. The kernel reports that once and then takes the pages for clean, so it is remembered here.
+    flush_failed: AtomicBool,
+}
+
+impl OpenFile {
+    pub(crate) fn new(file: File, info: DiskInfo) -> Self {
+        Self {
+            file,
+            info,
+            flush_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins an operation; or ends it at once, if there is nothing to do or it cannot be done.
+    pub(crate) fn begin(&self, operation: Operation) -> Result<Job, Result<(), DiskError>> {
+        self.info.check(&operation).map_err(Err)?;
+        let job = Job::new(operation);
+        if job.is_empty() {
+            return Err(Ok(()));
+        }
+        if job.is_sync() && self.flush_failed.load(Ordering::Acquire) {
+            return Err(Err(DiskError::FlushFailed));
+        }
+        Ok(job)
+    }
+
+    /// Takes note of how `job` ended.
+    pub(crate) fn end(&self, job: &Job, result: &Result<(), DiskError>) {
+        if job.is_sync() && result.is_err() {
+            self.flush_failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // Closing does the same, but the kernel may close a little later.
+        lock::unlock(&self.file);
+    }
+}

@@ -1,0 +1,316 @@
+//! A file or block device as a disk.
+
+use crate::Engine;
+use crate::LockHolder;
+use crate::VhdError;
+use crate::engine::OpenFile;
+use crate::lock;
+use crate::lock::LockError;
+use crate::ring;
+use crate::ring::RingQueue;
+use crate::threads::Pool;
+use crate::threads::PoolQueue;
+use crate::vhd;
+use disk_backend::Access;
+use disk_backend::Disk;
+use disk_backend::DiskInfo;
+use disk_backend::DiskQueue;
+use disk_backend::SECTOR;
+use rustix::fs::OFlags;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Seek as _;
+use std::io::SeekFrom;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+/// How the disk lies in the file.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+pub enum Format {
+    /// A fixed VHD if the file ends in a VHD footer, else raw.
+    #[default]
+    Auto,
+    /// The file is the disk.
+    Raw,
+    /// A fixed VHD.
+    Vhd,
+}
+
+/// How to open a file as a disk.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+pub struct FileOptions {
+    /// Whether it will be written.
+    pub access: Access,
+    /// How the disk lies in it.
+    pub format: Format,
+    /// How its I/O is done.
+    pub engine: Engine,
+}
+
+/// Why a file cannot be used as a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum FileDiskError {
+    /// It cannot be opened.
+    #[error("failed to open the disk {}{}", path.display(), hint(source))]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be looked at or locked.
+    #[error("failed to {operation} the disk {}", path.display())]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory, socket or the like.
+    #[error("the disk {} is neither a regular file nor a block device", path.display())]
+    NotADisk {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody else writes it; or reads it, and we were to write.
+    #[error("the disk {} is in use by {holder}", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Who has it.
+        holder: LockHolder,
+    },
+    /// No sectors.
+    #[error("the disk {} is empty", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not whole sectors.
+    #[error(
+        "the disk {} has {size} bytes, which is not a multiple of 512; `truncate -s %512` makes it one",
+        path.display()
+    )]
+    PartialSector {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A VHD that cannot be used.
+    #[error("the disk {} cannot be used as a VHD", path.display())]
+    Vhd {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: VhdError,
+    },
+    /// io_uring was asked for.
+    #[error("the host does not allow io_uring for the disk {}", path.display())]
+    NoIoUring {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            " (`,ro` if it need not be written)"
+        }
+        io::ErrorKind::ResourceBusy => " (is it mounted, or another VM's disk?)",
+        _ => "",
+    }
+}
+
+/// A file or block device as a disk, locked against others for as long as it is open.
+pub struct FileDisk {
+    file: Arc<OpenFile>,
+    engine: Engine,
+    /// Made when a queue needs it.
+    pool: OnceLock<Arc<Pool>>,
+}
+
+impl FileDisk {
+    /// Opens and locks the file at `path`.
+    pub fn open(path: &Path, options: FileOptions) -> Result<Self, FileDiskError> {
+        let io_error = |operation, source| FileDiskError::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        };
+        let file = open(path, options.access)?;
+        lock::lock(&file, options.access).map_err(|e| match e {
+            LockError::Held(holder) => FileDiskError::InUse {
+                path: path.to_owned(),
+                holder,
+            },
+            LockError::Io(source) => io_error("lock", source),
+        })?;
+        // Also right for block devices, whose metadata says 0.
+        let len = (&file)
+            .seek(SeekFrom::End(0))
+            .map_err(|e| io_error("find the size of", e))?;
+        let (size, id) = find_disk(path, &file, len, options.format)?;
+        let physical_block = physical_block(&file).map_err(|e| io_error("look at", e))?;
+        let info = DiskInfo {
+            name: path.display().to_string(),
+            sectors: size / SECTOR,
+            physical_block,
+            access: options.access,
+            discard_granularity: match options.access {
+                Access::ReadWrite => Some(physical_block),
+                Access::ReadOnly => None,
+            },
+            id,
+        };
+        let engine = choose_engine(path, options.engine)?;
+        Ok(Self {
+            file: Arc::new(OpenFile::new(file, info)),
+            engine,
+            pool: OnceLock::new(),
+        })
+    }
+
+    /// How its I/O is done: not [`Engine::Auto`].
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+}
+
+fn open(path: &Path, access: Access) -> Result<File, FileDiskError> {
+    let mut options = OpenOptions::new();
+    // A fifo must not make us wait. A block device that the host itself uses is not ours to write.
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    if access == Access::ReadWrite {
+        options.write(true);
+        options.custom_flags(libc::O_NONBLOCK | libc::O_EXCL);
+    }
+    let metadata = options.open(path).and_then(|file| {
+        rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+        Ok((file.metadata()?, file))
+    });
+    let (metadata, file) = metadata.map_err(|source| FileDiskError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let kind = metadata.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        let path = path.to_owned();
+        return Err(FileDiskError::NotADisk { path });
+    }
+    Ok(file)
+}
+
+/// Finds the size of the disk in a file of `len` bytes, and the id it carries.
+fn find_disk(
+    path: &Path,
+    file: &File,
+    len: u64,
+    format: Format,
+) -> Result<(u64, Option<[u8; 16]>), FileDiskError> {
+    let path = || path.to_owned();
+    let mut footer = [0; vhd::FOOTER as usize];
+    let before_footer = len.checked_sub(vhd::FOOTER);
+    if let Some(before) = before_footer
+        && format != Format::Raw
+    {
+        file.read_exact_at(&mut footer, before)
+            .map_err(|source| FileDiskError::Io {
+                operation: "read the end of",
+                path: path(),
+                source,
+            })?;
+    }
+    if format == Format::Vhd || vhd::is_footer(&footer) {
+        let vhd = vhd::parse(&footer, before_footer.unwrap_or(0));
+        let vhd = vhd.map_err(|source| FileDiskError::Vhd {
+            path: path(),
+            source,
+        })?;
+        return Ok((vhd.size, Some(vhd.id)));
+    }
+    match len {
+        0 => Err(FileDiskError::Empty { path: path() }),
+        size if !size.is_multiple_of(SECTOR) => {
+            Err(FileDiskError::PartialSector { path: path(), size })
+        }
+        size => Ok((size, None)),
+    }
+}
+
+/// The size of the blocks that the device or file system writes, as far as a guest can make use of it.
+fn physical_block(file: &File) -> io::Result<u32> {
+    let metadata = file.metadata()?;
+    let size = if metadata.file_type().is_block_device() {
+        rustix::fs::ioctl_blkpbszget(file)?
+    } else {
+        u32::try_from(metadata.blksize()).unwrap_or(4096)
+    };
+    if size.is_power_of_two() {
+        return Ok(size.clamp(512, 4096));
+    }
+    Ok(512)
+}
+
+fn choose_engine(path: &Path, engine: Engine) -> Result<Engine, FileDiskError> {
+    match (engine, ring::probe()) {
+        (Engine::Threads, _) => Ok(Engine::Threads),
+        (_, Ok(())) => Ok(Engine::IoUring),
+        (Engine::Auto, Err(error)) => {
+            tracing::debug!(path = %path.display(), %error, "no io_uring; disk I/O takes threads");
+            Ok(Engine::Threads)
+        }
+        (Engine::IoUring, Err(source)) => Err(FileDiskError::NoIoUring {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+impl Disk for FileDisk {
+    fn info(&self) -> &DiskInfo {
+        &self.file.info
+    }
+
+    fn open_queue(
+        self: Arc<Self>,
+        depth: u16,
+        events: &[BorrowedFd<'_>],
+    ) -> io::Result<Box<dyn DiskQueue>> {
+        if self.engine != Engine::Threads {
+            match RingQueue::open(self.file.clone(), depth, events) {
+                Ok(queue) => return Ok(Box::new(queue)),
+                // The probe went well, so this host is short of memory or descriptors.
+                Err(error) => {
+                    let disk = &self.file.info.name;
+                    tracing::warn!(disk, %error, "no ring for a disk queue; it takes threads");
+                }
+            }
+        }
+        let pool = self
+            .pool
+            .get_or_init(|| Arc::new(Pool::new(self.file.clone())));
+        Ok(Box::new(PoolQueue::open(pool.clone(), events)?))
+    }
+}
+
+#[cfg(test)]
+#[path = "file_disk_test.rs"]
+mod tests;

@@ -1,0 +1,73 @@
+//! From what a user wrote to a disk.
+
+use crate::DiskSource;
+use crate::DiskSpec;
+use disk_backend::Access;
+use disk_backend::Disk;
+use disk_backend::MemoryDisk;
+use disk_backend::MemoryDiskError;
+use disk_backend::OverlayDisk;
+use disk_file::FileDisk;
+use disk_file::FileDiskError;
+use disk_file::FileOptions;
+use std::sync::Arc;
+
+/// Why a disk cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileDiskError),
+    /// There is no such memory disk.
+    #[error(transparent)]
+    Memory(#[from] MemoryDiskError),
+}
+
+impl DiskSpec {
+    /// Opens the disk, and locks its file for as long as it is open.
+    pub fn open(&self) -> Result<Arc<dyn Disk>, OpenError> {
+        let options = |access| FileOptions {
+            access,
+            format: self.format,
+            engine: self.engine,
+        };
+        Ok(match &self.source {
+            DiskSource::File(path) => Arc::new(FileDisk::open(path, options(self.access))?),
+            DiskSource::Memory { size } => Arc::new(MemoryDisk::new(*size, self.access)?),
+            DiskSource::MemoryOver(path) => {
+                let lower = FileDisk::open(path, options(Access::ReadOnly))?;
+                Arc::new(OverlayDisk::new(Arc::new(lower)))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_is_opened_as_what_it_says() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4096).unwrap();
+        let path = file.path().display();
+        for (text, sectors, access) in [
+            (format!("file:{path}"), 8, Access::ReadWrite),
+            (format!("file:{path},ro"), 8, Access::ReadOnly),
+            (format!("memdiff:file:{path}"), 8, Access::ReadWrite),
+            ("mem:1K".into(), 2, Access::ReadWrite),
+            ("mem:1K,ro".into(), 2, Access::ReadOnly),
+        ] {
+            let disk = text.parse::<DiskSpec>().unwrap().open().unwrap();
+            assert_eq!((disk.info().sectors, disk.info().access), (sectors, access));
+        }
+        let base: DiskSpec = format!("memdiff:file:{path}").parse().unwrap();
+        let writer: DiskSpec = format!("file:{path}").parse().unwrap();
+        // Any number may stand on one file, and none while it is written.
+        let (a, b) = (base.open().unwrap(), base.open().unwrap());
+        assert!(writer.open().is_err());
+        drop((a, b));
+        let _writer = writer.open().unwrap();
+        assert!(base.open().is_err());
+    }
+}

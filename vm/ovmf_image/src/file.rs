@@ -1,0 +1,170 @@
+//! Firmware in files.
+
+use crate::error::ImageError;
+use crate::image;
+use crate::image::Firmware;
+use crate::image::Region;
+use sha2::Digest as _;
+use sha2::Sha256;
+use std::fs::File;
+use std::io;
+use std::io::Read as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Enough of a file to tell what it is, if it is too large to be read.
+const START: usize = 4096;
+
+/// A firmware image that was read from a file.
+#[derive(Debug, Clone)]
+pub struct FirmwareFile {
+    path: PathBuf,
+    bytes: Arc<[u8]>,
+    firmware: Firmware,
+}
+
+/// Why a file is not used as firmware.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot {operation} the firmware {}", path.display())]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a directory, a device, or another thing that is no file.
+    #[error("the firmware {} is not a regular file", path.display())]
+    NotRegular {
+        /// What was to be opened.
+        path: PathBuf,
+    },
+    /// It is no firmware for this machine.
+    #[error("{} cannot be used as firmware", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ImageError,
+    },
+}
+
+impl FirmwareFile {
+    /// Reads the file, and finds out what it is.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let failed = |operation| {
+            move |source| FileError::Io {
+                operation,
+                path: path.into(),
+                source,
+            }
+        };
+        let refused = |source| FileError::Image {
+            path: path.into(),
+            source,
+        };
+        // Before it is opened: opening a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(failed("open"))?;
+        if !metadata.is_file() {
+            return Err(FileError::NotRegular { path: path.into() });
+        }
+        let mut file = File::open(path).map_err(failed("open"))?;
+        let len = file.metadata().map_err(failed("look at"))?.len();
+        let mut bytes = Vec::new();
+        (&mut file)
+            .take(START as u64)
+            .read_to_end(&mut bytes)
+            .map_err(failed("read"))?;
+        image::check_size(len, &bytes).map_err(refused)?;
+        // It may grow meanwhile.
+        file.take(crate::MAX_SIZE + 1 - bytes.len() as u64)
+            .read_to_end(&mut bytes)
+            .map_err(failed("read"))?;
+        let firmware = Firmware::recognize(&bytes).map_err(refused)?;
+        Ok(Self {
+            path: path.into(),
+            bytes: bytes.into(),
+            firmware,
+        })
+    }
+
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    pub fn firmware(&self) -> &Firmware {
+        &self.firmware
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    /// The bytes of a part that [`firmware`](Self::firmware) names.
+    pub fn region(&self, region: &Region) -> &[u8] {
+        self.bytes.get(region.range.clone()).unwrap_or_default()
+    }
+
+    /// The SHA-256 of all of it.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.bytes).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::constructed;
+    use crate::constructed::Smm;
+
+    #[test]
+    fn a_file_is_read_and_named_in_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("any name");
+        let image = constructed::combined(2 << 20, Smm::Without);
+        std::fs::write(&path, &image).unwrap();
+        let file = FirmwareFile::open(&path).unwrap();
+        assert!(file.bytes()[..] == image);
+        assert_eq!(file.sha256(), <[u8; 32]>::from(Sha256::digest(&image)));
+        let Firmware::Ovmf(ovmf) = file.firmware() else {
+            panic!("{:?}", file.firmware());
+        };
+        assert!(file.region(&ovmf.code) == &image[0x2_0000..]);
+
+        std::fs::write(&path, &image[..image.len() - 0x1000]).unwrap();
+        let error = FirmwareFile::open(&path).unwrap_err();
+        assert!(error.to_string().contains("any name"), "{error}");
+        let error = FirmwareFile::open(folder.path()).unwrap_err();
+        assert!(matches!(error, FileError::NotRegular { .. }));
+        let error = FirmwareFile::open(&folder.path().join("absent")).unwrap_err();
+        assert!(matches!(error, FileError::Io { .. }));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        let file = File::create(&path).unwrap();
+        // Nobody has that much memory.
+        file.set_len(1 << 42).unwrap();
+        let open = || match FirmwareFile::open(&path).unwrap_err() {
+            FileError::Image { source, .. } => source,
+            error => panic!("{error}"),
+        };
+        assert_eq!(open(), ImageError::TooLarge { len: 1 << 42 });
+        // Filled up with zeros, as distributions do.
+        file.set_len(0).unwrap();
+        std::fs::write(&path, [0x00, 0x04, 0x00, 0x14]).unwrap();
+        file.set_len(64 << 20).unwrap();
+        assert_eq!(open(), ImageError::Architecture("64-bit Arm"));
+    }
+}

@@ -1,0 +1,82 @@
+//! The driver of the fuzz target: whatever an image holds, looking at it ends, and what is said about it fits.
+
+use crate::Firmware;
+use crate::Ovmf;
+use crate::check_variables;
+use crate::constructed;
+use crate::constructed::Smm;
+use crate::runs_without_smm;
+use std::sync::LazyLock;
+
+static CODE: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::code(1 << 20, Smm::WithoutPei));
+static COMBINED: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::combined(1 << 20, Smm::Peim));
+static VARIABLES: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::variables(0x2_0000));
+
+/// Looks at `data`, and at intact images in which it changes bytes, four bytes of it for each.
+pub fn images(data: &[u8]) {
+    look(data);
+    for image in [&CODE, &COMBINED, &VARIABLES] {
+        look(&changed(image, data));
+    }
+}
+
+fn changed(image: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut image = image.to_vec();
+    // The interesting places: headers of volumes and files, and the compressed data.
+    let bases = [
+        0,
+        0x48,
+        0x2_0000,
+        0x2_0048,
+        constructed::lzma_header(&image).unwrap_or(0),
+        image.len().saturating_sub(0x3_4000),
+    ];
+    for change in data.chunks_exact(4) {
+        let base = bases[usize::from(change[0]) % bases.len()];
+        let at = base + usize::from(change[1]) + usize::from(change[0] >> 6) * 256;
+        if let Some(byte) = image.get_mut(at) {
+            *byte = change[2];
+        }
+        // Else the checksum would hide all that is behind it.
+        if change[3] & 1 == 0 && base.is_multiple_of(0x1000) && base + 0x48 <= image.len() {
+            constructed::fix_checksum(&mut image[base..]);
+        }
+    }
+    image
+}
+
+fn look(image: &[u8]) {
+    let _ = runs_without_smm(image);
+    let _ = check_variables(image, image.len() as u64);
+    match Firmware::recognize(image) {
+        Ok(Firmware::Ovmf(ovmf)) => check(&ovmf, image),
+        Ok(Firmware::Msvm { sec }) => assert_eq!(sec.end, image.len()),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn check(ovmf: &Ovmf, image: &[u8]) {
+    let code_len = ovmf.code.range.len() as u64;
+    assert_eq!(ovmf.code.range.end, image.len());
+    assert_eq!(ovmf.code.gpa + code_len, 1 << 32);
+    assert_eq!(ovmf.variables_gpa + ovmf.variables_len, ovmf.code.gpa);
+    assert!(
+        ovmf.code.gpa.is_multiple_of(4096),
+        "the code begins at a page"
+    );
+    assert!(ovmf.variables_gpa >= (1 << 32) - crate::MAX_SIZE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn looking_at_anything_ends(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            images(&data);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Telling firmware apart.
+
+use crate::MAX_SIZE;
+use crate::error::ImageError;
+use crate::variables;
+use crate::volume::FILE_PEI_CORE;
+use crate::volume::FILE_SEC_CORE;
+use crate::volume::Volume;
+use crate::volume::VolumeError;
+use crate::volume::u32_at;
+use std::ops::Range;
+
+const PAGE: usize = 4096;
+
+/// Where firmware that runs from ROM ends in the guest-physical address space.
+const ROM_END: u64 = 1 << 32;
+
+/// What a firmware image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Firmware {
+    /// OVMF, which runs from flash below 4 GiB.
+    Ovmf(Ovmf),
+    /// MSVM, the firmware of Hyper-V's generation-2 VMs, which runs from RAM.
+    Msvm {
+        /// Where in the image the volume of the SEC phase is, in which it starts.
+        sec: Range<usize>,
+    },
+}
+
+/// A part of an image, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Where it begins in the guest-physical address space.
+    pub gpa: u64,
+    /// Where it is in the image, in bytes.
+    pub range: Range<usize>,
+}
+
+/// The parts of an OVMF image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ovmf {
+    /// The code, a ROM that ends at 4 GiB.
+    pub code: Region,
+    /// The template of the variable store, in an image that has both (`OVMF.fd`).
+    pub template: Option<Region>,
+    /// Where the variable store begins in the guest-physical address space. It ends where the code begins.
+    pub variables_gpa: u64,
+    /// Length of the variable store in bytes: 0x84000 for 4 MiB builds, 0x20000 for smaller ones. A build with
+    /// a length of 0 keeps no variables.
+    pub variables_len: u64,
+}
+
+impl Firmware {
+    /// What the image is that `bytes` are all of.
+    pub fn recognize(bytes: &[u8]) -> Result<Self, ImageError> {
+        check_size(bytes.len() as u64, bytes)?;
+        if let Some(architecture) = foreign_architecture(bytes) {
+            return Err(ImageError::Architecture(architecture));
+        }
+        if let Some(first) = bytes
+            .first()
+            .filter(|first| bytes.iter().all(|b| b == *first))
+        {
+            return Err(ImageError::Blank(*first));
+        }
+        let volumes = volumes(bytes)?;
+        let is_variables = |range: &Range<usize>| {
+            Volume::parse(&bytes[range.clone()])
+                .is_ok_and(|volume| volume.guid() == variables::VOLUME_GUID)
+        };
+        let (first, last) = match &volumes[..] {
+            [] => return Err(ImageError::NoVolume),
+            [first, .., last] => (first, last),
+            [only] => (only, only),
+        };
+        if is_variables(last) {
+            return Err(ImageError::OnlyVariables);
+        }
+        if last.end != bytes.len() {
+            return Err(ImageError::NoVolumeAtEnd { offset: last.end });
+        }
+        let vector = &bytes[bytes.len() - 16..];
+        if vector.iter().all(|byte| *byte == vector[0]) {
+            return Err(ImageError::NoResetVector);
+        }
+        if !has_file(&bytes[last.clone()], FILE_SEC_CORE) {
+            return Err(ImageError::NoSec);
+        }
+        // OVMF has its PEI core in a compressed volume, and MSVM has not: it runs from RAM.
+        let others = volumes.iter().filter(|volume| *volume != last);
+        if others
+            .clone()
+            .any(|volume| has_file(&bytes[volume.clone()], FILE_PEI_CORE))
+        {
+            return Ok(Self::Msvm { sec: last.clone() });
+        }
+        let template = (first != last && is_variables(first)).then(|| first.clone());
+        Ok(Self::Ovmf(Ovmf::new(bytes.len(), template)))
+    }
+}
+
+impl Ovmf {
+    /// `len` is not 0, and at most [`MAX_SIZE`]; `template` is at the start.
+    fn new(len: usize, template: Option<Range<usize>>) -> Self {
+        let code_start = template.as_ref().map_or(0, |range| range.end);
+        let code_len = (len - code_start) as u64;
+        let code_gpa = ROM_END - code_len;
+        // Code and variables fill a flash device, whose size is a power of two.
+        let variables_len = match &template {
+            Some(range) => range.len() as u64,
+            None => code_len.next_power_of_two() - code_len,
+        };
+        let variables_gpa = code_gpa - variables_len;
+        Self {
+            code: Region {
+                gpa: code_gpa,
+                range: code_start..len,
+            },
+            template: template.map(|range| Region {
+                gpa: variables_gpa,
+                range,
+            }),
+            variables_gpa,
+            variables_len,
+        }
+    }
+}
+
+/// Looks at what can be said without the whole image: its length, and how it begins.
+pub(crate) fn check_size(len: u64, start: &[u8]) -> Result<(), ImageError> {
+    if len == 0 {
+        return Err(ImageError::Empty);
+    }
+    if start.starts_with(b"QFI\xfb") {
+        return Err(ImageError::Qcow2);
+    }
+    if len > MAX_SIZE {
+        // Images for other processors are often filled up to the size of a larger flash device.
+        let architecture = foreign_architecture(start).map(ImageError::Architecture);
+        return Err(architecture.unwrap_or(ImageError::TooLarge { len }));
+    }
+    if !len.is_multiple_of(PAGE as u64) {
+        return Err(ImageError::Size { len });
+    }
+    Ok(())
+}
+
+/// Some processors start at the beginning of their firmware, and so it begins with a branch there. On x86 there are
+/// zeros, since a volume begins with 16 bytes that mean nothing.
+fn foreign_architecture(start: &[u8]) -> Option<&'static str> {
+    let word = u32_at(start, 0)?;
+    if word & 0xfc00_0000 == 0x1400_0000 {
+        return Some("64-bit Arm");
+    }
+    (word & 0xff00_0000 == 0xea00_0000).then_some("32-bit Arm")
+}
+
+/// Where the volumes are. Between them there may be pages that are empty.
+fn volumes(bytes: &[u8]) -> Result<Vec<Range<usize>>, ImageError> {
+    let mut volumes: Vec<Range<usize>> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match Volume::parse(&bytes[at..]) {
+            Ok(volume) => {
+                let end = at + volume.bytes.len();
+                volumes.push(at..end);
+                at = end;
+            }
+            Err(VolumeError::NotAVolume) if volumes.is_empty() => {
+                return Err(ImageError::NoVolume);
+            }
+            Err(VolumeError::NotAVolume) => {
+                let page = &bytes[at..bytes.len().min(at + PAGE)];
+                let empty = [0x00, 0xff]
+                    .iter()
+                    .any(|value| page.iter().all(|byte| byte == value));
+                if !empty {
+                    return Err(ImageError::Volume {
+                        offset: at,
+                        reason: "it does not begin as one",
+                    });
+                }
+                at += page.len();
+            }
+            Err(VolumeError::Truncated { len }) => {
+                return Err(ImageError::Truncated {
+                    offset: at,
+                    volume_len: len,
+                    available: bytes.len() - at,
+                });
+            }
+            Err(VolumeError::Damaged(reason)) => {
+                return Err(ImageError::Volume { offset: at, reason });
+            }
+        }
+    }
+    Ok(volumes)
+}
+
+fn has_file(volume: &[u8], kind: u8) -> bool {
+    Volume::parse(volume).is_ok_and(|volume| volume.files().any(|file| file.kind == kind))
+}
+
+#[cfg(test)]
+#[path = "image_test.rs"]
+mod tests;

@@ -1,0 +1,257 @@
+//! The device type.
+
+use crate::BlkConfig;
+use crate::config;
+use crate::config::CONFIG_LEN;
+use crate::config::QUEUE_SIZE;
+use crate::config::WRITEBACK_OFFSET;
+use crate::config::has;
+use crate::flight::Flights;
+use crate::queue::Caching;
+use crate::queue::QueueWorker;
+use crate::queue::Shared;
+use crate::request::Interpreter;
+use crate::stats::Stats;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use disk_backend::Disk;
+use pci_core::ClassCode;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use virtio::ActivateError;
+use virtio::Activation;
+use virtio::DeviceInfo;
+use virtio::Event;
+use virtio::VirtQueue;
+use virtio::VirtioDevice;
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+
+/// A virtio block device.
+///
+/// Each queue has a thread, which sleeps in one place for the driver's notifications and the disk's completions.
+pub struct VirtioBlk {
+    disk: Arc<dyn Disk>,
+    config: BlkConfig,
+    features: u64,
+    stats: Arc<Stats>,
+    /// The field `writeback`, by which drivers that can choose whether writes are cached.
+    writeback: Arc<AtomicBool>,
+    running: Option<Running>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+}
+
+struct Worker {
+    stop: Arc<Event>,
+    thread: JoinHandle<VirtQueue>,
+}
+
+/// What is not in the transport's state.
+#[derive(Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct BlkState {
+    #[n(1)]
+    writeback: bool,
+}
+
+impl VirtioBlk {
+    /// A device that shows `disk`.
+    pub fn new(disk: Arc<dyn Disk>, config: BlkConfig) -> Self {
+        Self {
+            features: config::features(disk.info(), &config),
+            disk,
+            config,
+            stats: Arc::default(),
+            writeback: Arc::new(AtomicBool::new(true)),
+            running: None,
+        }
+    }
+
+    /// Starts the thread of `queue`, and waits until it has its way to the disk.
+    fn start(
+        &self,
+        shared: &Arc<Shared>,
+        mut queue: VirtQueue,
+        features: u64,
+    ) -> io::Result<Worker> {
+        let stop = Arc::new(Event::new()?);
+        let memory = queue.memory().clone();
+        let interpreter = Interpreter {
+            map: Arc::new(memory.map().clone()),
+            memory,
+            features,
+            serial: self.config.serial_of(self.disk.info()),
+        };
+        let (opened, is_open) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("blk-queue{}", queue.index()))
+            .spawn({
+                let (disk, shared, stop) = (self.disk.clone(), shared.clone(), stop.clone());
+                move || {
+                    let events = [queue.kick(), stop.as_fd()];
+                    let disk = disk.open_queue(queue.size(), &events);
+                    let (disk, result) = match disk {
+                        Ok(disk) => (Some(disk), Ok(())),
+                        Err(e) => (None, Err(e)),
+                    };
+                    // If nobody waits any more, `stop` is set.
+                    let _ = opened.send(result);
+                    if let Some(disk) = disk {
+                        let worker = QueueWorker {
+                            shared: &shared,
+                            queue: &mut queue,
+                            disk,
+                            interpreter,
+                            flights: Flights::default(),
+                            completions: Vec::new(),
+                        };
+                        worker.run();
+                    }
+                    queue
+                }
+            })?;
+        let worker = Worker { stop, thread };
+        is_open.recv().map_err(io::Error::other)??;
+        Ok(worker)
+    }
+}
+
+impl Running {
+    /// Ends all threads, after what is in flight.
+    fn stop(self) -> Vec<VirtQueue> {
+        self.shared.stop.store(true, Ordering::Release);
+        for worker in &self.workers {
+            worker.stop.set();
+        }
+        let threads = self.workers.into_iter().map(|worker| worker.thread);
+        threads
+            .map(|thread| match thread.join() {
+                Ok(queue) => queue,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    }
+}
+
+impl VirtioDevice for VirtioBlk {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            device_type: VIRTIO_ID_BLOCK as u16,
+            // A mass storage controller of no particular kind.
+            class: ClassCode {
+                base: 0x01,
+                sub: 0x80,
+                interface: 0,
+            },
+            features: self.features,
+            queue_sizes: vec![QUEUE_SIZE; self.config.queues().into()],
+            config_len: CONFIG_LEN as u32,
+        }
+    }
+
+    fn read_config(&mut self, offset: u32, data: &mut [u8]) {
+        let writeback = self.writeback.load(Ordering::Relaxed);
+        let layout = config::layout(self.disk.info(), &self.config, writeback);
+        let start = offset as usize;
+        if let Some(bytes) = layout.get(start..start.saturating_add(data.len())) {
+            data.copy_from_slice(bytes);
+        }
+    }
+
+    fn write_config(&mut self, offset: u32, data: &[u8]) {
+        // Everything else is read-only. Of other values than 0 and 1 nothing is said.
+        if let (WRITEBACK_OFFSET, [value]) = (offset, data) {
+            self.writeback.store(*value != 0, Ordering::Relaxed);
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let features = activation.features;
+        let shared = Arc::new(Shared {
+            disk: self.disk.info().name.clone(),
+            signals: activation.signals,
+            stats: self.stats.clone(),
+            caching: if !has(features, VIRTIO_BLK_F_FLUSH) {
+                // Such a driver has no other way to make writes last (5.2.6.2).
+                Caching::Through
+            } else if has(features, VIRTIO_BLK_F_CONFIG_WCE) {
+                Caching::Chosen(self.writeback.clone())
+            } else {
+                Caching::Back
+            },
+            stop: AtomicBool::new(false),
+        });
+        let mut running = Running {
+            shared: shared.clone(),
+            workers: Vec::new(),
+        };
+        for queue in activation.queues {
+            match self.start(&shared, queue, features) {
+                Ok(worker) => running.workers.push(worker),
+                Err(source) => {
+                    running.stop();
+                    return Err(ActivateError {
+                        operation: "start the thread of a disk queue",
+                        source,
+                    });
+                }
+            }
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn deactivate(&mut self) -> Vec<VirtQueue> {
+        self.running.take().map(Running::stop).unwrap_or_default()
+    }
+
+    fn reset(&mut self) {
+        self.writeback.store(true, Ordering::Relaxed);
+    }
+
+    fn save(&mut self) -> Result<Option<SavedState>, SaveError> {
+        Ok(Some(SavedState::encode(&BlkState {
+            writeback: self.writeback.load(Ordering::Relaxed),
+        })))
+    }
+
+    fn restore(&mut self, state: Option<&SavedState>) -> Result<(), RestoreError> {
+        let state = state.ok_or_else(|| RestoreError::Invalid("there is no state".into()))?;
+        let state: BlkState = state.decode()?;
+        self.writeback.store(state.writeback, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        let disk = self.disk.info();
+        serde_json::json!({
+            "disk": disk.name,
+            "sectors": disk.sectors,
+            "read_only": disk.access == disk_backend::Access::ReadOnly,
+            "queues": self.config.queues(),
+            "writeback": self.writeback.load(Ordering::Relaxed),
+            "requests": self.stats.inspect(),
+        })
+    }
+}
+
+impl Drop for VirtioBlk {
+    fn drop(&mut self) {
+        self.deactivate();
+    }
+}
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,0 +1,323 @@
+use super::*;
+use crate::Offloads;
+use crate::cable::ALL_OFFLOADS;
+use crate::cable::Cable;
+use chipset_device::ChipsetDevice as _;
+use std::os::fd::OwnedFd;
+use virtio::testing::Driver;
+use virtio::testing::Interrupts;
+use virtio::testing::Machine;
+
+const RX: u16 = 0;
+const TX: u16 = 1;
+const ALL: u64 = u64::MAX;
+struct Net {
+    machine: Machine,
+    driver: Driver,
+    peer: OwnedFd,
+    offloads: Arc<Mutex<Offloads>>,
+    link: Link,
+}
+
+fn config() -> NetConfig {
+    NetConfig {
+        mac: MacAddress::derive("test"),
+        mtu: Some(1400),
+    }
+}
+
+fn net() -> Net {
+    let (cable, peer) = Cable::new().unwrap();
+    let offloads = cable.offloads.clone();
+    let machine = Machine::new();
+    let device = NetDevice::new(cable, config());
+    let link = device.link();
+    let device = machine.plug(device);
+    let driver = Driver::new(&machine, device);
+    Net {
+        machine,
+        driver,
+        peer,
+        offloads,
+        link,
+    }
+}
+
+impl Net {
+    /// Offers the device `count` buffers of `len` bytes to receive into, and gives their addresses.
+    fn offer(&mut self, count: usize, len: u32) -> Vec<u64> {
+        let buffers: Vec<_> = (0..count)
+            .map(|_| {
+                let gpa = self.driver.allocate(len.into());
+                self.driver.rings[0].add(&[(gpa, len, true)]);
+                gpa
+            })
+            .collect();
+        self.driver.notify(RX);
+        buffers
+    }
+
+    fn send_to_guest(&self, frame: &[u8]) {
+        let bytes = [&[0; 12], frame].concat();
+        assert_eq!(rustix::io::write(&self.peer, &bytes).unwrap(), bytes.len());
+    }
+
+    fn send_from_guest(&mut self, frame: &[u8]) {
+        let header = self.driver.place(&[0; 12]);
+        let body = self.driver.place(frame);
+        let pieces = [(header, 12, false), (body, frame.len() as u32, false)];
+        self.driver.rings[1].add(&pieces);
+        self.driver.notify(TX);
+    }
+
+    fn received_from_guest(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 100_000];
+        let peer = &self.peer;
+        let len = self
+            .driver
+            .wait_until(|_| rustix::io::read(peer, &mut bytes).ok());
+        bytes.truncate(len);
+        bytes
+    }
+
+    fn inspect(&self, direction: &str, counter: &str) -> u64 {
+        let value = self.driver.device.inspect();
+        value["device"][direction][counter].as_u64().unwrap()
+    }
+
+    fn wait_for_count(&mut self, direction: &str, counter: &str, count: u64) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while self.inspect(direction, counter) < count {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn frame(len: usize, seed: u8) -> Vec<u8> {
+    (0..len)
+        .map(|i| (i as u8).wrapping_mul(7).wrapping_add(seed))
+        .collect()
+}
+
+const GSO: u64 = 1 << 7 | 1 << 8 | 1 << 10;
+
+#[test]
+fn the_configuration_tells_mac_link_and_mtu() {
+    let mut net = net();
+    let driver = &mut net.driver;
+    assert_eq!(driver.read_pci(0), 0x1041_1af4);
+    assert_eq!(driver.read_pci(8) >> 8, 0x02_0000);
+    let mac = config().mac.bytes();
+    for (index, byte) in mac.into_iter().enumerate() {
+        assert_eq!(driver.read_config(index as u64, 1), Ok(byte.into()));
+    }
+    assert_eq!(driver.read_config(6, 2), Ok(1));
+    assert_eq!(driver.read_config(10, 2), Ok(1400));
+    driver.initialize(ALL, Interrupts::Msix);
+    net.link.set(LinkState::Down);
+    assert!(net.machine.take_msi(0));
+    assert_eq!(net.driver.read_config(6, 2), Ok(0));
+    net.link.set(LinkState::Down);
+    assert!(!net.machine.take_msi(0), "nothing changed");
+}
+
+#[test]
+fn frames_go_both_ways() {
+    for interrupts in [Interrupts::Polled, Interrupts::Pin, Interrupts::Msix] {
+        let mut net = net();
+        net.driver.initialize(ALL & !GSO, interrupts);
+        for round in 0..100u16 {
+            let text = frame(60 + usize::from(round), round as u8);
+            net.driver.rings[1].set_used_event(round);
+            net.send_from_guest(&text);
+            assert_eq!(net.received_from_guest()[12..], text);
+            net.driver.wait_for_interrupt(TX);
+            assert_eq!(net.driver.wait_for_used(TX).1, 0);
+
+            net.driver.rings[0].set_used_event(round);
+            let buffers = net.offer(1, 1600);
+            net.send_to_guest(&text);
+            net.driver.wait_for_interrupt(RX);
+            let (_, len) = net.driver.wait_for_used(RX);
+            let bytes = net.driver.fetch(buffers[0], len as usize);
+            assert_eq!(bytes[12..], text);
+            assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        }
+    }
+}
+
+#[test]
+fn a_large_frame_takes_several_buffers() {
+    let mut net = net();
+    net.driver.initialize(ALL, Interrupts::Msix);
+    let buffers = net.offer(50, 1536);
+    for (size, first) in [(60_000, 0), (100, 40)] {
+        let text = frame(size, 3);
+        net.send_to_guest(&text);
+        let mut bytes = Vec::new();
+        let mut used = Vec::new();
+        while bytes.len() < size + 12 {
+            let (_, len) = net.driver.wait_for_used(RX);
+            bytes.extend(net.driver.fetch(buffers[first + used.len()], len as usize));
+            used.push(len);
+        }
+        assert_eq!(bytes[12..], text);
+        assert_eq!(bytes[10..12], (used.len() as u16).to_le_bytes());
+        if first == 0 {
+            assert_eq!(used.len(), 40);
+            // Until there is room for the largest frame again, none is received.
+            net.offer(43, 1536);
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_does_not_fit_is_dropped() {
+    let mut net = net();
+    net.driver
+        .initialize(ALL & !header::MRG_RXBUF, Interrupts::Polled);
+    let buffers = net.offer(2, 1526);
+    net.send_to_guest(&frame(1515, 1));
+    net.wait_for_count("received", "dropped", 1);
+    net.send_to_guest(&frame(1514, 2));
+    let (_, len) = net.driver.wait_for_used(RX);
+    assert_eq!(len, 1526);
+    assert_eq!(net.driver.fetch(buffers[0], 1526)[12..], frame(1514, 2));
+}
+
+#[test]
+fn frames_wait_for_buffers_and_for_a_stopped_device() {
+    let mut net = net();
+    net.driver.initialize(ALL & !GSO, Interrupts::Msix);
+    net.send_to_guest(&frame(100, 1));
+    net.send_to_guest(&frame(100, 2));
+    net.send_to_guest(&frame(100, 3));
+    let first = net.offer(1, 1600);
+    net.driver.wait_for_used(RX);
+    // Chains that were taken and not used go back to the ring.
+    net.driver.device.stop();
+    let second = net.offer(2, 1600);
+    let state = net.driver.device.save().unwrap();
+    net.driver.device.restore(&state).unwrap();
+    net.driver.device.start();
+    net.driver.wait_for_used(RX);
+    net.driver.device.stop();
+    net.driver.device.start();
+    net.driver.wait_for_used(RX);
+    let got = [first[0], second[0], second[1]].map(|gpa| net.driver.fetch(gpa, 112)[12..].to_vec());
+    assert_eq!(got, [frame(100, 1), frame(100, 2), frame(100, 3)]);
+}
+
+#[test]
+fn a_full_network_holds_the_guest_up_and_loses_nothing() {
+    let mut net = net();
+    net.driver.initialize(ALL, Interrupts::Polled);
+    let body = net.driver.place(&frame(8192, 1));
+    let header = net.driver.place(&[0; 12]);
+    let count = 120;
+    for _ in 0..count {
+        net.driver.rings[1].add(&[(header, 12, false), (body, 8192, false)]);
+    }
+    net.driver.notify(TX);
+    // Stopping does not wait for the network.
+    net.wait_for_count("sent", "frames", 1);
+    net.driver.device.stop();
+    let sent = net.inspect("sent", "frames");
+    assert!(sent < count, "the socket takes everything");
+    net.driver.device.start();
+    for _ in 0..count {
+        assert_eq!(net.received_from_guest()[12..], frame(8192, 1));
+    }
+    for _ in 0..count {
+        net.driver.wait_for_used(TX);
+    }
+    assert_eq!(net.inspect("sent", "dropped"), 0);
+}
+
+#[test]
+fn frames_that_make_no_sense_are_dropped() {
+    let mut net = net();
+    net.driver.initialize(ALL, Interrupts::Polled);
+    let gpa = net.driver.allocate(200_000);
+    net.driver.rings[1].add(&[(gpa, 11, false)]);
+    net.driver.rings[1].add(&[(gpa, 100_000, false)]);
+    net.driver.rings[1].add(&[(gpa, 100, true)]);
+    net.driver.notify(TX);
+    for _ in 0..3 {
+        assert_eq!(net.driver.wait_for_used(TX).1, 0);
+    }
+    net.wait_for_count("sent", "dropped", 3);
+    net.send_from_guest(b"still works");
+    assert_eq!(net.received_from_guest()[12..], *b"still works");
+}
+
+#[test]
+fn a_buffer_without_room_for_a_header_needs_a_reset() {
+    let mut net = net();
+    net.driver.initialize(ALL, Interrupts::Polled);
+    net.offer(1, 11);
+    net.driver.wait_for_needs_reset();
+    net.driver.initialize(ALL & !GSO, Interrupts::Polled);
+    net.offer(1, 2000);
+    net.send_to_guest(b"again");
+    assert_eq!(net.driver.wait_for_used(RX).1, 17);
+}
+
+#[test]
+fn no_frames_while_the_cable_is_out() {
+    let mut net = net();
+    net.driver.initialize(ALL & !GSO, Interrupts::Polled);
+    net.offer(1, 1600);
+    net.link.set(LinkState::Down);
+    net.send_to_guest(b"lost");
+    net.wait_for_count("received", "dropped", 1);
+    net.send_from_guest(b"lost");
+    net.driver.wait_for_used(TX);
+    net.link.set(LinkState::Up);
+    net.send_to_guest(b"found");
+    assert_eq!(net.driver.wait_for_used(RX).1, 17);
+    net.send_from_guest(b"found");
+    assert_eq!(net.received_from_guest()[12..], *b"found");
+}
+
+#[test]
+fn the_backend_learns_what_the_guest_takes() {
+    let mut net = net();
+    net.driver.initialize(ALL, Interrupts::Polled);
+    assert_eq!(*net.offloads.lock(), ALL_OFFLOADS);
+    net.send_to_guest(b"for the first driver");
+    net.driver.reset();
+    assert_eq!(*net.offloads.lock(), Offloads::NONE);
+    assert_eq!(net.inspect("received", "dropped"), 1);
+    net.driver.initialize(ALL & !GSO, Interrupts::Polled);
+    let taken = *net.offloads.lock();
+    assert!(taken.checksum && !taken.any_segmentation());
+}
+
+#[test]
+fn a_peer_that_goes_away_is_no_trouble() {
+    let mut net = net();
+    net.driver.initialize(ALL & !GSO, Interrupts::Polled);
+    net.offer(4, 1600);
+    net.peer = std::fs::File::open("/dev/null").unwrap().into();
+    net.send_from_guest(b"to nobody");
+    net.driver.wait_for_used(TX);
+    net.wait_for_count("sent", "dropped", 1);
+    net.driver.device.stop();
+}
+
+#[test]
+fn a_state_with_another_mac_is_refused() {
+    let mut net = net();
+    net.driver.device.stop();
+    let state = net.driver.device.save().unwrap();
+    let (cable, _peer) = Cable::new().unwrap();
+    let other = NetConfig {
+        mac: MacAddress::derive("other"),
+        ..config()
+    };
+    let mut device = net.machine.plug(NetDevice::new(cable, other));
+    let error = device.restore(&state).unwrap_err();
+    assert!(error.to_string().contains("MAC"), "{error}");
+}

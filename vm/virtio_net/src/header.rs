@@ -1,0 +1,80 @@
+//! The header in front of each frame (5.1.6), and the features (5.1.3) that say what may be in it.
+
+use crate::Offloads;
+
+/// The header's length in bytes.
+pub(crate) const LEN: u32 = 12;
+
+/// Where in the header the number of buffers is that a received frame took.
+pub(crate) const NUM_BUFFERS: u32 = 10;
+
+/// The largest frame that segmentation makes, with its header: 64 KiB of IP packet, an Ethernet header with a
+/// VLAN tag.
+pub(crate) const MAX_LEN: u32 = LEN + 18 + 65535;
+
+const CSUM: u64 = 1 << 0;
+const GUEST_CSUM: u64 = 1 << 1;
+pub(crate) const MTU: u64 = 1 << 3;
+pub(crate) const MAC: u64 = 1 << 5;
+const GUEST_TSO4: u64 = 1 << 7;
+const GUEST_TSO6: u64 = 1 << 8;
+const GUEST_ECN: u64 = 1 << 9;
+const GUEST_UFO: u64 = 1 << 10;
+const HOST_TSO4: u64 = 1 << 11;
+const HOST_TSO6: u64 = 1 << 12;
+const HOST_ECN: u64 = 1 << 13;
+const HOST_UFO: u64 = 1 << 14;
+pub(crate) const MRG_RXBUF: u64 = 1 << 15;
+pub(crate) const STATUS: u64 = 1 << 16;
+
+/// What each feature is of the offloads: of what the guest sends, and of what it receives.
+fn pairs(offloads: Offloads) -> [(bool, u64, u64); 5] {
+    [
+        (offloads.checksum, CSUM, GUEST_CSUM),
+        (offloads.tso4, HOST_TSO4, GUEST_TSO4),
+        (offloads.tso6, HOST_TSO6, GUEST_TSO6),
+        (offloads.ecn, HOST_ECN, GUEST_ECN),
+        (offloads.ufo, HOST_UFO, GUEST_UFO),
+    ]
+}
+
+/// The features to offer for what the backend can do.
+pub(crate) fn features(offloads: Offloads) -> u64 {
+    pairs(offloads)
+        .into_iter()
+        .filter(|(offered, _, _)| *offered)
+        .fold(0, |features, (_, host, guest)| features | host | guest)
+}
+
+/// What a guest that negotiated `features` takes.
+pub(crate) fn guest_offloads(features: u64) -> Offloads {
+    let checksum = features & GUEST_CSUM != 0;
+    // A driver must not ask for the others without (5.1.3.1); one that does gets none.
+    let with_checksum = |feature| checksum && features & feature != 0;
+    Offloads {
+        checksum,
+        tso4: with_checksum(GUEST_TSO4),
+        tso6: with_checksum(GUEST_TSO6),
+        ecn: with_checksum(GUEST_ECN),
+        ufo: with_checksum(GUEST_UFO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offloads_become_features_and_come_back() {
+        let all = Offloads {
+            checksum: true,
+            tso4: true,
+            tso6: true,
+            ecn: true,
+            ufo: true,
+        };
+        assert_eq!(guest_offloads(features(all)), all);
+        assert_eq!(features(Offloads::NONE), 0);
+        assert_eq!(guest_offloads(features(all) & !GUEST_CSUM), Offloads::NONE);
+    }
+}

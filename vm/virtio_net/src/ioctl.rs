@@ -1,0 +1,91 @@
+//! The ioctls of `/dev/net/tun`.
+#![allow(unsafe_code, reason = "ioctls take addresses")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+/// What a tap's user takes: `TUN_F_*` of `<linux/if_tun.h>`.
+pub(crate) const TUN_F_CSUM: libc::c_uint = 0x01;
+pub(crate) const TUN_F_TSO4: libc::c_uint = 0x02;
+pub(crate) const TUN_F_TSO6: libc::c_uint = 0x04;
+pub(crate) const TUN_F_TSO_ECN: libc::c_uint = 0x08;
+pub(crate) const TUN_F_UFO: libc::c_uint = 0x10;
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// A request about the interface `name`, of which 15 bytes count.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: zeros are valid for all of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+/// Attaches `tun`, an open `/dev/net/tun`, to the tap interface `name`, and creates that if absent. The name
+/// has at most 15 bytes.
+pub(crate) fn attach(tun: &File, name: &str) -> io::Result<()> {
+    let mut request = request(name);
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the kernel reads and writes one ifreq, which lives until it returns.
+    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })
+}
+
+/// Sets the length of the header in front of each frame.
+pub(crate) fn set_header_len(tun: &File, len: libc::c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads one int, which lives until it returns.
+    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETVNETHDRSZ as _, &raw const len) })
+}
+
+/// Says which `TUN_F_*` the reader takes.
+pub(crate) fn set_offload(tun: &File, flags: libc::c_uint) -> io::Result<()> {
+    let flags = libc::c_ulong::from(flags);
+    // SAFETY: the argument is a number.
+    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, flags) })
+}
+
+/// Gives the interface `name` of the calling thread's network namespace an IPv4 address, and brings it up.
+#[cfg(test)]
+pub(crate) fn bring_up(name: &str, address: std::net::Ipv4Addr) -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let mut request = request(name);
+    let [a, b, c, d] = address.octets();
+    request.ifr_ifru.ifru_addr = libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: [0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0].map(|byte| byte as libc::c_char),
+    };
+    // SAFETY: the kernel reads one ifreq, which lives until it returns.
+    checked(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFADDR as _,
+            &raw const request,
+        )
+    })?;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: as above.
+    checked(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    })
+}
+
+/// Puts the calling thread into a network namespace of its own.
+#[cfg(test)]
+pub(crate) fn enter_new_network() -> io::Result<()> {
+    // SAFETY: nothing but the network that the thread sees changes.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
+}

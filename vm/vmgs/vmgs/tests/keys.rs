@@ -1,0 +1,220 @@
+//! Encryption: locked and unlocked stores, and changes of keys.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fixture;
+
+use fixture::*;
+use vmgs::*;
+
+#[test]
+fn plain_content_does_not_silently_replace_encrypted() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    assert!(matches!(
+        store.write(ID, Protection::Plain, b"x"),
+        Err(Error::OverwriteEncrypted(_))
+    ));
+    store
+        .write(ID, Protection::PlainOverEncrypted, b"plain")
+        .unwrap();
+    assert!(!store.file_info(ID).unwrap().encrypted);
+    let mut store = open(&device);
+    assert_eq!(store.read(ID).unwrap(), b"plain");
+    store.unlock(&key(1)).unwrap();
+    assert_eq!(store.read(ID).unwrap(), b"plain");
+    assert_eq!(store.findings(), []);
+}
+
+#[test]
+fn a_file_replaced_while_locked_is_reported_and_can_be_accepted() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    let mut store = open(&device);
+    assert!(matches!(
+        store.write(ID, Protection::IfEncrypted, b"x"),
+        Err(Error::Locked)
+    ));
+    store
+        .write(ID, Protection::PlainOverEncrypted, b"plain")
+        .unwrap();
+    // An id that never was encrypted can be written while the store is locked.
+    store
+        .write(FileId(6), Protection::Plain, b"protector")
+        .unwrap();
+    store.unlock(&key(1)).unwrap();
+    assert!(matches!(
+        store.read(ID),
+        Err(Error::DamagedFile {
+            damage: Damage::ExpectedEncrypted,
+            ..
+        })
+    ));
+    assert_eq!(store.findings().len(), 1);
+    assert_eq!(store.read(FileId(6)).unwrap(), b"protector");
+    // The condition lasts over other commits and reopening.
+    store.write(FileId(7), Protection::Plain, b"id").unwrap();
+    let mut store = open(&device);
+    store.unlock(&key(1)).unwrap();
+    assert!(store.read(ID).is_err());
+    assert_eq!(store.read_stored(ID).unwrap(), b"plain");
+    store.accept_plain(ID).unwrap();
+    assert_eq!(store.findings(), []);
+    let mut store = open(&device);
+    store.unlock(&key(1)).unwrap();
+    assert_eq!(store.read(ID).unwrap(), b"plain");
+    assert_eq!(store.findings(), []);
+}
+
+#[test]
+fn a_file_deleted_while_locked_leaves_the_extended_table_at_the_next_commit() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    let mut store = open(&device);
+    store.delete(ID).unwrap();
+    store.unlock(&key(1)).unwrap();
+    assert_eq!(store.findings(), [Finding::StaleExtendedEntry(ID)]);
+    store.write(FileId(6), Protection::Plain, b"x").unwrap();
+    assert_eq!(store.findings(), []);
+    let mut store = open(&device);
+    store.unlock(&key(1)).unwrap();
+    assert_eq!(store.findings(), []);
+}
+
+#[test]
+fn keys_can_be_replaced_added_and_removed() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    assert!(matches!(
+        store.encrypt(&key(2)),
+        Err(Error::AlreadyEncrypted)
+    ));
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    store.update_key(&key(2)).unwrap();
+    let opens = |key: &Key| {
+        let mut store = open(&device);
+        let unlocked = store.unlock(key);
+        unlocked.map(|()| assert_eq!(store.read(ID).unwrap(), b"secret"))
+    };
+    assert!(matches!(opens(&key(1)), Err(Error::WrongKey)));
+    opens(&key(2)).unwrap();
+
+    store.add_key(&key(3)).unwrap();
+    assert!(matches!(store.add_key(&key(4)), Err(Error::KeysFull)));
+    assert_eq!(store.key_count(), 2);
+    opens(&key(2)).unwrap();
+    opens(&key(3)).unwrap();
+    // Both keys survive commits with either of them.
+    for n in [2, 3] {
+        let mut store = open(&device);
+        store.unlock(&key(n)).unwrap();
+        store
+            .write(FileId(21), Protection::Encrypted, &[n])
+            .unwrap();
+        opens(&key(2)).unwrap();
+        opens(&key(3)).unwrap();
+    }
+    let mut store = open(&device);
+    store.unlock(&key(3)).unwrap();
+    store.remove_other_key().unwrap();
+    assert_eq!(store.key_count(), 1);
+    assert!(matches!(opens(&key(2)), Err(Error::WrongKey)));
+    opens(&key(3)).unwrap();
+    assert!(matches!(store.update_key(&key(0)), Err(Error::ZeroKey)));
+    assert!(matches!(
+        store.decrypt(),
+        Err(Error::EncryptedFilesRemain(ID))
+    ));
+    store.delete(FileId(21)).unwrap();
+    store
+        .write(ID, Protection::PlainOverEncrypted, b"secret")
+        .unwrap();
+    store.decrypt().unwrap();
+    let mut store = open(&device);
+    assert!(!store.is_encrypted());
+    assert_eq!(store.read(ID).unwrap(), b"secret");
+}
+
+#[test]
+fn replacing_the_key_leaves_no_copy_of_the_old_record() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    let header = HeaderScan::read(&mut device.clone()).unwrap();
+    let old = header
+        .headers
+        .iter()
+        .find(|h| h.metadata_keys[0].is_occupied());
+    let old = old.unwrap().metadata_keys[0].encrypted_key;
+    store.update_key(&key(2)).unwrap();
+    assert!(device.with(|bytes| !bytes.windows(32).any(|w| w == old)));
+}
+
+#[test]
+fn rekey_replaces_all_keys_and_wipes_what_is_free() {
+    let (device, mut store) = new_store(512, 64);
+    store
+        .write(FileId(5), Protection::Plain, b"formerly plain")
+        .unwrap();
+    store.encrypt(&key(1)).unwrap();
+    store
+        .write(FileId(5), Protection::Encrypted, b"now encrypted")
+        .unwrap();
+    store
+        .write(ID, Protection::Encrypted, &pattern(10_000))
+        .unwrap();
+    assert!(device.with(|b| b.windows(8).any(|w| w == b"formerly")));
+    let before = store.read_stored(ID).unwrap();
+    assert_eq!(store.rekey().unwrap(), []);
+    assert_ne!(store.read_stored(ID).unwrap(), before);
+    assert!(device.with(|b| !b.windows(8).any(|w| w == b"formerly")));
+    assert!(device.with(|b| !b.windows(64).any(|w| w == &before[..64])));
+    let mut store = open(&device);
+    store.unlock(&key(1)).unwrap();
+    assert_eq!(store.read(ID).unwrap(), pattern(10_000));
+    assert_eq!(store.verify(|_, _| ()), []);
+}
+
+/// Files end somewhere in a block, and the rest of it was something else once.
+#[test]
+fn nothing_of_the_past_is_left_in_the_last_blocks_of_files() {
+    for sector in [512, 4096] {
+        let (device, mut store) = new_store(sector, 32);
+        let left = || device.with(|bytes| bytes.windows(6).filter(|w| w == b"secret").count());
+        let secrets = b"secret".repeat(2000);
+        store.write(ID, Protection::Plain, &secrets).unwrap();
+        store.delete(ID).unwrap();
+        assert!(left() > 1000);
+        // Files that take those blocks, of which they need little or nothing.
+        for id in 21..30 {
+            let content = if id % 2 == 0 { &b"x"[..] } else { b"" };
+            store.write(FileId(id), Protection::Plain, content).unwrap();
+            let (block, _) = store.file_location(FileId(id)).unwrap();
+            let block = device.with(|bytes| bytes[block as usize * 4096..][..4096].to_vec());
+            assert!(content.is_empty() || block[1..] == [0; 4095]);
+        }
+        store.scrub().unwrap();
+        assert_eq!(left(), 0);
+        for id in 21..30 {
+            let content = if id % 2 == 0 { &b"x"[..] } else { b"" };
+            assert_eq!(store.read(FileId(id)).unwrap(), content);
+        }
+        assert_eq!(open(&device).verify(|_, _| ()), []);
+    }
+}
+
+/// Other writers leave the rest of a block as it was, and give files more blocks than they need.
+#[test]
+fn scrubbing_wipes_what_other_writers_left_behind_files() {
+    let (device, mut store) = new_store(512, 32);
+    store.write(ID, Protection::Plain, &pattern(513)).unwrap();
+    let (block, _) = store.file_location(ID).unwrap();
+    let start = block as usize * 4096;
+    device.with(|bytes| bytes[start + 1024..start + 4096].fill(0xee));
+    let mut store = open(&device);
+    store.scrub().unwrap();
+    let left = device.with(|bytes| bytes[start + 513..start + 4096].to_vec());
+    assert_eq!(left, [0; 4096 - 513]);
+    assert_eq!(open(&device).read(ID).unwrap(), pattern(513));
+}

@@ -1,0 +1,245 @@
+//! Opening, formatting and growing stores, and carrying them over.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fixture;
+
+use fixture::*;
+use vmgs::*;
+
+#[test]
+fn each_policy_formats_when_it_should() {
+    let formatting = OpenPolicy {
+        on_empty: OnProblem::Format,
+        on_corrupt: OnProblem::Fail,
+    };
+    let reformatting = OpenPolicy {
+        on_empty: OnProblem::Format,
+        on_corrupt: OnProblem::Format,
+    };
+    let only_failures = OpenPolicy {
+        on_empty: OnProblem::Fail,
+        on_corrupt: OnProblem::Format,
+    };
+    let open_with = |device: &MemoryDevice, policy| {
+        Vmgs::open_or_format(Box::new(device.clone()), OpenOptions::default(), policy)
+    };
+    let empty = || MemoryDevice::new(512, 1 << 20);
+    let corrupt = || {
+        let (device, _) = new_store(512, 64);
+        device.with(|bytes| bytes[20] ^= 1);
+        device
+    };
+    let error = open_with(&empty(), OpenPolicy::default()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Empty);
+    let reason = |store: Result<Vmgs, Error>| store.unwrap().provisioned();
+    assert_eq!(
+        reason(open_with(&empty(), formatting)),
+        Some(ProvisioningReason::Empty)
+    );
+    assert_eq!(
+        reason(open_with(&empty(), reformatting)),
+        Some(ProvisioningReason::Empty)
+    );
+    assert_eq!(
+        reason(open_with(&empty(), only_failures)),
+        Some(ProvisioningReason::Failure)
+    );
+    assert_eq!(
+        open_with(&corrupt(), formatting).err().unwrap().kind(),
+        ErrorKind::Corrupt
+    );
+    assert_eq!(
+        reason(open_with(&corrupt(), reformatting)),
+        Some(ProvisioningReason::Failure)
+    );
+
+    // Stores of other versions, and devices that fail, keep their content.
+    let (newer, _) = new_store(512, 64);
+    newer.with(|bytes| {
+        bytes[8..12].copy_from_slice(&0x0003_0001u32.to_le_bytes());
+        let sum = vmgs_format::Header::checksum_of(&bytes[..168]);
+        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+    });
+    let partitioned = MemoryDevice::new(512, 1 << 20);
+    partitioned.with(|bytes| bytes[512..520].copy_from_slice(b"EFI PART"));
+    for device in [newer, partitioned] {
+        let before = device.to_vec();
+        let error = open_with(&device, reformatting).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert_eq!(device.to_vec(), before);
+    }
+}
+
+#[test]
+fn a_requested_format_happens_once() {
+    let (device, mut store) = new_store(512, 64);
+    store.write(ID, Protection::Plain, b"old").unwrap();
+    let format_once =
+        || Vmgs::format_once(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    let mut store = format_once();
+    assert!(store.provisioned().is_some() && store.is_reprovisioned());
+    assert!(!store.is_allocated(ID));
+    store.write(ID, Protection::Plain, b"new").unwrap();
+    let mut store = format_once();
+    assert_eq!(store.provisioned(), None);
+    assert_eq!(store.read(ID).unwrap(), b"new");
+    // Looking at it changes nothing; opening it normally clears the marker.
+    let before = device.to_vec();
+    let options = OpenOptions {
+        access: Access::ReadOnly,
+        ..OpenOptions::default()
+    };
+    let mut store = Vmgs::open(Box::new(device.clone()), options).unwrap();
+    assert!(store.is_reprovisioned());
+    assert!(matches!(store.delete(ID), Err(Error::ReadOnly)));
+    assert_eq!(device.to_vec(), before);
+    assert!(!open(&device).is_reprovisioned());
+    assert!(format_once().provisioned().is_some());
+}
+
+#[test]
+fn a_damaged_header_falls_back_to_the_other_and_says_so() {
+    let (device, mut store) = new_store(512, 64);
+    store.write(ID, Protection::Plain, b"old").unwrap();
+    store.write(ID, Protection::Plain, b"new").unwrap();
+    let (slot, _) = store.active_header();
+    device.with(|bytes| bytes[slot * 512 + 40] ^= 1);
+    let strict = OpenOptions {
+        headers: HeaderPolicy::Strict,
+        ..OpenOptions::default()
+    };
+    assert!(matches!(
+        Vmgs::open(Box::new(device.clone()), strict),
+        Err(Error::DamagedHeader { .. })
+    ));
+    let mut store = open(&device);
+    assert_eq!(store.read(ID).unwrap(), b"old");
+    assert!(matches!(
+        store.findings(),
+        [Finding::DamagedHeader { newer: true, .. }]
+    ));
+    store.write(ID, Protection::Plain, b"newer").unwrap();
+    assert_eq!(open(&device).findings(), []);
+}
+
+#[test]
+fn the_previous_generation_stays_whole_while_there_is_room() {
+    let (device, mut store) = new_store(512, 64);
+    for round in 0..10u8 {
+        let content = vec![round; 9000];
+        store.write(ID, Protection::Plain, &content).unwrap();
+        if round > 0 {
+            let copy = MemoryDevice::with_bytes(512, device.to_vec());
+            let (slot, _) = store.active_header();
+            copy.with(|bytes| bytes[slot * 512] ^= 1);
+            assert_eq!(open(&copy).read(ID).unwrap(), vec![round - 1; 9000]);
+        }
+    }
+}
+
+#[test]
+fn a_store_carried_to_other_sectors_is_not_rolled_back_silently() {
+    let (device, mut store) = new_store(512, 64);
+    store.write(ID, Protection::Plain, b"1").unwrap();
+    // On 512-byte sectors the second header is in force; 4096-byte sectors show the first only.
+    let on_4k = MemoryDevice::with_bytes(4096, device.to_vec());
+    let error = Vmgs::open(Box::new(on_4k), OpenOptions::default())
+        .err()
+        .unwrap();
+    assert!(
+        matches!(
+            error,
+            Error::SectorSizeChanged {
+                sector_size: 512,
+                sequence: 2
+            }
+        ),
+        "{error}"
+    );
+    // Its content is fine, and no policy formats it.
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    // With the first in force, the store can be used, and says what it found.
+    store.write(ID, Protection::Plain, b"2").unwrap();
+    let on_4k = MemoryDevice::with_bytes(4096, device.to_vec());
+    let mut store = open(&on_4k);
+    assert_eq!(store.read(ID).unwrap(), b"2");
+    assert!(
+        store
+            .findings()
+            .contains(&Finding::ForeignHeader { sector_size: 512 })
+    );
+}
+
+#[test]
+fn a_store_grows_with_its_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small.vmgs");
+    let file = std::fs::File::create_new(&path).unwrap();
+    create_file(&file, 4 << 20, Container::Vhd1, None).unwrap();
+    let device = || Box::new(FileDevice::open(&path, Container::Vhd1, Access::ReadWrite).unwrap());
+    let mut store = Vmgs::format(device(), OpenOptions::default()).unwrap();
+    store.write(ID, Protection::Plain, b"kept").unwrap();
+    let image = pattern(6 << 20);
+    assert!(matches!(
+        store.write(FileId(19), Protection::Plain, &image),
+        Err(Error::NoSpace { .. })
+    ));
+    assert!(matches!(
+        grow_file(&path, Container::Vhd1, 32 << 20, |_| ()),
+        Err(ContainerError::InUse { .. })
+    ));
+    drop(store);
+    let id = device().shape().vhd_id;
+    let mut copied = 0;
+    grow_file(&path, Container::Detect, 32 << 20, |len| copied += len).unwrap();
+    assert_eq!(copied, 4 << 20);
+    assert_eq!(device().shape().vhd_id, id);
+    let mut store = Vmgs::open(device(), OpenOptions::default()).unwrap();
+    assert_eq!(store.device_size(), 32 << 20);
+    store.write(FileId(19), Protection::Plain, &image).unwrap();
+    store.write(FileId(19), Protection::Plain, &image).unwrap();
+    assert_eq!(store.read(ID).unwrap(), b"kept");
+    drop(store);
+    assert!(matches!(
+        grow_file(&path, Container::Detect, 4 << 20, |_| ()),
+        Err(ContainerError::InvalidSize { .. })
+    ));
+}
+
+#[test]
+fn saved_state_restores_without_reading() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    let saved = store.save().unwrap();
+    let bytes = minicbor::to_vec(&saved).unwrap();
+    drop(store);
+    let saved: SavedStore = minicbor::decode(&bytes).unwrap();
+    let mut store =
+        Vmgs::restore(Box::new(device.clone()), OpenOptions::default(), &saved).unwrap();
+    assert_eq!(store.read(ID).unwrap(), b"secret");
+    store.write(ID, Protection::Encrypted, b"changed").unwrap();
+    let mut store = open(&device);
+    store.unlock(&key(1)).unwrap();
+    assert_eq!(store.read(ID).unwrap(), b"changed");
+
+    let small = MemoryDevice::new(512, 8192);
+    assert!(matches!(
+        Vmgs::restore(Box::new(small), OpenOptions::default(), &saved),
+        Err(Error::InvalidSavedState(_))
+    ));
+}
+
+#[test]
+fn sequence_numbers_wrap() {
+    let (device, store) = new_store(512, 64);
+    drop(store);
+    device.with(|bytes| {
+        bytes[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+        let sum = vmgs_format::Header::checksum_of(&bytes[..168]);
+        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+    });
+    let mut store = open(&device);
+    store.write(ID, Protection::Plain, b"x").unwrap();
+    assert_eq!(open(&device).active_header(), (1, 0));
+}

@@ -1,0 +1,68 @@
+//! The guest's files, each with one name wherever guests run.
+
+use super::boot_disk;
+use super::initramfs;
+use crate::setup::Fetched;
+use anyhow::Context;
+use std::fs;
+use std::path::Path;
+
+/// One of the guest's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GuestFile {
+    /// The Linux boot image.
+    Kernel,
+    /// The initramfs.
+    Initrd,
+    /// The code of the firmware in 4 MiB of flash.
+    Ovmf4mCode,
+    /// The template of its variables.
+    Ovmf4mVars,
+    /// The code of the firmware in 2 MiB of flash.
+    Ovmf2mCode,
+    /// The template of its variables.
+    Ovmf2mVars,
+    /// A disk with an EFI system partition that boots the kernel with the initramfs.
+    BootDisk,
+}
+
+impl GuestFile {
+    /// Every one of them.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Kernel,
+        Self::Initrd,
+        Self::Ovmf4mCode,
+        Self::Ovmf4mVars,
+        Self::Ovmf2mCode,
+        Self::Ovmf2mVars,
+        Self::BootDisk,
+    ];
+
+    /// The file's name in the directory of guest files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "vmlinuz",
+            Self::Initrd => "initrd",
+            Self::Ovmf4mCode => "OVMF_CODE_4M.fd",
+            Self::Ovmf4mVars => "OVMF_VARS_4M.fd",
+            Self::Ovmf2mCode => "OVMF_CODE.fd",
+            Self::Ovmf2mVars => "OVMF_VARS.fd",
+            Self::BootDisk => "disk.img",
+        }
+    }
+
+    /// Makes the file in `dir`.
+    pub(crate) fn make(self, fetched: &Fetched, dir: &Path) -> anyhow::Result<()> {
+        let path = dir.join(self.name());
+        let link = |to: &Path| std::os::unix::fs::symlink(to, &path);
+        match self {
+            Self::Kernel => link(&fetched.kernel.vmlinuz()),
+            Self::Initrd => fs::write(&path, initramfs(&fetched.kernel)?),
+            Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
+            Self::Ovmf4mCode | Self::Ovmf4mVars | Self::Ovmf2mCode | Self::Ovmf2mVars => {
+                link(&fetched.ovmf.dir().join(self.name()))
+            }
+        }
+        .with_context(|| format!("cannot make {}", path.display()))
+    }
+}

@@ -1,0 +1,42 @@
+//! `cargo xtask guest`, and the guest that tests and measurements boot: Debian's kernel, a small initramfs that the
+//! kernel's command line or the serial console drives, firmware, and a disk with all that boots by itself.
+
+mod boot_disk;
+mod file;
+mod initramfs;
+mod unified_kernel;
+
+pub(crate) use file::GuestFile;
+use initramfs::initramfs;
+
+use crate::setup;
+use anyhow::Context;
+use clap::Args;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Make the files of the guest that tests boot, for running it by hand.
+///
+/// vmlinuz and initrd; OVMF_*.fd, two builds of UEFI firmware, as code and a template of its variables; disk.img,
+/// which that firmware boots by itself. Overwrites what DIR holds of them.
+#[derive(Args)]
+pub(crate) struct GuestArgs {
+    /// Where to put them.
+    dir: PathBuf,
+}
+
+pub(crate) fn run(args: &GuestArgs) -> anyhow::Result<ExitCode> {
+    let fetched = setup::ensure()?;
+    fs::create_dir_all(&args.dir)
+        .with_context(|| format!("cannot create {}", args.dir.display()))?;
+    for file in GuestFile::ALL {
+        let path = args.dir.join(file.name());
+        if path.is_symlink() || path.exists() {
+            fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+        }
+        file.make(&fetched, &args.dir)?;
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,140 @@
+//! Debian packages of which some files are kept in the cache, without installing them.
+
+use super::apt;
+use crate::process;
+use crate::workspace;
+use anyhow::Context;
+use sha2::Digest;
+use sha2::Sha256;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A package, and what is kept of it.
+pub(super) struct Package {
+    /// The name in the cache of what is in use: a link to the directory of one version.
+    pub(super) link: &'static str,
+    pub(super) name: Name,
+    /// Moves what is wanted from the unpacked package (the first directory) to where it is kept.
+    pub(super) keep: fn(&Path, &Path) -> anyhow::Result<()>,
+}
+
+/// How a package is called.
+pub(super) enum Name {
+    /// Always the same.
+    Fixed(&'static str),
+    /// What this meta package depends on now.
+    DependencyOf(&'static str),
+}
+
+impl Package {
+    /// The directory with what is kept; fetched if the cache has none.
+    pub(super) fn ensure(&self) -> anyhow::Result<PathBuf> {
+        match self.cached()? {
+            Some(dir) => Ok(dir),
+            None => self.fetch(),
+        }
+    }
+
+    /// The directory with what is kept, if the cache has one.
+    pub(super) fn cached(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(fs::canonicalize(workspace::cache()?.join(self.link)).ok())
+    }
+
+    /// Makes the newest version the one in use, downloading it if it is not in the cache.
+    pub(super) fn fetch(&self) -> anyhow::Result<PathBuf> {
+        let cache = workspace::locked_cache()?;
+        // Lists that are out of date name files that are gone from the mirror.
+        let dir = apt::with_fresh_lists(|| self.download_newest(&cache.dir))?;
+        self.put_in_use(&cache.dir, &dir)?;
+        Ok(dir)
+    }
+
+    fn put_in_use(&self, cache: &Path, dir: &Path) -> anyhow::Result<()> {
+        let link = tempfile::Builder::new()
+            .prefix(".link-")
+            .tempdir_in(cache)?;
+        let new = link.path().join(self.link);
+        std::os::unix::fs::symlink(dir, &new)?;
+        fs::rename(&new, cache.join(self.link))
+            .with_context(|| format!("cannot put {} in use", dir.display()))
+    }
+
+    /// Unpacks the newest version into a directory of its own in `cache`, unless it is there.
+    fn download_newest(&self, cache: &Path) -> anyhow::Result<PathBuf> {
+        let name = match self.name {
+            Name::Fixed(name) => name.to_owned(),
+            Name::DependencyOf(meta) => apt::real_package(meta)?,
+        };
+        let candidate = apt::candidate(&name)?;
+        let dir = cache.join(format!("{name}_{}", candidate.version));
+        if dir.exists() {
+            return Ok(dir);
+        }
+        eprintln!("setup: fetching {name} {}", candidate.version);
+        let work = tempfile::Builder::new()
+            .prefix(".fetch-")
+            .tempdir_in(cache)?;
+        apt::download(&name, &candidate.version, work.path())?;
+        let deb = package_file(work.path())?;
+        verify(&deb, &candidate.sha256)?;
+        let tree = work.path().join("tree");
+        process::run(
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .args([&deb, &tree]),
+        )?;
+        let kept = work.path().join("kept");
+        fs::create_dir(&kept)?;
+        (self.keep)(&tree, &kept).with_context(|| format!("{name} is not as expected"))?;
+        fs::rename(&kept, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+}
+
+fn package_file(dir: &Path) -> anyhow::Result<PathBuf> {
+    fs::read_dir(dir)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get download left no package file")
+}
+
+/// Fails unless `file` has this SHA-256, in lower-case hexadecimal.
+fn verify(file: &Path, sha256: &str) -> anyhow::Result<()> {
+    let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let found: String = Sha256::digest(&content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    anyhow::ensure!(
+        found == sha256,
+        "{} has SHA256 {found}, but the package lists say {sha256}",
+        file.display()
+    );
+    Ok(())
+}
+
+/// Moves one file of an unpacked package.
+pub(super) fn keep_file(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::rename(from, to).with_context(|| format!("the package holds no {}", from.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_package_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = dir.path().join("x.deb");
+        fs::write(&deb, "abc").unwrap();
+        assert_eq!(package_file(dir.path()).unwrap(), deb);
+        // FIPS 180-2, appendix B.1.
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        verify(&deb, sha256).unwrap();
+        fs::write(&deb, "abd").unwrap();
+        assert!(verify(&deb, sha256).is_err());
+    }
+}
