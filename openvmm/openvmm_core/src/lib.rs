@@ -13,6 +13,7 @@ pub use handle::VmHandle;
 pub use launch::LaunchError;
 pub use launch::LaunchOptions;
 pub use launch::check_memory;
+pub use launch::check_pci;
 pub use launch::launch;
 pub use machine::BootError;
 pub use machine::MachineError;

@@ -4,6 +4,7 @@
 //! `since_start_ns` (since this process started, as the kernel has it). Readers skip what they do not know.
 
 use crate::cli::EventsTarget;
+use firmware_hibernation::HibernationEvent;
 use openvmm_defs::event::HaltReason;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
@@ -49,6 +50,9 @@ impl EventLog {
     /// Writes a VM's event.
     pub(crate) fn vm_event(&mut self, event: &VmEvent) {
         let (name, fields) = match &event.kind {
+            VmEventKind::Hibernation(of_firmware) => {
+                return self.hibernation(of_firmware, event.at);
+            }
             VmEventKind::Created => ("created", Map::new()),
             VmEventKind::Started => ("started", Map::new()),
             VmEventKind::FirstInstruction => ("first_instruction", Map::new()),
@@ -59,6 +63,16 @@ impl EventLog {
             VmEventKind::Halted(reason) => ("halted", halt_fields(reason)),
         };
         self.write(name, event.at, fields);
+    }
+
+    /// Writes what happened to the firmware that is kept: `hibernation_` and the event's own name, with its fields.
+    fn hibernation(&mut self, event: &HibernationEvent, at: Instant) {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else {
+            return;
+        };
+        if let Some(Value::String(name)) = fields.remove("event") {
+            self.write(&format!("hibernation_{name}"), at, fields);
+        }
     }
 
     /// Writes that the VM ended for a reason that is not the guest's.

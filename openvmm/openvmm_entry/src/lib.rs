@@ -6,12 +6,15 @@ mod console;
 mod control;
 mod events;
 mod exit;
+mod hibernation;
 mod log;
 mod run;
 mod terminal;
 
 use clap::CommandFactory;
 use clap::Parser;
+use cli::Command;
+use cli::HibernationCommand;
 use cli::Options;
 use exit::Exit;
 use virt_kvm::HeadStart;
@@ -40,6 +43,10 @@ pub fn main() -> ! {
     if let Err(error) = log::start() {
         eprintln!("error: {error}");
         std::process::exit(Exit::Config.code());
+    }
+    if let Some(Command::Hibernation { command }) = &options.command {
+        let HibernationCommand::Status { vmgs, json } = command;
+        std::process::exit(hibernation::status(vmgs, *json).code());
     }
     let check_only = options.check_config;
     let exit = match options.resolve() {

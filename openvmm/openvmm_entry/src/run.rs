@@ -60,7 +60,7 @@ pub(crate) fn is_likely() -> bool {
 
 /// Launches the VM and stays until it ends.
 pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exit {
-    let events = match EventLog::open(invocation.events.as_ref()) {
+    let mut events = match EventLog::open(invocation.events.as_ref()) {
         Ok(events) => events,
         Err(error) => {
             eprintln!("error: --json-events: {error}");
@@ -74,7 +74,7 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
             return Exit::Hypervisor;
         }
     };
-    let (send, occurrences) = mesh::channel();
+    let (send, mut occurrences) = mesh::channel();
     let output = GuestOutput::new();
     let vm_events = send.clone();
     let options = LaunchOptions {
@@ -88,6 +88,10 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
     let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, options) {
         Ok(vm) => vm,
         Err(error) => {
+            // What led to it.
+            while let Ok(Occurrence::Vm(event)) = occurrences.try_recv() {
+                events.vm_event(&event);
+            }
             print_error(&error);
             return match &error {
                 LaunchError::Machine(error) if error.is_hypervisor() => Exit::Hypervisor,

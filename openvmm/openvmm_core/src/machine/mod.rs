@@ -19,6 +19,7 @@ pub use firmware::BootError;
 pub use firmware::RestartError;
 pub use firmware::UefiError;
 pub use pci::PciError;
+pub(crate) use pci::assign as assign_pci;
 pub(crate) use platform::LOW_RAM_END;
 pub use serial::SerialError;
 pub use vmgs_store::VmgsError;

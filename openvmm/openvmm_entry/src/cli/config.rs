@@ -4,9 +4,10 @@ use super::Options;
 use super::memory::parse_memory;
 use super::serial::parse_debugcon;
 use super::serial::parse_serial;
+use firmware_hibernation::ConsumePolicy;
+use firmware_hibernation::UnknownName;
 use openvmm_defs::config::Hibernation;
-use openvmm_defs::config::PciDevice;
-use openvmm_defs::config::PciDeviceKind;
+use openvmm_defs::config::Preservation;
 use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
 use std::fmt;
@@ -116,6 +117,8 @@ impl Options {
             ),
             Hibernation::Off,
         );
+        let preservation = self.preservation(&mut errors);
+        let uuid = self.identity(&mut errors);
         errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
 
         let memory = self.memory(&mut errors);
@@ -158,6 +161,9 @@ impl Options {
                 debugcon,
                 hibernation,
                 pci_devices,
+                preservation,
+                vmgs: self.vmgs,
+                uuid,
             },
             start: if self.paused {
                 InitialState::Paused
@@ -176,6 +182,26 @@ impl Options {
             },
             events,
         })
+    }
+
+    fn preservation(&self, errors: &mut Errors) -> Preservation {
+        let consume = self.hibernation_consume.parse();
+        let requested = match &self.hibernation_override {
+            None => Ok(None),
+            Some(text) => text.parse().map(Some),
+        };
+        Preservation {
+            consume: errors.take(
+                "--hibernation-consume",
+                consume.map_err(|error: UnknownName| error.to_string()),
+                ConsumePolicy::default(),
+            ),
+            requested: errors.take(
+                "--hibernation-override",
+                requested.map_err(|error: UnknownName| error.to_string()),
+                None,
+            ),
+        }
     }
 
     fn topology(&self, errors: &mut Errors) -> TopologyConfig {
@@ -209,19 +235,6 @@ impl Options {
             errors.add(format!("--memory: {error}"));
         }
         Some(memory)
-    }
-
-    /// The PCI devices, in the order in which they get slots: disks, networks, the rest.
-    fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDevice> {
-        let mut devices = Vec::new();
-        for n in 0..self.virtio_rng {
-            devices.push(PciDevice {
-                name: format!("rng{n}"),
-                slot: None,
-                kind: PciDeviceKind::VirtioRng,
-            });
-        }
-        devices
     }
 }
 

@@ -10,7 +10,8 @@ use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiKernel;
 use openvmm_defs::config::UefiVariables;
-use std::path::PathBuf;
+use ovmf_image::Installed;
+use std::path::Path;
 
 impl Options {
     /// What runs first: UEFI firmware if any of its options is given, else a Linux kernel.
@@ -35,6 +36,11 @@ impl Options {
         if self.uefi || self.uefi_firmware.is_some() || self.uefi_vars.is_some() {
             return self.pc_uefi(errors, protocol);
         }
+        if self.vmgs.is_some() {
+            errors.add(
+                "--vmgs goes with --uefi: a kernel that is started directly keeps no such state",
+            );
+        }
         let Some(kernel) = &self.kernel else {
             errors.add(
                 "nothing to boot: give a Linux kernel with --kernel FILE, or UEFI firmware with --uefi",
@@ -56,21 +62,26 @@ impl Options {
         if self.kernel.is_none() && (self.initrd.is_some() || !self.cmdline.is_empty()) {
             errors.add("--initrd and --cmdline go with a --kernel");
         }
-        let files = match &self.uefi_firmware {
+        let installed = match &self.uefi_firmware {
             Some(code) => {
                 check_readable(errors, "--uefi-firmware", code);
-                Some(code.clone())
+                Some(Installed {
+                    code: code.clone(),
+                    template: None,
+                })
             }
             None => errors.take("--uefi", find_installed().map(Some), None),
         };
         if let Some(vars) = &self.uefi_vars {
             check_readable(errors, "--uefi-vars", vars);
         }
+        let Installed { code, template } = installed?;
         Some(Firmware::PcUefi(PcUefi {
-            code: files?,
-            variables: match &self.uefi_vars {
-                Some(path) => UefiVariables::File(path.clone()),
-                None => UefiVariables::Memory(None),
+            code,
+            variables: match (&self.uefi_vars, &self.vmgs) {
+                (Some(path), _) => UefiVariables::File(path.clone()),
+                (None, Some(_)) => UefiVariables::Vmgs,
+                (None, None) => UefiVariables::Memory(template),
             },
             kernel: self.kernel.clone().map(|kernel| UefiKernel {
                 kernel,
@@ -81,6 +92,22 @@ impl Options {
     }
 }
 
-fn find_installed() -> Result<PathBuf, String> {
-    Err("name a file with --uefi-firmware".into())
+/// The firmware that the host's distribution installed. The choice is told.
+fn find_installed() -> Result<Installed, String> {
+    match ovmf_image::installed(Path::new("/")).next() {
+        Some(installed) => {
+            eprintln!("openvmm: the firmware is {}", installed.code.display());
+            Ok(installed)
+        }
+        None => {
+            let places: Vec<_> = ovmf_image::searched_places()
+                .map(|place| place.display().to_string())
+                .collect();
+            Err(format!(
+                "no firmware is installed (looked for {}); install the package ovmf, or name a file with \
+                 --uefi-firmware",
+                places.join(", ")
+            ))
+        }
+    }
 }

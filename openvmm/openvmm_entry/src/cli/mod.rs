@@ -2,6 +2,7 @@
 
 mod config;
 mod firmware;
+mod identity;
 mod memory;
 mod pci;
 mod serial;
@@ -14,6 +15,7 @@ pub(crate) use config::Invocation;
 pub(crate) use config::OnReset;
 
 use clap::Parser;
+use clap::Subcommand;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
@@ -34,7 +36,12 @@ Logs: OPENVMM_LOG=LEVEL or TARGET=LEVEL,… (error, warn, info, debug, trace), o
 
 /// A virtual machine monitor for Linux hosts, on KVM.
 #[derive(Debug, Parser)]
-#[command(name = "openvmm", version, after_help = EXIT_CODES)]
+#[command(
+    name = "openvmm",
+    version,
+    after_help = EXIT_CODES,
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Options {
     /// Number of virtual processors, 1 to 64
     #[arg(short = 'p', long, value_name = "COUNT", default_value = "1")]
@@ -84,6 +91,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) uefi_vars: Option<PathBuf>,
 
+    /// File that keeps the VM's state: UEFI variables, and the firmware of a guest that hibernated. Made if missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vmgs: Option<PathBuf>,
+
+    /// Add a virtio disk: file:PATH[,ro], mem:SIZE or memdiff:file:PATH, with [,serial=TEXT][,queues=N][,slot=DEV[.FN]]
+    #[arg(long, value_name = "DISK")]
+    pub(crate) disk: Vec<String>,
+
+    /// Add a virtio network interface: tap:NAME[,mac=MAC][,mtu=N][,slot=DEV[.FN]]
+    #[arg(long, value_name = "NET")]
+    pub(crate) net: Vec<String>,
+
     /// Add an entropy source
     #[arg(long, action = clap::ArgAction::Count)]
     pub(crate) virtio_rng: u8,
@@ -99,6 +118,18 @@ pub(crate) struct Options {
     /// Offer the guest ACPI S4: on or off
     #[arg(long, value_name = "on|off", default_value = "off")]
     pub(crate) hibernation: String,
+
+    /// When the token of a hibernated guest is taken out of the VMGS file: handoff, at-start or next-transition
+    #[arg(long, value_name = "POLICY", default_value = "handoff")]
+    pub(crate) hibernation_consume: String,
+
+    /// Start although a hibernated guest cannot get its firmware back: discard (the session) or current-firmware
+    #[arg(long, value_name = "HOW")]
+    pub(crate) hibernation_override: Option<String>,
+
+    /// The VM's identity (default: derived from its disks, VMGS file or kernel)
+    #[arg(long, value_name = "UUID")]
+    pub(crate) uuid: Option<String>,
 
     /// COM1: console, stderr, file=PATH, listen=PATH, pty or none
     #[arg(long, value_name = "SERIAL", default_value = "console")]
@@ -143,4 +174,32 @@ pub(crate) struct Options {
     /// Print a completion script for SHELL (bash, zsh, fish, elvish, powershell) and exit
     #[arg(long, value_name = "SHELL")]
     pub(crate) completions: Option<clap_complete::Shell>,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What openvmm does besides running a VM.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Look at the hibernation of a VM that is off
+    Hibernation {
+        #[command(subcommand)]
+        command: HibernationCommand,
+    },
+}
+
+/// What there is to see of a VM's hibernation.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HibernationCommand {
+    /// Say what the next start with --hibernation on would do, and why
+    Status {
+        /// The VM's VMGS file
+        #[arg(long, value_name = "FILE")]
+        vmgs: PathBuf,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }

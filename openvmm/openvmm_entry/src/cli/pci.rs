@@ -1,6 +1,85 @@
 //! The options that add PCI devices.
 
+use super::Options;
+use super::config::Errors;
+use openvmm_defs::config::NetSpec;
+use openvmm_defs::config::PciDevice;
+use openvmm_defs::config::PciDeviceKind;
 use openvmm_defs::config::PciSlot;
+
+/// The smallest packet that an interface must carry (RFC 791).
+const SMALLEST_MTU: u16 = 68;
+
+impl Options {
+    /// The PCI devices, in the order in which they get slots: disks, networks, the rest.
+    pub(super) fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDevice> {
+        let mut devices = Vec::new();
+        for (n, text) in self.disk.iter().enumerate() {
+            let parsed = take_slot(text).and_then(|(slot, rest)| {
+                let disk = rest
+                    .parse()
+                    .map_err(|error: disk_spec::ParseError| error.to_string())?;
+                Ok(Some((slot, PciDeviceKind::VirtioBlk(disk))))
+            });
+            if let Some((slot, kind)) = errors.take("--disk", parsed, None) {
+                let name = format!("disk{n}");
+                devices.push(PciDevice { name, slot, kind });
+            }
+        }
+        for (n, text) in self.net.iter().enumerate() {
+            let parsed = take_slot(text).and_then(|(slot, rest)| {
+                Ok(Some((slot, PciDeviceKind::VirtioNet(parse_net(&rest)?))))
+            });
+            if let Some((slot, kind)) = errors.take("--net", parsed, None) {
+                let name = format!("net{n}");
+                devices.push(PciDevice { name, slot, kind });
+            }
+        }
+        for n in 0..self.virtio_rng {
+            devices.push(PciDevice {
+                name: format!("rng{n}"),
+                slot: None,
+                kind: PciDeviceKind::VirtioRng,
+            });
+        }
+        if let Err(error) = openvmm_core::check_pci(&devices) {
+            errors.add(error.to_string());
+        }
+        devices
+    }
+}
+
+/// Reads `tap:NAME[,mac=MAC][,mtu=N]`.
+fn parse_net(text: &str) -> Result<NetSpec, String> {
+    let mut parts = text.split(',');
+    let tap = parts
+        .next()
+        .and_then(|first| first.strip_prefix("tap:"))
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| format!("'{text}' names no network (example: tap:tap0)"))?;
+    let mut net = NetSpec {
+        tap: tap.to_owned(),
+        mac: None,
+        mtu: None,
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("mac", mac)) => {
+                net.mac = Some(mac.parse().map_err(|error| format!("{error}"))?);
+            }
+            Some(("mtu", mtu)) => match mtu.parse() {
+                Ok(mtu) if mtu >= SMALLEST_MTU => net.mtu = Some(mtu),
+                _ => return Err(format!("'{mtu}' is no MTU, which is 68 to 65535")),
+            },
+            _ => {
+                return Err(format!(
+                    "'{part}' is not one of mac=MAC, mtu=N, slot=DEV[.FN]"
+                ));
+            }
+        }
+    }
+    Ok(net)
+}
 
 /// Takes `slot=DEVICE[.FUNCTION]` (hexadecimal, as `lspci` prints it) out of the comma-separated parts of an option.
 pub(crate) fn take_slot(text: &str) -> Result<(Option<PciSlot>, String), String> {
@@ -44,6 +123,17 @@ mod tests {
         assert_eq!(rest, "file:/a,ro");
         assert_eq!(take_slot("file:/a").unwrap().0, None);
         assert_eq!(take_slot("slot=4").unwrap().1, "");
+    }
+
+    #[test]
+    fn networks_are_taps() {
+        let net = parse_net("tap:tap0,mac=02:00:00:00:00:01,mtu=9000").unwrap();
+        assert_eq!(net.tap, "tap0");
+        assert_eq!(net.mtu, Some(9000));
+        assert!(net.mac.is_some());
+        for wrong in ["", "tap:", "user", "tap:a,mtu=67", "tap:a,mac=1", "tap:a,x"] {
+            assert!(parse_net(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
