@@ -74,7 +74,7 @@ pub fn status(
     witness: Option<&mut dyn WitnessPlace>,
 ) -> Status {
     let candidate = machine.map(|(architecture, view)| Candidate { architecture, view });
-    let note = witness.and_then(|place| witness::read(place));
+    let note = witness.and_then(witness::read);
     let look = look::look(storage, candidate, note);
     let (stored, stored_problem) = match look.sound {
         Some(sound) => (Some(sound.record), None),

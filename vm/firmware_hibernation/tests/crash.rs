@@ -279,7 +279,7 @@ fn live(life: &[Step], sector: u32, blocks: usize, setup: Setup) -> Tally {
             Crash | EarlyReset => assert_eq!(total, 0, "step {n} {step:?} wrote something"),
             // A start on what is stored already, or from a token, writes nothing.
             Start(_) if world.image.is_some() && setup.consume != ConsumePolicy::AtStart => {
-                assert_eq!(total, 0, "step {n} {step:?}")
+                assert_eq!(total, 0, "step {n} {step:?}");
             }
             _ => {}
         }

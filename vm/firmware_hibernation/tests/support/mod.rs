@@ -14,7 +14,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::Mutex;
 use vmgs::BlockDevice;
+use vmgs::FileId;
+use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
+use vmgs::Protection;
 use vmgs::Vmgs;
 
 /// A machine with so many MiB of memory, and these devices.
@@ -277,4 +280,51 @@ pub fn hibernate(vm: &mut Hibernation) -> Result<(), TokenNotDurable> {
     vm.wake();
     vm.prepare_to_sleep();
     vm.hibernate()
+}
+
+pub const TOKEN: FileId = FileId::HIBERNATION_TOKEN;
+pub const RECORD: FileId = FileId::HIBERNATION_FIRMWARE;
+
+pub fn formatted(blocks: usize) -> MemoryDevice {
+    let device = MemoryDevice::new(512, blocks * 4096);
+    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    device
+}
+
+pub fn on(device: &MemoryDevice, heard: &Heard) -> Hibernation {
+    vm(open(device.clone(), None), Setup::default(), heard)
+}
+
+pub fn overridden(device: &MemoryDevice, heard: &Heard, way: Override) -> Hibernation {
+    vm_with(
+        open(device.clone(), None),
+        Setup::default(),
+        heard,
+        Some(way),
+    )
+}
+
+pub fn token(device: &MemoryDevice) -> Option<Vec<u8>> {
+    match open(device.clone(), None).read(TOKEN) {
+        Ok(token) => Some(token),
+        Err(vmgs::Error::NotAllocated(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A store whose guest hibernated under this firmware.
+pub fn hibernated(version: u8) -> MemoryDevice {
+    let device = formatted(64);
+    let mut vm = on(&device, &Heard::default());
+    assert_eq!(start(&mut vm, version).unwrap(), Ran::Host);
+    hibernate(&mut vm).unwrap();
+    assert_eq!(token(&device), Some(vec![0xff; 8]));
+    device
+}
+
+pub fn edit(device: &MemoryDevice, id: FileId, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut store = open(device.clone(), None);
+    let mut content = store.read(id).unwrap_or_default();
+    change(&mut content);
+    store.write(id, Protection::Plain, &content).unwrap();
 }

@@ -192,8 +192,8 @@ impl FirmwareRecordSection {
 /// Implementations disagree about the numbers 19 and 20, so this goes by content and length only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirmwareFileKind {
-    /// A header and, by the length, all that it announces.
-    Record(FirmwareRecordHeader),
+    /// A [header](FirmwareRecordHeader) and, by the length, all that it announces.
+    Record,
     /// A header that is damaged, or does not fit the length of the file.
     DamagedRecord,
     /// No header; by its length or its first bytes a bare firmware image.
@@ -213,7 +213,7 @@ impl FirmwareFileKind {
         if prefix.starts_with(&FirmwareRecordHeader::MAGIC) {
             return match FirmwareRecordHeader::read_from_prefix(prefix) {
                 Ok((header, _)) if header.is_valid() && header.record_len.get() == file_len => {
-                    Self::Record(header)
+                    Self::Record
                 }
                 _ => Self::DamagedRecord,
             };
@@ -297,7 +297,7 @@ mod tests {
         let header = header(4096);
         assert_eq!(
             FirmwareFileKind::classify(4096, header.as_bytes()),
-            FirmwareFileKind::Record(header)
+            FirmwareFileKind::Record
         );
         assert_eq!(
             FirmwareFileKind::classify(4097, header.as_bytes()),

@@ -170,7 +170,7 @@ impl std::io::Write for Hasher {
 
 fn firmware(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::Error> {
     match firmware::kind(store, id)? {
-        FirmwareFileKind::Record(_) | FirmwareFileKind::DamagedRecord => {
+        FirmwareFileKind::Record | FirmwareFileKind::DamagedRecord => {
             Ok(record(firmware::examine(store, id, &mut ())?))
         }
         FirmwareFileKind::RawImage => {

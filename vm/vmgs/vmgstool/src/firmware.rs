@@ -130,7 +130,7 @@ pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
     ] {
         if !matches!(
             kind(store, id),
-            Ok(FirmwareFileKind::Record(_) | FirmwareFileKind::DamagedRecord)
+            Ok(FirmwareFileKind::Record | FirmwareFileKind::DamagedRecord)
         ) {
             continue;
         }
