@@ -1,6 +1,8 @@
 //! What openvmm writes to `--json-events`.
 
 use serde::Deserialize;
+use serde_json::Map;
+use serde_json::Value;
 use std::time::Duration;
 
 /// One line of the events.
@@ -16,9 +18,17 @@ pub struct Event {
     /// Why the VM halted.
     #[serde(default)]
     pub reason: Option<String>,
+    /// What else it says.
+    #[serde(flatten)]
+    pub details: Map<String, Value>,
 }
 
 impl Event {
+    /// A text that it says.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.details.get(field)?.as_str()
+    }
+
     /// The time since openvmm started.
     pub fn since_start(&self) -> Duration {
         Duration::from_nanos(self.since_start_ns)

@@ -5,6 +5,7 @@
 mod environment;
 mod event;
 mod exit;
+mod hibernation;
 mod machine;
 mod network;
 pub mod payload;
@@ -17,6 +18,7 @@ pub use environment::Environment;
 pub use environment::Ovmf;
 pub use event::Event;
 pub use exit::Exit;
+pub use hibernation::HibernationStatus;
 pub use machine::Disk;
 pub use machine::UefiMachine;
 pub use network::Tap;

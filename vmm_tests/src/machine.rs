@@ -42,6 +42,16 @@ pub struct UefiMachine {
     firmware: Ovmf,
     dir: Arc<TempDir>,
     disks: Vec<Disk>,
+    state: State,
+}
+
+/// Where a machine's firmware keeps its variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In a file of their own.
+    Variables,
+    /// In a VMGS file, with all else that lasts.
+    Vmgs,
 }
 
 impl UefiMachine {
@@ -58,6 +68,7 @@ impl UefiMachine {
                     .tempdir()?,
             ),
             disks: Vec::new(),
+            state: State::Variables,
         };
         machine.reset_variables()?;
         Ok(machine)
@@ -79,6 +90,22 @@ impl UefiMachine {
         copy(&self.environment.boot_disk, &disk.path)?;
         self.disks.push(disk.clone());
         Ok(disk)
+    }
+
+    /// Gives the machine a VMGS file, which the first start makes, and which keeps the variables from then on.
+    pub fn add_vmgs(&mut self) {
+        self.state = State::Vmgs;
+    }
+
+    /// Has the variables in a file of their own again, new ones. The VMGS file is there for another time.
+    pub fn remove_vmgs(&mut self) -> anyhow::Result<()> {
+        self.state = State::Variables;
+        self.reset_variables()
+    }
+
+    /// The VMGS file.
+    pub fn vmgs(&self) -> PathBuf {
+        self.file("vmgs")
     }
 
     fn new_disk(&self, serial: &'static str) -> Disk {
@@ -115,9 +142,11 @@ impl UefiMachine {
             .keep(self.dir.clone())
             .arg("--uefi")
             .arg("--uefi-firmware")
-            .arg(&self.firmware.code)
-            .arg("--uefi-vars")
-            .arg(self.variables());
+            .arg(&self.firmware.code);
+        builder = match self.state {
+            State::Variables => builder.arg("--uefi-vars").arg(self.variables()),
+            State::Vmgs => builder.arg("--vmgs").arg(self.vmgs()),
+        };
         for disk in &self.disks {
             builder = builder.arg("--disk").arg(disk.argument());
         }

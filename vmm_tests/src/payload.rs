@@ -1,5 +1,17 @@
-//! Guests of a few dozen bytes: ELF files that are entered by the PVH protocol (Xen's
+//! Guests of a few dozen instructions: [firmware](rom()), and ELF files that are entered by the PVH protocol (Xen's
 //! `docs/misc/pvh.pandoc`: 32-bit protected mode, flat segments, no paging).
+
+mod rom;
+
+pub use rom::AWAKE;
+pub use rom::BANNER;
+pub use rom::HIBERNATE;
+pub use rom::POWER_OFF;
+pub use rom::RESET;
+pub use rom::RomSize;
+pub use rom::WAKE;
+pub use rom::rom;
+pub use rom::rom_digest;
 
 /// Where a payload is loaded and entered.
 const BASE: u32 = 0x10_0000;

@@ -376,6 +376,21 @@ impl Vm {
         rustix::process::kill_process(self.pid, signal).context("cannot send a signal")
     }
 
+    /// Ends openvmm as a crash of the host does, unless it has ended. Returns how it ended.
+    pub fn kill(&self) -> anyhow::Result<Exit> {
+        // Under the lock, so that the process id is still openvmm's.
+        let seen = self.watch.lock();
+        if seen.exit.is_none()
+            && let Err(error) = rustix::process::kill_process(self.pid, Signal::KILL)
+            // It may have ended a moment ago.
+            && error != rustix::io::Errno::SRCH
+        {
+            return Err(error).context("cannot end openvmm");
+        }
+        drop(seen);
+        self.wait_for_exit()
+    }
+
     /// All of the output so far.
     pub fn output(&self) -> Vec<u8> {
         self.watch.lock().output.clone()

@@ -28,8 +28,11 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Story {
-    /// Debian's kernel boots; the guest shows what it sees and powers off.
+    /// A guest hibernates, the host's firmware is updated, and the guest wakes on the firmware it knew. Without that,
+    /// it is lost.
     #[default]
+    FirmwareUpdate,
+    /// Debian's kernel boots; the guest shows what it sees and powers off.
     Linux,
     /// The same behind UEFI firmware: Debian's OVMF.
     Uefi,
@@ -41,6 +44,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let (place, why) = args.place.decide();
     println!("demo: openvmm runs {why}");
     match args.story {
+        Story::FirmwareUpdate => several_lives(place, "firmware-update"),
         Story::Linux => one_life(place, Vec::new(), "summary,poweroff"),
         Story::Uefi => one_life(
             place,

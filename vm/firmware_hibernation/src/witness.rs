@@ -23,6 +23,17 @@ pub trait WitnessPlace: Send {
 #[derive(Debug, Clone)]
 pub struct WitnessFile(pub PathBuf);
 
+impl WitnessFile {
+    /// The one that belongs to a store in a file: `STORE.seen` beside it. A store on a device has none, since what is
+    /// beside it goes away with the host's next start.
+    pub fn beside(store: &Path) -> Option<Self> {
+        let is_file = std::fs::metadata(store).is_ok_and(|metadata| metadata.is_file());
+        let mut path = store.as_os_str().to_owned();
+        path.push(".seen");
+        is_file.then(|| Self(path.into()))
+    }
+}
+
 impl WitnessPlace for WitnessFile {
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         use std::io::Read;
@@ -141,6 +152,17 @@ mod tests {
         assert!(!note(5).is_newer_than(6));
         assert!(note(2).is_newer_than(u32::MAX));
         assert!(!note(u32::MAX).is_newer_than(2));
+    }
+
+    #[test]
+    fn the_note_of_a_file_is_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("vm.vmgs");
+        assert!(WitnessFile::beside(&store).is_none());
+        std::fs::write(&store, []).unwrap();
+        let note = WitnessFile::beside(&store).unwrap();
+        assert_eq!(note.0, dir.path().join("vm.vmgs.seen"));
+        assert!(WitnessFile::beside(Path::new("/dev/null")).is_none());
     }
 
     #[test]

@@ -4,9 +4,11 @@ mod boot;
 mod disk;
 mod errors;
 mod hibernate;
+mod killed;
 mod network;
 mod pause;
 mod power;
+mod preservation;
 mod serial;
 mod stdio;
 mod uefi;
@@ -120,6 +122,8 @@ pub(crate) fn all() -> Vec<Test> {
         hibernate::reset_after_resume,
         hibernate::off,
         hibernate::lost_on_other_firmware,
+        killed::while_hibernating_and_waking,
+        killed::while_firmware_is_stored,
         network::tcp,
         pause::two_seconds,
         power::off_from_inside,
@@ -128,6 +132,9 @@ pub(crate) fn all() -> Vec<Test> {
         power::reset_ends_when_asked,
         power::panic,
         power::triple_fault,
+        preservation::wakes_on_its_own_firmware,
+        preservation::three_times_while_the_firmware_changes,
+        preservation::refused_with_a_reason,
         serial::linux_flood,
         serial::bare_flood,
         serial::to_a_file,

@@ -4,6 +4,7 @@
 
 mod hibernate;
 mod timeline;
+mod update;
 
 use clap::Parser;
 use clap::Subcommand;
@@ -21,6 +22,8 @@ struct Args {
 enum Story {
     /// A guest hibernates and goes on where it was.
     Hibernate,
+    /// The same, and the host's firmware is updated meanwhile.
+    FirmwareUpdate,
 }
 
 fn main() -> ExitCode {
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let timeline = Timeline::start();
     let told = Environment::from_env().and_then(|environment| match args.story {
         Story::Hibernate => hibernate::tell(&environment, &timeline),
+        Story::FirmwareUpdate => update::tell(&environment, &timeline),
     });
     match told {
         Ok(()) => ExitCode::SUCCESS,

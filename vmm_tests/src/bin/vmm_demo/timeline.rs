@@ -25,6 +25,16 @@ impl Timeline {
         self.line("guest", what);
     }
 
+    /// What this was all about.
+    pub(crate) fn verdict(&self, what: &str) {
+        self.line("     ", what);
+    }
+
+    /// The next part of the story.
+    pub(crate) fn heading(&self, what: &str) {
+        println!("\n{what}");
+    }
+
     fn line(&self, who: &str, what: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         println!("{seconds:7.1} s  {who}  {what}");

@@ -20,12 +20,14 @@ use firmware_hibernation::Storage;
 use firmware_hibernation::TakeoverSignal;
 use firmware_hibernation::TargetError;
 use firmware_hibernation::TokenNotDurable;
+use firmware_hibernation::WitnessFile;
 use openvmm_defs::config::Preservation;
 use platform_digest::PlatformView;
 use serde_json::Value;
 use sleep_port::SleepAnnouncement;
 use sleep_port::SleepState;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use vmgs_broker::VmgsClient;
 
@@ -46,6 +48,13 @@ pub(super) struct Loaded {
     pub code: Arc<[u8]>,
     /// The files of the firmware configuration device that are part of what the guest remembers.
     pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// The store, and the file that it is in.
+#[derive(Clone, Copy)]
+pub(super) struct Store<'a> {
+    pub client: &'a VmgsClient,
+    pub path: &'a Path,
 }
 
 /// A VM's hibernation, and the firmware of this start.
@@ -75,7 +84,7 @@ impl PreservedFirmware {
     pub(super) fn start<E: From<Refusal>>(
         mode: Mode,
         preservation: Preservation,
-        store: Option<&VmgsClient>,
+        store: Option<Store<'_>>,
         events: HibernationSink,
         view: PlatformView,
         host: impl FnOnce() -> Result<Loaded, E>,
@@ -84,14 +93,17 @@ impl PreservedFirmware {
             .unwrap_or_else(|firmware_hibernation::IsolatedVm| unreachable!("it is not isolated"));
         config.consume = preservation.consume;
         config.requested = preservation.requested;
-        let storage =
-            store.map(|client| Box::new(BrokerStorage::new(client.clone())) as Box<dyn Storage>);
+        let storage = store
+            .map(|store| Box::new(BrokerStorage::new(store.client.clone())) as Box<dyn Storage>);
         let mut hibernation = Hibernation::new(
             config,
             Architecture::X86_64,
             storage,
             Box::new(move |event| events(event)),
         );
+        if let Some(note) = store.and_then(|store| WitnessFile::beside(store.path)) {
+            hibernation = hibernation.with_witness(Box::new(note));
+        }
         let plan = hibernation.start(&view)?;
         let loaded = match &plan {
             StartPlan::HostFirmware | StartPlan::Capture => host()?,

@@ -3,6 +3,7 @@
 use super::preserved::HibernationSink;
 use super::preserved::Loaded;
 use super::preserved::PreservedFirmware;
+use super::preserved::Store;
 use super::uefi_devices::PcUefiDevices;
 use super::uefi_devices::VariableStorage;
 use crate::machine::inventory;
@@ -149,10 +150,14 @@ pub(super) fn prepare(
         Hibernation::On => Mode::On,
         Hibernation::Off => Mode::Off,
     };
+    let store = parts
+        .store
+        .zip(config.vmgs.as_deref())
+        .map(|(client, path)| Store { client, path });
     let preserved = PreservedFirmware::start(
         mode,
         config.preservation,
-        parts.store,
+        store,
         parts.events.clone(),
         view,
         || {

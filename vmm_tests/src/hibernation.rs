@@ -1,0 +1,38 @@
+//! What openvmm says of a VM that is off.
+
+use crate::Environment;
+use anyhow::Context;
+use serde::Deserialize;
+use std::path::Path;
+use std::process::Command;
+
+/// What `openvmm hibernation status` says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HibernationStatus {
+    /// What the next start would do: `cold`, `resume`, `resume_unpinned` or `refuse`.
+    pub next_start: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl HibernationStatus {
+    /// That of the VM whose VMGS file is `store`.
+    pub fn of(environment: &Environment, store: &Path) -> anyhow::Result<Self> {
+        let output = Command::new(&environment.openvmm)
+            .args(["hibernation", "status", "--json", "--vmgs"])
+            .arg(store)
+            .output()
+            .context("cannot run openvmm")?;
+        anyhow::ensure!(
+            output.status.success(),
+            "openvmm hibernation status: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "openvmm hibernation status said {}",
+                String::from_utf8_lossy(&output.stdout)
+            )
+        })
+    }
+}
