@@ -19,7 +19,6 @@ use virtio::VirtioDevice;
 use virtio::VirtioPciDevice;
 use virtio_blk::BlkConfigError;
 use virtio_blk::VirtioBlk;
-use virtio_net::MacAddress;
 use virtio_net::NetConfig;
 use virtio_net::NetDevice;
 use virtio_net::Tap;
@@ -209,10 +208,9 @@ impl PciSockets<'_> {
                         name: device.name.clone(),
                         source,
                     })?;
-                    let identity =
-                        || format!("{}/{}", inventory::uuid_text(self.uuid), device.name);
+                    let derived = || inventory::mac_address(self.uuid, &device.name);
                     let config = NetConfig {
-                        mac: net.mac.unwrap_or_else(|| MacAddress::derive(&identity())),
+                        mac: net.mac.unwrap_or_else(derived),
                         mtu: net.mtu,
                     };
                     self.virtio(&place, NetDevice::new(tap, config))?;
