@@ -3,6 +3,7 @@
 use crate::host_kvm::HostKvm;
 use crate::setup;
 use crate::setup::Kernel;
+use crate::setup::LabQemu;
 use crate::setup::Ovmf;
 use clap::Args;
 use kvm_ioctls::Cap;
@@ -56,6 +57,8 @@ struct Diagnosis {
     apt: Option<String>,
     kernel: Option<String>,
     firmware: Option<PathBuf>,
+    /// The QEMU of the lab's machine.
+    lab_qemu: Option<String>,
     toolchain: Vec<Tool>,
     ready: bool,
 }
@@ -124,6 +127,7 @@ fn diagnose() -> anyhow::Result<Diagnosis> {
             .collect(),
         kernel,
         firmware,
+        lab_qemu: LabQemu::found().ok().map(|qemu| qemu.to_string()),
         toolchain: toolchain.into(),
         ready,
     })
@@ -182,6 +186,10 @@ fn print(diagnosis: &Diagnosis) {
             || "not fetched yet".to_owned(),
             |dir| dir.display().to_string()
         )
+    );
+    println!(
+        "lab:       {}",
+        diagnosis.lab_qemu.as_deref().unwrap_or("no QEMU")
     );
     for missing in &diagnosis.missing {
         println!(

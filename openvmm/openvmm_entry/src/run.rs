@@ -93,6 +93,11 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
                 events.vm_event(&event);
             }
             print_error(&error);
+            if let LaunchError::Machine(error) = &error
+                && error.is_refused_resume()
+            {
+                eprintln!("An override is given as --hibernation-override HOW.");
+            }
             return match &error {
                 LaunchError::Machine(error) if error.is_hypervisor() => Exit::Hypervisor,
                 LaunchError::Machine(error) if error.is_config() => Exit::Config,

@@ -385,6 +385,10 @@ impl Hibernation {
 
     fn emit(&mut self, event: HibernationEvent) {
         match event.level() {
+            // The caller of `start` or `restore` has it as an error to report.
+            _ if matches!(event, HibernationEvent::Refused { .. }) => {
+                tracing::debug!(?event, "{event}");
+            }
             Level::Info => tracing::info!(?event, "{event}"),
             Level::Warning => tracing::warn!(?event, "{event}"),
             Level::Error => tracing::error!(?event, "{event}"),

@@ -13,8 +13,7 @@ use std::fmt;
 #[derive(Debug, thiserror::Error)]
 #[error("{}", explain(.reason))]
 pub struct Refusal {
-    /// Why.
-    #[source]
+    /// Why. Its causes are in what this displays.
     pub reason: RefusalReason,
 }
 
@@ -150,7 +149,11 @@ fn explain(reason: &RefusalReason) -> impl fmt::Display + '_ {
     impl fmt::Display for Explain<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let reason = self.0;
-            write!(f, "the guest is hibernated and was not started: {reason}")?;
+            write!(
+                f,
+                "the guest is hibernated and was not started: {}",
+                reason.in_full()
+            )?;
             for difference in reason.differences() {
                 write!(f, "\n  {difference}")?;
             }

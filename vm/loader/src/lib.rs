@@ -1,4 +1,4 @@
-//! Places a guest's first code in memory: Linux kernels now, firmware images next.
+//! Places a guest's first code in memory: Linux kernels, and all that they start with.
 //!
 //! A loader plans first, from the image file and the memory layout alone, and refuses what cannot work;
 //! only then does it touch guest memory. What it returns is the boot processor's [`BootState`].

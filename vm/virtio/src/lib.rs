@@ -31,6 +31,7 @@ pub use queue::VirtQueue;
 pub use signals::DeviceSignals;
 pub use signals::InterruptSink;
 pub use transport::PciSlot;
+pub use transport::Siblings;
 pub use transport::TransportError;
 pub use transport::VirtioPciDevice;
 pub use worker::Stop;

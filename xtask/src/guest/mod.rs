@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Make the files of the guest that tests boot, for running it by hand.
 ///
 /// vmlinuz and initrd; OVMF_*.fd, two builds of UEFI firmware, as code and a template of its variables; disk.img,
-/// which that firmware boots by itself. Overwrites what DIR holds of them.
+/// which that firmware boots by itself; bench-initrd, for measurements. Overwrites what DIR holds of them.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
     /// Where to put them.
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &GuestArgs) -> anyhow::Result<ExitCode> {
     let fetched = setup::ensure()?;
     fs::create_dir_all(&args.dir)
         .with_context(|| format!("cannot create {}", args.dir.display()))?;
-    for file in GuestFile::ALL {
+    for file in GuestFile::ALL.into_iter().chain([GuestFile::BenchInitrd]) {
         let path = args.dir.join(file.name());
         if path.is_symlink() || path.exists() {
             fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;

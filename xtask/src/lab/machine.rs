@@ -7,6 +7,7 @@ use super::streams::Event;
 use crate::build;
 use crate::process;
 use crate::setup;
+use crate::setup::LabQemu;
 use anyhow::Context;
 use lab_init::Report;
 use lab_init::port;
@@ -64,6 +65,7 @@ const PORTS: [&str; 4] = [port::STDIN, port::STDOUT, port::STDERR, port::REPORT]
 /// Boots the lab, runs its command, and ends it.
 pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     let fetched = setup::ensure()?;
+    let qemu = LabQemu::ensure()?;
     let init = build::binaries(&["lab_init".to_owned()])?
         .pop()
         .context("cargo built no lab_init")?;
@@ -90,6 +92,7 @@ pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     let mut machine = Machine {
         child: start(
             lab,
+            &qemu,
             &fetched.kernel.vmlinuz(),
             &initrd,
             dir.path(),
@@ -185,6 +188,7 @@ impl Drop for Machine {
 
 fn start(
     lab: &Lab,
+    qemu: &LabQemu,
     vmlinuz: &Path,
     initrd: &Path,
     sockets: &Path,
@@ -194,7 +198,8 @@ fn start(
     // Should we be killed, the kernel kills the machine.
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args(["--pdeathsig", "KILL"])
+        .args(qemu.words())
         .args(["-machine", "q35", "-accel", "tcg,thread=multi"])
         .args(["-cpu", "max"])
         .args(["-smp", &lab.cpus.to_string()])

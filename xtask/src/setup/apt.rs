@@ -2,7 +2,9 @@
 
 use crate::process;
 use anyhow::Context;
+use std::io;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The words before the packages on an install line.
@@ -36,11 +38,52 @@ pub(super) fn install_line(packages: &[&str]) -> String {
     words.join(" ")
 }
 
-/// The first package that `package` depends on: what a meta package stands for now.
-pub(super) fn real_package(package: &str) -> anyhow::Result<String> {
-    let listing = process::output(Command::new("apt-cache").args(["depends", package]))?;
-    first_dependency(&listing)
-        .with_context(|| format!("the package lists name no dependency of {package}"))
+/// Package lists, and the mirrors that they speak of.
+pub(super) enum Lists {
+    /// The machine's own.
+    Machine,
+    /// Those that a configuration file, read after the machine's own, makes apt use instead.
+    Configured(PathBuf),
+}
+
+impl Lists {
+    /// The first package that `package` depends on: what a meta package stands for now.
+    pub(super) fn real_package(&self, package: &str) -> anyhow::Result<String> {
+        let listing = process::output(self.command("apt-cache").args(["depends", package]))?;
+        first_dependency(&listing)
+            .with_context(|| format!("the package lists name no dependency of {package}"))
+    }
+
+    /// The version of `package` that apt-get would pick.
+    pub(super) fn candidate(&self, package: &str) -> anyhow::Result<Candidate> {
+        let shown = process::output(self.command("apt-cache").args([
+            "show",
+            "--no-all-versions",
+            package,
+        ]))?;
+        parse_candidate(&shown)
+            .with_context(|| format!("the package lists give no version and SHA256 of {package}"))
+    }
+
+    /// Downloads the package file into `dir` without installing it.
+    pub(super) fn download(&self, package: &str, version: &str, dir: &Path) -> anyhow::Result<()> {
+        // As the user we are: apt's own user could not write to `dir`.
+        process::run(
+            self.command("apt-get")
+                .args(["--quiet", "-o", "APT::Sandbox::User=root", "download"])
+                .arg(format!("{package}={version}"))
+                .stdout(io::stderr())
+                .current_dir(dir),
+        )
+    }
+
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Self::Configured(path) = self {
+            command.arg("--config-file").arg(path);
+        }
+        command
+    }
 }
 
 fn first_dependency(listing: &str) -> Option<String> {
@@ -48,14 +91,6 @@ fn first_dependency(listing: &str) -> Option<String> {
         .lines()
         .find_map(|line| line.trim().strip_prefix("Depends: "))
         .map(str::to_owned)
-}
-
-/// The version of `package` that apt-get would pick.
-pub(super) fn candidate(package: &str) -> anyhow::Result<Candidate> {
-    let shown =
-        process::output(Command::new("apt-cache").args(["show", "--no-all-versions", package]))?;
-    parse_candidate(&shown)
-        .with_context(|| format!("the package lists give no version and SHA256 of {package}"))
 }
 
 fn parse_candidate(shown: &str) -> Option<Candidate> {
@@ -71,18 +106,7 @@ fn parse_candidate(shown: &str) -> Option<Candidate> {
     })
 }
 
-/// Downloads the package file into `dir` without installing it.
-pub(super) fn download(package: &str, version: &str, dir: &Path) -> anyhow::Result<()> {
-    // As the user we are: apt's own user could not write to `dir`.
-    process::run(
-        Command::new("apt-get")
-            .args(["--quiet", "-o", "APT::Sandbox::User=root", "download"])
-            .arg(format!("{package}={version}"))
-            .current_dir(dir),
-    )
-}
-
-/// Fetches the package lists.
+/// Fetches the machine's package lists.
 fn update() -> anyhow::Result<()> {
     eprintln!("setup: apt-get update");
     process::run(apt_get_as_root().args(["--quiet", "update"]))
@@ -105,7 +129,10 @@ fn apt_get_as_root() -> Command {
         sudo.arg("apt-get");
         sudo
     };
-    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Our standard output is for what was asked of us: in the lab, the command's.
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(io::stderr());
     command
 }
 

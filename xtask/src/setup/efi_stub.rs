@@ -2,12 +2,15 @@
 
 use super::package::Name;
 use super::package::Package;
+use super::package::Source;
 use super::package::keep_file;
 use std::path::PathBuf;
 
 const PACKAGE: Package = Package {
     link: "efi-stub",
-    name: Name::Fixed("systemd-boot-efi"),
+    names: &[Name::Fixed("systemd-boot-efi")],
+    source: Source::Machine,
+    program: None,
     keep: |tree, kept| {
         keep_file(
             &tree.join("usr/lib/systemd/boot/efi").join(FILE),

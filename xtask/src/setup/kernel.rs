@@ -2,6 +2,7 @@
 
 use super::package::Name;
 use super::package::Package;
+use super::package::Source;
 use super::package::keep_file;
 use anyhow::Context;
 use std::fs;
@@ -11,7 +12,9 @@ use std::path::PathBuf;
 const PACKAGE: Package = Package {
     link: "kernel",
     // The meta package that always depends on the newest kernel.
-    name: Name::DependencyOf("linux-image-cloud-amd64"),
+    names: &[Name::DependencyOf("linux-image-cloud-amd64")],
+    source: Source::Machine,
+    program: None,
     keep,
 };
 

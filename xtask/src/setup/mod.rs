@@ -1,14 +1,18 @@
 //! `cargo xtask setup`: installs and downloads what the other commands need.
 
 mod apt;
+mod backports;
 mod efi_stub;
 mod kernel;
+mod lab_qemu;
+mod libraries;
 mod needs;
 mod ovmf;
 mod package;
 
 pub(crate) use efi_stub::EfiStub;
 pub(crate) use kernel::Kernel;
+pub(crate) use lab_qemu::LabQemu;
 pub(crate) use needs::Need;
 pub(crate) use needs::missing;
 pub(crate) use ovmf::Ovmf;
@@ -17,7 +21,7 @@ use clap::Args;
 use std::process::ExitCode;
 
 /// Install the programs that demo, test and bench use, and fetch the kernel and the firmware they
-/// boot.
+/// boot, and the lab's QEMU.
 ///
 /// Uses apt-get (through sudo unless run as root). Quick when nothing is missing; the other commands
 /// call it by themselves.
@@ -39,6 +43,10 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     } else {
         Fetched::ensure()?
     };
+    let lab_qemu = match LabQemu::found()? {
+        found if args.update || found.is_old() => LabQemu::fetch()?,
+        found => found,
+    };
     println!("programs: complete");
     println!(
         "kernel:   {} in {}",
@@ -47,6 +55,7 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     );
     println!("firmware: in {}", fetched.ovmf.dir().display());
     println!("EFI stub: {}", fetched.efi_stub.path().display());
+    println!("lab:      {lab_qemu}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Need {
 pub(crate) static NEEDS: &[Need] = &[
     Need {
         what: "qemu-system-x86_64",
-        purpose: "the lab's machine, and the VMM that bench compares with",
+        purpose: "the VMM that bench compares with, and the lab's machine unless setup fetches a newer one",
         package: "qemu-system-x86",
         found: || process::find("qemu-system-x86_64").is_some(),
     },
@@ -43,7 +43,7 @@ pub(crate) static NEEDS: &[Need] = &[
     },
     Need {
         what: "dpkg-deb",
-        purpose: "unpacking the packages of kernel and firmware",
+        purpose: "unpacking packages",
         package: "dpkg",
         found: || process::find("dpkg-deb").is_some(),
     },

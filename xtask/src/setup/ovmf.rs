@@ -2,13 +2,16 @@
 
 use super::package::Name;
 use super::package::Package;
+use super::package::Source;
 use super::package::keep_file;
 use std::path::Path;
 use std::path::PathBuf;
 
 const PACKAGE: Package = Package {
     link: "ovmf",
-    name: Name::Fixed("ovmf"),
+    names: &[Name::Fixed("ovmf")],
+    source: Source::Machine,
+    program: None,
     keep: |tree, kept| {
         for name in FILES {
             keep_file(&tree.join("usr/share/OVMF").join(name), &kept.join(name))?;

@@ -1,6 +1,8 @@
 //! Debian packages of which some files are kept in the cache, without installing them.
 
 use super::apt;
+use super::backports;
+use super::libraries;
 use crate::process;
 use crate::workspace;
 use anyhow::Context;
@@ -11,12 +13,16 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A package, and what is kept of it.
+/// A package, or several that belong together, and what is kept of it.
 pub(super) struct Package {
     /// The name in the cache of what is in use: a link to the directory of one version.
     pub(super) link: &'static str,
-    pub(super) name: Name,
-    /// Moves what is wanted from the unpacked package (the first directory) to where it is kept.
+    /// The first gives its name and version to the directory.
+    pub(super) names: &'static [Name],
+    pub(super) source: Source,
+    /// What is kept for this machine to run, and must find its shared libraries on it.
+    pub(super) program: Option<&'static str>,
+    /// Moves what is wanted from the unpacked packages (the first directory) to where it is kept.
     pub(super) keep: fn(&Path, &Path) -> anyhow::Result<()>,
 }
 
@@ -26,6 +32,14 @@ pub(super) enum Name {
     Fixed(&'static str),
     /// What this meta package depends on now.
     DependencyOf(&'static str),
+}
+
+/// Where a package comes from.
+pub(super) enum Source {
+    /// The machine's own package sources.
+    Machine,
+    /// Debian's backports for the release that this is the code name of.
+    Backports(&'static str),
 }
 
 impl Package {
@@ -45,8 +59,18 @@ impl Package {
     /// Makes the newest version the one in use, downloading it if it is not in the cache.
     pub(super) fn fetch(&self) -> anyhow::Result<PathBuf> {
         let cache = workspace::locked_cache()?;
-        // Lists that are out of date name files that are gone from the mirror.
-        let dir = apt::with_fresh_lists(|| self.download_newest(&cache.dir))?;
+        let dir = match self.source {
+            // Lists that are out of date name files that are gone from the mirror.
+            Source::Machine => {
+                apt::with_fresh_lists(|| self.download_newest(&apt::Lists::Machine, &cache.dir))?
+            }
+            Source::Backports(release) => {
+                let lists = tempfile::Builder::new()
+                    .prefix(".lists-")
+                    .tempdir_in(&cache.dir)?;
+                self.download_newest(&backports::lists(release, lists.path())?, &cache.dir)?
+            }
+        };
         self.put_in_use(&cache.dir, &dir)?;
         Ok(dir)
     }
@@ -62,32 +86,49 @@ impl Package {
     }
 
     /// Unpacks the newest version into a directory of its own in `cache`, unless it is there.
-    fn download_newest(&self, cache: &Path) -> anyhow::Result<PathBuf> {
-        let name = match self.name {
-            Name::Fixed(name) => name.to_owned(),
-            Name::DependencyOf(meta) => apt::real_package(meta)?,
-        };
-        let candidate = apt::candidate(&name)?;
-        let dir = cache.join(format!("{name}_{}", candidate.version));
+    fn download_newest(&self, lists: &apt::Lists, cache: &Path) -> anyhow::Result<PathBuf> {
+        let packages = self
+            .names
+            .iter()
+            .map(|name| {
+                let name = match name {
+                    Name::Fixed(name) => (*name).to_owned(),
+                    Name::DependencyOf(meta) => lists.real_package(meta)?,
+                };
+                let candidate = lists.candidate(&name)?;
+                Ok((name, candidate))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let (first, candidate) = packages.first().context("no package is named")?;
+        let dir = cache.join(format!("{first}_{}", candidate.version));
         if dir.exists() {
             return Ok(dir);
         }
-        eprintln!("setup: fetching {name} {}", candidate.version);
         let work = tempfile::Builder::new()
             .prefix(".fetch-")
             .tempdir_in(cache)?;
-        apt::download(&name, &candidate.version, work.path())?;
-        let deb = package_file(work.path())?;
-        verify(&deb, &candidate.sha256)?;
         let tree = work.path().join("tree");
-        process::run(
-            Command::new("dpkg-deb")
-                .arg("--extract")
-                .args([&deb, &tree]),
-        )?;
+        let mut debs = Vec::new();
+        for (name, candidate) in &packages {
+            eprintln!("setup: fetching {name} {}", candidate.version);
+            let download = work.path().join(name);
+            fs::create_dir(&download)?;
+            lists.download(name, &candidate.version, &download)?;
+            let deb = package_file(&download)?;
+            verify(&deb, &candidate.sha256)?;
+            process::run(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .args([&deb, &tree]),
+            )?;
+            debs.push(deb);
+        }
         let kept = work.path().join("kept");
         fs::create_dir(&kept)?;
-        (self.keep)(&tree, &kept).with_context(|| format!("{name} is not as expected"))?;
+        (self.keep)(&tree, &kept).with_context(|| format!("{first} is not as expected"))?;
+        if let Some(program) = self.program {
+            libraries::ensure(&kept.join(program), &debs)?;
+        }
         fs::rename(&kept, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(dir)
     }
@@ -116,7 +157,7 @@ fn verify(file: &Path, sha256: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Moves one file of an unpacked package.
+/// Moves one file or directory of an unpacked package.
 pub(super) fn keep_file(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::rename(from, to).with_context(|| format!("the package holds no {}", from.display()))
 }

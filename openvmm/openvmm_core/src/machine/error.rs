@@ -66,6 +66,11 @@ impl MachineError {
         matches!(self, Self::Hypervisor(_) | Self::Vps(VpError::Bind { .. }))
     }
 
+    /// Whether a hibernated guest could not be resumed as it was.
+    pub fn is_refused_resume(&self) -> bool {
+        matches!(self, Self::Boot(BootError::Uefi(UefiError::Refused(_))))
+    }
+
     /// Whether another configuration, or other files, would help.
     pub fn is_config(&self) -> bool {
         matches!(

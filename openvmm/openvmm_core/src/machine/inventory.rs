@@ -11,6 +11,7 @@ use smbios::Processor;
 use smbios::System;
 use smbios::Uuid;
 use virt::Topology;
+use virtio_net::MacAddress;
 
 const VENDOR: &str = "OpenVMM";
 
@@ -67,8 +68,13 @@ pub(crate) fn generation_id(uuid: [u8; 16]) -> [u8; 16] {
     std::array::from_fn(|n| digest[n])
 }
 
+/// The MAC address of a network interface that was given none.
+pub(crate) fn mac_address(uuid: [u8; 16], device: &str) -> MacAddress {
+    MacAddress::derive(&format!("{}/{device}", uuid_text(uuid)))
+}
+
 /// The VM's identity as text.
-pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
+fn uuid_text(uuid: [u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     let fields = [0..8, 8..12, 12..16, 16..20, 20..32];
     fields.map(|field| &hex[field]).join("-")

@@ -13,12 +13,12 @@ use openvmm_defs::config::PciSlot;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use virt::Partition;
+use virtio::Siblings;
 use virtio::TransportError;
 use virtio::VirtioDevice;
 use virtio::VirtioPciDevice;
 use virtio_blk::BlkConfigError;
 use virtio_blk::VirtioBlk;
-use virtio_net::MacAddress;
 use virtio_net::NetConfig;
 use virtio_net::NetDevice;
 use virtio_net::Tap;
@@ -164,10 +164,30 @@ pub(crate) struct PciSockets<'a> {
     pub line: &'a mut dyn FnMut(u32) -> LineInterrupt,
 }
 
+/// Where a device goes.
+struct Place<'a> {
+    name: &'a str,
+    address: PciAddress,
+    siblings: Siblings,
+}
+
 impl PciSockets<'_> {
     /// Makes the devices.
     pub(crate) fn plug_in(&mut self, devices: &[PciDevice]) -> Result<(), PciError> {
-        for (device, address) in devices.iter().zip(assign(devices)?) {
+        let addresses = assign(devices)?;
+        let siblings = |address: PciAddress| {
+            let shares = |other: &PciAddress| other.device == address.device;
+            match addresses.iter().filter(|other| shares(other)).count() {
+                0 | 1 => Siblings::Alone,
+                _ => Siblings::More,
+            }
+        };
+        for (device, &address) in devices.iter().zip(&addresses) {
+            let place = Place {
+                name: &device.name,
+                address,
+                siblings: siblings(address),
+            };
             match &device.kind {
                 PciDeviceKind::VirtioBlk(disk) => {
                     let opened = disk.open().map_err(|source| PciError::Disk {
@@ -181,36 +201,35 @@ impl PciSockets<'_> {
                                 name: device.name.clone(),
                                 source,
                             })?;
-                    self.virtio(&device.name, address, VirtioBlk::new(opened, config))?;
+                    self.virtio(&place, VirtioBlk::new(opened, config))?;
                 }
                 PciDeviceKind::VirtioNet(net) => {
                     let tap = Tap::open(&net.tap).map_err(|source| PciError::Tap {
                         name: device.name.clone(),
                         source,
                     })?;
-                    let identity =
-                        || format!("{}/{}", inventory::uuid_text(self.uuid), device.name);
+                    let derived = || inventory::mac_address(self.uuid, &device.name);
                     let config = NetConfig {
-                        mac: net.mac.unwrap_or_else(|| MacAddress::derive(&identity())),
+                        mac: net.mac.unwrap_or_else(derived),
                         mtu: net.mtu,
                     };
-                    self.virtio(&device.name, address, NetDevice::new(tap, config))?;
+                    self.virtio(&place, NetDevice::new(tap, config))?;
                 }
                 PciDeviceKind::VirtioRng => {
                     let rng = EntropyDevice::new(EntropyRate::default());
-                    self.virtio(&device.name, address, rng)?;
+                    self.virtio(&place, rng)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn virtio(
-        &mut self,
-        name: &str,
-        address: PciAddress,
-        device: impl VirtioDevice,
-    ) -> Result<(), PciError> {
+    fn virtio(&mut self, place: &Place<'_>, device: impl VirtioDevice) -> Result<(), PciError> {
+        let Place {
+            name,
+            address,
+            siblings,
+        } = *place;
         let line = (self.line)(line_of(address));
         let (memory, partition) = (self.memory, self.partition);
         let made = self.builder.try_add(name, |context| {
@@ -219,6 +238,7 @@ impl PciSockets<'_> {
                 virtio::PciSlot {
                     name: name.to_owned(),
                     address,
+                    siblings,
                     memory,
                     msi: &PartitionMsis(partition.clone()),
                     line: Some(line),
@@ -234,5 +254,62 @@ impl PciSockets<'_> {
                 source,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, slot: Option<(u8, u8)>) -> PciDevice {
+        PciDevice {
+            name: name.to_owned(),
+            slot: slot.map(|(device, function)| PciSlot { device, function }),
+            kind: PciDeviceKind::VirtioRng,
+        }
+    }
+
+    #[test]
+    fn devices_without_a_slot_get_the_lowest_that_nobody_chose() {
+        let devices = [
+            device("a", None),
+            device("b", Some((1, 0))),
+            device("c", Some((3, 0))),
+            device("d", None),
+            device("e", Some((3, 5))),
+        ];
+        let places: Vec<_> = assign(&devices)
+            .unwrap()
+            .iter()
+            .map(|address| (address.device, address.function))
+            .collect();
+        assert_eq!(places, [(2, 0), (1, 0), (3, 0), (4, 0), (3, 5)]);
+    }
+
+    #[test]
+    fn impossible_places_are_refused() {
+        let twice = [device("a", Some((4, 0))), device("b", Some((4, 0)))];
+        assert!(matches!(assign(&twice), Err(PciError::Taken { .. })));
+        let hidden = [device("a", Some((4, 1)))];
+        assert!(matches!(
+            assign(&hidden),
+            Err(PciError::NoFunctionZero { .. })
+        ));
+        let many: Vec<_> = (0..31).map(|_| device("x", None)).collect();
+        assert!(matches!(assign(&many), Err(PciError::Full { .. })));
+        assert!(assign(&many[..30]).is_ok());
+    }
+
+    #[test]
+    fn pins_go_round() {
+        let line = |device| {
+            line_of(address(PciSlot {
+                device,
+                function: 0,
+            }))
+        };
+        assert_eq!(line(1), 17);
+        assert_eq!(line(7), 23);
+        assert_eq!(line(8), 16);
     }
 }

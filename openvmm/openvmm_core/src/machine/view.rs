@@ -1,5 +1,6 @@
 //! What a hibernated guest takes for granted about the machine, to be compared when it is to resume.
 
+use super::inventory;
 use super::pci;
 use super::pci::PciError;
 use super::platform;
@@ -73,14 +74,14 @@ fn devices(config: &VmConfig) -> Result<Vec<Device>, PciError> {
         .zip(pci::assign(&config.pci_devices)?)
     {
         let identity = match &device.kind {
-            PciDeviceKind::VirtioBlk(disk) => {
-                let serial = disk.serial.as_deref().unwrap_or_default();
-                format!("virtio-blk {serial}")
-            }
-            PciDeviceKind::VirtioNet(net) => match net.mac {
-                Some(mac) => format!("virtio-net {mac}"),
-                None => "virtio-net".to_owned(),
+            PciDeviceKind::VirtioBlk(disk) => match &disk.serial {
+                Some(serial) => format!("virtio-blk {serial}"),
+                None => "virtio-blk".to_owned(),
             },
+            PciDeviceKind::VirtioNet(net) => {
+                let derived = || inventory::mac_address(config.uuid, &device.name);
+                format!("virtio-net {}", net.mac.unwrap_or_else(derived))
+            }
             PciDeviceKind::VirtioRng => "virtio-rng".to_owned(),
         };
         devices.push(Device {

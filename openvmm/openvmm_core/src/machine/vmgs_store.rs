@@ -56,6 +56,7 @@ pub enum VmgsError {
 /// thread ends with its last client.
 pub(crate) fn open(path: &Path) -> Result<VmgsClient, VmgsError> {
     if !path.exists() {
+        tracing::info!(path = %path.display(), "making the VMGS file");
         create(path).map_err(|source| VmgsError::Create {
             path: path.into(),
             source,
@@ -81,7 +82,7 @@ pub(crate) fn open(path: &Path) -> Result<VmgsClient, VmgsError> {
     Ok(client)
 }
 
-/// An empty file of the right size, at `path` whole or not at all.
+/// A file with an empty store, at `path` whole or not at all.
 fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -91,6 +92,9 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         .prefix(".vmgs-")
         .tempfile_in(parent)?;
     vmgs::create_file(temporary.as_file(), NEW_STORE, Container::Vhd1, None)?;
+    let file = temporary.as_file().try_clone()?;
+    let device = FileDevice::new(file, Container::Vhd1, Access::ReadWrite)?;
+    drop(Vmgs::format(Box::new(device), OpenOptions::default())?);
     temporary.persist_noclobber(path)?;
     Ok(())
 }

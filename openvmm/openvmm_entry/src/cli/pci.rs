@@ -84,12 +84,21 @@ fn parse_net(text: &str) -> Result<NetSpec, String> {
 /// Takes `slot=DEVICE[.FUNCTION]` (hexadecimal, as `lspci` prints it) out of the comma-separated parts of an option.
 pub(crate) fn take_slot(text: &str) -> Result<(Option<PciSlot>, String), String> {
     let mut slot = None;
-    let mut rest = Vec::new();
-    for part in text.split(',') {
-        match part.strip_prefix("slot=") {
-            None => rest.push(part),
-            Some(_) if slot.is_some() => return Err("slot is given twice".into()),
-            Some(value) => slot = Some(parse_slot(value)?),
+    let mut rest: Vec<String> = Vec::new();
+    // A doubled comma is one in a path, and separates nothing.
+    for (n, piece) in text.split(",,").enumerate() {
+        for (m, part) in piece.split(',').enumerate() {
+            match (n, m, rest.last_mut()) {
+                (1.., 0, Some(last)) => {
+                    last.push_str(",,");
+                    last.push_str(part);
+                }
+                _ => match part.strip_prefix("slot=") {
+                    None => rest.push(part.to_owned()),
+                    Some(_) if slot.is_some() => return Err("slot is given twice".into()),
+                    Some(value) => slot = Some(parse_slot(value)?),
+                },
+            }
         }
     }
     Ok((slot, rest.join(",")))
@@ -123,6 +132,8 @@ mod tests {
         assert_eq!(rest, "file:/a,ro");
         assert_eq!(take_slot("file:/a").unwrap().0, None);
         assert_eq!(take_slot("slot=4").unwrap().1, "");
+        let (slot, rest) = take_slot("file:/a,,slot=1,,b,ro").unwrap();
+        assert_eq!((slot, rest.as_str()), (None, "file:/a,,slot=1,,b,ro"));
     }
 
     #[test]

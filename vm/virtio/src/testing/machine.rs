@@ -4,6 +4,7 @@ use crate::DeviceInfo;
 use crate::Event;
 use crate::PciSlot;
 use crate::QueueError;
+use crate::Siblings;
 use crate::Stop;
 use crate::VirtQueue;
 use crate::VirtioDevice;
@@ -86,6 +87,7 @@ impl Machine {
     pub fn plug(&self, device: impl VirtioDevice) -> VirtioPciDevice {
         self.ends.vectors.lock().clear();
         let slot = PciSlot {
+            siblings: Siblings::Alone,
             name: "test".into(),
             address: PciAddress {
                 bus: 0,

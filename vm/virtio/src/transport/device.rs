@@ -49,6 +49,8 @@ pub struct PciSlot<'a> {
     pub name: String,
     /// Where the PCI function is.
     pub address: PciAddress,
+    /// What else there is at its device number.
+    pub siblings: Siblings,
     /// Guest RAM.
     pub memory: &'a GuestMemory,
     /// Where MSI-X goes.
@@ -59,6 +61,15 @@ pub struct PciSlot<'a> {
     pub doorbells: Arc<dyn DoorbellTarget>,
     /// What learns where the BARs are.
     pub decoder: AddressDecoder,
+}
+
+/// Whether a PCI function shares its device number with others. Guests look for those only if function 0 says so.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum Siblings {
+    /// There are none.
+    Alone,
+    /// There are.
+    More,
 }
 
 /// A virtio device that is a PCI function (4.1).

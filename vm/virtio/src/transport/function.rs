@@ -4,6 +4,7 @@ use crate::DeviceInfo;
 use crate::InterruptSink;
 use crate::registers::NO_VECTOR;
 use crate::transport::device::PciSlot;
+use crate::transport::device::Siblings;
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
 use pci_core::Bar;
@@ -128,6 +129,9 @@ fn lay_out(
         subsystem_vendor: VENDOR,
         subsystem: device,
     });
+    if slot.siblings == Siblings::More {
+        builder.multifunction();
+    }
     let bar = Bar::Memory64 {
         size: BAR_SIZE,
         // Reading the ISR status clears it.

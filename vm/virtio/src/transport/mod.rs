@@ -5,6 +5,7 @@ mod function;
 mod state;
 
 pub use device::PciSlot;
+pub use device::Siblings;
 pub use device::VirtioPciDevice;
 pub use function::TransportError;
 

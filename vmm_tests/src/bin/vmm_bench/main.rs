@@ -31,6 +31,9 @@ struct Args {
     /// Which measurements to take.
     #[arg(long, value_enum, default_values_t = [Group::Linux, Group::Uefi, Group::Devices, Group::Hibernation])]
     only: Vec<Group>,
+    /// Which VMMs to measure, in this order.
+    #[arg(long, value_enum, default_values_t = [Vmm::Openvmm, Vmm::Qemu])]
+    vmm: Vec<Vmm>,
 }
 
 /// Measurements that are taken together.
@@ -59,7 +62,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let environment = Environment::from_env()?;
     for _ in 0..args.repetitions {
-        for vmm in Vmm::ALL {
+        for &vmm in &args.vmm {
             for group in &args.only {
                 measure(*group, vmm, &environment, &args)
                     .with_context(|| format!("{}: {group:?}", vmm.name()))?;

@@ -1,6 +1,7 @@
 //! The two programs, given the same machine to make.
 
 use anyhow::Context;
+use clap::ValueEnum;
 use std::collections::VecDeque;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -19,16 +20,13 @@ pub(crate) const MEMORY_MIB: u64 = 512;
 const TAIL: usize = 20;
 
 /// A VMM to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Vmm {
     Openvmm,
     Qemu,
 }
 
 impl Vmm {
-    /// In the order in which they take turns.
-    pub(crate) const ALL: [Self; 2] = [Self::Openvmm, Self::Qemu];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Openvmm => "openvmm",

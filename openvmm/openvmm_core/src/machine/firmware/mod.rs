@@ -42,7 +42,7 @@ pub enum BootError {
 /// What the machine runs first.
 pub(crate) enum Boot {
     /// A kernel, put into memory.
-    Linux(LinuxBoot),
+    Linux(Box<LinuxBoot>),
     /// What is in flash memory, from the reset vector on.
     ResetVector(Box<PreservedFirmware>),
 }
@@ -64,7 +64,7 @@ impl Boot {
         match firmware {
             Firmware::LinuxDirect(linux) => {
                 let boot = LinuxBoot::plan(linux, parts.tables, parts.layout)?;
-                Ok((Self::Linux(boot), FirmwareDevices::None))
+                Ok((Self::Linux(Box::new(boot)), FirmwareDevices::None))
             }
             Firmware::PcUefi(uefi) => {
                 let (devices, preserved) = uefi::prepare(uefi, parts)?;

@@ -1,0 +1,143 @@
+//! Debian's backports, read without becoming one of the machine's package sources.
+
+use super::apt;
+use super::apt::Lists;
+use crate::process;
+use anyhow::Context;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+/// The keys that Debian signs its package lists with, from its package of that name.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Fetches the package lists of `release`'s backports into `dir`, from the mirror that the machine uses.
+///
+/// All that apt keeps of them is in `dir`. Fails unless Debian signed them.
+pub(super) fn lists(release: &str, dir: &Path) -> anyhow::Result<Lists> {
+    let mirror = apt::with_fresh_lists(|| {
+        let targets = process::output(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
+            "Created-By: Packages",
+        ]))?;
+        mirror(&targets, release)
+            .map(str::to_owned)
+            .with_context(|| format!("no package source of this machine is Debian's {release}"))
+    })?;
+    for directory in ["state/lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(dir.join(directory))?;
+    }
+    // To these lists no package is installed.
+    fs::write(dir.join("status"), "")?;
+    fs::write(dir.join("sources.list"), source(&mirror, release))?;
+    let config = dir.join("apt.conf");
+    fs::write(&config, configuration(dir))?;
+    let lists = Lists::Configured(config);
+    eprintln!("setup: reading {release}-backports of {mirror}");
+    process::run(
+        lists
+            .command("apt-get")
+            .args(["--quiet", "update"])
+            .stdout(io::stderr()),
+    )?;
+    Ok(lists)
+}
+
+/// The mirror that has `release` of Debian, among apt's index targets.
+fn mirror<'a>(targets: &'a str, release: &str) -> Option<&'a str> {
+    targets.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let found =
+            words.next()? == "Debian" && words.next()? == release && words.next()? == "main";
+        words.next().filter(|_| found)
+    })
+}
+
+fn source(mirror: &str, release: &str) -> String {
+    format!(
+        "deb [arch=amd64 target=Packages signed-by={KEYRING}] {mirror} {release}-backports main\n"
+    )
+}
+
+/// What keeps apt to `dir`, read after the machine's configuration, which knows its proxies.
+fn configuration(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"Dir::Etc::sourcelist "{dir}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "{dir}/state";
+Dir::State::status "{dir}/status";
+Dir::Cache "{dir}/cache";
+// The directory is our user's, not that of apt.
+APT::Sandbox::User "root";
+// The machine's hooks would act on the machine's lists.
+#clear APT::Update;
+APT::Update::Error-Mode "any";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+// There is something else to use: no long wait for a network that is not there.
+Acquire::Retries "0";
+Acquire::http::Timeout "10";
+Acquire::https::Timeout "10";
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_the_one_of_debian_itself() {
+        let targets = "\
+            Microsoft bookworm main https://packages.example/debian/12/prod/\n\
+            Debian bookworm-security main http://security.example/debian-security/\n\
+            $(ORIGIN) bookworm main http://unknown.example/\n\
+            Debian bookworm contrib http://contrib.example/debian/\n\
+            Debian bookworm main http://mirror.example/debian/\n";
+        assert_eq!(
+            mirror(targets, "bookworm"),
+            Some("http://mirror.example/debian/")
+        );
+        assert_eq!(mirror(targets, "trixie"), None);
+        assert_eq!(mirror("", "bookworm"), None);
+    }
+
+    #[test]
+    fn apt_understands_the_configuration_and_stays_in_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("apt.conf");
+        let hook = "APT::Update::Post-Invoke { \"a-hook\"; };\n";
+        fs::write(&config, hook.to_owned() + &configuration(dir.path())).unwrap();
+        let config = |words: &[&str]| {
+            let mut command = Command::new("apt-config");
+            process::output(command.arg("--config-file").arg(&config).args(words)).unwrap()
+        };
+        let shown = config(&[
+            "shell",
+            "LISTS",
+            "Dir::State::lists/d",
+            "ARCHIVES",
+            "Dir::Cache::archives/d",
+            "SOURCES",
+            "Dir::Etc::sourcelist/f",
+            "MODE",
+            "APT::Update::Error-Mode",
+        ]);
+        let dir = dir.path().display();
+        assert_eq!(
+            shown,
+            format!(
+                "LISTS='{dir}/state/lists/'\nARCHIVES='{dir}/cache/archives/'\n\
+                 SOURCES='{dir}/sources.list'\nMODE='any'\n"
+            )
+        );
+        assert!(!config(&["dump"]).contains("a-hook"));
+    }
+}

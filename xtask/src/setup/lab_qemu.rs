@@ -1,0 +1,253 @@
+//! The QEMU of the lab's machine.
+//!
+//! Guests of guests need more of the emulated processor than QEMU 7.2, Debian 12's, gets right: under load on the
+//! serial port, some hang for minutes or end in a triple fault. QEMU 10 from Debian's backports does better, and is
+//! unpacked in the cache; the installed one stays as it is, and is what bench measures.
+
+use super::package::Name;
+use super::package::Package;
+use super::package::Source;
+use super::package::keep_file;
+use crate::process;
+use crate::workspace;
+use anyhow::Context;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// The program, and what it reads. Its loadable modules (`qemu-system-common`) the lab's machine does not use.
+const PACKAGE: Package = Package {
+    link: "lab-qemu",
+    names: &[
+        Name::Fixed("qemu-system-x86"),
+        Name::Fixed("qemu-system-data"),
+        Name::Fixed("seabios"),
+    ],
+    source: Source::Backports("bookworm"),
+    program: Some(PROGRAM),
+    keep: |tree, kept| {
+        keep_file(&tree.join("usr/bin").join(PROGRAM), &kept.join(PROGRAM))?;
+        for name in DATA {
+            keep_file(&tree.join("usr/share").join(name), &kept.join(name))?;
+        }
+        Ok(())
+    },
+};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The directories of firmware and option ROMs.
+const DATA: [&str; 2] = ["qemu", "seabios"];
+
+/// The first major version that is good enough.
+const GOOD: u32 = 8;
+
+/// The file in the cache that tells when fetching failed.
+const FAILED: &str = "lab-qemu.failed";
+
+/// How long after a failure only `setup` tries again: a lab without a network shall not wait for one at each start.
+const PAUSE: Duration = Duration::from_secs(3600);
+
+/// A QEMU for the lab's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LabQemu {
+    program: PathBuf,
+    /// Where it finds its data, if not where it was built for.
+    data: Vec<PathBuf>,
+    version: String,
+}
+
+impl LabQemu {
+    /// The installed one if it is good enough; otherwise the one in the cache, fetched if the cache has none; and if
+    /// that fails, the installed one, with a warning.
+    pub(crate) fn ensure() -> anyhow::Result<Self> {
+        let found = Self::found()?;
+        if !found.is_old() {
+            return Ok(found);
+        }
+        if failed_lately(&workspace::cache()?.join(FAILED)) {
+            found.warn(
+                "fetching a newer one failed within the last hour; cargo xtask setup tries again",
+            );
+            return Ok(found);
+        }
+        found.or_fetched()
+    }
+
+    /// Like [`Self::ensure`], but with the newest of the backports.
+    pub(super) fn fetch() -> anyhow::Result<Self> {
+        if Self::installed()?.is_old() {
+            Self::found()?.or_fetched()
+        } else {
+            Self::installed()
+        }
+    }
+
+    /// The one that is used if nothing is fetched.
+    pub(crate) fn found() -> anyhow::Result<Self> {
+        let installed = Self::installed()?;
+        match PACKAGE.cached()? {
+            // One that no longer runs is told about by who tries to fetch it.
+            Some(dir) if installed.is_old() => Ok(Self::unpacked(&dir).unwrap_or(installed)),
+            _ => Ok(installed),
+        }
+    }
+
+    fn installed() -> anyhow::Result<Self> {
+        let program = process::find(PROGRAM).with_context(|| format!("there is no {PROGRAM}"))?;
+        Ok(Self {
+            version: version(&program)?,
+            program,
+            data: Vec::new(),
+        })
+    }
+
+    fn unpacked(dir: &Path) -> anyhow::Result<Self> {
+        let program = dir.join(PROGRAM);
+        Ok(Self {
+            version: version(&program)?,
+            program,
+            data: DATA.map(|name| dir.join(name)).into(),
+        })
+    }
+
+    /// One from the backports, or this one if that fails.
+    fn or_fetched(self) -> anyhow::Result<Self> {
+        let failed = workspace::cache()?.join(FAILED);
+        match PACKAGE.fetch().and_then(|dir| Self::unpacked(&dir)) {
+            Ok(fetched) => {
+                let _ = fs::remove_file(failed);
+                Ok(fetched)
+            }
+            Err(err) => {
+                fs::write(&failed, format!("{err:#}\n"))
+                    .with_context(|| format!("cannot write {}", failed.display()))?;
+                self.warn(&format!("cannot fetch a newer one: {err:#}"));
+                Ok(self)
+            }
+        }
+    }
+
+    fn warn(&self, why: &str) {
+        eprintln!("warning: the lab uses {self} ({why})");
+    }
+
+    /// Whether it is one that the lab had better not use.
+    pub(super) fn is_old(&self) -> bool {
+        self.version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok())
+            .is_some_and(|major: u32| major < GOOD)
+    }
+
+    /// The program and the options that let it find its data.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = vec![self.program.clone().into()];
+        for dir in &self.data {
+            words.extend(["-L".into(), dir.into()]);
+        }
+        words
+    }
+}
+
+impl fmt::Display for LabQemu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QEMU {}: {}", self.version, self.program.display())?;
+        if self.is_old() {
+            write!(f, ", with which guests in the lab may hang or triple fault")?;
+        }
+        Ok(())
+    }
+}
+
+fn version(program: &Path) -> anyhow::Result<String> {
+    let printed = process::output(Command::new(program).arg("--version"))?;
+    parse_version(&printed)
+        .with_context(|| format!("{} --version tells no version", program.display()))
+}
+
+fn parse_version(printed: &str) -> Option<String> {
+    printed
+        .strip_prefix("QEMU emulator version ")?
+        .split_whitespace()
+        .next()
+        .map(str::to_owned)
+}
+
+fn failed_lately(failed: &Path) -> bool {
+    // A time in the future is not lately: the clock was set.
+    let age = || failed.metadata().ok()?.modified().ok()?.elapsed().ok();
+    age().is_some_and(|age| age < PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    fn qemu(version: &str, data: &[&str]) -> LabQemu {
+        LabQemu {
+            program: "/x/qemu".into(),
+            data: data.iter().map(PathBuf::from).collect(),
+            version: version.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_version_is_what_follows_the_name() {
+        let printed = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright (c)\n";
+        assert_eq!(parse_version(printed).unwrap(), "7.2.22");
+        assert_eq!(
+            parse_version("QEMU emulator version 8.0.0\n").unwrap(),
+            "8.0.0"
+        );
+        assert_eq!(parse_version("something else 7.2\n"), None);
+    }
+
+    #[test]
+    fn only_a_version_known_to_be_before_8_is_old() {
+        for (version, old) in [
+            ("7.2.22", true),
+            ("5.2.0", true),
+            ("8.0.0", false),
+            ("10.0.2", false),
+            ("v9", false),
+        ] {
+            assert_eq!(qemu(version, &[]).is_old(), old, "{version}");
+        }
+    }
+
+    #[test]
+    fn an_old_one_is_shown_with_what_it_risks() {
+        assert!(qemu("7.2.22", &[]).to_string().contains("may hang"));
+        assert_eq!(qemu("10.0.2", &[]).to_string(), "QEMU 10.0.2: /x/qemu");
+    }
+
+    #[test]
+    fn an_unpacked_one_is_told_where_its_data_are() {
+        assert_eq!(qemu("7.2.22", &[]).words(), ["/x/qemu"]);
+        assert_eq!(
+            qemu("10.0.2", &["/x/a", "/x/b"]).words(),
+            ["/x/qemu", "-L", "/x/a", "-L", "/x/b"]
+        );
+    }
+
+    #[test]
+    fn after_a_failure_there_is_a_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FAILED);
+        assert!(!failed_lately(&path));
+        let file = File::create(&path).unwrap();
+        assert!(failed_lately(&path));
+        file.set_modified(SystemTime::now() - PAUSE).unwrap();
+        assert!(!failed_lately(&path));
+        file.set_modified(SystemTime::now() + PAUSE).unwrap();
+        assert!(!failed_lately(&path));
+    }
+}
