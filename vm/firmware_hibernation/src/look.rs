@@ -102,17 +102,18 @@ pub(crate) fn look(
             Err(reason) => return unusable(look, Found::Unusable, reason),
         },
         TokenOutcome::Corrupt(corrupt) => match read_record(storage) {
-            Ok(_) => {
-                let reason = RefusalReason::CorruptToken(corrupt);
-                return unusable(look, Found::CorruptTokenWithImage, reason);
+            Err(RefusalReason::MissingImage) => {
+                look.found = Found::CorruptToken;
+                look.corrupt = Some(corrupt);
             }
             // What should be a token is none, and whether there is firmware cannot be told.
             Err(reason @ RefusalReason::UnreadableImage(_)) => {
                 return unusable(look, Found::Unusable, reason);
             }
-            Err(_) => {
-                look.found = Found::CorruptToken;
-                look.corrupt = Some(corrupt);
+            // Firmware that is damaged as well speaks for a damaged store, not for a guest that is off.
+            Ok(_) | Err(_) => {
+                let reason = RefusalReason::CorruptToken(corrupt);
+                return unusable(look, Found::CorruptTokenWithImage, reason);
             }
         },
         TokenOutcome::Unreadable(error) => {
