@@ -2,10 +2,12 @@
 //! tests and measurements stand on.
 #![forbid(unsafe_code)]
 
+mod dice;
 mod environment;
 mod event;
 mod exit;
 mod hibernation;
+mod killed_session;
 mod machine;
 mod network;
 pub mod payload;
@@ -14,11 +16,13 @@ mod terminal;
 mod vm;
 mod watch;
 
+pub use dice::Dice;
 pub use environment::Environment;
 pub use environment::Ovmf;
 pub use event::Event;
 pub use exit::Exit;
 pub use hibernation::HibernationStatus;
+pub use killed_session::KilledSession;
 pub use machine::Disk;
 pub use machine::UefiMachine;
 pub use network::Tap;

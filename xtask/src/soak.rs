@@ -29,8 +29,10 @@ pub(crate) struct SoakArgs {
 enum Story {
     /// OVMF and Debian's kernel, up to the guest's power off.
     UefiBoot,
-    /// One session that hibernates and resumes.
+    /// One session that hibernates and resumes, while the host's firmware changes each time.
     Hibernate,
+    /// The same, and openvmm is killed while it hibernates or wakes.
+    Killed,
 }
 
 /// Longer than a single guest may take before it counts as hanging.
@@ -42,6 +44,7 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
     let story = match args.story {
         Story::UefiBoot => "uefi-boot",
         Story::Hibernate => "hibernate",
+        Story::Killed => "killed",
     };
     let run = GuestRun {
         packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],

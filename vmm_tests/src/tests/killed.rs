@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 use tempfile::TempDir;
+use vmm_tests::Dice;
 use vmm_tests::Exit;
 use vmm_tests::HibernationStatus;
+use vmm_tests::KilledSession;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
 use vmm_tests::payload;
@@ -59,28 +59,11 @@ impl Moment {
     }
 }
 
-/// Numbers that are another sequence each time (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    /// One of these events, or a time that is mostly within `usual`.
-    fn moment(&mut self, events: &[&'static str], usual: Duration) -> Moment {
-        let sides = 3 * events.len() as u64;
-        match events.get(self.throw(sides) as usize) {
-            Some(event) => Moment::Event(event),
-            None => {
-                let most = (usual + usual / 8).as_micros() as u64;
-                Moment::After(Duration::from_micros(self.throw(most.max(1))))
-            }
-        }
+/// One of these events, or a time that is mostly within `usual`.
+fn moment(dice: &mut Dice, events: &[&'static str], usual: Duration) -> Moment {
+    match events.get(dice.throw(3 * events.len() as u64) as usize) {
+        Some(event) => Moment::Event(event),
+        None => Moment::After(dice.time(usual)),
     }
 }
 
@@ -275,15 +258,14 @@ impl Usual {
 }
 
 pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let mut dice = Dice(now.as_nanos() as u64);
+    let mut dice = Dice::new();
     let mut machine = Machine::new(context)?;
     let usual = Usual::measure(&mut machine)?;
     for point in 0..POINTS {
         let told = match point % 4 {
             // From what the last point left: a cold start, or one that wakes.
             0 | 2 => {
-                let moment = dice.moment(&WHILE_HIBERNATING, usual.hibernating);
+                let moment = moment(&mut dice, &WHILE_HIBERNATING, usual.hibernating);
                 let result = machine.killed_hibernating(moment);
                 result.with_context(|| format!("killed hibernating, {moment:?}"))
             }
@@ -291,7 +273,7 @@ pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<
                 if machine.guest == Guest::Off {
                     machine.hibernate()?;
                 }
-                let moment = dice.moment(&WHILE_STARTING, usual.starting);
+                let moment = moment(&mut dice, &WHILE_STARTING, usual.starting);
                 let result = machine.killed_starting(moment);
                 result.with_context(|| format!("killed starting, {moment:?}"))
             }
@@ -299,7 +281,7 @@ pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<
                 if machine.guest == Guest::Off {
                     machine.hibernate()?;
                 }
-                let moment = dice.moment(&["hibernation_consumed"], usual.waking);
+                let moment = moment(&mut dice, &["hibernation_consumed"], usual.waking);
                 let result = machine.killed_waking(moment);
                 result.with_context(|| format!("killed waking, {moment:?}"))
             }
@@ -323,8 +305,7 @@ pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<
 /// A cold start that is killed while it stores the firmware leaves nothing that keeps the next one from doing so.
 pub(super) fn while_firmware_is_stored(context: &Context) -> anyhow::Result<()> {
     const POINTS: u32 = 10;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let mut dice = Dice(now.as_nanos() as u64);
+    let mut dice = Dice::new();
     let mut machine = Machine::new(context)?;
     let started = Instant::now();
     let (mut vm, host) = machine.start()?;
@@ -332,9 +313,7 @@ pub(super) fn while_firmware_is_stored(context: &Context) -> anyhow::Result<()> 
     let starting = started.elapsed();
     drop(vm);
     for point in 0..POINTS {
-        let moment = Moment::After(Duration::from_micros(
-            dice.throw(starting.as_micros() as u64),
-        ));
+        let moment = Moment::After(dice.time(starting));
         machine
             .killed_starting(moment)
             .with_context(|| format!("killed starting, {moment:?}, point {point} of {POINTS}"))?;
@@ -343,4 +322,16 @@ pub(super) fn while_firmware_is_stored(context: &Context) -> anyhow::Result<()> 
     let (vm, _) = machine.awake()?;
     vm.kill()?;
     Ok(())
+}
+
+/// Linux, behind firmware as it is shipped.
+pub(super) fn stock_software(context: &Context) -> anyhow::Result<()> {
+    const POINTS: u32 = 5;
+    let mut session = KilledSession::new(&context.environment, context.limit)?;
+    for point in 0..POINTS {
+        session
+            .kill(point)
+            .with_context(|| format!("point {point} of {POINTS}"))?;
+    }
+    session.finish()
 }

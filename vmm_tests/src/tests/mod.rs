@@ -124,6 +124,7 @@ pub(crate) fn all() -> Vec<Test> {
         hibernate::lost_on_other_firmware,
         killed::while_hibernating_and_waking,
         killed::while_firmware_is_stored,
+        killed::stock_software,
         network::tcp,
         pause::two_seconds,
         power::off_from_inside,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Context;
+use anyhow::ensure;
 use clap::Parser;
 use clap::Subcommand;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use std::time::Instant;
 use vmm_tests::Environment;
 use vmm_tests::Exit;
+use vmm_tests::KilledSession;
 use vmm_tests::Session;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
@@ -36,14 +38,17 @@ struct Args {
 enum Story {
     /// Firmware and a kernel boot, and the guest powers off.
     UefiBoot { count: u32 },
-    /// A session hibernates and resumes, again and again.
+    /// A session hibernates and resumes, again and again, and the host's firmware changes each time.
     Hibernate { count: u32 },
+    /// The same, and openvmm is killed each time.
+    Killed { count: u32 },
 }
 
 fn main() -> ExitCode {
     let result = Environment::from_env().and_then(|environment| match Args::parse().story {
         Story::UefiBoot { count } => uefi_boot(&environment, count),
         Story::Hibernate { count } => hibernate(&environment, count),
+        Story::Killed { count } => killed(&environment, count),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,17 +59,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn machine(environment: &Environment) -> anyhow::Result<UefiMachine> {
-    let limit = if environment.emulated {
+fn limit(environment: &Environment) -> Duration {
+    if environment.emulated {
         EMULATED_LIMIT
     } else {
         LIMIT
-    };
-    UefiMachine::new(environment, limit)
+    }
 }
 
 fn uefi_boot(environment: &Environment, count: u32) -> anyhow::Result<()> {
-    let machine = machine(environment)?;
+    let machine = UefiMachine::new(environment, limit(environment))?;
     let builder = machine.linux("").args(["-p", "2"]);
     for number in 1..=count {
         let started = Instant::now();
@@ -86,20 +90,33 @@ fn uefi_boot(environment: &Environment, count: u32) -> anyhow::Result<()> {
 }
 
 fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
-    let mut machine = machine(environment)?;
+    let mut machine = UefiMachine::new(environment, limit(environment))?;
     machine.add_empty_disk("SWAP", SWAP)?;
-    let builder = machine.linux("").args(["-p", "2", "--hibernation", "on"]);
+    machine.add_vmgs();
     let mut session = None;
     for number in 0..=count {
+        machine.update_firmware(if number.is_multiple_of(2) {
+            &environment.ovmf_4m
+        } else {
+            &environment.ovmf_2m
+        })?;
+        let builder = machine.linux("").args(["-p", "2", "--hibernation", "on"]);
         let started = Instant::now();
         let mut resumed = Duration::ZERO;
         live(&builder, |vm| {
             session = Some(match &session {
                 None => {
                     vm.wait_for_guest("ready")?;
+                    let created = vm.ask("efivar create kept one", "efivar create ")?;
+                    ensure!(created == "0", "creating a variable: {created}");
                     Session::ask(vm)?
                 }
-                Some(session) => Session::resumed(session, vm)?,
+                Some(session) => {
+                    let session = Session::resumed(session, vm)?;
+                    let kept = vm.ask("efivar get kept", "efivar kept ")?;
+                    ensure!(kept == "one", "the variable {kept}");
+                    session
+                }
             });
             resumed = started.elapsed();
             if number == count {
@@ -117,6 +134,21 @@ fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn killed(environment: &Environment, count: u32) -> anyhow::Result<()> {
+    let mut session = KilledSession::new(environment, limit(environment))?;
+    for number in 1..=count {
+        let started = Instant::now();
+        let killed = session
+            .kill(number)
+            .with_context(|| format!("kill {number} of {count}"))?;
+        println!(
+            "soak: kill {number} of {count}: {killed}, all in {:.1} s",
+            started.elapsed().as_secs_f64()
+        );
+    }
+    session.finish()
 }
 
 /// One life of openvmm. If it does not go as expected, what openvmm tells of its state is part of the evidence.
