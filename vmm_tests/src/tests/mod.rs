@@ -24,7 +24,7 @@ use vmm_tests::VmBuilder;
 /// How long a VM of a test may take where guests run at full speed; emulated machines get [`EMULATED`] times
 /// as long.
 const LIMIT: Duration = Duration::from_secs(90);
-const EMULATED: u32 = 2;
+const EMULATED: u32 = 4;
 
 /// One test.
 pub(crate) struct Test {

@@ -42,7 +42,8 @@ pub(super) fn lists(release: &str, dir: &Path) -> anyhow::Result<Lists> {
             .command("apt-get")
             .args(["--quiet", "update"])
             .stdout(io::stderr()),
-    )?;
+    )
+    .with_context(|| format!("cannot read {release}-backports of {mirror}"))?;
     Ok(lists)
 }
 
