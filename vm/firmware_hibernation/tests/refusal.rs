@@ -99,6 +99,11 @@ fn damage_is_refused_with_its_reason() {
         edit(&device, TOKEN, |token| *token = bytes.to_vec());
         refused(&device, "token_corrupt", &view);
     }
+    // Both are damaged: nothing says that the guest is off.
+    let device = hibernated(1);
+    edit(&device, TOKEN, |token| *token = vec![0xfe; 8]);
+    edit(&device, RECORD, |record| record.truncate(100));
+    refused(&device, "token_corrupt", &view);
 }
 
 #[test]
