@@ -3,12 +3,12 @@
 use crate::timeline::Timeline;
 use anyhow::Context;
 use anyhow::ensure;
+use rustix::fs::SeekFrom;
+use rustix::fs::seek;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::io::Seek;
-use std::io::SeekFrom;
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 use vmm_tests::Environment;
@@ -70,7 +70,11 @@ pub(crate) fn tell(environment: &Environment, timeline: &Timeline) -> anyhow::Re
     timeline.heading("After a clean power off");
     let vm = preserving(&machine).start()?;
     let updated = digest(&vm, "hibernation_captured")?;
-    ensure!(updated != kept, "the host's new firmware does not run");
+    ensure!(
+        updated != kept,
+        "the host's new firmware is not what is kept"
+    );
+    vm.wait_for_event("first_instruction", 1)?;
     timeline.host(&format!("the new firmware {updated} runs, and is kept"));
     drop(vm);
 
@@ -141,22 +145,24 @@ fn show(timeline: &Timeline, what: &str, session: &Session) {
     ));
 }
 
-/// Copies a file of which most is empty, and leaves the copy so.
+/// Copies a file of which most was never written, and leaves the copy so.
 fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
     let mut from = File::open(from)?;
     let len = from.metadata()?.len();
     let mut to = File::create(to)?;
     to.set_len(len)?;
-    let mut block = vec![0; 64 << 10];
+    let mut at = 0;
     loop {
-        let read = from.read(&mut block)?;
-        if read == 0 {
-            return Ok(());
+        let start = match seek(&from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Behind the last that was written.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        at = seek(&from, SeekFrom::Hole(start))?;
+        for file in [&from, &to] {
+            seek(file, SeekFrom::Start(start))?;
         }
-        if block[..read].iter().all(|byte| *byte == 0) {
-            to.seek(SeekFrom::Current(read as i64))?;
-        } else {
-            to.write_all(&block[..read])?;
-        }
+        io::copy(&mut (&mut from).take(at - start), &mut to)?;
     }
 }
