@@ -12,6 +12,6 @@ static MEMORY: LazyLock<GuestMemory> = LazyLock::new(|| {
     GuestMemory::anonymous(layout).expect("a little memory")
 });
 
-libfuzzer_sys::fuzz_target!(
-    |script: &[u8]| generation_id::exercise::generation_id(&MEMORY, script)
-);
+libfuzzer_sys::fuzz_target!(|script: &[u8]| generation_id::exercise::generation_id(
+    &MEMORY, script
+));
