@@ -311,7 +311,7 @@ pub(super) fn while_firmware_is_stored(context: &Context) -> anyhow::Result<()> 
     let (mut vm, host) = machine.start()?;
     machine.expect_firmware(&mut vm, host)?;
     let starting = started.elapsed();
-    drop(vm);
+    vm.kill()?;
     for point in 0..POINTS {
         let moment = Moment::After(dice.time(starting));
         machine
