@@ -66,32 +66,6 @@ fn expect_counting(vm: &mut Vm, session: &Session) -> anyhow::Result<Session> {
     }
 }
 
-pub(super) fn three_times_in_a_row(context: &Context) -> anyhow::Result<()> {
-    let machine = machine(context)?;
-    let builder = hibernating(&machine);
-    let mut vm = ready(&builder)?;
-    let mut session = Session::ask(&mut vm)?;
-    for time in 1..=3 {
-        session = expect_counting(&mut vm, &session)?;
-        Session::hibernate(&mut vm)?;
-        vm = builder.start()?;
-        session = session
-            .resumed(&mut vm)
-            .with_context(|| format!("hibernated {time} times"))?;
-        check_clock(&mut vm, context.environment.emulated)?;
-    }
-    expect_counting(&mut vm, &session)?;
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
-
-    // A session that was powered off does not come back.
-    let mut vm = ready(&builder)?;
-    let fresh = Session::ask(&mut vm)?;
-    ensure!(fresh.boot_id != session.boot_id, "the session came back");
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")
-}
-
 pub(super) fn four_processors(context: &Context) -> anyhow::Result<()> {
     let machine = machine(context)?;
     let builder = hibernating(&machine).args(["-p", "4"]);
@@ -99,7 +73,9 @@ pub(super) fn four_processors(context: &Context) -> anyhow::Result<()> {
     let session = Session::ask(&mut vm)?;
     Session::hibernate(&mut vm)?;
     let mut vm = builder.start()?;
-    session.resumed(&mut vm)?;
+    let session = session.resumed(&mut vm)?;
+    check_clock(&mut vm, context.environment.emulated)?;
+    expect_counting(&mut vm, &session)?;
     ensure!(vm.ask("cpus", "cpus ")? == "4");
     vm.type_line("poweroff")?;
     vm.expect_halt(Exit::PoweredOff, "power_off")
@@ -153,9 +129,8 @@ pub(super) fn reset_after_resume(context: &Context) -> anyhow::Result<()> {
 
 /// Without hibernation the guest is not told of a way to have the platform take part in it.
 pub(super) fn off(context: &Context) -> anyhow::Result<()> {
-    let machine = machine(context)?;
     for arguments in [&["--hibernation", "off"][..], &[]] {
-        let mut vm = machine.linux("states,poweroff").args(arguments).start()?;
+        let mut vm = context.linux("states,poweroff").args(arguments).start()?;
         let ways = vm.wait_for_guest("hibernation ")?;
         ensure!(
             !ways.contains("platform"),

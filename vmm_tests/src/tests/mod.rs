@@ -116,7 +116,6 @@ pub(crate) fn all() -> Vec<Test> {
         errors::unknown_option,
         errors::too_little_memory,
         errors::memory_file_on_a_full_disk,
-        hibernate::three_times_in_a_row,
         hibernate::four_processors,
         hibernate::devices_work_afterwards,
         hibernate::reset_after_resume,
