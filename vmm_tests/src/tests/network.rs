@@ -3,12 +3,14 @@
 use super::Context;
 use anyhow::Context as _;
 use anyhow::ensure;
+use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 use vmm_tests::Exit;
 use vmm_tests::Tap;
 use vmm_tests::Vm;
@@ -55,6 +57,7 @@ pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
         &format!("net receive {} {port}", tap.host()),
         "net receive ",
     )?;
+    ensure!(said.starts_with("0 "), "receiving, the guest said {said}");
     serving
         .join()
         .map_err(|_| anyhow::anyhow!("sending panicked"))??;
@@ -73,6 +76,7 @@ pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
         &format!("net send {} {port} {kib}", tap.host()),
         "net send ",
     )?;
+    ensure!(said.starts_with("0 "), "sending, the guest said {said}");
     let received = serving
         .join()
         .map_err(|_| anyhow::anyhow!("receiving panicked"))??;
@@ -84,15 +88,35 @@ pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long anything may take on the network.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for a connection, but not for ever: a guest that gave up makes none.
+fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
+    let deadline = Instant::now() + PATIENCE;
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((guest, _)) => {
+                guest.set_nonblocking(false)?;
+                return Ok(guest);
+            }
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 /// Waits for the guest to connect.
 fn serve(
     listener: TcpListener,
     talk: impl FnOnce(TcpStream) -> std::io::Result<Vec<u8>> + Send + 'static,
 ) -> thread::JoinHandle<std::io::Result<Vec<u8>>> {
     thread::spawn(move || {
-        let (guest, _) = listener.accept()?;
-        guest.set_read_timeout(Some(Duration::from_secs(60)))?;
-        guest.set_write_timeout(Some(Duration::from_secs(60)))?;
+        let guest = accept(&listener)?;
+        guest.set_read_timeout(Some(PATIENCE))?;
+        guest.set_write_timeout(Some(PATIENCE))?;
         talk(guest)
     })
 }
