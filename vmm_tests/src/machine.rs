@@ -97,12 +97,6 @@ impl UefiMachine {
         self.state = State::Vmgs;
     }
 
-    /// Has the variables in a file of their own again, new ones. The VMGS file is there for another time.
-    pub fn remove_vmgs(&mut self) -> anyhow::Result<()> {
-        self.state = State::Variables;
-        self.reset_variables()
-    }
-
     /// The VMGS file.
     pub fn vmgs(&self) -> PathBuf {
         self.file("vmgs")

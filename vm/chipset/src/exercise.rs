@@ -4,7 +4,6 @@ use crate::debug_port::DebugPort;
 use crate::i8042::I8042;
 use crate::ioapic::IoApic;
 use crate::ioapic::IoApicRouting;
-use crate::ioapic::MsiRoute;
 use crate::ioapic::PINS;
 use crate::pm::PmDevice;
 use crate::pm::PmLayout;
@@ -15,6 +14,7 @@ use crate::rtc::WallClock;
 use chipset_device::DeviceWaker;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
+use chipset_device::MsiMessage;
 use chipset_device::PowerSink;
 use chipset_device::exercise::exercise;
 use parking_lot::Mutex;
@@ -100,10 +100,10 @@ pub fn pvpanic(script: &[u8]) {
 
 /// Takes what it is given, if there is a route.
 #[derive(Default)]
-struct Routes(Mutex<[Option<MsiRoute>; PINS as usize]>);
+struct Routes(Mutex<[Option<MsiMessage>; PINS as usize]>);
 
 impl IoApicRouting for Routes {
-    fn set_route(&self, pin: u8, route: Option<MsiRoute>) {
+    fn set_route(&self, pin: u8, route: Option<MsiMessage>) {
         self.0.lock()[usize::from(pin)] = route;
     }
 

@@ -1,11 +1,12 @@
 use std::os::fd::BorrowedFd;
 
-/// A message-signalled interrupt, as a function's MSI or MSI-X registers give it.
+/// A message-signalled interrupt (Intel SDM volume 3, 11.11), as a function's MSI or MSI-X registers or a pin of an I/O
+/// APIC give it. Destination ids above 255 have their upper 24 bits in bits 63:40 of the address.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct MsiMessage {
-    /// The address to write to.
+    /// The address to write to, in the range of the local APICs.
     pub address: u64,
-    /// The data to write.
+    /// The data to write: vector, delivery mode and trigger mode.
     pub data: u32,
 }
 

@@ -29,6 +29,21 @@ pub enum MemoryKind {
     Reserved,
 }
 
+impl MemoryKind {
+    /// The entry of `etc/e820` for `len` bytes at `start`: both, and the type.
+    pub fn e820_entry(self, start: u64, len: u64) -> [u8; 20] {
+        let kind: u32 = match self {
+            Self::Ram => 1,
+            Self::Reserved => 2,
+        };
+        let mut entry = [0; 20];
+        entry[..8].copy_from_slice(&start.to_le_bytes());
+        entry[8..16].copy_from_slice(&len.to_le_bytes());
+        entry[16..].copy_from_slice(&kind.to_le_bytes());
+        entry
+    }
+}
+
 /// Why a device cannot have an item.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -192,13 +207,7 @@ impl FwCfgBuilder {
 
     /// Adds `len` bytes at `start` to the memory map in the file `etc/e820`.
     pub fn memory_range(mut self, start: u64, len: u64, kind: MemoryKind) -> Self {
-        self.e820.extend(start.to_le_bytes());
-        self.e820.extend(len.to_le_bytes());
-        let kind: u32 = match kind {
-            MemoryKind::Ram => 1,
-            MemoryKind::Reserved => 2,
-        };
-        self.e820.extend(kind.to_le_bytes());
+        self.e820.extend(kind.e820_entry(start, len));
         self
     }
 

@@ -7,13 +7,6 @@ use crate::linux::LinuxImage;
 use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
 use crate::linux::constructed;
-use acpi_spec::Hibernation;
-use acpi_spec::InterruptControllers;
-use acpi_spec::Machine;
-use acpi_spec::MmioWindows;
-use acpi_spec::PmLayout;
-use acpi_spec::Processor;
-use acpi_spec::ResetRegister;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use std::io::Cursor;
@@ -31,29 +24,8 @@ const PAGE: u64 = 4096;
 /// Guest memory that knows which pages were written.
 pub(crate) type TrackedMemory = vm_memory::GuestMemoryMmap<AtomicBitmap>;
 
-static TABLES: LazyLock<TableSet> = LazyLock::new(|| {
-    TableSet::new(&Machine {
-        processors: vec![Processor { uid: 1, apic_id: 0 }],
-        interrupt_controllers: InterruptControllers::IoApic,
-        pm_base: 0x400,
-        pm_layout: PmLayout::Compact,
-        reset: ResetRegister {
-            port: 0x433,
-            value: 1,
-        },
-        sci_irq: 9,
-        hibernation: Hibernation::NotOffered,
-        com_ports: Vec::new(),
-        rtc: None,
-        ps2: None,
-        pvpanic_port: None,
-        sleep_announcements: None,
-        mmio: MmioWindows::default(),
-        pci: None,
-        generation_id_event: None,
-    })
-    .expect("a fixed machine")
-});
+static TABLES: LazyLock<TableSet> =
+    LazyLock::new(|| TableSet::new(&constructed::machine()).expect("a fixed machine"));
 
 /// Loads `data`, and then a bzImage whose setup header it overwrites.
 pub fn bzimage(data: &[u8]) {

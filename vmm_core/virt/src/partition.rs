@@ -1,11 +1,11 @@
-use crate::Doorbell;
-use crate::DoorbellAddress;
-use crate::DoorbellMatch;
 use crate::Error;
-use crate::Msi;
 use crate::MsiRoute;
 use crate::VpIndex;
 use crate::x86::PartitionState;
+use chipset_device::Doorbell;
+use chipset_device::DoorbellAddress;
+use chipset_device::DoorbellMatch;
+use chipset_device::MsiMessage;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
 use std::os::fd::BorrowedFd;
@@ -36,10 +36,10 @@ pub trait Partition: Send + Sync {
     fn set_line(&self, gsi: u32, high: bool) -> Result<(), Error>;
 
     /// In split mode, the MSI that IOAPIC pin `gsi` stands for.
-    fn route_line(&self, gsi: u32, msi: Option<Msi>) -> Result<(), Error>;
+    fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error>;
 
     /// Raises an MSI now.
-    fn signal_msi(&self, msi: Msi) -> Result<(), Error>;
+    fn signal_msi(&self, msi: MsiMessage) -> Result<(), Error>;
 
     /// A new route from an eventfd to an MSI, disabled at first.
     fn new_msi_route(&self) -> Result<Box<dyn MsiRoute>, Error>;

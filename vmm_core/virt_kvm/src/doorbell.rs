@@ -2,6 +2,9 @@
 
 use crate::ioctl;
 use crate::partition::Shared;
+use chipset_device::Doorbell;
+use chipset_device::DoorbellAddress;
+use chipset_device::DoorbellMatch;
 use kvm_bindings::kvm_ioeventfd;
 use kvm_bindings::kvm_ioeventfd_flag_nr_datamatch;
 use kvm_bindings::kvm_ioeventfd_flag_nr_deassign;
@@ -10,9 +13,6 @@ use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use virt::Doorbell;
-use virt::DoorbellAddress;
-use virt::DoorbellMatch;
 use virt::Error;
 
 struct KvmDoorbell {

@@ -11,6 +11,10 @@ use crate::kick::Kick;
 use crate::routing;
 use crate::routing::Routing;
 use crate::slots::Slots;
+use chipset_device::Doorbell;
+use chipset_device::DoorbellAddress;
+use chipset_device::DoorbellMatch;
+use chipset_device::MsiMessage;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
 use kvm_bindings::kvm_msi;
@@ -19,13 +23,9 @@ use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use virt::Doorbell;
-use virt::DoorbellAddress;
-use virt::DoorbellMatch;
 use virt::Error;
 use virt::IrqchipMode;
 use virt::MappingAccess;
-use virt::Msi;
 use virt::MsiRoute;
 use virt::Partition;
 use virt::Topology;
@@ -79,7 +79,7 @@ impl Shared {
     }
 
     /// Raises an MSI; whether a local APIC took it.
-    fn signal_msi(&self, msi: Msi) -> Result<bool, Error> {
+    fn signal_msi(&self, msi: MsiMessage) -> Result<bool, Error> {
         self.vm
             .signal_msi(kvm_msi {
                 address_lo: msi.address as u32,
@@ -120,7 +120,7 @@ impl Partition for KvmPartition {
             .map_err(|e| Error::call(format!("set interrupt line {gsi}"), e))
     }
 
-    fn route_line(&self, gsi: u32, msi: Option<Msi>) -> Result<(), Error> {
+    fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
         if self.0.irqchip != IrqchipMode::Split || gsi >= IOAPIC_PINS {
             return Err(Error::InvalidRequest(format!(
                 "interrupt line {gsi} has no MSI"
@@ -129,7 +129,7 @@ impl Partition for KvmPartition {
         self.0.routing.set(&self.0.vm, gsi, msi)
     }
 
-    fn signal_msi(&self, msi: Msi) -> Result<(), Error> {
+    fn signal_msi(&self, msi: MsiMessage) -> Result<(), Error> {
         // That the guest did not want it is no error.
         self.0.signal_msi(msi).map(drop)
     }
@@ -153,7 +153,7 @@ impl Partition for KvmPartition {
         };
         // KVM_NMI would wait until the VP leaves the guest; a message does not.
         let destination = u64::from(target.topology.apic_id);
-        let delivered = self.0.signal_msi(Msi {
+        let delivered = self.0.signal_msi(MsiMessage {
             address: MSI_ADDRESS | (destination & 0xff) << 12 | (destination >> 8) << 40,
             data: MSI_DELIVER_NMI,
         })?;

@@ -6,6 +6,7 @@
 use crate::capabilities::IOAPIC_PINS;
 use crate::ioctl;
 use crate::partition::Shared;
+use chipset_device::MsiMessage;
 use kvm_bindings::KVM_IRQ_ROUTING_IRQCHIP;
 use kvm_bindings::KVM_IRQ_ROUTING_MSI;
 use kvm_bindings::KVM_IRQCHIP_IOAPIC;
@@ -28,7 +29,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use virt::Error;
 use virt::IrqchipMode;
-use virt::Msi;
 use virt::MsiRoute;
 
 /// The routing table of one VM.
@@ -40,7 +40,7 @@ struct Table {
     /// What the pins of KVM's own interrupt controllers are wired to.
     irqchip: Vec<Entry>,
     /// By GSI: one that was given out, and its MSI once it has one.
-    msis: BTreeMap<u32, Option<Msi>>,
+    msis: BTreeMap<u32, Option<MsiMessage>>,
     max: u32,
 }
 
@@ -55,7 +55,7 @@ enum Entry {
     },
     Msi {
         gsi: u32,
-        msi: Msi,
+        msi: MsiMessage,
     },
 }
 
@@ -143,7 +143,7 @@ impl Routing {
     }
 
     /// Makes GSI `gsi` raise `msi`, or nothing. The table is as before if that fails.
-    pub(crate) fn set(&self, vm: &VmFd, gsi: u32, msi: Option<Msi>) -> Result<(), Error> {
+    pub(crate) fn set(&self, vm: &VmFd, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
         let mut table = self.table.lock();
         let before = table.msis.insert(gsi, msi);
         if before.flatten() == msi {
@@ -208,7 +208,7 @@ impl MsiRoute for Route {
         self.event.as_fd()
     }
 
-    fn enable(&self, msi: Msi) -> Result<(), Error> {
+    fn enable(&self, msi: MsiMessage) -> Result<(), Error> {
         let mut enabled = self.enabled.lock();
         let vm = &self.partition.vm;
         self.partition.routing.set(vm, self.gsi, Some(msi))?;
@@ -265,7 +265,7 @@ mod tests {
         let gsi = table.allocate().unwrap();
         assert_eq!(gsi, 24);
         assert_eq!(table.entries(), wired, "no entry before there is an MSI");
-        let msi = Msi {
+        let msi = MsiMessage {
             address: 0x1234_5678_fee0_1000,
             data: 0x41,
         };

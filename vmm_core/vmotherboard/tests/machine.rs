@@ -2,11 +2,11 @@
 
 use chipset::ioapic::IoApic;
 use chipset::ioapic::IoApicRouting;
-use chipset::ioapic::MsiRoute;
 use chipset::rtc::CMOS_SIZE;
 use chipset::rtc::Rtc;
 use chipset::rtc::WallClock;
 use chipset_device::LineInterrupt;
+use chipset_device::MsiMessage;
 use parking_lot::Mutex;
 use serial_16550::Serial16550;
 use serial_16550::SerialBackend;
@@ -28,12 +28,12 @@ const CLOCK_VECTOR: u8 = 0x38;
 
 /// Local APICs that hand vectors to whoever stands for the guest's interrupt handler.
 struct LocalApics {
-    routes: Mutex<[Option<MsiRoute>; 24]>,
+    routes: Mutex<[Option<MsiMessage>; 24]>,
     handler: mpsc::Sender<u8>,
 }
 
 impl IoApicRouting for LocalApics {
-    fn set_route(&self, pin: u8, route: Option<MsiRoute>) {
+    fn set_route(&self, pin: u8, route: Option<MsiMessage>) {
         self.routes.lock()[usize::from(pin)] = route;
     }
 

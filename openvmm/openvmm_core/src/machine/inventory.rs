@@ -75,9 +75,7 @@ pub(crate) fn mac_address(uuid: [u8; 16], device: &str) -> MacAddress {
 
 /// The VM's identity as text.
 fn uuid_text(uuid: [u8; 16]) -> String {
-    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    let fields = [0..8, 8..12, 12..16, 16..20, 20..32];
-    fields.map(|field| &hex[field]).join("-")
+    uuid::Uuid::from_bytes(uuid).hyphenated().to_string()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The partition, as devices see it: where their interrupts go, what rings for them, memory they show.
 
 use chipset::ioapic::IoApicRouting;
-use chipset::ioapic::MsiRoute;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
@@ -18,7 +17,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use virt::MappingAccess;
-use virt::Msi;
 use virt::Partition;
 use vm_memory::GuestMemoryRegion as _;
 
@@ -38,9 +36,8 @@ impl LineTarget for PartitionLines {
 pub(crate) struct PartitionRouting(pub Arc<dyn Partition>);
 
 impl IoApicRouting for PartitionRouting {
-    fn set_route(&self, pin: u8, route: Option<MsiRoute>) {
-        let msi = route.map(|MsiRoute { address, data }| Msi { address, data });
-        if let Err(error) = self.0.route_line(pin.into(), msi) {
+    fn set_route(&self, pin: u8, route: Option<MsiMessage>) {
+        if let Err(error) = self.0.route_line(pin.into(), route) {
             tracing::error!(
                 pin,
                 error = &error as &dyn std::error::Error,
@@ -67,16 +64,9 @@ impl IoApicRouting for PartitionRouting {
 /// Message-signalled interrupts into the local APICs.
 pub(crate) struct PartitionMsis(pub Arc<dyn Partition>);
 
-fn msi(message: MsiMessage) -> Msi {
-    Msi {
-        address: message.address,
-        data: message.data,
-    }
-}
-
 impl MsiTarget for PartitionMsis {
     fn signal(&self, message: MsiMessage) {
-        if let Err(error) = self.0.signal_msi(msi(message)) {
+        if let Err(error) = self.0.signal_msi(message) {
             let error = &error as &dyn std::error::Error;
             tracing::error!(?message, error, "an interrupt is lost");
         }
@@ -96,7 +86,7 @@ impl MsiVector for PartitionVector {
     }
 
     fn enable(&self, message: MsiMessage) -> io::Result<()> {
-        self.0.enable(msi(message)).map_err(io::Error::other)
+        self.0.enable(message).map_err(io::Error::other)
     }
 
     fn disable(&self) -> io::Result<()> {
@@ -114,27 +104,11 @@ impl DoorbellTarget for PartitionDoorbells {
         matching: DoorbellMatch,
         event: BorrowedFd<'_>,
     ) -> io::Result<Box<dyn Doorbell>> {
-        let address = match address {
-            DoorbellAddress::Port(port) => virt::DoorbellAddress::Port(port),
-            DoorbellAddress::Gpa(gpa) => virt::DoorbellAddress::Gpa(gpa),
-        };
-        let matching = match matching {
-            DoorbellMatch::Any => virt::DoorbellMatch::Any,
-            DoorbellMatch::U16(value) => virt::DoorbellMatch::U16(value),
-            DoorbellMatch::U32(value) => virt::DoorbellMatch::U32(value),
-        };
-        let doorbell = self.0.register_doorbell(address, matching, event);
-        Ok(Box::new(PartitionDoorbell {
-            _registered: doorbell.map_err(io::Error::other)?,
-        }))
+        self.0
+            .register_doorbell(address, matching, event)
+            .map_err(io::Error::other)
     }
 }
-
-struct PartitionDoorbell {
-    _registered: Box<dyn virt::Doorbell>,
-}
-
-impl Doorbell for PartitionDoorbell {}
 
 /// A device's memory as a read-only mapping of the partition.
 pub(crate) struct PartitionRom {

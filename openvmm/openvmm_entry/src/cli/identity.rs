@@ -4,6 +4,8 @@ use super::Options;
 use super::config::Errors;
 use sha2::Digest as _;
 use sha2::Sha256;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 impl Options {
     /// The identity that was given; else one that is the same whenever the VM is started with the same files.
@@ -26,30 +28,17 @@ impl Options {
     }
 }
 
-/// A UUID of version 8 (RFC 9562, 5.8): whatever its maker likes.
+/// A UUID whose maker chose how it is derived.
 fn name_based(digest: [u8; 32]) -> [u8; 16] {
-    let mut uuid: [u8; 16] = std::array::from_fn(|n| digest[n]);
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    uuid
+    let start = std::array::from_fn(|n| digest[n]);
+    Uuid::new_v8(start).into_bytes()
 }
 
+/// Only the form in which UUIDs are printed.
 fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
-    let error = || format!("'{text}' is no UUID (example: 6f1c9a1e-0d2b-4f5a-8c3d-9e7b5a312480)");
-    let lengths: Vec<_> = text.split('-').map(str::len).collect();
-    if lengths != [8, 4, 4, 4, 12] || !text.is_ascii() {
-        return Err(error());
-    }
-    let digits: String = text.split('-').collect();
-    let mut uuid = [0; 16];
-    for (byte, at) in uuid.iter_mut().zip((0..).step_by(2)) {
-        let pair = &digits[at..at + 2];
-        if !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(error());
-        }
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
-    }
-    Ok(uuid)
+    let uuid: Result<Hyphenated, _> = text.parse();
+    uuid.map(|uuid| uuid.into_uuid().into_bytes())
+        .map_err(|_| format!("'{text}' is no UUID (example: 6f1c9a1e-0d2b-4f5a-8c3d-9e7b5a312480)"))
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use chipset_device::MsiMessage;
 use chipset_device::RestoreError;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -6,15 +7,6 @@ use std::sync::Arc;
 /// How many pins the I/O APIC has.
 pub const PINS: u8 = 24;
 
-/// The message that delivers a pin's interrupt, in the format of an MSI (Intel SDM volume 3, 11.11).
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub struct MsiRoute {
-    /// The address, in the range of the local APICs.
-    pub address: u64,
-    /// Vector, delivery mode and trigger mode.
-    pub data: u32,
-}
-
 /// The way from the pins to the local APICs. A kernel may hold a route for each pin, so that an interrupt
 /// costs no translation.
 ///
@@ -22,7 +14,7 @@ pub struct MsiRoute {
 pub trait IoApicRouting: Send + Sync {
     /// Sets what `pin` delivers; `None` means nothing. A level-triggered route (data bit 15) obliges the
     /// local APICs to report the end of the interrupt to [`crate::ioapic::IoApicPins::eoi`].
-    fn set_route(&self, pin: u8, route: Option<MsiRoute>);
+    fn set_route(&self, pin: u8, route: Option<MsiMessage>);
 
     /// Delivers `pin`'s interrupt once, by the route that was set. False if it is known that no local
     /// APIC took it.
@@ -97,7 +89,7 @@ fn is_level(rte: u64) -> bool {
     rte & LEVEL != 0 && fixed_or_lowest_priority
 }
 
-fn message(rte: u64) -> MsiRoute {
+fn message(rte: u64) -> MsiMessage {
     let logical = u64::from(rte & LOGICAL != 0) << 2;
     let destination = (rte >> 56) << 12;
     let extension = (rte >> 49 & 0x7f) << 5;
@@ -105,7 +97,7 @@ fn message(rte: u64) -> MsiRoute {
     let trigger = if is_level(rte) { LEVEL } else { 0 };
     // Bit 14: asserted.
     let data = mode | trigger | 1 << 14;
-    MsiRoute {
+    MsiMessage {
         address: LOCAL_APICS | destination | extension | logical,
         data: data as u32,
     }
@@ -117,7 +109,7 @@ pub(crate) struct Core {
     pub(crate) state: State,
     /// The levels of the pins, which belong to those that drive them.
     lines: u32,
-    routes: [Option<MsiRoute>; PINS as usize],
+    routes: [Option<MsiMessage>; PINS as usize],
 }
 
 impl Core {

@@ -3,6 +3,7 @@ use chipset_device::ChipsetDevice;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
 use chipset_device::MmioDevice;
+use chipset_device::MsiMessage;
 use chipset_device::SavedState;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ const REMOTE_IRR: u64 = 1 << 14;
 /// Keeps the routes and what was delivered by them.
 #[derive(Default)]
 struct Kernel {
-    routes: Mutex<[Option<MsiRoute>; PINS as usize]>,
-    delivered: Mutex<Vec<(u8, MsiRoute)>>,
+    routes: Mutex<[Option<MsiMessage>; PINS as usize]>,
+    delivered: Mutex<Vec<(u8, MsiMessage)>>,
     refuses: AtomicBool,
 }
 
 impl IoApicRouting for Kernel {
-    fn set_route(&self, pin: u8, route: Option<MsiRoute>) {
+    fn set_route(&self, pin: u8, route: Option<MsiMessage>) {
         self.routes.lock()[usize::from(pin)] = route;
     }
 
@@ -44,7 +45,7 @@ impl Kernel {
             .collect()
     }
 
-    fn route(&self, pin: u8) -> Option<MsiRoute> {
+    fn route(&self, pin: u8) -> Option<MsiMessage> {
         self.routes.lock()[usize::from(pin)]
     }
 }

@@ -4,7 +4,6 @@ mod core;
 mod device;
 
 pub use core::IoApicRouting;
-pub use core::MsiRoute;
 pub use core::PINS;
 pub use device::IoApic;
 pub use device::IoApicPins;

@@ -3,6 +3,7 @@
 use super::BootProtocol;
 use super::LinuxImage;
 use super::LoadError;
+use super::constructed;
 use super::layout;
 use super::load_linux;
 use crate::BootState;
@@ -10,10 +11,6 @@ use crate::ImageFile;
 use acpi_spec::Hibernation;
 use acpi_spec::InterruptControllers;
 use acpi_spec::Machine;
-use acpi_spec::MmioWindows;
-use acpi_spec::PmLayout;
-use acpi_spec::Processor;
-use acpi_spec::ResetRegister;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use std::io::Cursor;
@@ -27,24 +24,9 @@ pub(super) const MIB: u64 = 1 << 20;
 
 pub(super) fn tables() -> TableSet {
     TableSet::new(&Machine {
-        processors: vec![Processor { uid: 1, apic_id: 0 }],
         interrupt_controllers: InterruptControllers::IoApicAndPic,
-        pm_base: 0x400,
-        pm_layout: PmLayout::Compact,
-        reset: ResetRegister {
-            port: 0x433,
-            value: 1,
-        },
-        sci_irq: 9,
         hibernation: Hibernation::S4,
-        com_ports: Vec::new(),
-        rtc: None,
-        ps2: None,
-        pvpanic_port: None,
-        sleep_announcements: None,
-        mmio: MmioWindows::default(),
-        pci: None,
-        generation_id_event: None,
+        ..constructed::machine()
     })
     .unwrap()
 }

@@ -6,12 +6,12 @@ use crate::machine::Bus;
 use crate::machine::Machine;
 use crate::machine::Options;
 use crate::machine::run;
+use chipset_device::DoorbellAddress;
+use chipset_device::DoorbellMatch;
+use chipset_device::MsiMessage;
 use std::os::fd::AsFd as _;
-use virt::DoorbellAddress;
-use virt::DoorbellMatch;
 use virt::Error;
 use virt::IrqchipMode;
-use virt::Msi;
 use virt::VpIndex;
 
 const LAPIC: u64 = 0xfee0_0000;
@@ -49,8 +49,8 @@ fn machine(options: Options) -> Machine {
     machine
 }
 
-const fn msi(data: u32) -> Msi {
-    Msi {
+const fn msi(data: u32) -> MsiMessage {
+    MsiMessage {
         address: LAPIC,
         data,
     }

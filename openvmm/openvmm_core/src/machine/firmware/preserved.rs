@@ -3,7 +3,6 @@
 use firmware_hibernation::Architecture;
 use firmware_hibernation::BrokerStorage;
 use firmware_hibernation::Config;
-use firmware_hibernation::EntryRule;
 use firmware_hibernation::FirmwareDescription;
 use firmware_hibernation::FirmwareTarget;
 use firmware_hibernation::Hibernation;
@@ -13,7 +12,6 @@ use firmware_hibernation::Isolation;
 use firmware_hibernation::MemoryImage;
 use firmware_hibernation::Mode;
 use firmware_hibernation::Pinned;
-use firmware_hibernation::RESET_VECTOR;
 use firmware_hibernation::Refusal;
 use firmware_hibernation::StartPlan;
 use firmware_hibernation::Storage;
@@ -135,15 +133,9 @@ impl PreservedFirmware {
     fn capture(&mut self) {
         let code = &self.loaded.code;
         let image = MemoryImage::new().part(CODE, FLASH_END - code.len() as u64, code.clone());
-        let description = FirmwareDescription {
-            architecture: Architecture::X86_64,
-            entry_rule: EntryRule::ResetVector,
-            entry_gpa: RESET_VECTOR,
-            version: None,
-        };
         // A failure was told as an event, and is no reason not to start.
         self.hibernation.capture(
-            &description,
+            &FirmwareDescription::reset_vector(),
             Arc::new(image),
             &Pinned(self.loaded.files.clone()),
             &self.view,

@@ -19,6 +19,7 @@ use flash::VmgsStorage;
 use flash::VmgsStorageError;
 use fw_cfg::Content;
 use fw_cfg::FwCfgBuilder;
+use fw_cfg::MemoryKind;
 use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::Hibernation;
@@ -214,16 +215,11 @@ fn firmware_files(parts: &UefiParts<'_>) -> Result<BTreeMap<String, Vec<u8>>, Ue
     Ok(files)
 }
 
-/// RAM, as 20-byte entries of start, length and type.
+/// RAM. A file as any other, so that it can be kept for a hibernated guest.
 fn e820(layout: &MemoryLayout) -> Vec<u8> {
-    const RAM: u32 = 1;
-    let mut map = Vec::new();
-    for ram in layout.ram() {
-        map.extend(ram.start.to_le_bytes());
-        map.extend(ram.len().to_le_bytes());
-        map.extend(RAM.to_le_bytes());
-    }
-    map
+    let ram = layout.ram().iter();
+    ram.flat_map(|ram| MemoryKind::Ram.e820_entry(ram.start, ram.len()))
+        .collect()
 }
 
 fn fw_cfg(
