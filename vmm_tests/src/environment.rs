@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// What `cargo xtask test` tells the tests, by environment variables.
 #[derive(Debug, Clone)]
@@ -22,6 +23,42 @@ pub struct Environment {
     /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software, and an exit from the guest costs
     /// some hundred times what it does on a real one.
     pub emulated: bool,
+    /// `VMM_TESTS_SHARE=I/N`: which of the tests to run, where others run the others.
+    pub share: Share,
+}
+
+/// One part of N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    index: usize,
+    count: usize,
+}
+
+impl Share {
+    /// All there is.
+    pub const ALL: Self = Self { index: 0, count: 1 };
+
+    /// Whether it holds the test at `position`; neighbours, which take about as long, go to different shares.
+    pub fn holds(self, position: usize) -> bool {
+        position % self.count == self.index
+    }
+}
+
+impl FromStr for Share {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let share = text
+            .split_once('/')
+            .and_then(|(index, count)| {
+                Some(Self {
+                    index: index.parse().ok()?,
+                    count: count.parse().ok()?,
+                })
+            })
+            .filter(|share| share.index < share.count);
+        share.with_context(|| format!("{text:?} is no share I/N with I below N"))
+    }
 }
 
 impl Environment {
@@ -46,6 +83,10 @@ impl Environment {
             },
             boot_disk: path("VMM_TESTS_BOOT_DISK")?,
             emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),
+            share: match std::env::var("VMM_TESTS_SHARE") {
+                Ok(share) => share.parse().context("VMM_TESTS_SHARE")?,
+                Err(_) => Share::ALL,
+            },
         })
     }
 }
@@ -57,4 +98,22 @@ pub struct Ovmf {
     pub code: PathBuf,
     /// The template of its variables.
     pub vars: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_together_are_everything_once() {
+        let shares = ["0/3", "1/3", "2/3"].map(|share| share.parse::<Share>().unwrap());
+        for position in 0..10 {
+            let holders = shares.iter().filter(|share| share.holds(position));
+            assert_eq!(holders.count(), 1);
+            assert!(Share::ALL.holds(position));
+        }
+        for wrong in ["", "1", "3/3", "0/0", "-1/2", "a/b"] {
+            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod watch;
 pub use dice::Dice;
 pub use environment::Environment;
 pub use environment::Ovmf;
+pub use environment::Share;
 pub use event::Event;
 pub use exit::Exit;
 pub use hibernation::HibernationStatus;

@@ -11,8 +11,6 @@ use vmm_tests::Environment;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Guests share the machine's processors; two at a time keep the waiting ones from idling.
-    arguments.test_threads.get_or_insert(2);
     let environment = match Environment::from_env() {
         Ok(environment) => environment,
         Err(err) => {
@@ -20,9 +18,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Guests share the machine's processors; two at a time keep the waiting ones from idling. An emulated machine
+    // has one processor, and other labs beside it for the host's others.
+    let at_a_time = if environment.emulated { 1 } else { 2 };
+    arguments.test_threads.get_or_insert(at_a_time);
     let trials = tests::all()
         .into_iter()
-        .map(|test| {
+        .enumerate()
+        .filter(|(position, _)| environment.share.holds(*position))
+        .map(|(_, test)| {
             let environment = environment.clone();
             Trial::test(test.name, move || {
                 test.run(environment)

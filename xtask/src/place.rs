@@ -18,6 +18,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 /// What the user asked for.
@@ -155,6 +156,40 @@ impl GuestRun {
     }
 
     fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
+        self.boot(&self.lab()?, output)
+    }
+
+    /// Runs it in one lab for each of `outputs`, at the same time; in the environment of each, `variable` has
+    /// what is its share: `I/N` for lab I, counted from 0, of N. Returns the exit statuses.
+    pub(crate) fn run_in_labs(
+        &self,
+        variable: &str,
+        outputs: Vec<Box<dyn Write + Send>>,
+    ) -> anyhow::Result<Vec<u8>> {
+        let lab = self.lab()?;
+        let count = outputs.len();
+        thread::scope(|scope| {
+            let running: Vec<_> = (0..)
+                .zip(outputs)
+                .map(|(index, output): (usize, _)| {
+                    let mut lab = lab.clone();
+                    lab.env
+                        .push((variable.to_owned(), format!("{index}/{count}")));
+                    scope.spawn(move || self.boot(&lab, output))
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|lab| match lab.join() {
+                    Ok(status) => status,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+                .collect()
+        })
+    }
+
+    /// The lab that it runs in, with its programs built.
+    fn lab(&self) -> anyhow::Result<Lab> {
         let place = |arg: &Arg| match arg {
             Arg::Text(text) => text.clone(),
             Arg::Program(name) => format!("/bin/{name}"),
@@ -178,11 +213,15 @@ impl GuestRun {
         for file in &self.host_files {
             lab.add_host_file(file);
         }
+        Ok(lab)
+    }
+
+    fn boot(&self, lab: &Lab, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
         let streams = Streams {
             stdout: output,
             ..Streams::output()
         };
-        match lab::boot(&lab, streams)? {
+        match lab::boot(lab, streams)? {
             Ended::Exit(status) => Ok(status),
             Ended::TimedOut => anyhow::bail!(
                 "{} did not end within {} s",

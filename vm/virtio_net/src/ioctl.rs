@@ -41,6 +41,38 @@ pub(crate) fn attach(tun: &File, name: &str) -> io::Result<()> {
     checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })
 }
 
+/// Whether the attached interface outlives the file: whether somebody else created it.
+pub(crate) fn is_persistent(tun: &File) -> io::Result<bool> {
+    // The kernel fills in name and flags.
+    let mut request = request("");
+    // SAFETY: the kernel writes one ifreq, which lives until it returns.
+    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request) })?;
+    // SAFETY: flags are a number, of which any bits are valid, and the kernel wrote them.
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    Ok(flags & libc::IFF_PERSIST != 0)
+}
+
+/// Gives the attached interface its Ethernet address.
+pub(crate) fn set_address(tun: &File, name: &str, address: [u8; 6]) -> io::Result<()> {
+    let mut request = request(name);
+    let mut sa_data = [0; 14];
+    for (to, from) in sa_data.iter_mut().zip(address) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_hwaddr = libc::sockaddr {
+        sa_family: libc::ARPHRD_ETHER,
+        sa_data,
+    };
+    // SAFETY: the kernel reads one ifreq, which lives until it returns.
+    checked(unsafe {
+        libc::ioctl(
+            tun.as_raw_fd(),
+            libc::SIOCSIFHWADDR as _,
+            &raw const request,
+        )
+    })
+}
+
 /// Sets the length of the header in front of each frame.
 pub(crate) fn set_header_len(tun: &File, len: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads one int, which lives until it returns.
@@ -52,6 +84,24 @@ pub(crate) fn set_offload(tun: &File, flags: libc::c_uint) -> io::Result<()> {
     let flags = libc::c_ulong::from(flags);
     // SAFETY: the argument is a number.
     checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, flags) })
+}
+
+/// The Ethernet address of the interface `name` of the calling thread's network namespace.
+#[cfg(test)]
+pub(crate) fn address(name: &str) -> io::Result<[u8; 6]> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let mut request = request(name);
+    // SAFETY: the kernel reads and writes one ifreq, which lives until it returns.
+    checked(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFHWADDR as _,
+            &raw mut request,
+        )
+    })?;
+    // SAFETY: the kernel wrote an address of bytes, of which any are valid.
+    let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+    Ok(std::array::from_fn(|index| data[index] as u8))
 }
 
 /// Gives the interface `name` of the calling thread's network namespace an IPv4 address, and brings it up.

@@ -41,6 +41,13 @@ impl MacAddress {
         Self(bytes)
     }
 
+    /// The address for the host's end of the cable to this station: always the same, and another one.
+    pub fn other_end(self) -> Self {
+        let mut bytes = self.0;
+        bytes[0] = if bytes[0] == 0xfe { 0xfa } else { 0xfe };
+        Self(bytes)
+    }
+
     /// The bytes, in the order they are sent.
     pub fn bytes(&self) -> [u8; 6] {
         self.0
@@ -89,6 +96,17 @@ mod tests {
         for index in 0..100 {
             let [byte, ..] = MacAddress::derive(&index.to_string()).bytes();
             assert_eq!(byte & 3, 2);
+        }
+    }
+
+    #[test]
+    fn the_other_end_is_another_station() {
+        for own in ["02:00:00:12:34:56", "fe:00:00:12:34:56"] {
+            let own: MacAddress = own.parse().unwrap();
+            let other = own.other_end();
+            assert_ne!(own, other);
+            assert_eq!(MacAddress::new(other.bytes()), Ok(other));
+            assert_eq!(other.bytes()[0] & 2, 2);
         }
     }
 

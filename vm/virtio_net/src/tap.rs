@@ -1,3 +1,4 @@
+use crate::MacAddress;
 use crate::NetBackend;
 use crate::Offloads;
 use crate::header;
@@ -80,8 +81,11 @@ fn flags(offloads: Offloads) -> libc::c_uint {
 }
 
 impl Tap {
-    /// Opens the interface `name`. One that does not exist is created, and goes when the tap is closed.
-    pub fn open(name: &str) -> Result<Self, TapError> {
+    /// Opens the interface `name`. One that does not exist is created with the address `host`, and goes when the
+    /// tap is closed; one that exists keeps its address.
+    ///
+    /// With the same address each time, a guest that slept meanwhile still knows who its neighbour is.
+    pub fn open(name: &str, host: MacAddress) -> Result<Self, TapError> {
         let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
         let possible = (1..=MAX_NAME).contains(&name.len())
             && name.bytes().all(allowed)
@@ -97,7 +101,7 @@ impl Tap {
             Ok(file) => file,
             Err(source) => return Err(TapError::Open { name, source }),
         };
-        match Self::set_up(&file, &name) {
+        match Self::set_up(&file, &name, host) {
             Ok(offloads) => Ok(Self {
                 name,
                 file,
@@ -112,8 +116,15 @@ impl Tap {
     }
 
     /// Attaches to the interface, and finds out what it can do.
-    fn set_up(file: &File, name: &str) -> Result<Offloads, (&'static str, io::Error)> {
+    fn set_up(
+        file: &File,
+        name: &str,
+        host: MacAddress,
+    ) -> Result<Offloads, (&'static str, io::Error)> {
         ioctl::attach(file, name).map_err(|e| ("attach to it", e))?;
+        if !ioctl::is_persistent(file).map_err(|e| ("read its flags", e))? {
+            ioctl::set_address(file, name, host.bytes()).map_err(|e| ("set its address", e))?;
+        }
         ioctl::set_header_len(file, header::LEN as i32).map_err(|e| ("set its header", e))?;
         let segmentation = Offloads {
             checksum: true,

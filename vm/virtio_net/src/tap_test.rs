@@ -41,7 +41,26 @@ fn impossible_names_are_refused() {
         "a b",
         "tap\u{e9}",
     ] {
-        assert!(matches!(Tap::open(name), Err(TapError::Name(_))), "{name}");
+        assert!(
+            matches!(Tap::open(name, host_mac()), Err(TapError::Name(_))),
+            "{name}"
+        );
+    }
+}
+
+fn host_mac() -> MacAddress {
+    MacAddress::new(GUEST_MAC).unwrap().other_end()
+}
+
+/// A guest that slept while its tap was gone sends to the address that it knew.
+#[test]
+fn a_created_tap_has_the_address_each_time() {
+    if !have_taps() {
+        return;
+    }
+    for _ in 0..2 {
+        let _tap = Tap::open("vtest2", host_mac()).unwrap();
+        assert_eq!(ioctl::address("vtest2").unwrap(), host_mac().bytes());
     }
 }
 
@@ -50,7 +69,7 @@ fn a_tap_is_exclusive() {
     if !have_taps() {
         return;
     }
-    let tap = Tap::open("vtest0").unwrap();
+    let tap = Tap::open("vtest0", host_mac()).unwrap();
     assert!(tap.offloads().checksum && tap.offloads().tso4);
     // Whatever a driver picks, in combinations that make no sense too, the kernel takes.
     for bits in 0..32 {
@@ -64,11 +83,14 @@ fn a_tap_is_exclusive() {
         };
         tap.set_guest_offloads(offloads).unwrap();
     }
-    let second = Tap::open("vtest0").unwrap_err();
+    let second = Tap::open("vtest0", host_mac()).unwrap_err();
     assert!(second.to_string().contains("vtest0"), "{second}");
     drop(tap);
-    Tap::open("vtest0").unwrap();
-    assert!(matches!(Tap::open("lo"), Err(TapError::Attach { .. })));
+    Tap::open("vtest0", host_mac()).unwrap();
+    assert!(matches!(
+        Tap::open("lo", host_mac()),
+        Err(TapError::Attach { .. })
+    ));
 }
 
 /// What comes next for the guest, without the header; its buffer is offered again.
@@ -93,7 +115,7 @@ fn the_host_talks_to_the_guest_through_a_tap() {
     if !have_taps() {
         return;
     }
-    let tap = Tap::open("vtest1").unwrap();
+    let tap = Tap::open("vtest1", host_mac()).unwrap();
     ioctl::bring_up("vtest1", HOST).unwrap();
     let config = NetConfig {
         mac: MacAddress::new(GUEST_MAC).unwrap(),

@@ -40,8 +40,9 @@ pub(crate) struct LabArgs {
     /// A file to fetch from the lab when CMD has ended.
     #[arg(long = "out", value_name = "NAME:FILE")]
     outputs: Vec<String>,
-    /// Processors of the lab's machine.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// Processors of the lab's machine. With more than one, QEMU's emulation loses track of nested guests at
+    /// times, and they or the lab end.
+    #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
     /// Memory of the lab's machine, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]

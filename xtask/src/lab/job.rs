@@ -1,7 +1,9 @@
 //! What to run in the lab.
 
 use crate::guest::GuestFile;
+use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 /// A file of the host that the command finds in the lab.
@@ -39,7 +41,21 @@ pub(crate) struct Lab {
     pub(crate) time_limit: Duration,
 }
 
+/// What the usual machine has.
+const MEMORY_MIB: u32 = 4096;
+
 impl Lab {
+    /// How many labs this machine has room for at the same time: each keeps one processor busy.
+    pub(crate) fn how_many() -> usize {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let free = fs::read_to_string("/proc/meminfo")
+            .ok()
+            .and_then(|meminfo| available_mib(&meminfo));
+        // Beside the machine's memory, QEMU keeps what it translated.
+        let each = usize::try_from(MEMORY_MIB).unwrap_or(usize::MAX) + 1024;
+        free.map_or(1, |free| free / each).clamp(1, processors)
+    }
+
     /// A lab for `argv` with the usual machine.
     pub(crate) fn new(argv: Vec<String>) -> Self {
         Self {
@@ -49,9 +65,29 @@ impl Lab {
             outputs: Vec::new(),
             guest_files: Vec::new(),
             modules: Vec::new(),
-            cpus: 2,
-            memory_mib: 4096,
+            cpus: 1,
+            memory_mib: MEMORY_MIB,
             time_limit: Duration::from_secs(600),
         }
+    }
+}
+
+/// What `/proc/meminfo` says new programs can have without swapping, in MiB.
+fn available_mib(meminfo: &str) -> Option<usize> {
+    meminfo.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemAvailable:")?.strip_suffix("kB")?;
+        kib.trim().parse::<usize>().ok().map(|kib| kib / 1024)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read() {
+        let meminfo = "MemTotal:       24615320 kB\nMemAvailable:   23068672 kB\nBuffers: 1 kB\n";
+        assert_eq!(available_mib(meminfo), Some(22528));
+        assert_eq!(available_mib("MemTotal: 1 kB\n"), None);
     }
 }

@@ -200,7 +200,8 @@ fn start(
     command
         .args(["--pdeathsig", "KILL"])
         .args(qemu.words())
-        .args(["-machine", "q35", "-accel", "tcg,thread=multi"])
+        // A thread for each processor is what QEMU's emulation of SVM does not stand.
+        .args(["-machine", "q35", "-accel", "tcg,thread=single"])
         .args(["-cpu", "max"])
         .args(["-smp", &lab.cpus.to_string()])
         .args(["-m", &lab.memory_mib.to_string()])

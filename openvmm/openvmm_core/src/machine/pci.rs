@@ -204,15 +204,14 @@ impl PciSockets<'_> {
                     self.virtio(&place, VirtioBlk::new(opened, config))?;
                 }
                 PciDeviceKind::VirtioNet(net) => {
-                    let tap = Tap::open(&net.tap).map_err(|source| PciError::Tap {
-                        name: device.name.clone(),
-                        source,
-                    })?;
                     let derived = || inventory::mac_address(self.uuid, &device.name);
-                    let config = NetConfig {
-                        mac: net.mac.unwrap_or_else(derived),
-                        mtu: net.mtu,
-                    };
+                    let mac = net.mac.unwrap_or_else(derived);
+                    let tap =
+                        Tap::open(&net.tap, mac.other_end()).map_err(|source| PciError::Tap {
+                            name: device.name.clone(),
+                            source,
+                        })?;
+                    let config = NetConfig { mac, mtu: net.mtu };
                     self.virtio(&place, NetDevice::new(tap, config))?;
                 }
                 PciDeviceKind::VirtioRng => {
