@@ -224,6 +224,12 @@ impl Session {
                 eprintln!("openvmm: {vp} shut down (triple fault)");
                 if let Some(registers) = registers {
                     eprintln!("{registers}");
+                    if registers.at_reset_vector() {
+                        eprintln!(
+                            "These are the registers after a reset: KVM on AMD processors resets a VP that shut down, \
+                             and what it had before is lost."
+                        );
+                    }
                 }
             }
             HaltReason::Error(error) => eprintln!("openvmm: {error}"),

@@ -1,6 +1,7 @@
 //! How guests end, and begin again.
 
 use super::Context;
+use anyhow::ensure;
 use vmm_tests::Exit;
 use vmm_tests::Stdio;
 use vmm_tests::payload;
@@ -45,5 +46,14 @@ pub(super) fn triple_fault(context: &Context) -> anyhow::Result<()> {
     let path = dir.path().join("triple_fault");
     std::fs::write(&path, payload::triple_fault())?;
     let vm = context.openvmm().arg("--kernel").arg(&path).start()?;
-    vm.expect_halt(Exit::TripleFault, "triple_fault")
+    vm.expect_halt(Exit::TripleFault, "triple_fault")?;
+    let errors = vm.errors();
+    ensure!(errors.contains("rip="), "{}", vm.failure("no registers"));
+    // On AMD processors they say nothing of the guest, and nobody shall look for its error in them.
+    ensure!(
+        errors.contains("rip=000000000000fff0") == errors.contains("registers after a reset"),
+        "{}",
+        vm.failure("which registers these are is not what was said")
+    );
+    Ok(())
 }

@@ -108,6 +108,13 @@ pub struct Registers {
     pub apic_base: u64,
 }
 
+impl Registers {
+    /// Whether the processor is at its first instruction after a reset (AMD64 manual volume 2, 14.1.3).
+    pub fn at_reset_vector(&self) -> bool {
+        self.rip == 0xfff0 && self.cs.base == 0xffff_0000 && self.cr0 & 1 == 0 && self.efer == 0
+    }
+}
+
 impl fmt::Display for Registers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "rip={:016x} rflags={:08x}", self.rip, self.rflags)?;
