@@ -3,6 +3,7 @@
 use crate::machine::Machine;
 use crate::vps::VpReport;
 use chipset_device::PowerEvent;
+use error_chain::Chain;
 use mesh::Receiver;
 use openvmm_defs::event::HaltReason;
 use openvmm_defs::event::VmEvent;
@@ -205,7 +206,7 @@ impl Worker {
                 if let Some(registers) = registers {
                     tracing::error!("registers at the failure:\n{registers}");
                 }
-                self.halt(HaltReason::Hypervisor(chain(&error)));
+                self.halt(HaltReason::Hypervisor(Chain(&error).to_string()));
             }
         }
     }
@@ -215,7 +216,7 @@ impl Worker {
         self.stop();
         self.machine.reset().map_err(|error| {
             self.state = State::Halted;
-            format!("resetting the VM failed: {}", chain(&error))
+            format!("resetting the VM failed: {}", Chain(&error))
         })?;
         self.emit(VmEventKind::Reset);
         match running {
@@ -227,7 +228,7 @@ impl Worker {
     fn start(&mut self) -> Result<(), String> {
         self.machine.start().map_err(|error| {
             self.state = State::Halted;
-            format!("starting the VM failed: {}", chain(&error))
+            format!("starting the VM failed: {}", Chain(&error))
         })?;
         self.state = State::Running;
         Ok(())
@@ -261,7 +262,7 @@ impl Worker {
             HaltReason::Reset => preserved.reset(),
             HaltReason::Hibernate => {
                 if let Err(error) = preserved.hibernated() {
-                    return HaltReason::Error(chain(&error));
+                    return HaltReason::Error(Chain(&error).to_string());
                 }
             }
             HaltReason::GuestPanic
@@ -278,16 +279,4 @@ impl Worker {
             kind,
         });
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

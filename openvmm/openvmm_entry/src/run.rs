@@ -12,6 +12,7 @@ use crate::control::VmControl;
 use crate::events::EventLog;
 use crate::exit::Exit;
 use crate::terminal;
+use error_chain::Chain;
 use mesh::Receiver;
 use mesh::Sender;
 use openvmm_core::LaunchError;
@@ -70,7 +71,7 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
     let hypervisor = match head_start.map_or_else(KvmHypervisor::open, HeadStart::finish) {
         Ok(hypervisor) => hypervisor,
         Err(error) => {
-            print_error(&error);
+            eprintln!("error: {}", Chain(&error));
             return Exit::Hypervisor;
         }
     };
@@ -92,7 +93,7 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
             while let Ok(Occurrence::Vm(event)) = occurrences.try_recv() {
                 events.vm_event(&event);
             }
-            print_error(&error);
+            eprintln!("error: {}", Chain(&error));
             if let LaunchError::Machine(error) = &error
                 && error.is_refused_resume()
             {
@@ -266,14 +267,4 @@ fn watch_signals(send: Sender<Occurrence>) -> io::Result<()> {
             }
         })?;
     Ok(())
-}
-
-fn print_error(error: &dyn std::error::Error) {
-    eprint!("error: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        eprint!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!();
 }

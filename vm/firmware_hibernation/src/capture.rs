@@ -11,6 +11,7 @@ use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
+use error_chain::Chain;
 use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
 use vmgs_format::HIBERNATION_MIN_STORE_SIZE;
@@ -100,13 +101,7 @@ impl CaptureError {
 
     /// The reason with its causes, on one line.
     pub fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text += &format!(": {error}");
-            source = error.source();
-        }
-        text
+        Chain(self).to_string()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::image::TargetError;
 use crate::record::RecordError;
 use crate::storage::StorageError;
 use crate::token::CorruptToken;
+use error_chain::Chain;
 use platform_digest::Difference;
 use std::fmt;
 
@@ -126,13 +127,7 @@ impl RefusalReason {
 
     /// The reason with its causes, on one line.
     pub fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text += &format!(": {error}");
-            source = error.source();
-        }
-        text
+        Chain(self).to_string()
     }
 
     /// The overrides with which the start would go on.

@@ -7,6 +7,7 @@ use crate::queue::Step;
 use crate::storage::Atomicity;
 use crate::storage::FlashStorage;
 use crate::storage::Update;
+use error_chain::Chain;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -370,12 +371,7 @@ impl<S: FlashStorage> Worker<S> {
             Some((_, delay)) => (delay * 2).min(LAST_RETRY),
         };
         state.retry = Some((now + delay, delay));
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
+        let text = Chain(error).to_string();
         if state.last_error.as_ref() != Some(&text) {
             tracing::error!(
                 name = self.shared.name,

@@ -1,6 +1,7 @@
 use crate::ResetError;
 use crate::UnitsState;
 use crate::saved::MAX_ENCODED_LEN;
+use error_chain::Chain;
 use mesh::saved_state::RestoreError;
 use mesh::saved_state::SaveError;
 use std::error::Error;
@@ -63,12 +64,7 @@ impl Display for UnitErrors {
                 f.write_str("; ")?;
             }
             // A list has no one source, so each chain is part of the text.
-            write!(f, "{error}")?;
-            let mut source = error.source();
-            while let Some(error) = source {
-                write!(f, ": {error}")?;
-                source = error.source();
-            }
+            write!(f, "{}", Chain(error))?;
         }
         Ok(())
     }
