@@ -12,7 +12,7 @@ use vmm_tests::payload;
 
 pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
     let lines: u64 = if context.environment.emulated {
-        1 << 10
+        8 << 10
     } else {
         640 << 10
     };
@@ -40,7 +40,7 @@ pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
 /// A guest that does nothing else, through a pipe: every byte counts.
 pub(super) fn bare_flood(context: &Context) -> anyhow::Result<()> {
     let bytes: usize = if context.environment.emulated {
-        16 << 10
+        1 << 20
     } else {
         10 << 20
     };
