@@ -52,6 +52,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
                 "--uefi".into(),
                 "--uefi-firmware".into(),
                 Arg::Guest(GuestFile::Ovmf4mCode),
+                // The guest's own copy. Debian's OVMF does not start on erased flash.
+                "--uefi-vars".into(),
+                Arg::Guest(GuestFile::Ovmf4mVars),
                 "--disk".into(),
                 "mem:64M".into(),
                 "--virtio-rng".into(),

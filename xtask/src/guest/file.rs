@@ -64,8 +64,10 @@ impl GuestFile {
             Self::Initrd => fs::write(&path, initramfs(&fetched.kernel)?),
             Self::BenchInitrd => fs::write(&path, bench_initramfs(&fetched.kernel)?),
             Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
-            Self::Ovmf4mCode | Self::Ovmf4mVars | Self::Ovmf2mCode | Self::Ovmf2mVars => {
-                link(&fetched.ovmf.dir().join(self.name()))
+            Self::Ovmf4mCode | Self::Ovmf2mCode => link(&fetched.ovmf.dir().join(self.name())),
+            // A guest may write its variables, but not the template.
+            Self::Ovmf4mVars | Self::Ovmf2mVars => {
+                fs::copy(fetched.ovmf.dir().join(self.name()), &path).map(drop)
             }
         }
         .with_context(|| format!("cannot make {}", path.display()))

@@ -320,7 +320,7 @@ fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), UefiError> {
 }
 
 /// Variables to begin with: the template in the firmware's file or beside it, if it fits. Erased flash otherwise,
-/// which the firmware formats or does without.
+/// which firmware formats, does without, or (Debian's OVMF) does not start on.
 fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
     let within = FirmwareFile::open(code).ok().and_then(|file| {
         let Firmware::Ovmf(Ovmf {
@@ -339,7 +339,8 @@ fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
         .unwrap_or_else(|| {
             tracing::warn!(
                 firmware = %code.display(),
-                "no template of the variables goes with the firmware: they begin as erased flash"
+                "no template of the variables goes with the firmware: they begin as erased flash, on which some builds \
+                 of OVMF do not start; --uefi-vars names a copy of the template to begin with"
             );
             vec![0xff; ovmf.variables_len as usize]
         })
