@@ -7,6 +7,7 @@ use crate::lab;
 use crate::lab::Ended;
 use crate::lab::Lab;
 use crate::lab::OutFile;
+use crate::lab::Parts;
 use crate::lab::Streams;
 use crate::setup;
 use anyhow::Context;
@@ -156,7 +157,7 @@ impl GuestRun {
     }
 
     fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
-        self.boot(&self.lab()?, output)
+        self.boot(&Parts::ensure()?, &self.lab()?, output)
     }
 
     /// Runs it in one lab for each of `outputs`, at the same time; in the environment of each, `variable` has
@@ -166,6 +167,7 @@ impl GuestRun {
         variable: &str,
         outputs: Vec<Box<dyn Write + Send>>,
     ) -> anyhow::Result<Vec<u8>> {
+        let parts = &Parts::ensure()?;
         let lab = self.lab()?;
         let count = outputs.len();
         thread::scope(|scope| {
@@ -175,7 +177,7 @@ impl GuestRun {
                     let mut lab = lab.clone();
                     lab.env
                         .push((variable.to_owned(), format!("{index}/{count}")));
-                    scope.spawn(move || self.boot(&lab, output))
+                    scope.spawn(move || self.boot(parts, &lab, output))
                 })
                 .collect();
             running
@@ -216,12 +218,12 @@ impl GuestRun {
         Ok(lab)
     }
 
-    fn boot(&self, lab: &Lab, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
+    fn boot(&self, parts: &Parts, lab: &Lab, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
         let streams = Streams {
             stdout: output,
             ..Streams::output()
         };
-        match lab::boot(lab, streams)? {
+        match lab::boot(parts, lab, streams)? {
             Ended::Exit(status) => Ok(status),
             Ended::TimedOut => anyhow::bail!(
                 "{} did not end within {} s",

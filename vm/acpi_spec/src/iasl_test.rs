@@ -28,29 +28,6 @@ pub(crate) fn processors(count: u32) -> Vec<Processor> {
         .collect()
 }
 
-pub(crate) fn minimal(processors: Vec<Processor>) -> Machine {
-    Machine {
-        processors,
-        interrupt_controllers: InterruptControllers::IoApic,
-        pm_base: 0x400,
-        pm_layout: PmLayout::Compact,
-        reset: ResetRegister {
-            port: 0x433,
-            value: 1,
-        },
-        sci_irq: 9,
-        hibernation: Hibernation::NotOffered,
-        sleep_announcements: None,
-        com_ports: Vec::new(),
-        rtc: None,
-        ps2: None,
-        pvpanic_port: None,
-        mmio: MmioWindows::default(),
-        pci: None,
-        generation_id_event: None,
-    }
-}
-
 /// A Q35-like machine.
 pub(crate) fn pc_uefi(processors: Vec<Processor>) -> Machine {
     Machine {
@@ -105,7 +82,7 @@ pub(crate) fn full(processors: Vec<Processor>) -> Machine {
             low: Some(0xc000_0000..0xfec0_0000),
             high: Some(0x10_0000_0000..0x20_0000_0000),
         },
-        ..minimal(processors)
+        ..Machine::bare(processors)
     }
 }
 
@@ -215,7 +192,7 @@ pub(crate) fn values<'a>(listing: &'a str, field: &str) -> Vec<&'a str> {
 
 #[test]
 fn one_processor_and_nothing_else() {
-    let listings = round_trip(&minimal(processors(1)));
+    let listings = round_trip(&Machine::bare(processors(1)));
     let dsdt = listing(&listings, "DSDT");
     assert!(dsdt.contains("_S5") && !dsdt.contains("_S4"), "{dsdt}");
     for absent in ["PNP0501", "PNP0B00", "PNP0303", "QEMU0001", "ACPI0004"] {

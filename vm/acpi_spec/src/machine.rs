@@ -56,6 +56,32 @@ pub struct Machine {
     pub generation_id_event: Option<u8>,
 }
 
+impl Machine {
+    /// Processors, an I/O APIC and a power-management block at port 0x400; nothing else.
+    pub fn bare(processors: Vec<Processor>) -> Self {
+        Self {
+            processors,
+            interrupt_controllers: InterruptControllers::IoApic,
+            pm_base: 0x400,
+            pm_layout: PmLayout::Compact,
+            reset: ResetRegister {
+                port: 0x433,
+                value: 1,
+            },
+            sci_irq: 9,
+            hibernation: Hibernation::NotOffered,
+            sleep_announcements: None,
+            com_ports: Vec::new(),
+            rtc: None,
+            ps2: None,
+            pvpanic_port: None,
+            mmio: MmioWindows::default(),
+            pci: None,
+            generation_id_event: None,
+        }
+    }
+}
+
 /// A processor.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Processor {

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::Processor;
     use crate::iasl_test::full;
-    use crate::iasl_test::minimal;
+
     use crate::iasl_test::processors;
     use proptest::prelude::*;
 
@@ -224,7 +224,7 @@ mod tests {
     fn further_tables_are_listed() {
         let ssdt = Table::with_header(*b"SSDT", 2, &[]);
         let ssdt = Table::from_bytes(ssdt.bytes).unwrap();
-        let machine = minimal(processors(1));
+        let machine = Machine::bare(processors(1));
         let set = TableSet::with_objects(&machine, &[], vec![ssdt]).unwrap();
         assert_eq!(walk(&set.place(BASE).unwrap()), ["FACP", "APIC", "SSDT"]);
     }
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn devices_do_not_move_what_the_guest_writes_to() {
-        let small = TableSet::new(&minimal(processors(1))).unwrap();
+        let small = TableSet::new(&Machine::bare(processors(1))).unwrap();
         let large = TableSet::new(&full(processors(64))).unwrap();
         assert_eq!(small.tables()[0].signature, *b"FACS");
         assert_eq!(
@@ -268,7 +268,7 @@ mod tests {
         let set = TableSet::new(&full(processors(2048))).unwrap();
         set.place(BASE).unwrap();
         let filler = Table::with_header(*b"SSDT", 2, &vec![0; REGION_SIZE as usize]);
-        let set = TableSet::with_objects(&minimal(processors(1)), &[], vec![filler]).unwrap();
+        let set = TableSet::with_objects(&Machine::bare(processors(1)), &[], vec![filler]).unwrap();
         assert!(matches!(
             set.place(BASE),
             Err(BuildError::RegionOverflow { size }) if size as u64 > REGION_SIZE
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_region_must_be_reachable_by_32_bit_pointers() {
-        let set = TableSet::new(&minimal(processors(1))).unwrap();
+        let set = TableSet::new(&Machine::bare(processors(1))).unwrap();
         for base in [0x1_9001, FOUR_GIB - 4096, FOUR_GIB, u64::MAX - 4095] {
             assert_eq!(set.place(base), Err(BuildError::RegionAddress { base }));
         }

@@ -5,6 +5,7 @@ use super::job::Lab;
 use super::job::OutFile;
 use super::machine;
 use super::machine::Ended;
+use super::machine::Parts;
 use super::machine::Streams;
 use crate::build;
 use crate::guest::GuestFile;
@@ -80,12 +81,13 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         ..Streams::output()
     };
     let lab = prepare(args)?;
+    let parts = Parts::ensure();
     let raw = if interactive {
         Some(RawTerminal::enter()?)
     } else {
         None
     };
-    let ended = machine::boot(&lab, streams);
+    let ended = parts.and_then(|parts| machine::boot(&parts, &lab, streams));
     drop(raw);
     Ok(ExitCode::from(match ended {
         Ok(Ended::Exit(code)) => code,

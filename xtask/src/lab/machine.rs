@@ -7,6 +7,7 @@ use super::streams::Event;
 use crate::build;
 use crate::process;
 use crate::setup;
+use crate::setup::Fetched;
 use crate::setup::LabQemu;
 use anyhow::Context;
 use lab_init::Report;
@@ -18,6 +19,7 @@ use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -62,20 +64,36 @@ impl Streams {
 
 const PORTS: [&str; 4] = [port::STDIN, port::STDOUT, port::STDERR, port::REPORT];
 
+/// What every lab needs, whatever it runs.
+pub(crate) struct Parts {
+    fetched: Fetched,
+    qemu: LabQemu,
+    init: PathBuf,
+}
+
+impl Parts {
+    /// Fetches and builds what is not there yet.
+    pub(crate) fn ensure() -> anyhow::Result<Self> {
+        let init = build::binaries(&["lab_init".to_owned()])?
+            .pop()
+            .context("cargo built no lab_init")?;
+        Ok(Self {
+            fetched: setup::ensure()?,
+            qemu: LabQemu::ensure()?,
+            init: init.path,
+        })
+    }
+}
+
 /// Boots the lab, runs its command, and ends it.
-pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
-    let fetched = setup::ensure()?;
-    let qemu = LabQemu::ensure()?;
-    let init = build::binaries(&["lab_init".to_owned()])?
-        .pop()
-        .context("cargo built no lab_init")?;
+pub(crate) fn boot(parts: &Parts, lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     let dir = tempfile::Builder::new().prefix("openvmm-lab-").tempdir()?;
     let initrd = dir.path().join("initrd");
     initrd::write(
         &initrd,
         lab,
-        &fetched,
-        &init.path,
+        &parts.fetched,
+        &parts.init,
         streams.stdin,
         streams.terminal,
     )?;
@@ -92,8 +110,8 @@ pub(crate) fn boot(lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
     let mut machine = Machine {
         child: start(
             lab,
-            &qemu,
-            &fetched.kernel.vmlinuz(),
+            &parts.qemu,
+            &parts.fetched.kernel.vmlinuz(),
             &initrd,
             dir.path(),
             &console,

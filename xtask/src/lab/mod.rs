@@ -19,5 +19,6 @@ pub(crate) use initrd::add_userland;
 pub(crate) use job::Lab;
 pub(crate) use job::OutFile;
 pub(crate) use machine::Ended;
+pub(crate) use machine::Parts;
 pub(crate) use machine::Streams;
 pub(crate) use machine::boot;

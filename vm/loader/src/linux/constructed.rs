@@ -1,35 +1,11 @@
 //! Small kernel files made for tests and fuzzing, well-formed, with patterns for code; and a machine to start them on.
 
-use acpi_spec::Hibernation;
-use acpi_spec::InterruptControllers;
 use acpi_spec::Machine;
-use acpi_spec::MmioWindows;
-use acpi_spec::PmLayout;
 use acpi_spec::Processor;
-use acpi_spec::ResetRegister;
 
 /// A machine with one processor and little else.
 pub(crate) fn machine() -> Machine {
-    Machine {
-        processors: vec![Processor { uid: 1, apic_id: 0 }],
-        interrupt_controllers: InterruptControllers::IoApic,
-        pm_base: 0x400,
-        pm_layout: PmLayout::Compact,
-        reset: ResetRegister {
-            port: 0x433,
-            value: 1,
-        },
-        sci_irq: 9,
-        hibernation: Hibernation::NotOffered,
-        sleep_announcements: None,
-        com_ports: Vec::new(),
-        rtc: None,
-        ps2: None,
-        pvpanic_port: None,
-        mmio: MmioWindows::default(),
-        pci: None,
-        generation_id_event: None,
-    }
+    Machine::bare(vec![Processor { uid: 1, apic_id: 0 }])
 }
 
 /// A bzImage with `code_len` bytes of code, a multiple of 16, that prefers 16 MiB and needs 16 MiB.
