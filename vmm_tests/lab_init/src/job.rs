@@ -19,6 +19,9 @@ pub mod port {
     pub const STDERR: &str = "lab.stderr";
     /// The [`Report`](crate::Report) and the files that follow it.
     pub const REPORT: &str = "lab.report";
+    /// A byte from the host now and then, for the interrupt that it comes with: QEMU's emulation loses one at
+    /// times, and finds it again with the next.
+    pub const PULSE: &str = "lab.pulse";
 }
 
 /// One kernel module to load before the command runs.

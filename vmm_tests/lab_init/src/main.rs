@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::thread;
 
 fn main() {
     if let Err(err) = lab() {
@@ -28,6 +29,8 @@ fn lab() -> anyhow::Result<()> {
     for module in &job.modules {
         machine::load_module(module)?;
     }
+    let mut pulse = machine::open_port(port::PULSE)?;
+    thread::spawn(move || io::copy(&mut pulse, &mut io::sink()));
     let mut reports = machine::open_port(port::REPORT)?;
     let (report, files) = run::run(&job)?;
     let mut line = serde_json::to_vec(&report)?;
@@ -40,6 +43,6 @@ fn lab() -> anyhow::Result<()> {
     }
     // The host ends the machine when it has everything; powering off now could lose what is in flight.
     loop {
-        std::thread::park();
+        thread::park();
     }
 }

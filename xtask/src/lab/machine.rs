@@ -62,7 +62,13 @@ impl Streams {
     }
 }
 
-const PORTS: [&str; 4] = [port::STDIN, port::STDOUT, port::STDERR, port::REPORT];
+const PORTS: [&str; 5] = [
+    port::STDIN,
+    port::STDOUT,
+    port::STDERR,
+    port::REPORT,
+    port::PULSE,
+];
 
 /// What every lab needs, whatever it runs.
 pub(crate) struct Parts {
@@ -121,13 +127,14 @@ pub(crate) fn boot(parts: &Parts, lab: &Lab, streams: Streams) -> anyhow::Result
         .iter()
         .map(|listener| accept(listener, &mut machine.child))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let Ok([stdin, stdout, stderr, reports]) = <[UnixStream; 4]>::try_from(connected) else {
+    let Ok([stdin, stdout, stderr, reports, pulse]) = <[UnixStream; 5]>::try_from(connected) else {
         anyhow::bail!("the lab's ports did not all connect");
     };
     if streams.stdin {
         // Our own end stays open: QEMU drops what is on its way through a port that closes.
         streams::forward_stdin(stdin.try_clone()?);
     }
+    streams::pulse(pulse);
     streams::forward(stdout, streams.stdout, events.clone(), Event::Stdout);
     streams::forward(stderr, streams.stderr, events.clone(), Event::Stderr);
     streams::receive_report(reports, lab.outputs.clone(), events);
@@ -220,7 +227,8 @@ fn start(
         .args(qemu.words())
         // A thread for each processor is what QEMU's emulation of SVM does not stand.
         .args(["-machine", "q35", "-accel", "tcg,thread=single"])
-        .args(["-cpu", "max"])
+        // Emulated, a string of bytes is not fast: kernels and libraries copy in words when not told that it is.
+        .args(["-cpu", "max,erms=off,fsrm=off"])
         .args(["-smp", &lab.cpus.to_string()])
         .args(["-m", &lab.memory_mib.to_string()])
         .args(["-no-user-config", "-nodefaults", "-display", "none"])

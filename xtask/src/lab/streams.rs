@@ -13,9 +13,13 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
 use std::thread;
+use std::time::Duration;
 
 /// The longest report line to accept.
 const REPORT_LIMIT: u64 = 1 << 20;
+
+/// How long a lost interrupt may stay lost. A pulse keeps the lab busy for some 100 µs.
+const PULSE: Duration = Duration::from_millis(100);
 
 /// What the ports have to say.
 pub(super) enum Event {
@@ -61,6 +65,15 @@ pub(super) fn forward(
 /// Sends our standard input to its port, in the chunks that [`lab_init::stdin`] describes.
 pub(super) fn forward_stdin(port: UnixStream) {
     thread::spawn(move || stdin::send(io::stdin().lock(), port));
+}
+
+/// Has the lab's machine interrupted every [`PULSE`], until it is gone.
+pub(super) fn pulse(mut port: UnixStream) {
+    thread::spawn(move || {
+        while port.write_all(&[0]).is_ok() {
+            thread::sleep(PULSE);
+        }
+    });
 }
 
 /// Waits for the report and stores the files that follow it.
