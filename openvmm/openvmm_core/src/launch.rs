@@ -23,10 +23,21 @@ use std::sync::Arc;
 use std::time::Instant;
 use virt::Hypervisor;
 
+/// Whether a new VM runs at once.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum InitialState {
+    /// The guest's first instruction is on its way when the VM is there.
+    Running,
+    /// The VM runs when it is resumed.
+    Paused,
+}
+
 /// What a VM is launched with, besides its configuration.
 pub struct LaunchOptions {
     /// Takes the output of the serial port that is the console.
     pub console_output: Box<dyn Write + Send>,
+    /// Whether it runs at once.
+    pub initial_state: InitialState,
     /// What a guest's reset does.
     pub on_reset: OnReset,
     /// Takes the VM's events.
@@ -44,7 +55,7 @@ pub enum LaunchError {
     Thread(#[source] io::Error),
 }
 
-/// Builds the machine, stopped, and starts its worker. The VM runs when it is resumed.
+/// Builds the machine, lets it run if it is to, and starts its worker.
 pub fn launch(
     hypervisor: &dyn Hypervisor,
     config: &VmConfig,
@@ -79,7 +90,11 @@ pub fn launch(
         at: Instant::now(),
         kind: VmEventKind::Created,
     });
-    let worker = Worker::new(machine, options.on_reset, options.events);
+    let mut worker = Worker::new(machine, options.on_reset, options.events);
+    if options.initial_state == InitialState::Running {
+        // Before there is a worker to ask: all of what follows happens while the guest boots.
+        worker.begin()?;
+    }
     std::thread::Builder::new()
         .name("vm-worker".into())
         .spawn(move || worker.run(incoming))

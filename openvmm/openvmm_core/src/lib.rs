@@ -10,6 +10,7 @@ mod vps;
 mod worker;
 
 pub use handle::VmHandle;
+pub use launch::InitialState;
 pub use launch::LaunchError;
 pub use launch::LaunchOptions;
 pub use launch::check_memory;

@@ -1,6 +1,7 @@
 //! The worker: one thread that owns the machine, and answers requests and what the guest does.
 
 use crate::machine::Machine;
+use crate::machine::MachineError;
 use crate::vps::VpReport;
 use chipset_device::PowerEvent;
 use error_chain::Chain;
@@ -67,6 +68,16 @@ impl Worker {
             on_reset,
             events,
         }
+    }
+
+    /// Lets the new machine run.
+    pub(crate) fn begin(&mut self) -> Result<(), MachineError> {
+        self.started = true;
+        // Before the VPs run, so that it precedes what they cause.
+        self.emit(VmEventKind::Started);
+        self.machine.start()?;
+        self.state = State::Running;
+        Ok(())
     }
 
     /// Serves until a front end stops the VM for good, or all of them are gone.

@@ -1,9 +1,7 @@
 //! A VM from its launch to the process's end.
 
 use crate::cli::Console;
-use crate::cli::InitialState;
 use crate::cli::Invocation;
-use crate::cli::OnReset;
 use crate::console;
 use crate::console::Ended;
 use crate::console::GuestOutput;
@@ -80,10 +78,8 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
     let vm_events = send.clone();
     let options = LaunchOptions {
         console_output: Box::new(output.clone()),
-        on_reset: match invocation.on_reset {
-            OnReset::Restart => openvmm_core::OnReset::Restart,
-            OnReset::Exit => openvmm_core::OnReset::Halt,
-        },
+        initial_state: invocation.start,
+        on_reset: invocation.on_reset,
         events: Arc::new(move |event| drop(vm_events.send(Occurrence::Vm(event)))),
     };
     let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, options) {
@@ -106,10 +102,6 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
             };
         }
     };
-    if invocation.start == InitialState::Running {
-        // The first thing of all: what follows happens while the guest boots.
-        drop(vm.call(VmRequest::Resume, ()));
-    }
     for (port, path) in vm.ptys() {
         eprintln!("{port} is at {}", path.display());
     }

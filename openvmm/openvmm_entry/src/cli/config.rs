@@ -6,6 +6,8 @@ use super::serial::parse_debugcon;
 use super::serial::parse_serial;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
+use openvmm_core::InitialState;
+use openvmm_core::OnReset;
 use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::Preservation;
 use openvmm_defs::config::SerialConfig;
@@ -33,25 +35,11 @@ pub(crate) struct Invocation {
     pub(crate) events: Option<EventsTarget>,
 }
 
-/// Whether a new VM runs at once.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum InitialState {
-    Running,
-    Paused,
-}
-
 /// Whether standard input is read.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Console {
     Interactive,
     Absent,
-}
-
-/// What a guest's reset does.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum OnReset {
-    Restart,
-    Exit,
 }
 
 /// Where the VM's life is written.
@@ -176,7 +164,7 @@ impl Options {
                 Console::Interactive
             },
             on_reset: if self.halt_on_reset {
-                OnReset::Exit
+                OnReset::Halt
             } else {
                 OnReset::Restart
             },

@@ -10,9 +10,7 @@ mod size;
 
 pub(crate) use config::Console;
 pub(crate) use config::EventsTarget;
-pub(crate) use config::InitialState;
 pub(crate) use config::Invocation;
-pub(crate) use config::OnReset;
 
 use clap::Parser;
 use clap::Subcommand;
