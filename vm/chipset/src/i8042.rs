@@ -24,6 +24,7 @@ const STATUS_COMMAND: u8 = 1 << 3;
 const STATUS_UNLOCKED: u8 = 1 << 4;
 /// The keyboard did not answer in time.
 const STATUS_TIMEOUT: u8 = 1 << 6;
+const STATUS_PARITY_ERROR: u8 = 1 << 7;
 
 const MODE_KEYBOARD_INTERRUPT: u8 = 1 << 0;
 const MODE_SYSTEM: u8 = 1 << 2;
@@ -45,7 +46,9 @@ const RESEND: u8 = 0xfe;
 /// An i8042 (IBM PC/AT keyboard controller) at ports 0x60 and 0x64, with nothing plugged in.
 ///
 /// Every command that expects an answer gets one at once, also one that says "nobody there", so that a
-/// driver's probe does not wait for its timeouts. A byte for the keyboard is answered as by a controller
+/// driver's probe does not wait for its timeouts. Until its self test ran, the status shows both a timeout
+/// and a parity error: UEFI's driver takes that for a machine without a keyboard, and does not wait for
+/// one, which takes it seconds. A byte for the keyboard is answered as by a controller
 /// whose keyboard is silent, with the interrupt if the guest enabled it. Resets of the machine through
 /// the output port work. The A20 line is remembered and gates nothing.
 #[derive(Debug)]
@@ -93,11 +96,13 @@ impl State {
     }
 
     fn status(&self) -> u8 {
+        let tested = self.ram[0] & MODE_SYSTEM != 0;
         let bits = [
             (self.output.is_some(), STATUS_OUTPUT_FULL),
-            (self.ram[0] & MODE_SYSTEM != 0, STATUS_SYSTEM),
+            (tested, STATUS_SYSTEM),
             (self.last_was_command, STATUS_COMMAND),
-            (self.timed_out, STATUS_TIMEOUT),
+            (self.timed_out || !tested, STATUS_TIMEOUT),
+            (!tested, STATUS_PARITY_ERROR),
         ];
         let set = bits.into_iter().filter(|(condition, _)| *condition);
         set.fold(STATUS_UNLOCKED, |status, (_, bit)| status | bit)
@@ -306,7 +311,7 @@ mod tests {
     fn the_probe_of_linux_ends_without_a_timeout() {
         let (mut controller, requests) = i8042();
         // The buffer must run empty.
-        assert_eq!(controller.get(0x64), 0x10);
+        assert_eq!(controller.get(0x64) & 0x01, 0);
         assert_eq!(controller.ask(0xaa), 0x55);
         // The mode is read twice and must agree, then is written and read back.
         let mode = controller.ask(0x20);
@@ -322,7 +327,7 @@ mod tests {
         assert_eq!(controller.ask(0xa9), 0x02);
         // The keyboard is asked who it is, with its interrupt on.
         controller.set(0x64, 0x60);
-        controller.set(0x60, 0x41);
+        controller.set(0x60, mode & !0x10 | 0x41);
         controller.set(0x60, 0xf2);
         assert_eq!(controller.inspect()["interrupt"], true);
         assert_eq!(controller.get(0x64) & 0x41, 0x41);
@@ -330,6 +335,16 @@ mod tests {
         assert_eq!(controller.inspect()["interrupt"], false);
         assert_eq!(controller.get(0x64) & 0x41, 0);
         assert_eq!(*requests.lock(), []);
+    }
+
+    #[test]
+    fn uefi_does_not_wait_for_a_keyboard() {
+        let (mut controller, _requests) = i8042();
+        assert_eq!(controller.get(0x64) & 0xc0, 0xc0);
+        assert_eq!(controller.ask(0xaa), 0x55);
+        assert_eq!(controller.get(0x64) & 0xc0, 0);
+        controller.reset();
+        assert_eq!(controller.get(0x64) & 0xc0, 0xc0);
     }
 
     #[test]
