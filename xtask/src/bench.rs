@@ -125,7 +125,7 @@ fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
             continue;
         }
         let mut command = workspace::cargo();
-        command.args(["bench", "--benches", "--package", package.name.as_str()]);
+        command.args(["bench", "--bench", "*", "--package", package.name.as_str()]);
         if to_stderr {
             command.stdout(io::stderr());
         }

@@ -40,7 +40,7 @@ impl Faults {
         };
     }
 
-    /// Makes queues fail as a whole: no operation completes any more.
+    /// Makes queues fail as a whole, from their next operation on, which does not complete. No queue can be opened.
     pub fn break_queues(&self) {
         self.0.lock().queue_fails = true;
     }
@@ -91,6 +91,7 @@ impl Disk for FaultyDisk {
             inner: self.inner.clone().open_queue(depth, events)?,
             faults: self.faults.clone(),
             failed: Vec::new(),
+            is_asked: false,
         }))
     }
 }
@@ -99,10 +100,22 @@ struct FaultyQueue {
     inner: Box<dyn DiskQueue>,
     faults: Faults,
     failed: Vec<Completion>,
+    /// An operation was submitted since the queue was last seen to work.
+    is_asked: bool,
+}
+
+impl FaultyQueue {
+    fn check(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.is_asked) {
+            true => self.faults.check_queue(),
+            false => Ok(()),
+        }
+    }
 }
 
 impl DiskQueue for FaultyQueue {
     fn submit(&mut self, token: u64, operation: Operation) {
+        self.is_asked = true;
         match self.faults.take() {
             None => self.inner.submit(token, operation),
             Some(errno) => self.failed.push(Completion {
@@ -117,13 +130,13 @@ impl DiskQueue for FaultyQueue {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        self.faults.check_queue()?;
+        self.check()?;
         completions.append(&mut self.failed);
         self.inner.poll(completions)
     }
 
     fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        self.faults.check_queue()?;
+        self.check()?;
         if self.failed.is_empty() {
             return self.inner.wait(completions);
         }

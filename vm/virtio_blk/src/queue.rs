@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use virtio::Chain;
 use virtio::DeviceSignals;
+use virtio::Preemption;
 use virtio::QueueError;
 use virtio::VirtQueue;
 
@@ -63,6 +64,14 @@ enum Failure {
     Disk(#[source] io::Error),
 }
 
+/// What to do when requests were taken.
+enum Then {
+    /// There may be more of them.
+    LookAgain,
+    /// Wait for the driver's notification, or for a completion.
+    Wait,
+}
+
 /// The state of the thread.
 pub(crate) struct QueueWorker<'a> {
     pub(crate) shared: &'a Shared,
@@ -98,13 +107,18 @@ impl QueueWorker<'_> {
     }
 
     fn work(&mut self) -> Result<(), Failure> {
+        let mut preemption = Preemption::of_this_thread();
+        let mut since_wakeup = 0;
         while !self.shared.stop.load(Ordering::Acquire) {
-            let more = self.take()?;
+            let (taken, then) = self.take()?;
+            since_wakeup += taken;
             self.queue.interrupt()?;
-            if more {
-                self.disk.poll(&mut self.completions)
-            } else {
-                self.disk.wait(&mut self.completions)
+            match then {
+                Then::LookAgain => self.disk.poll(&mut self.completions),
+                Then::Wait => {
+                    preemption.about_to_wait(std::mem::take(&mut since_wakeup));
+                    self.disk.wait(&mut self.completions)
+                }
             }
             .map_err(Failure::Disk)?;
             self.complete()?;
@@ -123,29 +137,35 @@ impl QueueWorker<'_> {
         Ok(())
     }
 
-    /// Starts requests of the driver. Whether to look again soon instead of waiting for its notification.
-    fn take(&mut self) -> Result<bool, Failure> {
+    /// Starts requests of the driver, and says how many.
+    fn take(&mut self) -> Result<(usize, Then), Failure> {
         let size = usize::from(self.queue.size());
         self.queue.disable_kicks()?;
         let mut bytes = 0;
         // A driver that makes chains available twice, or faster than they are worked on, gets no more than this.
-        for _ in 0..size {
+        for taken in 0..size {
             if bytes >= ROUND {
-                break;
+                return Ok((taken, Then::LookAgain));
             }
             if self.flights.len() >= size {
                 // A completion is what to wait for.
-                return Ok(false);
+                return Ok((taken, Then::Wait));
             }
             match self.queue.next()? {
                 Some(chain) => {
                     bytes += u64::from(chain.readable.len()) + u64::from(chain.writable.len());
                     self.start(chain)?;
                 }
-                None => return Ok(self.queue.enable_kicks()?),
+                None => {
+                    let then = match self.queue.enable_kicks()? {
+                        true => Then::LookAgain,
+                        false => Then::Wait,
+                    };
+                    return Ok((taken, then));
+                }
             }
         }
-        Ok(true)
+        Ok((size, Then::LookAgain))
     }
 
     fn start(&mut self, chain: Chain) -> Result<(), QueueError> {
