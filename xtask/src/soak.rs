@@ -9,7 +9,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Boot, or hibernate and resume, COUNT times in a row; stop at the first guest that hangs.
+/// Boot, or hibernate and resume, COUNT times in a row, and stop at the first guest that hangs; or print COUNT MiB.
 ///
 /// Tells how long each took, and of one that hangs the end of its console, openvmm's events, and openvmm's state.
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub(crate) struct SoakArgs {
     /// What is repeated.
     #[arg(value_enum)]
     story: Story,
-    /// How often.
+    /// How often, or how many MiB.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     /// Where to run the guests.
@@ -33,6 +33,8 @@ enum Story {
     Hibernate,
     /// The same, and openvmm is killed while it hibernates or wakes.
     Killed,
+    /// A guest that prints to its serial port without a pause; each byte is looked at.
+    Flood,
 }
 
 /// Longer than a single guest may take before it counts as hanging.
@@ -45,6 +47,7 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
         Story::UefiBoot => "uefi-boot",
         Story::Hibernate => "hibernate",
         Story::Killed => "killed",
+        Story::Flood => "flood",
     };
     let run = GuestRun {
         packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],

@@ -5,10 +5,9 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use vmm_tests::Exit;
 use vmm_tests::Stdio;
-use vmm_tests::payload;
 
 // Every byte is at least one exit, which makes 10 MiB a matter of seconds on a real machine and of a quarter of
-// an hour or more on an emulated one: there, the same path is driven with less.
+// an hour or more on an emulated one: there, the same path is driven with less, and `cargo xtask soak flood 10` is for who has the time.
 
 pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
     let lines: u64 = if context.environment.emulated {
@@ -37,39 +36,13 @@ pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A guest that does nothing else, through a pipe: every byte counts.
 pub(super) fn bare_flood(context: &Context) -> anyhow::Result<()> {
-    let bytes: usize = if context.environment.emulated {
+    let bytes = if context.environment.emulated {
         1 << 20
     } else {
         10 << 20
     };
-    let lines = u32::try_from(bytes / payload::FLOOD_LINE)?;
-    let dir = tempfile::tempdir()?;
-    let path = dir.path().join("flood");
-    std::fs::write(&path, payload::flood(lines))?;
-    let vm = context
-        .openvmm()
-        .arg("--kernel")
-        .arg(&path)
-        .stdio(Stdio::Null)
-        .start()?;
-    vm.expect_halt(Exit::TripleFault, "triple_fault")?;
-    let output = vm.output();
-    for (index, line) in output.chunks(payload::FLOOD_LINE).enumerate() {
-        let number = u32::try_from(index + 1)?;
-        ensure!(
-            line == payload::flood_line(number).as_bytes(),
-            "line {number} is damaged: {:?}",
-            String::from_utf8_lossy(line)
-        );
-    }
-    ensure!(
-        output.len() == bytes,
-        "{} bytes instead of {bytes}",
-        output.len()
-    );
-    Ok(())
+    vmm_tests::bare_flood(context.openvmm(), bytes)
 }
 
 pub(super) fn to_a_file(context: &Context) -> anyhow::Result<()> {

@@ -1,5 +1,5 @@
-//! Repeats a story until it has been told often enough or a guest hangs: `cargo xtask soak` builds it and runs it where
-//! there is a KVM.
+//! What takes long: a story repeated until it has been told often enough or a guest hangs, or a guest that prints for
+//! many minutes. `cargo xtask soak` builds it and runs it where there is a KVM.
 #![forbid(unsafe_code)]
 
 use anyhow::Context;
@@ -16,6 +16,7 @@ use vmm_tests::Session;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
+use vmm_tests::bare_flood;
 
 /// How long a guest may take from its start to its end before it counts as hanging, where guests run at full speed, and
 /// where the machine is emulated.
@@ -42,6 +43,8 @@ enum Story {
     Hibernate { count: u32 },
     /// The same, and openvmm is killed each time.
     Killed { count: u32 },
+    /// A guest prints so many MiB, and none of it gets lost.
+    Flood { mib: u32 },
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Story::UefiBoot { count } => uefi_boot(&environment, count),
         Story::Hibernate { count } => hibernate(&environment, count),
         Story::Killed { count } => killed(&environment, count),
+        Story::Flood { mib } => flood(&environment, mib),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -149,6 +153,15 @@ fn killed(environment: &Environment, count: u32) -> anyhow::Result<()> {
         );
     }
     session.finish()
+}
+
+fn flood(environment: &Environment, mib: u32) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let openvmm = VmBuilder::new(environment, limit(environment).saturating_mul(mib));
+    bare_flood(openvmm, usize::try_from(mib)? << 20)?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!("soak: all bytes of {mib} MiB arrived, in {seconds:.0} s");
+    Ok(())
 }
 
 /// One life of openvmm. If it does not go as expected, what openvmm tells of its state is part of the evidence.
