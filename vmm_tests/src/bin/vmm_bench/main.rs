@@ -96,7 +96,13 @@ fn measure(group: Group, vmm: Vmm, environment: &Environment, args: &Args) -> an
         }
         Group::Uefi => {
             let boot = uefi::boot(vmm, environment)?;
-            measured("UEFI: start to init, quiet", "ms", boot)
+            measured("UEFI: start to init, quiet", "ms", boot)?;
+            if vmm == Vmm::Openvmm {
+                let [stored, unchanged] = uefi::boots_with_store(environment)?;
+                measured("UEFI: the same, firmware stored", "ms", stored)?;
+                measured("UEFI: the same, firmware unchanged", "ms", unchanged)?;
+            }
+            Ok(())
         }
         Group::Devices => {
             let rates = uefi::rates(vmm, environment, &args.bench_initrd)?;

@@ -59,7 +59,23 @@ impl Files {
 
 /// Milliseconds from the start of the process through the firmware to the guest's `/init`.
 pub(crate) fn boot(vmm: Vmm, environment: &Environment) -> anyhow::Result<f64> {
+    boot_to_init(vmm, environment, &Files::new(environment)?, None)
+}
+
+/// The same where the firmware is stored for hibernation, and then where it is stored already.
+pub(crate) fn boots_with_store(environment: &Environment) -> anyhow::Result<[f64; 2]> {
     let files = Files::new(environment)?;
+    let store = files.dir.path().join("store.vmgs");
+    let boot = || boot_to_init(Vmm::Openvmm, environment, &files, Some(&store));
+    Ok([boot()?, boot()?])
+}
+
+fn boot_to_init(
+    vmm: Vmm,
+    environment: &Environment,
+    files: &Files,
+    store: Option<&Path>,
+) -> anyhow::Result<f64> {
     let started = Instant::now();
     let (_running, mut lines) = start(
         vmm,
@@ -70,6 +86,7 @@ pub(crate) fn boot(vmm: Vmm, environment: &Environment) -> anyhow::Result<f64> {
             cmdline: "console=ttyS0 quiet vmtest=",
             disk: None,
             tap: None,
+            store,
         },
     )?;
     lines.wait_for_guest("init")?;
@@ -131,6 +148,7 @@ pub(crate) fn rates(
             cmdline: &format!("console=ttyS0 quiet vmtest={}", commands.join(",")),
             disk: Some(&files.disk()),
             tap: Some(&tap),
+            store: None,
         },
     )?;
     bring_up(&tap)?;
@@ -188,6 +206,7 @@ pub(crate) fn hibernation(vmm: Vmm, environment: &Environment) -> anyhow::Result
         cmdline: "console=ttyS0 quiet vmtest=hibernate,poweroff",
         disk: Some(&files.disk()),
         tap: None,
+        store: None,
     };
     let (mut running, mut lines) = start(vmm, environment, &machine)?;
     lines.wait_for_guest("hibernating")?;

@@ -86,6 +86,9 @@ impl Vmm {
                     .args(["--hibernation", "on"])
                     .args(["--uefi-firmware", &code.to_string()])
                     .args(["--uefi-vars", &vars.to_string()]);
+                if let Some(store) = machine.store {
+                    command.arg("--vmgs").arg(store);
+                }
                 if let Some(disk) = machine.disk {
                     command.args(["--disk", &format!("file:{}", disk.display())]);
                 }
@@ -147,6 +150,8 @@ pub(crate) struct UefiMachine<'a> {
     pub(crate) cmdline: &'a str,
     pub(crate) disk: Option<&'a Path>,
     pub(crate) tap: Option<&'a Tap>,
+    /// The file in which openvmm keeps the guest's firmware. Made if it is not there.
+    pub(crate) store: Option<&'a Path>,
 }
 
 /// A running VMM; killed when dropped.
