@@ -4,6 +4,7 @@ mod table;
 
 use crate::build;
 use crate::guest::GuestFile;
+use crate::host_kvm::HostKvm;
 use crate::place::Arg;
 use crate::place::GuestRun;
 use crate::place::Place;
@@ -12,7 +13,6 @@ use crate::process;
 use crate::workspace;
 use anyhow::Context;
 use clap::Args;
-use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::path::PathBuf;
@@ -121,11 +121,8 @@ fn stripped_kib() -> anyhow::Result<f64> {
 /// Runs the workspace's own benchmarks: what an exit costs in user space, and so on. Those that need a KVM use this
 /// machine's, whatever it is.
 fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
-    let has_kvm = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
+    let kvm = HostKvm::detect();
+    let has_kvm = !matches!(kvm, HostKvm::Absent | HostKvm::NotPermitted);
     let metadata = workspace::metadata()?;
     for package in &metadata.packages {
         for target in package.targets.iter().filter(|target| target.is_bench()) {
@@ -133,7 +130,7 @@ fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
             let features = target.required_features.join(",");
             if !features.is_empty() && !has_kvm {
                 let (package, bench) = (&package.name, &target.name);
-                eprintln!("bench: {bench} of {package} is left out: /dev/kvm cannot be opened");
+                eprintln!("bench: {bench} of {package} is left out: {kvm}");
                 continue;
             }
             let mut command = workspace::cargo();

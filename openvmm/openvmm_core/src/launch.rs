@@ -93,7 +93,7 @@ pub fn launch(
     let mut worker = Worker::new(machine, options.on_reset, options.events);
     if options.initial_state == InitialState::Running {
         // Before there is a worker to ask: all of what follows happens while the guest boots.
-        worker.begin()?;
+        worker.let_run()?;
     }
     std::thread::Builder::new()
         .name("vm-worker".into())

@@ -70,14 +70,15 @@ impl Worker {
         }
     }
 
-    /// Lets the new machine run.
-    pub(crate) fn begin(&mut self) -> Result<(), MachineError> {
-        self.started = true;
+    /// Lets the paused machine run, for the first time or again.
+    pub(crate) fn let_run(&mut self) -> Result<(), MachineError> {
+        let event = match std::mem::replace(&mut self.started, true) {
+            true => VmEventKind::Resumed,
+            false => VmEventKind::Started,
+        };
         // Before the VPs run, so that it precedes what they cause.
-        self.emit(VmEventKind::Started);
-        self.machine.start()?;
-        self.state = State::Running;
-        Ok(())
+        self.emit(event);
+        self.start()
     }
 
     /// Serves until a front end stops the VM for good, or all of them are gone.
@@ -143,13 +144,8 @@ impl Worker {
             State::Halted => Err(RequestError::Halted),
             State::Running => Ok(Change::Unchanged),
             State::Paused => {
-                let event = match std::mem::replace(&mut self.started, true) {
-                    true => VmEventKind::Resumed,
-                    false => VmEventKind::Started,
-                };
-                // Before the VPs run, so that it precedes what they cause.
-                self.emit(event);
-                self.start().map_err(RequestError::Failed)?;
+                self.let_run()
+                    .map_err(|error| RequestError::Failed(start_failed(&error)))?;
                 Ok(Change::Changed)
             }
         }
@@ -231,16 +227,15 @@ impl Worker {
         })?;
         self.emit(VmEventKind::Reset);
         match running {
-            true => self.start(),
+            true => self.start().map_err(|error| start_failed(&error)),
             false => Ok(()),
         }
     }
 
-    fn start(&mut self) -> Result<(), String> {
-        self.machine.start().map_err(|error| {
-            self.state = State::Halted;
-            format!("starting the VM failed: {}", Chain(&error))
-        })?;
+    fn start(&mut self) -> Result<(), MachineError> {
+        self.machine
+            .start()
+            .inspect_err(|_| self.state = State::Halted)?;
         self.state = State::Running;
         Ok(())
     }
@@ -290,4 +285,8 @@ impl Worker {
             kind,
         });
     }
+}
+
+fn start_failed(error: &MachineError) -> String {
+    format!("starting the VM failed: {}", Chain(error))
 }

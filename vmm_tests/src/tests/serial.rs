@@ -7,7 +7,8 @@ use vmm_tests::Exit;
 use vmm_tests::Stdio;
 
 // Every byte is at least one exit, which makes 10 MiB a matter of seconds on a real machine and of a quarter of
-// an hour or more on an emulated one: there, the same path is driven with less, and `cargo xtask soak flood 10` is for who has the time.
+// an hour or more on an emulated one: there, the same path is driven with less, and `cargo xtask soak flood 10` is for
+// who has the time.
 
 pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
     let lines: u64 = if context.environment.emulated {
