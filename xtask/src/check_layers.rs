@@ -4,13 +4,14 @@ use crate::workspace;
 use cargo_metadata::Metadata;
 use clap::Args;
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Check that no crate depends on a layer above its own.
 ///
-/// A crate may use crates of its own folder and of the folders below: support < vm < vmm_core <
-/// openvmm, openhcl < vmm_tests < xtask. openvmm and openhcl may not use each other, and only pal_async
-/// may use the async runtime it wraps.
+/// A crate may use crates of its own folder and of lower ones: support < vm < vmm_core < openvmm, openhcl <
+/// vmm_tests < xtask. Within vm: vmcore < firmware, loader, vmgs < devices, hv1, snapshot. openvmm and openhcl
+/// may not use each other, and only pal_async may use the async runtime it wraps.
 #[derive(Args)]
 pub(crate) struct CheckLayersArgs {}
 
@@ -31,15 +32,22 @@ pub(crate) fn verify() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The folders at the workspace's root, and how high each stands.
-const LAYERS: [(&str, u8); 7] = [
+/// The folders that crates are in, and the height of each. Folders of one height may use each other if they are parts
+/// of the same root folder.
+const LAYERS: [(&str, u8); 13] = [
     ("support", 0),
-    ("vm", 1),
-    ("vmm_core", 2),
-    ("openvmm", 3),
-    ("openhcl", 3),
-    ("vmm_tests", 4),
-    ("xtask", 5),
+    ("vm/vmcore", 1),
+    ("vm/firmware", 2),
+    ("vm/loader", 2),
+    ("vm/vmgs", 2),
+    ("vm/devices", 3),
+    ("vm/hv1", 3),
+    ("vm/snapshot", 3),
+    ("vmm_core", 4),
+    ("openvmm", 5),
+    ("openhcl", 5),
+    ("vmm_tests", 6),
+    ("xtask", 7),
 ];
 
 /// The async runtime: one crate chooses it for all.
@@ -62,7 +70,7 @@ const RUNTIME_OWNER: &str = "pal_async";
 #[derive(Debug, Clone)]
 struct Package {
     name: String,
-    /// The folder at the workspace's root that the crate is in.
+    /// The folder that the crate is in: the first of [`LAYERS`] that contains it, or else the root folder.
     folder: String,
     dependencies: Vec<Dependency>,
 }
@@ -121,9 +129,7 @@ fn packages(metadata: &Metadata) -> Vec<Package> {
             folder: package
                 .manifest_path
                 .strip_prefix(&metadata.workspace_root)
-                .ok()
-                .and_then(|path| path.components().next())
-                .map(|folder| folder.to_string())
+                .map(|path| folder(path.as_std_path()))
                 .unwrap_or_default(),
             dependencies: package
                 .dependencies
@@ -135,6 +141,18 @@ fn packages(metadata: &Metadata) -> Vec<Package> {
                 .collect(),
         })
         .collect()
+}
+
+fn folder(manifest: &Path) -> String {
+    let layer = LAYERS.iter().find(|(layer, _)| manifest.starts_with(layer));
+    match layer {
+        Some((layer, _)) => (*layer).to_owned(),
+        None => manifest
+            .components()
+            .next()
+            .map(|root| root.as_os_str().to_string_lossy().into_owned())
+            .unwrap_or_default(),
+    }
 }
 
 fn check(packages: &[Package]) -> Vec<Violation> {
@@ -151,8 +169,11 @@ fn check(packages: &[Package]) -> Vec<Violation> {
             let edge = || (from.name.clone(), dependency.name.clone());
             let to = packages.iter().find(|to| to.name == dependency.name);
             if let Some(to) = to {
-                let allowed = to.folder == from.folder
-                    || self::height(&to.folder).is_none_or(|below| below < height);
+                let allowed = match self::height(&to.folder) {
+                    Some(other) if other == height => root(&to.folder) == root(&from.folder),
+                    Some(other) => other < height,
+                    None => true,
+                };
                 if !allowed {
                     let (name, to_name) = edge();
                     violations.push(Violation::Upwards {
@@ -171,6 +192,10 @@ fn check(packages: &[Package]) -> Vec<Violation> {
         }
     }
     violations
+}
+
+fn root(folder: &str) -> &str {
+    folder.split('/').next().unwrap_or(folder)
 }
 
 fn height(folder: &str) -> Option<u8> {
@@ -207,8 +232,10 @@ mod tests {
         let packages = [
             package("support", "pal_async", &["smol", "mesh"]),
             package("support", "mesh", &[]),
-            package("vm", "chipset", &["mesh", "vmtime", "serde"]),
-            package("vm", "vmtime", &[]),
+            package("vm/devices", "chipset", &["mesh", "vmtime", "serde"]),
+            package("vm/vmcore", "vmtime", &[]),
+            package("vm/firmware", "firmware_hibernation", &["vmgs"]),
+            package("vm/vmgs", "vmgs", &[]),
             package("openvmm", "openvmm_core", &["chipset", "pal_async"]),
             package("xtask", "xtask", &["lab_init"]),
             package("vmm_tests", "lab_init", &["mesh"]),
@@ -220,7 +247,8 @@ mod tests {
     fn every_wrong_edge_is_named() {
         let packages = [
             package("support", "mesh", &["chipset"]),
-            package("vm", "chipset", &["virt"]),
+            package("vm/devices", "chipset", &["virt"]),
+            package("vm/vmcore", "vmtime", &["chipset"]),
             package("vmm_core", "virt", &["async-io"]),
             package("openvmm", "openvmm_core", &["underhill_core"]),
             package("openhcl", "underhill_core", &["openvmm_core"]),
@@ -229,8 +257,9 @@ mod tests {
         assert_eq!(
             shown(&packages),
             [
-                "mesh -> chipset: support/ may not use vm/",
-                "chipset -> virt: vm/ may not use vmm_core/",
+                "mesh -> chipset: support/ may not use vm/devices/",
+                "chipset -> virt: vm/devices/ may not use vmm_core/",
+                "vmtime -> chipset: vm/vmcore/ may not use vm/devices/",
                 "virt -> async-io: only pal_async may use the async runtime",
                 "openvmm_core -> underhill_core: openvmm/ may not use openhcl/",
                 "underhill_core -> openvmm_core: openhcl/ may not use openvmm/",
@@ -246,8 +275,17 @@ mod tests {
             dependency.development = true;
         }
         assert_eq!(
-            shown(&[mesh, package("vm", "chipset", &[])]),
-            ["mesh -> chipset: support/ may not use vm/"]
+            shown(&[mesh, package("vm/devices", "chipset", &[])]),
+            ["mesh -> chipset: support/ may not use vm/devices/"]
         );
+    }
+
+    #[test]
+    fn a_crate_is_in_the_folder_of_its_layer() {
+        let folder = |path: &str| folder(Path::new(path));
+        assert_eq!(folder("vm/devices/pci/q35/Cargo.toml"), "vm/devices");
+        assert_eq!(folder("vm/vmgs/vmgs/Cargo.toml"), "vm/vmgs");
+        assert_eq!(folder("vm/odd/Cargo.toml"), "vm");
+        assert_eq!(folder("openvmm/openvmm/Cargo.toml"), "openvmm");
     }
 }

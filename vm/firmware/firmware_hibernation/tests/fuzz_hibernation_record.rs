@@ -1,6 +1,6 @@
 //! Runs what the fuzz target `hibernation_record` tries over a few seeds and some noise.
 
-#[path = "../../../fuzz/drivers/hibernation_record.rs"]
+#[path = "../../../../fuzz/drivers/hibernation_record.rs"]
 mod driver;
 
 #[test]
