@@ -1,12 +1,9 @@
 //! The VM worker: builds a VM from its configuration and runs it.
 #![forbid(unsafe_code)]
 
-mod bus;
 mod handle;
 mod launch;
 mod machine;
-mod units;
-mod vps;
 mod worker;
 
 pub use handle::VmHandle;
@@ -23,6 +20,6 @@ pub use machine::RestartError;
 pub use machine::SerialError;
 pub use machine::UefiError;
 pub use machine::VmgsError;
-pub use vps::VpError;
+pub use machine_parts::VpError;
 pub use worker::EventSink;
 pub use worker::OnReset;

@@ -2,9 +2,9 @@
 
 use crate::machine::Machine;
 use crate::machine::MachineError;
-use crate::vps::VpReport;
 use chipset_device::PowerEvent;
 use error_chain::Chain;
+use machine_parts::VpReport;
 use mesh::Receiver;
 use openvmm_defs::event::HaltReason;
 use openvmm_defs::event::VmEvent;

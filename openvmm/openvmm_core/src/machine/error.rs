@@ -3,9 +3,9 @@ use super::firmware::UefiError;
 use super::pci::PciError;
 use super::serial::SerialError;
 use super::vmgs_store::VmgsError;
-use crate::vps::VpError;
 use guest_memory::LayoutError;
 use guest_memory::MemoryError;
+use machine_parts::VpError;
 
 /// Why a machine cannot be built, or reset.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,11 @@
 
 use super::inventory;
 use super::platform::PCI_FIRST_GSI;
-use super::targets::PartitionDoorbells;
-use super::targets::PartitionMsis;
 use chipset_device::LineInterrupt;
 use chipset_device::PciAddress;
 use guest_memory::GuestMemory;
+use machine_parts::PartitionDoorbells;
+use machine_parts::PartitionMsis;
 use openvmm_defs::config::PciDevice;
 use openvmm_defs::config::PciDeviceKind;
 use openvmm_defs::config::PciSlot;

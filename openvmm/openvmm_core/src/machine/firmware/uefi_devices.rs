@@ -2,7 +2,6 @@
 
 use super::preserved::FLASH_END;
 use super::uefi::UefiError;
-use crate::machine::targets::PartitionRom;
 use chipset::pm::PmControl;
 use flash::FileStorage;
 use flash::Flash;
@@ -12,6 +11,7 @@ use flash::VmgsStorage;
 use fw_cfg::FwCfgBuilder;
 use generation_id::GenerationId;
 use guest_memory::GuestMemory;
+use machine_parts::PartitionRom;
 use std::sync::Arc;
 use virt::Partition;
 use vmotherboard::ChipsetBuilder;

@@ -7,14 +7,15 @@ use virt::VpIndex;
 use vmotherboard::Chipset;
 
 /// The machine's bus.
-pub(crate) struct MachineBus {
+pub struct MachineBus {
     chipset: Arc<Chipset>,
     /// The pins of the VMM's IOAPIC, where the hypervisor has none.
     ioapic: Option<IoApicPins>,
 }
 
 impl MachineBus {
-    pub(crate) fn new(chipset: Arc<Chipset>, ioapic: Option<IoApicPins>) -> Self {
+    /// Routes accesses to `chipset`, and ends of interrupts to `ioapic`.
+    pub fn new(chipset: Arc<Chipset>, ioapic: Option<IoApicPins>) -> Self {
         Self { chipset, ioapic }
     }
 }

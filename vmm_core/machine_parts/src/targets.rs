@@ -21,7 +21,7 @@ use virt::Partition;
 use vm_memory::GuestMemoryRegion as _;
 
 /// Interrupt lines into the hypervisor's controllers.
-pub(crate) struct PartitionLines(pub Arc<dyn Partition>);
+pub struct PartitionLines(pub Arc<dyn Partition>);
 
 impl LineTarget for PartitionLines {
     fn set_line(&self, gsi: u32, high: bool) {
@@ -33,7 +33,7 @@ impl LineTarget for PartitionLines {
 }
 
 /// The way from the VMM's IOAPIC to the local APICs: the hypervisor holds each pin's message.
-pub(crate) struct PartitionRouting(pub Arc<dyn Partition>);
+pub struct PartitionRouting(pub Arc<dyn Partition>);
 
 impl IoApicRouting for PartitionRouting {
     fn set_route(&self, pin: u8, route: Option<MsiMessage>) {
@@ -62,7 +62,7 @@ impl IoApicRouting for PartitionRouting {
 }
 
 /// Message-signalled interrupts into the local APICs.
-pub(crate) struct PartitionMsis(pub Arc<dyn Partition>);
+pub struct PartitionMsis(pub Arc<dyn Partition>);
 
 impl MsiTarget for PartitionMsis {
     fn signal(&self, message: MsiMessage) {
@@ -95,7 +95,7 @@ impl MsiVector for PartitionVector {
 }
 
 /// Doorbells that the hypervisor rings.
-pub(crate) struct PartitionDoorbells(pub Arc<dyn Partition>);
+pub struct PartitionDoorbells(pub Arc<dyn Partition>);
 
 impl DoorbellTarget for PartitionDoorbells {
     fn register(
@@ -111,7 +111,7 @@ impl DoorbellTarget for PartitionDoorbells {
 }
 
 /// A device's memory as a read-only mapping of the partition.
-pub(crate) struct PartitionRom {
+pub struct PartitionRom {
     partition: Arc<dyn Partition>,
     region: GuestRegion,
     shown: Mutex<bool>,
@@ -119,7 +119,7 @@ pub(crate) struct PartitionRom {
 
 impl PartitionRom {
     /// Hidden at first.
-    pub(crate) fn new(partition: Arc<dyn Partition>, region: GuestRegion) -> Self {
+    pub fn new(partition: Arc<dyn Partition>, region: GuestRegion) -> Self {
         Self {
             partition,
             region,

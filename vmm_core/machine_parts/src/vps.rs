@@ -27,7 +27,7 @@ mod tests;
 
 /// Whether VPs may be in the guest. Closing it is how the guest is stopped, from any thread.
 #[derive(Clone, Default)]
-pub(crate) struct VpGate(Arc<Gate>);
+pub struct VpGate(Arc<Gate>);
 
 #[derive(Default)]
 struct Gate {
@@ -42,7 +42,7 @@ impl VpGate {
     /// Makes every VP leave the guest, and stay out, before it executes another instruction.
     ///
     /// A VP that is just handling an exit (the caller, perhaps) does not go back in. Does not wait.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.0.open.store(false, Ordering::SeqCst);
         self.kick();
     }
@@ -74,7 +74,7 @@ impl VpGate {
 
 /// What a VP's thread reports of its own accord. The gate is closed by then.
 #[derive(Debug)]
-pub(crate) enum VpReport {
+pub enum VpReport {
     /// The boot processor enters the guest for the first time.
     FirstInstruction(Instant),
     /// The VP shut down.
@@ -138,7 +138,7 @@ struct Thread {
 
 /// All VPs of a VM. Clones share them.
 #[derive(Clone)]
-pub(crate) struct VpSet(Arc<Shared>);
+pub struct VpSet(Arc<Shared>);
 
 struct Shared {
     gate: VpGate,
@@ -147,7 +147,7 @@ struct Shared {
 }
 
 /// VPs on their way to their threads: making the rest of the machine need not wait for them.
-pub(crate) struct BindingVps {
+pub struct BindingVps {
     gate: VpGate,
     threads: Vec<BindingThread>,
 }
@@ -160,7 +160,7 @@ struct BindingThread {
 
 impl BindingVps {
     /// Starts a thread for each VP. `gate` becomes the set's gate, and stays closed.
-    pub(crate) fn new(
+    pub fn new(
         binders: Vec<Box<dyn VpBinder>>,
         gate: VpGate,
         report: impl Fn(VpReport) + Send + Sync + 'static,
@@ -174,7 +174,7 @@ impl BindingVps {
     }
 
     /// Waits for the VPs, whose accesses go to `bus`.
-    pub(crate) fn finish(self, bus: &Arc<dyn IoBus>) -> Result<VpSet, VpError> {
+    pub fn finish(self, bus: &Arc<dyn IoBus>) -> Result<VpSet, VpError> {
         let mut threads = Vec::with_capacity(self.threads.len());
         let mut kickers = Vec::with_capacity(self.threads.len());
         for binding in self.threads {
@@ -236,7 +236,7 @@ impl BindingThread {
 
 impl VpSet {
     /// Lets the VPs run.
-    pub(crate) fn start(&self) {
+    pub fn start(&self) {
         self.0.gate.open();
         self.run();
     }
@@ -249,7 +249,7 @@ impl VpSet {
     }
 
     /// Stops the VPs, and returns when none is in the guest nor in the handling of an exit.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.0.gate.close();
         // Commands are taken in order, so this is answered after the run is over.
         let _ = self.for_each(|_| ());
@@ -258,7 +258,7 @@ impl VpSet {
     /// Calls `action` on each VP's own thread, all at the same time, and gives the results in VP order.
     ///
     /// Must not be called while the VPs run: it would wait for them to stop.
-    pub(crate) fn for_each<R: Send + 'static>(
+    pub fn for_each<R: Send + 'static>(
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, VpError> {
@@ -281,7 +281,7 @@ impl VpSet {
     }
 
     /// Calls `action` on the thread of `vp`; as [`VpSet::for_each`].
-    pub(crate) fn call<R: Send + 'static>(
+    pub fn call<R: Send + 'static>(
         &self,
         vp: VpIndex,
         action: impl FnOnce(&mut dyn Vp) -> R + Send + 'static,
@@ -302,7 +302,7 @@ impl VpSet {
     }
 
     /// As [`VpSet::for_each`], for VPs that may be running: they leave the guest for it and go on.
-    pub(crate) fn interrupt_each<R: Send + 'static>(
+    pub fn interrupt_each<R: Send + 'static>(
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, VpError> {
@@ -315,12 +315,12 @@ impl VpSet {
     }
 
     /// How many VPs there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.threads.lock().len()
     }
 
     /// Stops the VPs and ends their threads.
-    pub(crate) fn tear_down(&self) {
+    pub fn tear_down(&self) {
         self.0.gate.close();
         let threads = std::mem::take(&mut *self.0.threads.lock());
         for thread in threads {

@@ -10,20 +10,16 @@ use std::sync::atomic::Ordering;
 /// Lets one request through each time the machine runs: with several VPs, another one may be made before
 /// the first has stopped them all, and must not hit the machine that starts anew.
 #[derive(Clone, Default)]
-pub(crate) struct PowerLatch(Arc<AtomicBool>);
+pub struct PowerLatch(Arc<AtomicBool>);
 
 impl PowerLatch {
     /// Ready for a request. The VPs are stopped.
-    pub(crate) fn arm(&self) {
+    pub fn arm(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
     /// What devices make their requests to: it closes the VPs' gate, then tells `receive`.
-    pub(crate) fn sink(
-        &self,
-        gate: VpGate,
-        receive: Box<dyn Fn(PowerEvent) + Send + Sync>,
-    ) -> PowerSink {
+    pub fn sink(&self, gate: VpGate, receive: Box<dyn Fn(PowerEvent) + Send + Sync>) -> PowerSink {
         let armed = self.0.clone();
         PowerSink::new(move |event| {
             gate.close();

@@ -17,7 +17,7 @@ use vmtime::VmClock;
 use vmtime::VmInstant;
 
 /// Guest time.
-pub(crate) struct ClockUnit(pub VmClock);
+pub struct ClockUnit(pub VmClock);
 
 impl StateUnit for ClockUnit {
     fn start(&mut self) {
@@ -48,7 +48,7 @@ impl StateUnit for ClockUnit {
 }
 
 /// What the partition's VPs share: interrupt controllers, the paravirtual clock.
-pub(crate) struct PartitionUnit(pub Arc<dyn Partition>);
+pub struct PartitionUnit(pub Arc<dyn Partition>);
 
 impl StateUnit for PartitionUnit {
     fn start(&mut self) {
@@ -94,7 +94,7 @@ impl StateUnit for PartitionUnit {
 }
 
 /// A device of the chipset.
-pub(crate) struct DeviceUnit(pub DeviceHandle);
+pub struct DeviceUnit(pub DeviceHandle);
 
 impl StateUnit for DeviceUnit {
     fn start(&mut self) {
@@ -124,7 +124,7 @@ impl StateUnit for DeviceUnit {
 }
 
 /// The VPs.
-pub(crate) struct VpsUnit(pub VpSet);
+pub struct VpsUnit(pub VpSet);
 
 /// The saved state of all VPs, in index order.
 #[derive(minicbor::Encode, minicbor::Decode)]
