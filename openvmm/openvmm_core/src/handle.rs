@@ -1,6 +1,5 @@
 //! A running VM, as its front end holds it.
 
-use crate::worker::Message;
 use mesh::Rpc;
 use mesh::RpcReply;
 use mesh::Sender;
@@ -11,15 +10,15 @@ use std::path::PathBuf;
 /// A running VM. Clones are handles of the same VM.
 #[derive(Clone)]
 pub struct VmHandle {
-    pub(crate) messages: Sender<Message>,
+    pub(crate) requests: Sender<VmRequest>,
     pub(crate) console: Option<SerialPort>,
     pub(crate) ptys: Vec<(&'static str, PathBuf)>,
 }
 
 impl VmHandle {
-    /// Asks for something. An error reply means that the VM's worker is gone.
+    /// Makes a request. An error reply means that the VM's worker is gone.
     pub fn call<I, O>(&self, wrap: impl FnOnce(Rpc<I, O>) -> VmRequest, input: I) -> RpcReply<O> {
-        self.messages.call(|rpc| Message::Request(wrap(rpc)), input)
+        self.requests.call(wrap, input)
     }
 
     /// The serial port that takes the console's input.

@@ -2,44 +2,37 @@
 
 use crate::handle::VmHandle;
 use crate::machine;
-use crate::machine::Machine;
+use crate::machine::HostEnds;
 use crate::machine::MachineError;
-use crate::machine::MachineOptions;
+use crate::machine::MachinePlan;
 use crate::machine::PciError;
 use crate::worker::EventSink;
-use crate::worker::Message;
-use crate::worker::OnReset;
 use crate::worker::Worker;
 use guest_memory::LayoutError;
 use guest_memory::MemoryLayout;
+use machine_parts::RunControl;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::PciDevice;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
+use openvmm_defs::start::InitialState;
+use openvmm_defs::start::StartOptions;
 use std::io;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 use virt::Hypervisor;
+use virt::MAX_PROCESSORS;
 
-/// Whether a new VM runs at once.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum InitialState {
-    /// The guest's first instruction is on its way when the VM is there.
-    Running,
-    /// The VM runs when it is resumed.
-    Paused,
-}
+/// Reports that the worker has not seen yet: at most two of each VP and a power request for each of two runs.
+const MAX_REPORTS: NonZeroUsize = NonZeroUsize::new(2 * (2 * MAX_PROCESSORS as usize + 1)).unwrap();
 
-/// What a VM is launched with, besides its configuration.
+/// The host's ends of a VM.
 pub struct LaunchOptions {
     /// Takes the output of the serial port that is the console.
     pub console_output: Box<dyn Write + Send>,
-    /// Whether it runs at once.
-    pub initial_state: InitialState,
-    /// What a guest's reset does.
-    pub on_reset: OnReset,
     /// Takes the VM's events.
     pub events: EventSink,
 }
@@ -55,49 +48,67 @@ pub enum LaunchError {
     Thread(#[source] io::Error),
 }
 
-/// Builds the machine, lets it run if it is to, and starts its worker.
+/// Plans and builds the machine, starts it if `start` says so, and starts its worker.
 pub fn launch(
     hypervisor: &dyn Hypervisor,
     config: &VmConfig,
+    start: &StartOptions,
     options: LaunchOptions,
 ) -> Result<VmHandle, LaunchError> {
-    let (messages, incoming) = mesh::channel();
-    let (power, vps, sleep) = (messages.clone(), messages.clone(), messages.clone());
-    let events = options.events.clone();
-    let machine = Machine::new(
-        hypervisor,
+    let LaunchOptions {
+        console_output,
+        events,
+    } = options;
+    let host = hypervisor.host_info().map_err(MachineError::from)?;
+    let sink = events.clone();
+    let plan = MachinePlan::new(
+        &host,
         config,
-        MachineOptions {
-            console_output: options.console_output,
-            // When the worker is gone the VM is being torn down, and nobody needs to know.
-            on_power: Box::new(move |event| drop(power.send(Message::Power(event)))),
-            on_sleep: Box::new(move |said| drop(sleep.send(Message::Sleep(said)))),
-            on_hibernation: Arc::new(move |event| {
-                events(VmEvent {
-                    at: Instant::now(),
-                    kind: VmEventKind::Hibernation(event),
-                });
-            }),
-            on_vp: Box::new(move |report| drop(vps.send(Message::Vp(report)))),
-        },
+        &start.start,
+        Arc::new(move |event| {
+            sink(VmEvent {
+                at: Instant::now(),
+                kind: VmEventKind::Hibernation(event),
+            });
+        }),
     )?;
+    let (report, reports) = mesh::bounded(MAX_REPORTS);
+    let sink = events.clone();
+    let ends = HostEnds {
+        console_output,
+        control: RunControl::new(move |message| {
+            if let Err(error) = report.try_send(message) {
+                // A worker that is gone has torn the machine down.
+                tracing::debug!(%error, "a report of the machine has no receiver");
+            }
+        }),
+        events: Box::new(move |at, event| {
+            sink(VmEvent {
+                at,
+                kind: VmEventKind::Lifecycle(event),
+            });
+        }),
+        on_reset: start.on_reset,
+    };
+    let mut machine = plan.build(hypervisor, config, &start.start, ends)?;
+    let (requests, incoming) = mesh::channel();
     let handle = VmHandle {
-        messages,
+        requests,
         console: machine.console().cloned(),
         ptys: machine.ptys().to_vec(),
     };
-    (options.events)(VmEvent {
+    events(VmEvent {
         at: Instant::now(),
         kind: VmEventKind::Created,
     });
-    let mut worker = Worker::new(machine, options.on_reset, options.events);
-    if options.initial_state == InitialState::Running {
-        // Before there is a worker to ask: all of what follows happens while the guest boots.
-        worker.let_run()?;
+    if start.initial_state == InitialState::Running {
+        // Start VPs before spawning the worker: what follows happens while the guest boots.
+        machine.lifecycle.resume().map_err(MachineError::from)?;
     }
+    let worker = Worker { machine, events };
     std::thread::Builder::new()
         .name("vm-worker".into())
-        .spawn(move || worker.run(incoming))
+        .spawn(move || pal_async::block_on(worker.run(incoming, reports)))
         .map_err(LaunchError::Thread)?;
     Ok(handle)
 }

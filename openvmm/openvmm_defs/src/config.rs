@@ -2,7 +2,6 @@
 
 use disk_spec::DiskSpec;
 use firmware_hibernation::ConsumePolicy;
-use firmware_hibernation::Override;
 use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
@@ -18,15 +17,13 @@ pub struct VmConfig {
     /// Guest RAM.
     pub memory: MemoryConfig,
     /// What the VM runs first.
-    pub firmware: Firmware,
+    pub load_mode: LoadMode,
     /// COM1 to COM4.
     pub com_ports: [SerialConfig; 4],
     /// A debug console port, and where its output goes.
     pub debugcon: Option<(u16, SerialConfig)>,
-    /// Whether the guest is offered ACPI S4.
-    pub hibernation: Hibernation,
-    /// How firmware is kept for a hibernated guest, where S4 is offered.
-    pub preservation: Preservation,
+    /// Whether and how the guest can hibernate.
+    pub hibernation: HibernationConfig,
     /// The PCI functions, besides those of the chipset.
     pub pci_devices: Vec<PciDevice>,
     /// The VMGS file that keeps the VM's state. Made if it does not exist.
@@ -35,13 +32,13 @@ pub struct VmConfig {
     pub uuid: [u8; 16],
 }
 
-/// How firmware is kept for a hibernated guest.
+/// Whether and how the guest can hibernate.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
-pub struct Preservation {
-    /// When the token that says so is taken out of the VMGS file.
+pub struct HibernationConfig {
+    /// Whether the guest is offered ACPI S4.
+    pub enabled: bool,
+    /// When the token of a hibernated guest is deleted from the VMGS file.
     pub consume: ConsumePolicy,
-    /// How to start although the stored firmware cannot be used, or is not wanted.
-    pub requested: Option<Override>,
 }
 
 /// Guest RAM.
@@ -79,7 +76,7 @@ pub enum Population {
 
 /// What a VM runs first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Firmware {
+pub enum LoadMode {
     /// A Linux kernel, without any firmware.
     LinuxDirect(LinuxDirect),
     /// UEFI firmware for PCs, of the OVMF family.
@@ -202,14 +199,4 @@ pub enum SerialConfig {
     Listen(PathBuf),
     /// A new pseudo-terminal.
     Pty,
-}
-
-/// Whether the guest is offered ACPI S4.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
-pub enum Hibernation {
-    /// `_S4` is not there.
-    #[default]
-    Off,
-    /// The guest can hibernate.
-    On,
 }

@@ -4,3 +4,4 @@
 pub mod config;
 pub mod event;
 pub mod request;
+pub mod start;

@@ -1,5 +1,6 @@
 //! What a front end can ask of a running VM.
 
+pub use machine_parts::Change;
 use mesh::Rpc;
 use serde_json::Value;
 
@@ -18,15 +19,6 @@ pub enum VmRequest {
     Inspect(Rpc<(), Value>),
     /// Stop the VM for good and bring out what its serial ports still hold.
     Stop(Rpc<(), ()>),
-}
-
-/// Whether a request changed anything.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// It did.
-    Changed,
-    /// The VM was in the state asked for already.
-    Unchanged,
 }
 
 /// Why a request was not carried out.

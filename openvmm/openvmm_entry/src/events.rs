@@ -6,6 +6,7 @@
 use crate::cli::EventsTarget;
 use firmware_hibernation::HibernationEvent;
 use openvmm_defs::event::HaltReason;
+use openvmm_defs::event::LifecycleEvent;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
 use rustix::time::ClockId;
@@ -54,13 +55,15 @@ impl EventLog {
                 return self.hibernation(of_firmware, event.at);
             }
             VmEventKind::Created => ("created", Map::new()),
-            VmEventKind::Started => ("started", Map::new()),
-            VmEventKind::FirstInstruction => ("first_instruction", Map::new()),
-            VmEventKind::Paused => ("paused", Map::new()),
-            VmEventKind::Resumed => ("resumed", Map::new()),
-            VmEventKind::Reset => ("reset", Map::new()),
             VmEventKind::PowerButton => ("power_button", Map::new()),
-            VmEventKind::Halted(reason) => ("halted", halt_fields(reason)),
+            VmEventKind::Lifecycle(event) => match event {
+                LifecycleEvent::Started => ("started", Map::new()),
+                LifecycleEvent::FirstInstruction => ("first_instruction", Map::new()),
+                LifecycleEvent::Paused => ("paused", Map::new()),
+                LifecycleEvent::Resumed => ("resumed", Map::new()),
+                LifecycleEvent::Reset => ("reset", Map::new()),
+                LifecycleEvent::Halted(reason) => ("halted", halt_fields(reason)),
+            },
         };
         self.write(name, event.at, fields);
     }
@@ -169,7 +172,7 @@ mod tests {
         let mut log = EventLog::open(Some(&target)).unwrap();
         for kind in [
             VmEventKind::Created,
-            VmEventKind::Halted(HaltReason::PowerOff),
+            VmEventKind::Lifecycle(LifecycleEvent::Halted(HaltReason::PowerOff)),
         ] {
             log.vm_event(&VmEvent {
                 at: Instant::now(),

@@ -17,6 +17,7 @@ use openvmm_core::LaunchError;
 use openvmm_core::LaunchOptions;
 use openvmm_core::VmHandle;
 use openvmm_defs::event::HaltReason;
+use openvmm_defs::event::LifecycleEvent;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
 use openvmm_defs::request::VmRequest;
@@ -78,11 +79,9 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
     let vm_events = send.clone();
     let options = LaunchOptions {
         console_output: Box::new(output.clone()),
-        initial_state: invocation.start,
-        on_reset: invocation.on_reset,
         events: Arc::new(move |event| drop(vm_events.send(Occurrence::Vm(event)))),
     };
-    let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, options) {
+    let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, &invocation.start, options) {
         Ok(vm) => vm,
         Err(error) => {
             // What led to it.
@@ -163,7 +162,7 @@ impl Session {
             match occurrences.recv().await {
                 Ok(Occurrence::Vm(event)) => {
                     self.events.vm_event(&event);
-                    if let VmEventKind::Halted(reason) = event.kind {
+                    if let VmEventKind::Lifecycle(LifecycleEvent::Halted(reason)) = event.kind {
                         return Cause::Halted(reason);
                     }
                 }

@@ -1,15 +1,29 @@
-//! The parts of a running machine that every VMM front end shares: VP threads, state units of the partition, the devices
-//! and the clock, the bus, and power requests.
+//! The parts of a running machine that every VMM front end shares: VP threads, the machine's life from power-on to halt,
+//! state units of the partition, the devices and the clock, and the bus.
 #![forbid(unsafe_code)]
 
 mod bus;
-mod power;
+mod lifecycle;
+mod report;
+mod run_control;
 mod targets;
 mod units;
 mod vps;
 
 pub use bus::MachineBus;
-pub use power::PowerLatch;
+pub use lifecycle::Change;
+pub use lifecycle::Ending;
+pub use lifecycle::Guest;
+pub use lifecycle::HaltReason;
+pub use lifecycle::Lifecycle;
+pub use lifecycle::LifecycleError;
+pub use lifecycle::LifecycleEvent;
+pub use lifecycle::MachineState;
+pub use lifecycle::OnReset;
+pub use report::Report;
+pub use report::ReportKind;
+pub use run_control::RunControl;
+pub use run_control::RunId;
 pub use targets::PartitionDoorbells;
 pub use targets::PartitionLines;
 pub use targets::PartitionMsis;
@@ -21,6 +35,4 @@ pub use units::PartitionUnit;
 pub use units::VpsUnit;
 pub use vps::BindingVps;
 pub use vps::VpError;
-pub use vps::VpGate;
-pub use vps::VpReport;
 pub use vps::VpSet;

@@ -167,11 +167,11 @@ impl StateUnit for VpsUnit {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let SavedVps { vps } = state.decode()?;
-        if vps.len() != self.0.len() {
+        if vps.len() != self.0.count() {
             return Err(RestoreError::Invalid(format!(
                 "it has {} VPs, the VM has {}",
                 vps.len(),
-                self.0.len()
+                self.0.count()
             )));
         }
         let vps = Arc::new(vps);

@@ -1,102 +1,27 @@
 //! The VPs' threads.
 //!
-//! Each VP has a thread that owns it. A thread runs the guest while the gate is open, and otherwise waits
-//! for commands; everything else that touches a VP is a command, carried out on its thread.
+//! Each VP has a thread that owns it. The thread runs the guest while [`RunControl`] lets it, and otherwise waits for
+//! commands. Everything else that touches a VP is a command, carried out on its thread.
 
+use crate::ReportKind;
+use crate::RunControl;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use virt::IoBus;
-use virt::RunError;
 use virt::Vp;
 use virt::VpBinder;
 use virt::VpIndex;
 use virt::VpKick;
 use virt::VpStop;
-use virt::x86::Registers;
 
-#[cfg(test)]
-#[path = "vps_test.rs"]
-mod tests;
-
-/// Whether VPs may be in the guest. Closing it is how the guest is stopped, from any thread.
-#[derive(Clone, Default)]
-pub struct VpGate(Arc<Gate>);
-
-#[derive(Default)]
-struct Gate {
-    /// Whether the machine runs.
-    open: AtomicBool,
-    /// Whether VPs are kept out for a moment, to be looked at.
-    interrupted: AtomicBool,
-    kickers: OnceLock<Vec<Arc<dyn VpKick>>>,
-}
-
-impl VpGate {
-    /// Makes every VP leave the guest, and stay out, before it executes another instruction.
-    ///
-    /// A VP that is just handling an exit (the caller, perhaps) does not go back in. Does not wait.
-    pub fn close(&self) {
-        self.0.open.store(false, Ordering::SeqCst);
-        self.kick();
-    }
-
-    fn kick(&self) {
-        for kicker in self.0.kickers.get().into_iter().flatten() {
-            kicker.kick();
-        }
-    }
-
-    fn open(&self) {
-        self.0.open.store(true, Ordering::SeqCst);
-    }
-
-    fn is_open(&self) -> bool {
-        self.0.open.load(Ordering::SeqCst) && !self.0.interrupted.load(Ordering::SeqCst)
-    }
-
-    /// Keeps VPs out without closing the gate: if it is closed meanwhile, it stays closed.
-    fn interrupt(&self) {
-        self.0.interrupted.store(true, Ordering::SeqCst);
-        self.kick();
-    }
-
-    fn end_interruption(&self) {
-        self.0.interrupted.store(false, Ordering::SeqCst);
-    }
-}
-
-/// What a VP's thread reports of its own accord. The gate is closed by then.
-#[derive(Debug)]
-pub enum VpReport {
-    /// The boot processor enters the guest for the first time.
-    FirstInstruction(Instant),
-    /// The VP shut down.
-    TripleFault {
-        /// Which VP.
-        vp: VpIndex,
-        /// Its registers, where they can be read.
-        registers: Option<Box<Registers>>,
-    },
-    /// The VP cannot go on.
-    Failed {
-        /// Why.
-        error: RunError,
-        /// Its registers, where they can be read.
-        registers: Option<Box<Registers>>,
-    },
-}
-
-/// Why the VPs' threads could not be had.
+/// Why the VPs' threads cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum VpError {
-    /// The host gives no thread.
+    /// The host refused a thread.
     #[error("failed to start the thread of {vp}")]
     Thread {
         /// Which VP.
@@ -105,7 +30,7 @@ pub enum VpError {
         #[source]
         source: io::Error,
     },
-    /// The hypervisor does not take the thread.
+    /// The hypervisor refused the thread.
     #[error("failed to bind {vp} to its thread")]
     Bind {
         /// Which VP.
@@ -119,12 +44,10 @@ pub enum VpError {
     Gone(VpIndex),
 }
 
-type Report = Arc<dyn Fn(VpReport) + Send + Sync>;
-
 type Call = Box<dyn FnOnce(&mut dyn Vp) + Send>;
 
 enum Command {
-    /// Run the guest while the gate is open.
+    /// Run the guest for as long as that is allowed.
     Run,
     /// Do something with the VP.
     Call(Call),
@@ -141,14 +64,14 @@ struct Thread {
 pub struct VpSet(Arc<Shared>);
 
 struct Shared {
-    gate: VpGate,
+    control: RunControl,
     /// Emptied when the VPs are torn down.
     threads: Mutex<Vec<Thread>>,
 }
 
-/// VPs on their way to their threads: making the rest of the machine need not wait for them.
+/// VPs that are being bound to their threads. The rest of the machine can be built meanwhile.
 pub struct BindingVps {
-    gate: VpGate,
+    control: RunControl,
     threads: Vec<BindingThread>,
 }
 
@@ -159,21 +82,16 @@ struct BindingThread {
 }
 
 impl BindingVps {
-    /// Starts a thread for each VP. `gate` becomes the set's gate, and stays closed.
-    pub fn new(
-        binders: Vec<Box<dyn VpBinder>>,
-        gate: VpGate,
-        report: impl Fn(VpReport) + Send + Sync + 'static,
-    ) -> Result<Self, VpError> {
-        let report: Report = Arc::new(report);
+    /// Starts a thread for each VP, all of which `control` keeps out of the guest.
+    pub fn new(binders: Vec<Box<dyn VpBinder>>, control: RunControl) -> Result<Self, VpError> {
         let threads = binders
             .into_iter()
-            .map(|binder| BindingThread::start(binder, &gate, &report))
+            .map(|binder| BindingThread::start(binder, &control))
             .collect::<Result<_, _>>()?;
-        Ok(Self { gate, threads })
+        Ok(Self { control, threads })
     }
 
-    /// Waits for the VPs, whose accesses go to `bus`.
+    /// Waits until all VPs are bound. Their accesses go to `bus`.
     pub fn finish(self, bus: &Arc<dyn IoBus>) -> Result<VpSet, VpError> {
         let mut threads = Vec::with_capacity(self.threads.len());
         let mut kickers = Vec::with_capacity(self.threads.len());
@@ -184,26 +102,25 @@ impl BindingVps {
                 Ok(Err(source)) => return Err(VpError::Bind { vp, source }),
                 Err(mpsc::RecvError) => return Err(VpError::Gone(vp)),
             });
-            // A thread that is gone by now shows in the first command.
+            // If the thread is gone, the first command fails.
             let _ = binding.bus.send(bus.clone());
             threads.push(binding.thread);
         }
-        // Nobody else fills the gate of a set that is being made.
-        let _ = self.gate.0.kickers.set(kickers);
+        self.control.set_kickers(kickers);
         Ok(VpSet(Arc::new(Shared {
-            gate: self.gate,
+            control: self.control,
             threads: Mutex::new(threads),
         })))
     }
 }
 
 impl BindingThread {
-    fn start(binder: Box<dyn VpBinder>, gate: &VpGate, report: &Report) -> Result<Self, VpError> {
+    fn start(binder: Box<dyn VpBinder>, control: &RunControl) -> Result<Self, VpError> {
         let index = binder.index();
         let (commands, incoming) = mpsc::channel();
         let (bound_send, bound) = mpsc::channel();
         let (bus, bus_recv) = mpsc::channel::<Arc<dyn IoBus>>();
-        let (gate, report) = (gate.clone(), report.clone());
+        let control = control.clone();
         let join = std::thread::Builder::new()
             .name(format!("vp{}", index.0))
             .spawn(move || {
@@ -216,9 +133,9 @@ impl BindingThread {
                 };
                 let _ = bound_send.send(Ok(vp.kicker()));
                 drop(bound_send);
-                // No bus comes if the machine could not be made.
+                // There is no bus if the machine could not be built.
                 if let Ok(bus) = bus_recv.recv() {
-                    serve(vp.as_mut(), &gate, bus.as_ref(), &incoming, &report);
+                    serve(vp.as_mut(), &control, bus.as_ref(), &incoming);
                 }
             })
             .map_err(|source| VpError::Thread { vp: index, source })?;
@@ -237,27 +154,27 @@ impl BindingThread {
 impl VpSet {
     /// Lets the VPs run.
     pub fn start(&self) {
-        self.0.gate.open();
+        self.0.control.open();
         self.run();
     }
 
     fn run(&self) {
         for thread in self.0.threads.lock().iter() {
-            // A thread that is gone has said why.
+            // A thread that is gone has reported why.
             let _ = thread.commands.send(Command::Run);
         }
     }
 
-    /// Stops the VPs, and returns when none is in the guest nor in the handling of an exit.
+    /// Stops the VPs. Returns when no VP is in the guest or handling an exit.
     pub fn stop(&self) {
-        self.0.gate.close();
+        self.0.control.close();
         // Commands are taken in order, so this is answered after the run is over.
         let _ = self.for_each(|_| ());
     }
 
-    /// Calls `action` on each VP's own thread, all at the same time, and gives the results in VP order.
+    /// Calls `action` on the thread of each VP, in parallel. Returns the results in VP order.
     ///
-    /// Must not be called while the VPs run: it would wait for them to stop.
+    /// Must not be called while the VPs run: it would wait until they stop.
     pub fn for_each<R: Send + 'static>(
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
@@ -280,7 +197,7 @@ impl VpSet {
             .collect()
     }
 
-    /// Calls `action` on the thread of `vp`; as [`VpSet::for_each`].
+    /// Calls `action` on the thread of `vp`. Must not be called while the VPs run.
     pub fn call<R: Send + 'static>(
         &self,
         vp: VpIndex,
@@ -301,27 +218,32 @@ impl VpSet {
         result.recv().ok().flatten().ok_or(VpError::Gone(vp))
     }
 
-    /// As [`VpSet::for_each`], for VPs that may be running: they leave the guest for it and go on.
+    /// As [`VpSet::for_each`], also while the VPs run: they leave the guest for `action`, and go on.
     pub fn interrupt_each<R: Send + 'static>(
         &self,
         action: impl Fn(&mut dyn Vp) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, VpError> {
-        self.0.gate.interrupt();
+        self.0.control.interrupt();
         let results = self.for_each(action);
-        self.0.gate.end_interruption();
-        // Threads find the gate open or closed; the closed ones go back to waiting.
+        self.0.control.end_interruption();
+        // Has no effect if the machine was stopped meanwhile.
         self.run();
         results
     }
 
-    /// How many VPs there are.
-    pub fn len(&self) -> usize {
+    /// What stops the VPs from any thread.
+    pub fn control(&self) -> &RunControl {
+        &self.0.control
+    }
+
+    /// The number of VPs; 0 once they are torn down.
+    pub fn count(&self) -> usize {
         self.0.threads.lock().len()
     }
 
     /// Stops the VPs and ends their threads.
     pub fn tear_down(&self) {
-        self.0.gate.close();
+        self.0.control.close();
         let threads = std::mem::take(&mut *self.0.threads.lock());
         for thread in threads {
             drop(thread.commands);
@@ -344,43 +266,41 @@ fn send_call<R: Send + 'static>(
 /// A VP thread's life after it is bound.
 fn serve(
     vp: &mut dyn Vp,
-    gate: &VpGate,
+    control: &RunControl,
     bus: &dyn IoBus,
     commands: &mpsc::Receiver<Command>,
-    report: &Report,
 ) {
     let mut first_run = vp.index().is_bsp();
     while let Ok(command) = commands.recv() {
         match command {
             Command::Call(action) => action(vp),
             Command::Run => {
-                if std::mem::take(&mut first_run) && gate.is_open() {
-                    report(VpReport::FirstInstruction(Instant::now()));
+                if control.is_open() && std::mem::take(&mut first_run) {
+                    control.report(ReportKind::FirstInstruction(Instant::now()));
                 }
-                run(vp, gate, bus, report);
+                run(vp, control, bus);
             }
         }
     }
 }
 
-fn run(vp: &mut dyn Vp, gate: &VpGate, bus: &dyn IoBus, report: &Report) {
-    while gate.is_open() {
-        let error = match vp.run(bus) {
-            // Kicks outlive the closing of the gate that they were for; then the loop goes on.
-            Ok(VpStop::Requested) => continue,
-            Ok(VpStop::TripleFault) => {
-                gate.close();
-                let registers = vp.registers().ok().map(Box::new);
-                report(VpReport::TripleFault {
-                    vp: vp.index(),
-                    registers,
-                });
-                return;
-            }
-            Err(error) => error,
-        };
-        gate.close();
+fn run(vp: &mut dyn Vp, control: &RunControl, bus: &dyn IoBus) {
+    while control.is_open() {
+        let stopped = vp.run(bus);
+        if matches!(stopped, Ok(VpStop::Requested)) {
+            // The kick may be older than the run; then the VP goes on.
+            continue;
+        }
+        control.close();
         let registers = vp.registers().ok().map(Box::new);
-        report(VpReport::Failed { error, registers });
+        let vp = vp.index();
+        control.report(match stopped {
+            Ok(_) => ReportKind::TripleFault { vp, registers },
+            Err(error) => ReportKind::Failed { error, registers },
+        });
     }
 }
+
+#[cfg(test)]
+#[path = "vps_test.rs"]
+mod tests;

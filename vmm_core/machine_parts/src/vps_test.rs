@@ -1,9 +1,11 @@
-//! The VPs' threads, with VPs that spin instead of running a guest.
-
 use super::*;
+use crate::Report;
 use parking_lot::Condvar;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use virt::Error;
+use virt::RunError;
+use virt::x86::Registers;
 use virt::x86::VpState;
 
 /// A VP that "executes" by counting, and leaves when it is kicked.
@@ -117,7 +119,14 @@ impl IoBus for NoBus {
     }
 }
 
-fn vps(endings: &[Ending]) -> (VpSet, VpGate, mpsc::Receiver<VpReport>, Vec<Arc<AtomicU64>>) {
+fn vps(
+    endings: &[Ending],
+) -> (
+    VpSet,
+    RunControl,
+    mpsc::Receiver<Report>,
+    Vec<Arc<AtomicU64>>,
+) {
     let executed: Vec<_> = endings.iter().map(|_| Arc::default()).collect();
     let binders = endings
         .iter()
@@ -133,24 +142,24 @@ fn vps(endings: &[Ending]) -> (VpSet, VpGate, mpsc::Receiver<VpReport>, Vec<Arc<
         })
         .collect();
     let (send, reports) = mpsc::channel();
-    let gate = VpGate::default();
-    let bus: Arc<dyn IoBus> = Arc::new(NoBus);
-    let binding = BindingVps::new(binders, gate.clone(), move |report| {
+    let control = RunControl::new(move |report| {
         let _ = send.send(report);
     });
+    let bus: Arc<dyn IoBus> = Arc::new(NoBus);
+    let binding = BindingVps::new(binders, control.clone());
     let set = binding.unwrap().finish(&bus).unwrap();
-    (set, gate, reports, executed)
+    (set, control, reports, executed)
 }
 
 #[test]
-fn kicks_that_come_too_late_do_not_stop_the_next_run() {
-    let (set, gate, _reports, executed) = vps(&[Ending::Never; 3]);
+fn late_kicks_do_not_stop_the_next_run() {
+    let (set, control, _reports, executed) = vps(&[Ending::Never; 3]);
     for _ in 0..200 {
         set.start();
-        // As when a device stops the machine: the worker's own stop kicks VPs that have stopped already.
-        gate.close();
+        // As when a device stops the machine: the stop that follows kicks VPs that have stopped already.
+        control.close();
         set.stop();
-        gate.close();
+        control.close();
     }
     let before: Vec<_> = executed.iter().map(|n| n.load(Ordering::SeqCst)).collect();
     set.start();
@@ -166,7 +175,7 @@ fn kicks_that_come_too_late_do_not_stop_the_next_run() {
 
 #[test]
 fn commands_run_on_each_vp_in_order() {
-    let (set, _gate, _reports, _) = vps(&[Ending::Never; 4]);
+    let (set, _control, _reports, _) = vps(&[Ending::Never; 4]);
     let indexes = set.for_each(|vp| vp.index().0).unwrap();
     assert_eq!(indexes, [0, 1, 2, 3]);
     assert_eq!(
@@ -182,56 +191,56 @@ fn commands_run_on_each_vp_in_order() {
     assert_eq!(set.interrupt_each(|vp| vp.index().0).unwrap(), [0, 1, 2, 3]);
     set.stop();
     set.tear_down();
-    assert_eq!(set.len(), 0);
+    assert_eq!(set.count(), 0);
 }
 
 #[test]
-fn a_gate_closed_during_an_interruption_stays_closed() {
-    let (set, gate, _reports, executed) = vps(&[Ending::Never]);
+fn a_stop_during_an_interruption_is_kept() {
+    let (set, control, _reports, executed) = vps(&[Ending::Never]);
     set.start();
     while executed[0].load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();
     }
-    let closer = gate.clone();
+    let closer = control.clone();
     set.interrupt_each(move |_| closer.close()).unwrap();
     let count = executed[0].load(Ordering::SeqCst);
     // Answered by the VP's thread after the command to run, if there was one.
     set.for_each(|_| ()).unwrap();
     assert_eq!(executed[0].load(Ordering::SeqCst), count);
-    assert!(!gate.is_open());
+    assert!(!control.is_open());
 }
 
 #[test]
-fn a_vp_that_ends_stops_the_others() {
-    let (set, gate, reports, _) = vps(&[Ending::Never, Ending::TripleFault]);
+fn a_vp_that_shuts_down_stops_the_others() {
+    let (set, control, reports, _) = vps(&[Ending::Never, Ending::TripleFault]);
     set.start();
     let report = loop {
-        match reports.recv().unwrap() {
-            VpReport::FirstInstruction(_) => {}
+        match reports.recv().unwrap().kind {
+            ReportKind::FirstInstruction(_) => {}
             report => break report,
         }
     };
-    let VpReport::TripleFault { vp, registers } = report else {
+    let ReportKind::TripleFault { vp, registers } = report else {
         panic!("{report:?}");
     };
     assert_eq!(vp, VpIndex(1));
     assert_eq!(registers.unwrap().rip, 1);
-    assert!(!gate.is_open());
+    assert!(!control.is_open());
     set.stop();
 }
 
 #[test]
-fn a_vp_that_fails_says_why() {
-    let (set, _gate, reports, _) = vps(&[Ending::Failure]);
+fn a_failed_vp_reports_its_error() {
+    let (set, _control, reports, _) = vps(&[Ending::Failure]);
     set.start();
-    let mut reports = reports.iter();
+    let mut reports = reports.iter().map(|report| report.kind);
     assert!(matches!(
         reports.next(),
-        Some(VpReport::FirstInstruction(_))
+        Some(ReportKind::FirstInstruction(_))
     ));
     assert!(matches!(
         reports.next(),
-        Some(VpReport::Failed {
+        Some(ReportKind::Failed {
             error: RunError::FailEntry { reason: 7, .. },
             ..
         })

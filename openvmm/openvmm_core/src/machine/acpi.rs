@@ -16,8 +16,7 @@ use acpi_spec::SleepAnnouncements;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
-use openvmm_defs::config::Firmware;
-use openvmm_defs::config::Hibernation;
+use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
 use sleep_port::SleepPort;
@@ -64,9 +63,9 @@ pub(crate) fn tables(
             value: q35::RESET_SYSTEM,
         },
         sci_irq: platform::SCI_IRQ,
-        hibernation: match config.hibernation {
-            Hibernation::On => acpi_spec::Hibernation::S4,
-            Hibernation::Off => acpi_spec::Hibernation::NotOffered,
+        hibernation: match config.hibernation.enabled {
+            true => acpi_spec::Hibernation::S4,
+            false => acpi_spec::Hibernation::NotOffered,
         },
         sleep_announcements: Some(SleepAnnouncements {
             port: SleepPort::DEFAULT_PORT,
@@ -96,9 +95,9 @@ pub(crate) fn tables(
             first_gsi: platform::PCI_FIRST_GSI,
         }),
         // The guest is told by its firmware where the ID is.
-        generation_id_event: match config.firmware {
-            Firmware::LinuxDirect(_) => None,
-            Firmware::PcUefi(_) => Some(GENERATION_ID_EVENT),
+        generation_id_event: match config.load_mode {
+            LoadMode::LinuxDirect(_) => None,
+            LoadMode::PcUefi(_) => Some(GENERATION_ID_EVENT),
         },
     })?)
 }

@@ -1,11 +1,13 @@
 //! The chipset's devices.
 
 use super::MachineError;
-use super::firmware::FirmwareDevices;
 use super::firmware::FirmwareSockets;
+use super::firmware::SharedSession;
+use super::firmware::UefiPlan;
 use super::pci::PciSockets;
 use super::platform;
 use super::serial::SerialPorts;
+use super::vmgs_store::PlannedStore;
 use chipset::debug_port::DebugPort;
 use chipset::i8042::I8042;
 use chipset::ioapic::IoApic;
@@ -24,7 +26,6 @@ use chipset_device::PowerSink;
 use guest_memory::GuestMemory;
 use machine_parts::PartitionLines;
 use machine_parts::PartitionRouting;
-use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::VmConfig;
 use q35::ConfigPorts;
 use q35::Ecam;
@@ -46,6 +47,8 @@ pub(crate) struct Devices {
     pub pm: PmControl,
     /// The pins of the VMM's IOAPIC, in split mode.
     pub ioapic: Option<IoApicPins>,
+    /// The session of UEFI firmware.
+    pub session: Option<SharedSession>,
 }
 
 /// What devices are made from.
@@ -56,8 +59,8 @@ pub(crate) struct DeviceParts<'a> {
     pub power: &'a PowerSink,
     pub memory: &'a GuestMemory,
     pub serial: &'a SerialPorts,
-    pub firmware: FirmwareDevices,
-    pub announcements: AnnouncementSink,
+    /// UEFI firmware, and the VMGS store of the VM.
+    pub uefi: Option<(UefiPlan, Option<&'a PlannedStore>)>,
 }
 
 /// The interrupt lines into the interrupt controllers. Devices may share one.
@@ -87,8 +90,7 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
         power,
         memory,
         serial,
-        firmware,
-        announcements,
+        uefi,
     } = parts;
     let mut builder = ChipsetBuilder::new();
     for ports in platform::ABSENT {
@@ -137,9 +139,9 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
             clock,
             context.waker(),
         );
-        match config.hibernation {
-            Hibernation::On => pm.with_hibernation(),
-            Hibernation::Off => pm,
+        match config.hibernation.enabled {
+            true => pm.with_hibernation(),
+            false => pm,
         }
     });
     let pm = pm.lock().control();
@@ -148,9 +150,6 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
     });
     builder.add("pvpanic", |_| {
         PvPanic::at_port(platform::PVPANIC_PORT, power.clone())
-    });
-    builder.add("sleep", |_| {
-        SleepPort::new(SleepPort::DEFAULT_PORT, announcements)
     });
     if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
         builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
@@ -176,16 +175,33 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
         line: &mut |gsi| lines.line(gsi),
     }
     .plug_in(&config.pci_devices)?;
-    firmware.add(FirmwareSockets {
-        builder: &mut builder,
-        partition,
-        memory,
-        pm: &pm,
-    })?;
+    let session = match uefi {
+        None => None,
+        Some((uefi, store)) => {
+            let sockets = FirmwareSockets {
+                builder: &mut builder,
+                partition,
+                memory,
+                pm: &pm,
+            };
+            let session = uefi.add_devices(config.uuid, store, sockets)?;
+            Some(SharedSession::new(session))
+        }
+    };
+    let sleeping = session.clone();
+    let announcements = AnnouncementSink::new(move |announcement| {
+        if let Some(session) = &sleeping {
+            session.announced(announcement);
+        }
+    });
+    builder.add("sleep", |_| {
+        SleepPort::new(SleepPort::DEFAULT_PORT, announcements)
+    });
     Ok(Devices {
         chipset: builder.build()?,
         pm,
         ioapic,
+        session,
     })
 }
 

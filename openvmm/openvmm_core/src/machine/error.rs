@@ -1,10 +1,12 @@
 use super::firmware::BootError;
 use super::firmware::UefiError;
+use super::guest::LoadGuestError;
 use super::pci::PciError;
 use super::serial::SerialError;
 use super::vmgs_store::VmgsError;
 use guest_memory::LayoutError;
 use guest_memory::MemoryError;
+use machine_parts::LifecycleError;
 use machine_parts::VpError;
 
 /// Why a machine cannot be built, or reset.
@@ -52,12 +54,9 @@ pub enum MachineError {
     /// The parts' names or dependencies are wrong.
     #[error("the machine's parts do not fit together")]
     Units(#[from] state_unit::BuildError),
-    /// The parts are not in a state to start from.
+    /// What runs first cannot be loaded, or the saved machine cannot be restored.
     #[error(transparent)]
-    State(#[from] state_unit::WrongState),
-    /// A part cannot be reset.
-    #[error(transparent)]
-    Reset(#[from] state_unit::ResetUnitsError),
+    Lifecycle(#[from] LifecycleError<LoadGuestError>),
 }
 
 impl MachineError {

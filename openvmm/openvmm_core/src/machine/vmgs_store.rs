@@ -1,11 +1,23 @@
 //! The VMGS file that keeps the VM's state, and its broker.
 
+use firmware_hibernation::BrokerStorage;
+use firmware_hibernation::Change;
+use firmware_hibernation::HibernationFile;
+use firmware_hibernation::Storage;
+use firmware_hibernation::StorageError;
+use firmware_hibernation::StorageErrorKind;
+use firmware_hibernation::StoreState;
+use firmware_hibernation::WitnessFile;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
 use vmgs::Access;
 use vmgs::Container;
 use vmgs::ContainerError;
+use vmgs::ErrorKind;
 use vmgs::FileDevice;
 use vmgs::OnProblem;
 use vmgs::OpenOptions;
@@ -52,38 +64,107 @@ pub enum VmgsError {
     Thread(#[source] io::Error),
 }
 
-/// Opens the store at `path`, which is made if there is no file, and formatted if the file is empty. The broker's
-/// thread ends with its last client.
-pub(crate) fn open(path: &Path) -> Result<VmgsClient, VmgsError> {
-    if !path.exists() {
-        tracing::info!(path = %path.display(), "making the VMGS file");
-        create(path).map_err(|source| VmgsError::Create {
-            path: path.into(),
-            source,
-        })?;
-    }
-    let device =
-        FileDevice::open(path, Container::Detect, Access::ReadWrite).map_err(|source| {
-            VmgsError::Open {
-                path: path.into(),
-                source,
-            }
-        })?;
-    let policy = OpenPolicy {
-        on_empty: OnProblem::Format,
-        ..OpenPolicy::default()
-    };
-    let store = Vmgs::open_or_format(Box::new(device), OpenOptions::default(), policy);
-    let store = store.map_err(|source| VmgsError::Store {
-        path: path.into(),
-        source,
-    })?;
-    let (client, _thread) = Broker::spawn(store).map_err(VmgsError::Thread)?;
-    Ok(client)
+/// The VMGS file as it was found. Nothing is written to it before [`PlannedStore::create`].
+pub(crate) struct PlannedStore {
+    path: PathBuf,
+    found: Found,
+    /// The store's client, once there is a store.
+    client: Arc<OnceLock<VmgsClient>>,
 }
 
-/// A file with an empty store, at `path` whole or not at all.
-fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+enum Found {
+    Store,
+    NoFile,
+    EmptyFile,
+}
+
+impl PlannedStore {
+    /// Opens the store in the file at `path`, if there is one.
+    pub(crate) fn new(path: &Path) -> Result<Self, VmgsError> {
+        let planned = |found| Self {
+            path: path.into(),
+            found,
+            client: Arc::default(),
+        };
+        if !path.exists() {
+            return Ok(planned(Found::NoFile));
+        }
+        match Vmgs::open(open_device(path)?, OpenOptions::default()) {
+            Ok(store) => {
+                let planned = planned(Found::Store);
+                planned.serve(store)?;
+                Ok(planned)
+            }
+            Err(error) if error.kind() == ErrorKind::Empty => Ok(planned(Found::EmptyFile)),
+            Err(source) => Err(VmgsError::Store {
+                path: path.into(),
+                source,
+            }),
+        }
+    }
+
+    /// The store's client, unless the store is still to be created.
+    pub(crate) fn client(&self) -> Option<&VmgsClient> {
+        self.client.get()
+    }
+
+    /// What hibernation keeps in the store. Before the store is created it reads as empty.
+    pub(crate) fn storage(&self) -> Box<dyn Storage> {
+        Box::new(PlannedStorage {
+            client: self.client.clone(),
+            storage: None,
+        })
+    }
+
+    /// Where the age of the store is noted.
+    pub(crate) fn witness(&self) -> Option<WitnessFile> {
+        WitnessFile::beside(&self.path)
+    }
+
+    /// Creates the store if there is none.
+    pub(crate) fn create(&self) -> Result<(), VmgsError> {
+        let path = &self.path;
+        match self.found {
+            Found::Store => return Ok(()),
+            Found::NoFile => {
+                tracing::info!(path = %path.display(), "creating the VMGS file");
+                create_file(path).map_err(|source| VmgsError::Create {
+                    path: path.clone(),
+                    source,
+                })?;
+            }
+            Found::EmptyFile => {}
+        }
+        let policy = OpenPolicy {
+            on_empty: OnProblem::Format,
+            ..OpenPolicy::default()
+        };
+        let store = Vmgs::open_or_format(open_device(path)?, OpenOptions::default(), policy);
+        self.serve(store.map_err(|source| VmgsError::Store {
+            path: path.clone(),
+            source,
+        })?)
+    }
+
+    /// Starts the store's broker, whose thread ends with its last client.
+    fn serve(&self, store: Vmgs) -> Result<(), VmgsError> {
+        let (client, _thread) = Broker::spawn(store).map_err(VmgsError::Thread)?;
+        // The store is opened once: when it is found, or when it is created.
+        let _ = self.client.set(client);
+        Ok(())
+    }
+}
+
+fn open_device(path: &Path) -> Result<Box<FileDevice>, VmgsError> {
+    let device = FileDevice::open(path, Container::Detect, Access::ReadWrite);
+    device.map(Box::new).map_err(|source| VmgsError::Open {
+        path: path.into(),
+        source,
+    })
+}
+
+/// Creates a file with an empty store at `path`. If that fails, there is no file.
+fn create_file(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -97,4 +178,54 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     drop(Vmgs::format(Box::new(device), OpenOptions::default())?);
     temporary.persist_noclobber(path)?;
     Ok(())
+}
+
+/// The store of hibernation, which may be created after it was first asked.
+struct PlannedStorage {
+    client: Arc<OnceLock<VmgsClient>>,
+    storage: Option<BrokerStorage>,
+}
+
+impl PlannedStorage {
+    fn storage(&mut self) -> Option<&mut BrokerStorage> {
+        if self.storage.is_none() {
+            self.storage = self.client.get().cloned().map(BrokerStorage::new);
+        }
+        self.storage.as_mut()
+    }
+
+    fn created(&mut self) -> Result<&mut BrokerStorage, StorageError> {
+        self.storage().ok_or_else(|| {
+            StorageError::new(StorageErrorKind::Io, "the VMGS store is not created yet")
+        })
+    }
+}
+
+impl Storage for PlannedStorage {
+    fn state(&mut self) -> Result<StoreState, StorageError> {
+        self.created()?.state()
+    }
+
+    fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
+        match self.storage() {
+            Some(storage) => storage.len(file),
+            None => Ok(None),
+        }
+    }
+
+    fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
+        self.created()?.read_start(file, len)
+    }
+
+    fn read(
+        &mut self,
+        file: HibernationFile,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.created()?.read(file, sink)
+    }
+
+    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+        self.created()?.commit(change)
+    }
 }

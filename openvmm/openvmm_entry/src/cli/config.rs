@@ -6,12 +6,14 @@ use super::serial::parse_debugcon;
 use super::serial::parse_serial;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
-use openvmm_core::InitialState;
-use openvmm_core::OnReset;
-use openvmm_defs::config::Hibernation;
-use openvmm_defs::config::Preservation;
+use openvmm_defs::config::HibernationConfig;
 use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
+use openvmm_defs::start::BootOptions;
+use openvmm_defs::start::InitialState;
+use openvmm_defs::start::OnReset;
+use openvmm_defs::start::Start;
+use openvmm_defs::start::StartOptions;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -21,16 +23,14 @@ use virt::Topology;
 use virt::TopologyConfig;
 
 /// What a command line asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     /// The VM.
     pub(crate) vm: VmConfig,
-    /// Whether it runs at once.
-    pub(crate) start: InitialState,
+    /// How it starts.
+    pub(crate) start: StartOptions,
     /// Whether standard input is read.
     pub(crate) console: Console,
-    /// What a guest's reset does.
-    pub(crate) on_reset: OnReset,
     /// Where the VM's life is written.
     pub(crate) events: Option<EventsTarget>,
 }
@@ -97,20 +97,13 @@ impl Options {
             ),
             IrqchipMode::Kernel,
         );
-        let hibernation = errors.take(
-            "--hibernation",
-            choice(
-                &self.hibernation,
-                &[("on", Hibernation::On), ("off", Hibernation::Off)],
-            ),
-            Hibernation::Off,
-        );
-        let preservation = self.preservation(&mut errors);
+        let hibernation = self.hibernation(&mut errors);
+        let boot = self.boot_options(&mut errors);
         let uuid = self.identity(&mut errors);
         errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
 
         let memory = self.memory(&mut errors);
-        let firmware = self.firmware(&mut errors);
+        let load_mode = self.load_mode(&mut errors);
         let pci_devices = self.pci_devices(&mut errors);
 
         let mut com_ports: [SerialConfig; 4] = Default::default();
@@ -136,7 +129,7 @@ impl Options {
         if !errors.0.is_empty() {
             return Err(ConfigErrors(errors.0));
         }
-        let (Some(memory), Some(firmware)) = (memory, firmware) else {
+        let (Some(memory), Some(load_mode)) = (memory, load_mode) else {
             return Err(ConfigErrors(errors.0));
         };
         Ok(Invocation {
@@ -144,51 +137,61 @@ impl Options {
                 topology,
                 irqchip,
                 memory,
-                firmware,
+                load_mode,
                 com_ports,
                 debugcon,
                 hibernation,
                 pci_devices,
-                preservation,
                 vmgs: self.vmgs,
                 uuid,
             },
-            start: if self.paused {
-                InitialState::Paused
-            } else {
-                InitialState::Running
+            start: StartOptions {
+                start: Start::Boot(boot),
+                initial_state: match self.paused {
+                    true => InitialState::Paused,
+                    false => InitialState::Running,
+                },
+                on_reset: match self.halt_on_reset {
+                    true => OnReset::Halt,
+                    false => OnReset::Restart,
+                },
             },
             console: if self.no_console {
                 Console::Absent
             } else {
                 Console::Interactive
             },
-            on_reset: if self.halt_on_reset {
-                OnReset::Halt
-            } else {
-                OnReset::Restart
-            },
             events,
         })
     }
 
-    fn preservation(&self, errors: &mut Errors) -> Preservation {
+    fn hibernation(&self, errors: &mut Errors) -> HibernationConfig {
         let consume = self.hibernation_consume.parse();
-        let requested = match &self.hibernation_override {
-            None => Ok(None),
-            Some(text) => text.parse().map(Some),
-        };
-        Preservation {
+        HibernationConfig {
+            enabled: errors.take(
+                "--hibernation",
+                choice(&self.hibernation, &[("on", true), ("off", false)]),
+                false,
+            ),
             consume: errors.take(
                 "--hibernation-consume",
                 consume.map_err(|error: UnknownName| error.to_string()),
                 ConsumePolicy::default(),
             ),
-            requested: errors.take(
+        }
+    }
+
+    fn boot_options(&self, errors: &mut Errors) -> BootOptions {
+        let hibernation_override = self.hibernation_override.as_deref().and_then(|text| {
+            let parsed = text.parse().map(Some);
+            errors.take(
                 "--hibernation-override",
-                requested.map_err(|error: UnknownName| error.to_string()),
+                parsed.map_err(|error: UnknownName| error.to_string()),
                 None,
-            ),
+            )
+        });
+        BootOptions {
+            hibernation_override,
         }
     }
 
@@ -290,7 +293,7 @@ fn parse_events(text: &str) -> Result<EventsTarget, String> {
 mod tests {
     use super::*;
     use clap::Parser;
-    use openvmm_defs::config::Firmware;
+    use openvmm_defs::config::LoadMode;
 
     fn resolve(args: &[&str]) -> Result<Invocation, ConfigErrors> {
         let args = std::iter::once("openvmm").chain(args.iter().copied());
@@ -308,11 +311,11 @@ mod tests {
         assert_eq!(invocation.vm.topology.processors, 4);
         assert_eq!(invocation.vm.memory.size, 512 << 20);
         assert_eq!(invocation.vm.com_ports[0], SerialConfig::Console);
-        let Firmware::LinuxDirect(linux) = invocation.vm.firmware else {
-            panic!("{:?}", invocation.vm.firmware);
+        let LoadMode::LinuxDirect(linux) = invocation.vm.load_mode else {
+            panic!("{:?}", invocation.vm.load_mode);
         };
         assert_eq!(linux.cmdline, "a --b");
-        assert_eq!(invocation.start, InitialState::Running);
+        assert_eq!(invocation.start.initial_state, InitialState::Running);
     }
 
     #[test]

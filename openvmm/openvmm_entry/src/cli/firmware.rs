@@ -5,8 +5,8 @@ use super::config::Errors;
 use super::config::check_readable;
 use super::config::choice;
 use openvmm_defs::config::BootProtocol;
-use openvmm_defs::config::Firmware;
 use openvmm_defs::config::LinuxDirect;
+use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiKernel;
 use openvmm_defs::config::UefiVariables;
@@ -15,7 +15,7 @@ use std::path::Path;
 
 impl Options {
     /// What runs first: UEFI firmware if any of its options is given, else a Linux kernel.
-    pub(super) fn firmware(&self, errors: &mut Errors) -> Option<Firmware> {
+    pub(super) fn load_mode(&self, errors: &mut Errors) -> Option<LoadMode> {
         let protocol = errors.take(
             "--boot-protocol",
             choice(
@@ -47,7 +47,7 @@ impl Options {
             );
             return None;
         };
-        Some(Firmware::LinuxDirect(LinuxDirect {
+        Some(LoadMode::LinuxDirect(LinuxDirect {
             kernel: kernel.clone(),
             initrd: self.initrd.clone(),
             cmdline: self.cmdline.join(" "),
@@ -55,7 +55,7 @@ impl Options {
         }))
     }
 
-    fn pc_uefi(&self, errors: &mut Errors, protocol: BootProtocol) -> Option<Firmware> {
+    fn pc_uefi(&self, errors: &mut Errors, protocol: BootProtocol) -> Option<LoadMode> {
         if protocol != BootProtocol::Auto {
             errors.add("--boot-protocol: UEFI firmware enters kernels by their EFI stub");
         }
@@ -76,7 +76,7 @@ impl Options {
             check_readable(errors, "--uefi-vars", vars);
         }
         let Installed { code, template } = installed?;
-        Some(Firmware::PcUefi(PcUefi {
+        Some(LoadMode::PcUefi(PcUefi {
             code,
             variables: match (&self.uefi_vars, &self.vmgs) {
                 (Some(path), _) => UefiVariables::File(path.clone()),

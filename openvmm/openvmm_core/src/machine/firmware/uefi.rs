@@ -1,16 +1,16 @@
 //! UEFI firmware of the OVMF family: what runs, where its variables are kept, and what it is told.
 
-use super::preserved::HibernationSink;
-use super::preserved::Loaded;
-use super::preserved::PreservedFirmware;
-use super::preserved::Store;
-use super::uefi_devices::PcUefiDevices;
-use super::uefi_devices::VariableStorage;
+use super::SESSION_UNIT;
+use super::session::FirmwareSession;
+use super::session::HibernationSink;
+use super::session::LoadedFirmware;
+use super::session::SessionConfig;
 use crate::machine::inventory;
 use crate::machine::pci::PciError;
+use crate::machine::plan::MachineShape;
 use crate::machine::view;
+use crate::machine::vmgs_store::PlannedStore;
 use acpi_spec::TableSet;
-use firmware_hibernation::Mode;
 use firmware_hibernation::Refusal;
 use flash::FileStorage;
 use flash::FileStorageError;
@@ -22,10 +22,9 @@ use fw_cfg::FwCfgBuilder;
 use fw_cfg::MemoryKind;
 use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
-use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
-use openvmm_defs::config::VmConfig;
+use openvmm_defs::start::Start;
 use ovmf_image::Firmware;
 use ovmf_image::FirmwareFile;
 use ovmf_image::ImageError;
@@ -39,7 +38,6 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use virt::Topology;
-use vmgs_broker::VmgsClient;
 
 /// Why UEFI firmware cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +99,12 @@ pub enum UefiError {
     /// A hibernated guest's firmware cannot be put back.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The saved machine has no firmware.
+    #[error("the saved machine has no unit `{SESSION_UNIT}`: it ran without UEFI firmware")]
+    NoSavedSession,
+    /// The saved firmware session cannot be restored.
+    #[error("the saved firmware session cannot be restored")]
+    SavedSession(#[from] mesh::saved_state::RestoreError),
     /// A PCI device has no place.
     #[error(transparent)]
     Pci(#[from] PciError),
@@ -121,71 +125,85 @@ pub enum UefiError {
     Smbios(#[from] smbios::BuildError),
 }
 
-/// What the firmware and its devices are made from.
-pub(crate) struct UefiParts<'a> {
-    pub config: &'a VmConfig,
-    pub topology: &'a Topology,
-    pub tables: &'a TableSet,
-    pub layout: &'a MemoryLayout,
-    /// Width of the processors' physical addresses.
-    pub address_bits: u8,
-    pub store: Option<&'a VmgsClient>,
-    pub events: HibernationSink,
+/// UEFI firmware and what its devices are built from.
+pub(crate) struct UefiPlan {
+    pub session: FirmwareSession,
+    pub variables: Option<Variables>,
+    pub fw_cfg: FwCfgBuilder,
 }
 
-/// Decides what runs, and gets everything ready that needs no partition.
-pub(super) fn prepare(
-    uefi: &PcUefi,
-    parts: &UefiParts<'_>,
-) -> Result<(PcUefiDevices, PreservedFirmware), UefiError> {
-    let config = parts.config;
-    let files = firmware_files(parts)?;
-    let view = view::platform_view(
-        config,
-        parts.topology,
-        parts.layout,
-        parts.address_bits,
-        &files,
-    )?;
-    let mode = match config.hibernation {
-        Hibernation::On => Mode::On,
-        Hibernation::Off => Mode::Off,
-    };
-    let store = parts
-        .store
-        .zip(config.vmgs.as_deref())
-        .map(|(client, path)| Store { client, path });
-    let preserved = PreservedFirmware::start(
-        mode,
-        config.preservation,
-        store,
-        parts.events.clone(),
-        view,
-        || {
-            Ok::<_, UefiError>(Loaded {
-                code: host_code(&uefi.code)?.into(),
-                files,
-            })
-        },
-    )?;
-    let loaded = preserved.loaded();
-    let ovmf = match Firmware::recognize(&loaded.code) {
-        Ok(Firmware::Ovmf(ovmf)) => ovmf,
-        Ok(Firmware::Msvm { .. }) => {
-            return Err(UefiError::OtherMachine {
-                path: uefi.code.clone(),
-            });
-        }
-        Err(error) => return Err(UefiError::Stored(error)),
-    };
-    let variables = variables(uefi, &ovmf, parts.store)?;
-    let devices = PcUefiDevices {
-        code: loaded.code.clone(),
-        variables,
-        fw_cfg: fw_cfg(uefi, parts.topology, &loaded.files)?,
-        generation_id: inventory::generation_id(config.uuid),
-    };
-    Ok((devices, preserved))
+/// The content of the variables at the start, and where it is kept.
+pub(crate) struct Variables {
+    pub content: Vec<u8>,
+    pub storage: VariableStorage,
+}
+
+/// Where variables are kept.
+pub(crate) enum VariableStorage {
+    File(FileStorage),
+    Memory,
+    Vmgs,
+}
+
+impl UefiPlan {
+    /// Decides which firmware runs and checks everything that can be checked before the machine is built.
+    pub(crate) fn new(
+        uefi: &PcUefi,
+        machine: &MachineShape<'_>,
+        tables: &TableSet,
+        store: Option<&PlannedStore>,
+        start: &Start,
+        events: HibernationSink,
+    ) -> Result<Self, UefiError> {
+        let files = firmware_files(machine, tables)?;
+        let view = view::platform_view(
+            machine.config,
+            machine.topology,
+            machine.layout,
+            machine.address_bits,
+            &files,
+        )?;
+        let config = SessionConfig {
+            hibernation: machine.config.hibernation,
+            requested: match start {
+                Start::Boot(options) => options.hibernation_override,
+                Start::Restore(_) => None,
+            },
+            view,
+            storage: store.map(PlannedStore::storage),
+            witness: store.and_then(PlannedStore::witness),
+            events,
+        };
+        let session = match start {
+            Start::Boot(_) => FirmwareSession::plan(config, || {
+                Ok::<_, UefiError>(LoadedFirmware {
+                    code: host_code(&uefi.code)?,
+                    files,
+                })
+            })?,
+            Start::Restore(saved) => {
+                let state = saved.get(SESSION_UNIT).ok_or(UefiError::NoSavedSession)?;
+                FirmwareSession::resume(config, state)?
+            }
+        };
+        let loaded = session.loaded();
+        let ovmf = match Firmware::recognize(&loaded.code) {
+            Ok(Firmware::Ovmf(ovmf)) => ovmf,
+            Ok(Firmware::Msvm { .. }) => {
+                return Err(UefiError::OtherMachine {
+                    path: uefi.code.clone(),
+                });
+            }
+            Err(error) => return Err(UefiError::Stored(error)),
+        };
+        let variables = variables(uefi, &ovmf, store)?;
+        let fw_cfg = fw_cfg(uefi, machine.topology, &loaded.files)?;
+        Ok(Self {
+            session,
+            variables,
+            fw_cfg,
+        })
+    }
 }
 
 /// The code in the host's firmware file.
@@ -203,15 +221,19 @@ fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
 }
 
 /// What the firmware is told about the machine, by name.
-fn firmware_files(parts: &UefiParts<'_>) -> Result<BTreeMap<String, Vec<u8>>, UefiError> {
+fn firmware_files(
+    machine: &MachineShape<'_>,
+    tables: &TableSet,
+) -> Result<BTreeMap<String, Vec<u8>>, UefiError> {
     let mut files = BTreeMap::new();
-    for file in parts.tables.loader_files()? {
+    for file in tables.loader_files()? {
         files.insert(file.name.to_owned(), file.bytes);
     }
-    let smbios = inventory::smbios(parts.config.uuid, parts.topology, parts.layout).build()?;
+    let smbios =
+        inventory::smbios(machine.config.uuid, machine.topology, machine.layout).build()?;
     files.insert(smbios::ANCHOR_FILE.to_owned(), smbios.anchor);
     files.insert(smbios::TABLES_FILE.to_owned(), smbios.tables);
-    files.insert("etc/e820".to_owned(), e820(parts.layout));
+    files.insert("etc/e820".to_owned(), e820(machine.layout));
     Ok(files)
 }
 
@@ -248,16 +270,16 @@ fn content(path: &Path) -> Result<Content, UefiError> {
     })
 }
 
-/// The variables, and where they are kept; nothing if the firmware keeps none.
+/// The variables; `None` if the firmware keeps none.
 fn variables(
     uefi: &PcUefi,
     ovmf: &Ovmf,
-    store: Option<&VmgsClient>,
-) -> Result<Option<(Vec<u8>, VariableStorage)>, UefiError> {
+    store: Option<&PlannedStore>,
+) -> Result<Option<Variables>, UefiError> {
     if ovmf.variables_len == 0 {
         return Ok(None);
     }
-    Ok(Some(match &uefi.variables {
+    let (content, storage) = match &uefi.variables {
         UefiVariables::File(path) => {
             let (storage, content) = FileStorage::open(path)?;
             check(path, &content, ovmf)?;
@@ -275,9 +297,11 @@ fn variables(
             (content, VariableStorage::Memory)
         }
         UefiVariables::Vmgs => {
-            let client = store.ok_or(UefiError::NoVmgs)?;
-            let (storage, content) = pal_async::block_on(VmgsStorage::open(client.clone()))?;
-            let content = match content {
+            let stored = match store.ok_or(UefiError::NoVmgs)?.client() {
+                Some(client) => pal_async::block_on(VmgsStorage::open(client.clone()))?.1,
+                None => None,
+            };
+            let content = match stored {
                 Some(content) if content.len() as u64 == ovmf.variables_len => content,
                 Some(content) => {
                     tracing::warn!(
@@ -290,9 +314,10 @@ fn variables(
                 }
                 None => new_variables(&uefi.code, ovmf),
             };
-            (content, VariableStorage::Vmgs(storage))
+            (content, VariableStorage::Vmgs)
         }
-    }))
+    };
+    Ok(Some(Variables { content, storage }))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, UefiError> {

@@ -1,14 +1,18 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
 
-use super::preserved::FLASH_END;
+use super::session::FLASH_END;
+use super::session::FirmwareSession;
 use super::uefi::UefiError;
+use super::uefi::UefiPlan;
+use super::uefi::VariableStorage;
+use super::uefi::Variables;
+use crate::machine::inventory;
+use crate::machine::vmgs_store::PlannedStore;
 use chipset::pm::PmControl;
-use flash::FileStorage;
 use flash::Flash;
 use flash::FlashConfig;
 use flash::MemoryStorage;
 use flash::VmgsStorage;
-use fw_cfg::FwCfgBuilder;
 use generation_id::GenerationId;
 use guest_memory::GuestMemory;
 use machine_parts::PartitionRom;
@@ -19,29 +23,6 @@ use vmotherboard::ChipsetBuilder;
 /// The general-purpose event that says that the generation ID has changed.
 pub(crate) const GENERATION_ID_EVENT: u8 = 0;
 
-/// The devices that belong to what runs first.
-pub(crate) enum FirmwareDevices {
-    /// There are none.
-    None,
-    /// Those of UEFI firmware.
-    PcUefi(Box<PcUefiDevices>),
-}
-
-/// What the devices of UEFI firmware are made from.
-pub(crate) struct PcUefiDevices {
-    pub code: Arc<[u8]>,
-    pub variables: Option<(Vec<u8>, VariableStorage)>,
-    pub fw_cfg: FwCfgBuilder,
-    pub generation_id: [u8; 16],
-}
-
-/// Where variables are kept.
-pub(crate) enum VariableStorage {
-    File(FileStorage),
-    Memory,
-    Vmgs(VmgsStorage),
-}
-
 /// What they are plugged into.
 pub(crate) struct FirmwareSockets<'a> {
     pub builder: &'a mut ChipsetBuilder,
@@ -50,18 +31,14 @@ pub(crate) struct FirmwareSockets<'a> {
     pub pm: &'a PmControl,
 }
 
-impl FirmwareDevices {
-    /// Adds them to the chipset.
-    pub(crate) fn add(self, sockets: FirmwareSockets<'_>) -> Result<(), UefiError> {
-        match self {
-            Self::None => Ok(()),
-            Self::PcUefi(devices) => devices.add(sockets),
-        }
-    }
-}
-
-impl PcUefiDevices {
-    fn add(self, sockets: FirmwareSockets<'_>) -> Result<(), UefiError> {
+impl UefiPlan {
+    /// Adds the firmware's devices to the chipset. `store` is the VM's VMGS store.
+    pub(crate) fn add_devices(
+        self,
+        uuid: [u8; 16],
+        store: Option<&PlannedStore>,
+        sockets: FirmwareSockets<'_>,
+    ) -> Result<FirmwareSession, UefiError> {
         let FirmwareSockets {
             builder,
             partition,
@@ -76,22 +53,29 @@ impl PcUefiDevices {
                 mapping: Arc::new(PartitionRom::new(partition.clone(), region)),
             })
         };
-        let code_gpa = FLASH_END - self.code.len() as u64;
-        let code = Flash::rom(chip("code", code_gpa, self.code.len())?, &self.code)?;
+        let code = &self.session.loaded().code;
+        let code_gpa = FLASH_END - code.len() as u64;
+        let code = Flash::rom(chip("code", code_gpa, code.len())?, code)?;
         builder.add("flash-code", |_| code);
-        if let Some((content, storage)) = self.variables {
+        if let Some(Variables { content, storage }) = self.variables {
             let size = content.len();
             let config = chip("variables", code_gpa - size as u64, size)?;
             let flash = match storage {
                 VariableStorage::File(storage) => Flash::variables(config, content, storage)?,
                 VariableStorage::Memory => Flash::variables(config, content, MemoryStorage)?,
-                VariableStorage::Vmgs(storage) => Flash::variables(config, content, storage)?,
+                VariableStorage::Vmgs => {
+                    let client = store
+                        .and_then(PlannedStore::client)
+                        .ok_or(UefiError::NoVmgs)?;
+                    let (storage, _) = pal_async::block_on(VmgsStorage::open(client.clone()))?;
+                    Flash::variables(config, content, storage)?
+                }
             };
             builder.add("flash-variables", |_| flash);
         }
         let generation_id = builder.add("generation-id", |_| {
             GenerationId::new(
-                self.generation_id,
+                inventory::generation_id(uuid),
                 memory.clone(),
                 pm.gpe(GENERATION_ID_EVENT),
             )
@@ -111,6 +95,6 @@ impl PcUefiDevices {
         )?;
         let fw_cfg = fw_cfg.build(memory.clone())?;
         builder.add("fw-cfg", |_| fw_cfg);
-        Ok(())
+        Ok(self.session)
     }
 }

@@ -1,0 +1,333 @@
+//! The firmware of a guest's session: which one runs, and what is kept for a guest that hibernates.
+
+use firmware_hibernation::Architecture;
+use firmware_hibernation::Config;
+use firmware_hibernation::FirmwareDescription;
+use firmware_hibernation::FirmwareTarget;
+use firmware_hibernation::Hibernation;
+use firmware_hibernation::HibernationEvent;
+use firmware_hibernation::ImagePart;
+use firmware_hibernation::Isolation;
+use firmware_hibernation::MemoryImage;
+use firmware_hibernation::Mode;
+use firmware_hibernation::Override;
+use firmware_hibernation::Pinned;
+use firmware_hibernation::Refusal;
+use firmware_hibernation::StartPlan;
+use firmware_hibernation::Storage;
+use firmware_hibernation::TakeoverSignal;
+use firmware_hibernation::TargetError;
+use firmware_hibernation::TokenNotDurable;
+use firmware_hibernation::WitnessFile;
+use machine_parts::Ending;
+use machine_parts::HaltReason;
+use mesh::saved_state::RestoreError;
+use mesh::saved_state::SaveError;
+use mesh::saved_state::SavedState;
+use openvmm_defs::config::HibernationConfig;
+use parking_lot::Mutex;
+use platform_digest::PlatformView;
+use serde_json::Value;
+use sleep_port::SleepAnnouncement;
+use sleep_port::SleepState;
+use state_unit::ResetError;
+use state_unit::StateUnit;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The name of the image's only part.
+const CODE: &str = "code";
+/// Flash memory ends here.
+pub(super) const FLASH_END: u64 = 1 << 32;
+/// The largest image that is taken from a store, in bytes.
+const MAX_CODE: u64 = ovmf_image::MAX_SIZE;
+
+/// Hears of what happens to the firmware that is kept.
+pub(crate) type HibernationSink = Arc<dyn Fn(HibernationEvent) + Send + Sync>;
+
+/// The firmware that runs, and what it was given: by the host, or from the store.
+#[derive(Clone, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub(crate) struct LoadedFirmware {
+    /// The content of the ROM that ends at 4 GiB.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub code: Vec<u8>,
+    /// The files of the firmware configuration device that a hibernated guest relies on.
+    #[n(1)]
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// How a VM hibernates, and the store that its session is kept in.
+pub(crate) struct SessionConfig {
+    pub hibernation: HibernationConfig,
+    pub requested: Option<Override>,
+    /// The machine as configured.
+    pub view: PlatformView,
+    pub storage: Option<Box<dyn Storage>>,
+    /// Where the age of the store is noted.
+    pub witness: Option<WitnessFile>,
+    pub events: HibernationSink,
+}
+
+/// The firmware of one session of a guest, and what its hibernation needs. A session goes on across resets and ends when
+/// the guest powers off; one that ends in a hibernation goes on at the next start.
+pub(crate) struct FirmwareSession {
+    hibernation: Hibernation,
+    view: PlatformView,
+    loaded: LoadedFirmware,
+    /// The firmware is to be stored before the VPs run.
+    capture_pending: bool,
+    /// The VPs have not run since the firmware was loaded.
+    fresh: bool,
+}
+
+/// Why a machine cannot be reset.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    /// The start was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What is to run is not what is in flash memory.
+    #[error(
+        "the guest's hibernated session needs other firmware than what is loaded; start the VM again"
+    )]
+    OtherFirmware,
+}
+
+impl SessionConfig {
+    fn into_hibernation(self) -> (Hibernation, PlatformView) {
+        let mode = match self.hibernation.enabled {
+            true => Mode::On,
+            false => Mode::Off,
+        };
+        let mut config = Config::new(mode, Isolation::None, TakeoverSignal::AcpiWake)
+            .unwrap_or_else(|firmware_hibernation::IsolatedVm| unreachable!("it is not isolated"));
+        config.consume = self.hibernation.consume;
+        config.requested = self.requested;
+        let events = self.events;
+        let mut hibernation = Hibernation::new(
+            config,
+            Architecture::X86_64,
+            self.storage,
+            Box::new(move |event| events(event)),
+        );
+        if let Some(witness) = self.witness {
+            hibernation = hibernation.with_witness(Box::new(witness));
+        }
+        (hibernation, self.view)
+    }
+}
+
+impl FirmwareSession {
+    /// Decides which firmware runs: what `host` returns, or what is stored for a guest that hibernated. Nothing is
+    /// written.
+    pub(crate) fn plan<E: From<Refusal>>(
+        config: SessionConfig,
+        host: impl FnOnce() -> Result<LoadedFirmware, E>,
+    ) -> Result<Self, E> {
+        let (mut hibernation, view) = config.into_hibernation();
+        let plan = hibernation.start(&view)?;
+        let loaded = match &plan {
+            StartPlan::HostFirmware | StartPlan::Capture => host()?,
+            StartPlan::Restore(stored) => {
+                let mut rom = Rom::default();
+                hibernation.restore_firmware(&mut rom)?;
+                LoadedFirmware {
+                    code: rom.code,
+                    files: stored.pinned.0.clone(),
+                }
+            }
+        };
+        Ok(Self {
+            hibernation,
+            view,
+            loaded,
+            capture_pending: matches!(plan, StartPlan::Capture),
+            fresh: true,
+        })
+    }
+
+    /// The session of a machine that is to be restored. `saved` is the state of this unit.
+    pub(crate) fn resume(config: SessionConfig, saved: &SavedState) -> Result<Self, RestoreError> {
+        let SavedSession { loaded, .. } = saved.decode()?;
+        let (hibernation, view) = config.into_hibernation();
+        Ok(Self {
+            hibernation,
+            view,
+            loaded,
+            capture_pending: false,
+            fresh: false,
+        })
+    }
+
+    pub(crate) fn loaded(&self) -> &LoadedFirmware {
+        &self.loaded
+    }
+
+    /// Stores the firmware if the plan says so. The VPs have not run.
+    pub(crate) fn store(&mut self) {
+        if !std::mem::take(&mut self.capture_pending) {
+            return;
+        }
+        let code: Arc<[u8]> = self.loaded.code.as_slice().into();
+        let image = MemoryImage::new().part(CODE, FLASH_END - code.len() as u64, code);
+        // A failure was reported as an event, and the VM starts without.
+        self.hibernation.capture(
+            &FirmwareDescription::reset_vector(),
+            Arc::new(image),
+            &Pinned(self.loaded.files.clone()),
+            &self.view,
+        );
+    }
+
+    /// The machine was reset, and is about to start again with the firmware that is loaded.
+    fn restart(&mut self) -> Result<(), RestartError> {
+        self.hibernation.reset();
+        match self.hibernation.start(&self.view)? {
+            StartPlan::HostFirmware => {}
+            StartPlan::Capture => {
+                self.capture_pending = true;
+                self.store();
+            }
+            StartPlan::Restore(_) => {
+                let mut rom = Rom::default();
+                self.hibernation.restore_firmware(&mut rom)?;
+                if rom.code != self.loaded.code {
+                    return Err(RestartError::OtherFirmware);
+                }
+            }
+        }
+        self.fresh = true;
+        Ok(())
+    }
+
+    /// The guest's ACPI code announced that it goes to sleep, or that it woke.
+    fn announced(&mut self, announcement: SleepAnnouncement) {
+        match announcement {
+            SleepAnnouncement::PreparingToSleep(_) => self.hibernation.prepare_to_sleep(),
+            SleepAnnouncement::Woke(SleepState::S4) => self.hibernation.wake(),
+            SleepAnnouncement::Woke(_) => {}
+        }
+    }
+
+    /// Makes durable how the guest ended.
+    fn settle(&mut self, ending: Ending<'_>) -> Result<(), TokenNotDurable> {
+        match ending {
+            Ending::Halted(HaltReason::PowerOff) => self.hibernation.power_off(),
+            // The machine does not start again, so its reset ends the session.
+            Ending::Halted(HaltReason::Reset) => self.hibernation.reset(),
+            Ending::Halted(HaltReason::Hibernate) => self.hibernation.hibernate()?,
+            Ending::Stopped
+            | Ending::Halted(
+                HaltReason::GuestPanic
+                | HaltReason::TripleFault { .. }
+                | HaltReason::Hypervisor(_)
+                | HaltReason::Error(_),
+            ) => self.hibernation.crash(),
+        }
+        Ok(())
+    }
+}
+
+/// The saved state of a session.
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct SavedSession {
+    #[n(0)]
+    loaded: LoadedFirmware,
+    #[n(1)]
+    hibernation: SavedState,
+    #[n(2)]
+    fresh: bool,
+}
+
+/// A session that the machine's units, its power requests and the guest's sleep announcements share.
+#[derive(Clone)]
+pub(crate) struct SharedSession(Arc<Mutex<FirmwareSession>>);
+
+impl SharedSession {
+    pub(crate) fn new(session: FirmwareSession) -> Self {
+        Self(Arc::new(Mutex::new(session)))
+    }
+
+    /// Acts on a sleep announcement, on the VP's thread: the guest does not go on before it is acted on.
+    pub(crate) fn announced(&self, announcement: SleepAnnouncement) {
+        self.0.lock().announced(announcement);
+    }
+
+    /// Makes durable how the guest ended.
+    pub(crate) fn settle(&self, ending: Ending<'_>) -> Result<(), TokenNotDurable> {
+        self.0.lock().settle(ending)
+    }
+}
+
+impl StateUnit for SharedSession {
+    fn start(&mut self) {
+        let mut session = self.0.lock();
+        if std::mem::take(&mut session.fresh) {
+            session.hibernation.run();
+        }
+    }
+
+    fn stop(&mut self) {}
+
+    fn reset(&mut self) -> Result<(), ResetError> {
+        let restarted = self.0.lock().restart();
+        restarted.map_err(|error| ResetError(error.into()))
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        let session = self.0.lock();
+        Ok(SavedState::encode(&SavedSession {
+            loaded: session.loaded.clone(),
+            hibernation: session.hibernation.save()?,
+            fresh: session.fresh,
+        }))
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        let saved: SavedSession = state.decode()?;
+        let mut session = self.0.lock();
+        session.hibernation.restore(&saved.hibernation)?;
+        session.fresh = saved.fresh;
+        session.loaded = saved.loaded;
+        Ok(())
+    }
+
+    fn inspect(&self) -> Value {
+        serde_json::to_value(self.0.lock().hibernation.inspect()).unwrap_or(Value::Null)
+    }
+}
+
+/// Takes an image from the store, to be put into flash memory.
+#[derive(Default)]
+struct Rom {
+    code: Vec<u8>,
+}
+
+impl FirmwareTarget for Rom {
+    fn prepare(&mut self, parts: &[ImagePart]) -> Result<(), TargetError> {
+        let [part] = parts else {
+            return Err(format!("the image has {} parts instead of one", parts.len()).into());
+        };
+        let ends_below_4g = part.gpa.checked_add(part.len) == Some(FLASH_END);
+        if part.name != CODE || !ends_below_4g || part.len > MAX_CODE {
+            return Err(format!(
+                "the image's part {} at {:#x} with {:#x} bytes is no ROM of a PC",
+                part.name, part.gpa, part.len
+            )
+            .into());
+        }
+        self.code = Vec::with_capacity(part.len as usize);
+        Ok(())
+    }
+
+    fn write(&mut self, _part: usize, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        // In ascending order, of a part that was found to fit.
+        if offset != self.code.len() as u64 || offset + bytes.len() as u64 > MAX_CODE {
+            return Err("the image does not come in order".into());
+        }
+        self.code.extend(bytes);
+        Ok(())
+    }
+}

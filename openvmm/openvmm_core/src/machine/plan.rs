@@ -1,0 +1,83 @@
+//! The plan of a machine: what it is made of and what runs first, decided and checked before anything is built or written.
+
+use super::MachineError;
+use super::acpi;
+use super::firmware::BootError;
+use super::firmware::HibernationSink;
+use super::firmware::LinuxBoot;
+use super::firmware::UefiPlan;
+use super::memory;
+use super::vmgs_store::PlannedStore;
+use guest_memory::MemoryLayout;
+use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::VmConfig;
+use openvmm_defs::start::Start;
+use virt::HostInfo;
+use virt::Topology;
+
+/// The shape of a machine: all that its tables and its firmware are told about it.
+#[derive(Clone, Copy)]
+pub(crate) struct MachineShape<'a> {
+    pub config: &'a VmConfig,
+    pub topology: &'a Topology,
+    pub layout: &'a MemoryLayout,
+    /// Width of the processors' physical addresses.
+    pub address_bits: u8,
+}
+
+/// A machine that can be built.
+pub(crate) struct MachinePlan {
+    pub topology: Topology,
+    pub layout: MemoryLayout,
+    /// Width of the processors' physical addresses.
+    pub address_bits: u8,
+    pub load: LoadPlan,
+    /// The VMGS file.
+    pub store: Option<PlannedStore>,
+}
+
+/// What runs first.
+pub(crate) enum LoadPlan {
+    /// A kernel that is loaded into guest memory.
+    Linux(Box<LinuxBoot>),
+    /// UEFI firmware in flash memory.
+    PcUefi(Box<UefiPlan>),
+}
+
+impl MachinePlan {
+    /// Plans the machine of `config` for this start on a host.
+    pub(crate) fn new(
+        host: &HostInfo,
+        config: &VmConfig,
+        start: &Start,
+        events: HibernationSink,
+    ) -> Result<Self, MachineError> {
+        let address_bits = host.address_bits;
+        let topology = Topology::new(config.topology)?;
+        let layout = memory::layout(&config.memory, address_bits)?;
+        let tables = acpi::tables(config, &topology, &layout, address_bits)?;
+        let store = config.vmgs.as_deref().map(PlannedStore::new).transpose()?;
+        let shape = MachineShape {
+            config,
+            topology: &topology,
+            layout: &layout,
+            address_bits,
+        };
+        let load = match &config.load_mode {
+            LoadMode::LinuxDirect(linux) => {
+                LoadPlan::Linux(Box::new(LinuxBoot::plan(linux, &tables, &layout)?))
+            }
+            LoadMode::PcUefi(uefi) => {
+                let plan = UefiPlan::new(uefi, &shape, &tables, store.as_ref(), start, events);
+                LoadPlan::PcUefi(Box::new(plan.map_err(BootError::Uefi)?))
+            }
+        };
+        Ok(Self {
+            topology,
+            layout,
+            address_bits,
+            load,
+            store,
+        })
+    }
+}
