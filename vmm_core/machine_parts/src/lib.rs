@@ -3,16 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+mod enlightenment;
 mod power;
 mod targets;
 mod units;
 mod vps;
 
 pub use bus::MachineBus;
+pub use enlightenment::EnlightenmentUnit;
 pub use power::PowerLatch;
-pub use targets::PartitionDoorbells;
-pub use targets::PartitionLines;
-pub use targets::PartitionMsis;
 pub use targets::PartitionRom;
 pub use targets::PartitionRouting;
 pub use units::ClockUnit;

@@ -58,6 +58,7 @@ use virt::Hypervisor;
 use virt::IoBus;
 use virt::NewPartition;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use virt::VpIndex;
 use vmotherboard::Chipset;
@@ -105,11 +106,12 @@ impl Parts {
         firmware: FirmwareDevices,
         options: MachineOptions,
     ) -> Result<Self, MachineError> {
+        let processor = ProcessorFeatures::default();
         let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
             topology,
             memory,
             irqchip: config.irqchip,
-            msr_intercepts: Vec::new(),
+            processor: processor.clone(),
         })?;
         let gate = VpGate::default();
         let vps = BindingVps::new(vps, gate.clone(), options.on_vp)?;
@@ -135,7 +137,7 @@ impl Parts {
             announcements: AnnouncementSink::new(options.on_sleep),
         })?;
         let chipset = Arc::new(chipset);
-        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
+        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic, processor));
         let vps = vps.finish(&bus)?;
 
         // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
