@@ -3,6 +3,7 @@
 use chipset::ioapic::IoApicPins;
 use std::sync::Arc;
 use virt::IoBus;
+use virt::ProcessorFeatures;
 use virt::VpIndex;
 use vmotherboard::Chipset;
 
@@ -11,12 +12,22 @@ pub struct MachineBus {
     chipset: Arc<Chipset>,
     /// The pins of the VMM's IOAPIC, where the hypervisor has none.
     ioapic: Option<IoApicPins>,
+    processor: ProcessorFeatures,
 }
 
 impl MachineBus {
-    /// Routes accesses to `chipset`, and ends of interrupts to `ioapic`.
-    pub fn new(chipset: Arc<Chipset>, ioapic: Option<IoApicPins>) -> Self {
-        Self { chipset, ioapic }
+    /// Routes port and MMIO accesses to `chipset`, ends of interrupts to `ioapic`, and MSR accesses to the
+    /// enlightenments of `processor`, with which the partition was made.
+    pub fn new(
+        chipset: Arc<Chipset>,
+        ioapic: Option<IoApicPins>,
+        processor: ProcessorFeatures,
+    ) -> Self {
+        Self {
+            chipset,
+            ioapic,
+            processor,
+        }
     }
 }
 
@@ -44,6 +55,9 @@ impl IoBus for MachineBus {
     }
 
     fn read_msr(&self, vp: VpIndex, index: u32) -> Option<u64> {
+        if let Some(owner) = self.processor.msr_owner(index) {
+            return owner.read_msr(vp, index);
+        }
         tracing::debug!(
             vp = vp.0,
             index = format_args!("{index:#x}"),
@@ -53,6 +67,9 @@ impl IoBus for MachineBus {
     }
 
     fn write_msr(&self, vp: VpIndex, index: u32, value: u64) -> Option<()> {
+        if let Some(owner) = self.processor.msr_owner(index) {
+            return owner.write_msr(vp, index, value);
+        }
         tracing::debug!(
             vp = vp.0,
             index = format_args!("{index:#x}"),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+mod enlightenment;
 mod lifecycle;
 mod report;
 mod run_control;
@@ -11,6 +12,7 @@ mod units;
 mod vps;
 
 pub use bus::MachineBus;
+pub use enlightenment::EnlightenmentUnit;
 pub use lifecycle::Change;
 pub use lifecycle::Ending;
 pub use lifecycle::Guest;
@@ -24,9 +26,6 @@ pub use report::Report;
 pub use report::ReportKind;
 pub use run_control::RunControl;
 pub use run_control::RunId;
-pub use targets::PartitionDoorbells;
-pub use targets::PartitionLines;
-pub use targets::PartitionMsis;
 pub use targets::PartitionRom;
 pub use targets::PartitionRouting;
 pub use units::ClockUnit;

@@ -48,3 +48,9 @@ impl Error {
         }
     }
 }
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}

@@ -1,9 +1,9 @@
 use crate::Error;
 use crate::Partition;
+use crate::ProcessorFeatures;
 use crate::Topology;
 use crate::VpBinder;
 use guest_memory::GuestMemory;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How the host virtualizes.
@@ -43,7 +43,7 @@ pub enum IrqchipMode {
 }
 
 /// What a partition is made from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PartitionConfig<'a> {
     /// The VPs.
     pub topology: &'a Topology,
@@ -51,8 +51,8 @@ pub struct PartitionConfig<'a> {
     pub memory: &'a GuestMemory,
     /// Where the interrupt controllers are.
     pub irqchip: IrqchipMode,
-    /// MSRs whose guest accesses go to [`IoBus`](crate::IoBus) whatever the hypervisor knows of them.
-    pub msr_intercepts: Vec<RangeInclusive<u32>>,
+    /// What the guest finds in its processors.
+    pub processor: ProcessorFeatures,
 }
 
 /// A partition just made, and its VPs in index order.

@@ -7,9 +7,9 @@
 
 mod error;
 mod hypervisor;
-mod interrupt;
 mod io_bus;
 mod partition;
+mod processor;
 mod topology;
 mod vp;
 pub mod x86;
@@ -21,10 +21,12 @@ pub use hypervisor::Hypervisor;
 pub use hypervisor::IrqchipMode;
 pub use hypervisor::NewPartition;
 pub use hypervisor::PartitionConfig;
-pub use interrupt::MsiRoute;
 pub use io_bus::IoBus;
 pub use partition::MappingAccess;
 pub use partition::Partition;
+pub use processor::CpuidOverride;
+pub use processor::Enlightenment;
+pub use processor::ProcessorFeatures;
 pub use topology::MAX_PROCESSORS;
 pub use topology::Topology;
 pub use topology::TopologyConfig;

@@ -1,14 +1,12 @@
 use crate::Error;
-use crate::MsiRoute;
 use crate::VpIndex;
 use crate::x86::PartitionState;
-use chipset_device::Doorbell;
-use chipset_device::DoorbellAddress;
-use chipset_device::DoorbellMatch;
+use chipset_device::DoorbellTarget;
+use chipset_device::LineTarget;
 use chipset_device::MsiMessage;
+use chipset_device::MsiTarget;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
-use std::os::fd::BorrowedFd;
 
 /// How a guest may use a memory mapping.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -22,7 +20,11 @@ pub enum MappingAccess {
 }
 
 /// What the VPs and devices of one VM share.
-pub trait Partition: Send + Sync {
+///
+/// Devices use it through the device contracts: an `Arc<dyn Partition>` coerces to an `Arc<dyn LineTarget>` (interrupt
+/// lines into the hypervisor's controllers, by GSI; with [`IrqchipMode::Split`](crate::IrqchipMode::Split) those of the
+/// VMM's IOAPIC), an `Arc<dyn MsiTarget>` and an `Arc<dyn DoorbellTarget>`.
+pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
     /// Maps `region` at its guest address, or changes the access of the same mapping. It must not overlap another.
     fn map(&self, region: GuestRegion, access: MappingAccess) -> Result<(), Error>;
 
@@ -32,25 +34,11 @@ pub trait Partition: Send + Sync {
     /// The pages of the logged mapping at `range` written since the last call: bit n is page n.
     fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error>;
 
-    /// Drives an interrupt line. In split mode the line is the MSI that [`Partition::route_line`] gave it.
-    fn set_line(&self, gsi: u32, high: bool) -> Result<(), Error>;
-
-    /// In split mode, the MSI that IOAPIC pin `gsi` stands for.
+    /// In split mode, sets the MSI that IOAPIC pin `gsi` delivers; `None` means nothing.
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error>;
 
-    /// Raises an MSI now.
-    fn signal_msi(&self, msi: MsiMessage) -> Result<(), Error>;
-
-    /// A new route from an eventfd to an MSI, disabled at first.
-    fn new_msi_route(&self) -> Result<Box<dyn MsiRoute>, Error>;
-
-    /// Makes guest writes at `address` signal `event`.
-    fn register_doorbell(
-        &self,
-        address: DoorbellAddress,
-        matching: DoorbellMatch,
-        event: BorrowedFd<'_>,
-    ) -> Result<Box<dyn Doorbell>, Error>;
+    /// In split mode, delivers the MSI of IOAPIC pin `gsi` once.
+    fn assert_line(&self, gsi: u32) -> Result<(), Error>;
 
     /// Raises an NMI on a VP.
     fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error>;
@@ -67,9 +55,9 @@ pub trait Partition: Send + Sync {
     /// Reads partition-wide state. All VPs are stopped.
     fn save(&self) -> Result<PartitionState, Error>;
 
-    /// Writes partition-wide state. All VPs are stopped.
+    /// Writes partition-wide state. All VPs are stopped. The clock stays stopped until it is started.
     fn restore(&self, state: &PartitionState) -> Result<(), Error>;
 
-    /// What a person debugging the VM wants to see.
+    /// The partition's configuration and memory map, for a person who debugs the VM.
     fn inspect(&self) -> serde_json::Value;
 }

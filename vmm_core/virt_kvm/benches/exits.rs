@@ -21,6 +21,7 @@ use virt::Hypervisor as _;
 use virt::IoBus;
 use virt::IrqchipMode;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use virt::TopologyConfig;
 use virt::VpIndex;
@@ -122,7 +123,7 @@ fn port_write(c: &mut Criterion) {
             topology: &topology,
             memory: &memory,
             irqchip: IrqchipMode::Kernel,
-            msr_intercepts: Vec::new(),
+            processor: ProcessorFeatures::default(),
         })
         .unwrap();
     let mut vp = new.vps.remove(0).bind().unwrap();

@@ -125,21 +125,7 @@ pub(crate) fn kvm_vcpu_events_of(
 mod tests {
     use super::*;
 
-    const ALL: Capabilities = Capabilities {
-        exception_payload: true,
-        triple_fault_event: true,
-        emulation_failure_exit: true,
-        user_space_msr: true,
-        x2apic_api: true,
-        readonly_memory: true,
-        sregs2: true,
-        tsc_deadline_timer: true,
-        tsc_control: true,
-        tsc_offset: true,
-        xsave_size: 4096,
-        max_routes: 4096,
-        max_slots: 512,
-    };
+    const ALL: Capabilities = Capabilities::ALL;
 
     fn full() -> Events {
         Events {

@@ -138,3 +138,23 @@ pub(crate) fn enable_capabilities(
         max_slots: extension(vm, KVM_CAP_NR_MEMSLOTS).max(32),
     })
 }
+
+#[cfg(test)]
+impl Capabilities {
+    /// Those of a host that lacks nothing.
+    pub(crate) const ALL: Self = Self {
+        exception_payload: true,
+        triple_fault_event: true,
+        emulation_failure_exit: true,
+        user_space_msr: true,
+        x2apic_api: true,
+        readonly_memory: true,
+        sregs2: true,
+        tsc_deadline_timer: true,
+        tsc_control: true,
+        tsc_offset: true,
+        xsave_size: 4096,
+        max_routes: 4096,
+        max_slots: 512,
+    };
+}

@@ -1,20 +1,40 @@
 //! The CPUID table of each VP: what the host's KVM supports, with the guest's topology.
 
+use crate::capabilities::Capabilities;
 use kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
 use kvm_bindings::kvm_cpuid_entry2;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use virt::VpTopology;
+use virt::x86::CpuidEntry;
 
 /// The last extended leaf that is kept: those after it describe the host's topology and encryption.
 const LAST_EXTENDED_LEAF: u32 = 0x8000_0022;
 
-/// What a guest is offered beyond what KVM reports as supported.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
-pub struct CpuidFeatures {
-    /// The local APIC's timer can be in TSC-deadline mode (KVM_CAP_TSC_DEADLINE_TIMER).
-    pub tsc_deadline: bool,
-    /// VMX or SVM, so that the guest can have guests of its own.
-    pub nested: bool,
+/// KVM's form of an entry as `virt`'s.
+pub(crate) fn entry(e: &kvm_cpuid_entry2) -> CpuidEntry {
+    CpuidEntry {
+        leaf: e.function,
+        subleaf: (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(e.index),
+        eax: e.eax,
+        ebx: e.ebx,
+        ecx: e.ecx,
+        edx: e.edx,
+    }
+}
+
+/// The other way round.
+pub(crate) fn kvm_entry(e: &CpuidEntry) -> kvm_cpuid_entry2 {
+    kvm_cpuid_entry2 {
+        function: e.leaf,
+        index: e.subleaf.unwrap_or(0),
+        flags: e.subleaf.map_or(0, |_| KVM_CPUID_FLAG_SIGNIFCANT_INDEX),
+        eax: e.eax,
+        ebx: e.ebx,
+        ecx: e.ecx,
+        edx: e.edx,
+        padding: [0; 3],
+    }
 }
 
 /// Who made the processor, as far as CPUID's layout depends on it.
@@ -24,8 +44,8 @@ enum Vendor {
     Amd,
 }
 
-fn vendor(entries: &[kvm_cpuid_entry2]) -> Vendor {
-    let leaf0 = entries.iter().find(|e| e.function == 0);
+fn vendor(entries: &[CpuidEntry]) -> Vendor {
+    let leaf0 = entries.iter().find(|e| e.leaf == 0);
     let name = leaf0.map(|e| [e.ebx, e.edx, e.ecx].map(u32::to_le_bytes).concat());
     match name.as_deref() {
         Some(b"AuthenticAMD" | b"HygonGenuine") => Vendor::Amd,
@@ -44,8 +64,8 @@ fn set_bit(register: &mut u32, bit: u32, on: bool) {
 }
 
 /// The width of a guest-physical address, in bits: leaf 0x80000008.
-pub(crate) fn address_bits(supported: &[kvm_cpuid_entry2]) -> u8 {
-    let leaf = supported.iter().find(|e| e.function == 0x8000_0008);
+pub(crate) fn address_bits(supported: &[CpuidEntry]) -> u8 {
+    let leaf = supported.iter().find(|e| e.leaf == 0x8000_0008);
     leaf.map_or(36, |leaf| {
         // Bits 23:16, where not zero, are what the nested page tables reach.
         match (leaf.eax & 0xff, leaf.eax >> 16 & 0xff) {
@@ -56,31 +76,28 @@ pub(crate) fn address_bits(supported: &[kvm_cpuid_entry2]) -> u8 {
     })
 }
 
-/// Builds the table of one VP from what KVM supports.
+/// Builds the table of one VP from what KVM supports and what `processor` adds.
 ///
 /// Leaves of KVM itself (0x4000_0000 and up) stay: a guest that knows them has a clock from its first
 /// moment. Topology is that of `topology`, in the forms of both vendors: SDM volume 2 (CPUID, leaves
 /// 1, 4, 0xB, 0x1F), and AMD's CPUID specification (1, 0xB, 0x8000_0001, 0x8000_0008, 0x8000_001D,
 /// 0x8000_001E).
-pub fn build_cpuid(
-    supported: &[kvm_cpuid_entry2],
+pub(crate) fn build_cpuid(
+    supported: &[CpuidEntry],
     topology: &Topology,
     vp: VpTopology,
-    features: CpuidFeatures,
-) -> Vec<kvm_cpuid_entry2> {
+    capabilities: &Capabilities,
+    processor: &ProcessorFeatures,
+) -> Vec<CpuidEntry> {
     let vendor = vendor(supported);
     let mut entries = Vec::with_capacity(supported.len() + 8);
     for entry in supported {
-        let entry = kvm_cpuid_entry2 {
-            padding: [0; 3],
-            ..*entry
-        };
-        match entry.function {
+        match entry.leaf {
             // Made anew below, or dropped.
             0xb | 0x1f | 0x12 | 0x8000_001d | 0x8000_001e => {}
-            0x8000_0000.. if entry.function > LAST_EXTENDED_LEAF => {}
-            0x8000_000a if !features.nested => {}
-            _ => entries.push(entry),
+            0x8000_0000.. if entry.leaf > LAST_EXTENDED_LEAF => {}
+            0x8000_000a if !processor.nested => {}
+            _ => entries.push(*entry),
         }
     }
     let threads = topology.threads_per_core();
@@ -88,20 +105,20 @@ pub fn build_cpuid(
     let many = in_socket > 1;
     let extended_topology = supported
         .iter()
-        .any(|e| e.function == 0x8000_0001 && e.ecx & 1 << 22 != 0)
+        .any(|e| e.leaf == 0x8000_0001 && e.ecx & 1 << 22 != 0)
         && vendor == Vendor::Amd;
     for entry in &mut entries {
-        match entry.function {
+        match entry.leaf {
             0 => entry.eax = entry.eax.max(0xb),
             1 => {
                 set_bits(&mut entry.ebx, 24, 8, vp.apic_id);
                 set_bits(&mut entry.ebx, 16, 8, 1 << topology.socket_bits());
                 set_bit(&mut entry.edx, 28, many);
                 set_bit(&mut entry.ecx, 31, true);
-                if features.tsc_deadline {
+                if capabilities.tsc_deadline_timer {
                     set_bit(&mut entry.ecx, 24, true);
                 }
-                if !features.nested {
+                if !processor.nested {
                     set_bit(&mut entry.ecx, 5, false);
                 }
             }
@@ -117,10 +134,10 @@ pub fn build_cpuid(
                 set_bits(&mut entry.eax, 26, 6, cores - 1);
             }
             // SGX needs memory that a guest is not given.
-            7 if entry.index == 0 => set_bit(&mut entry.ebx, 2, false),
+            7 if entry.subleaf == Some(0) => set_bit(&mut entry.ebx, 2, false),
             0x8000_0000 => entry.eax = entry.eax.min(LAST_EXTENDED_LEAF),
             0x8000_0001 => {
-                if !features.nested {
+                if !processor.nested {
                     set_bit(&mut entry.ecx, 2, false);
                 }
                 if vendor == Vendor::Amd {
@@ -136,41 +153,41 @@ pub fn build_cpuid(
         }
     }
     entries.extend(levels(0xb, topology, vp));
-    if entries.iter().any(|e| e.function == 0 && e.eax >= 0x1f) {
+    if entries.iter().any(|e| e.leaf == 0 && e.eax >= 0x1f) {
         entries.extend(levels(0x1f, topology, vp));
     }
     if extended_topology {
         entries.extend(cache_leaves(supported, topology));
-        entries.push(kvm_cpuid_entry2 {
-            function: 0x8000_001e,
+        entries.push(CpuidEntry {
+            leaf: 0x8000_001e,
             eax: vp.apic_id,
             ebx: (threads - 1) << 8
                 | ((vp.apic_id & ((1 << topology.socket_bits()) - 1)) >> topology.smt_bits()),
             ecx: vp.apic_id >> topology.socket_bits(),
             ..Default::default()
         });
-        let last = entries.iter_mut().find(|e| e.function == 0x8000_0000);
+        let last = entries.iter_mut().find(|e| e.leaf == 0x8000_0000);
         if let Some(last) = last {
             last.eax = last.eax.max(0x8000_001e);
         }
     }
+    processor.adjust_cpuid(&mut entries, vp);
     entries
 }
 
-fn subleaf(function: u32, index: u32) -> kvm_cpuid_entry2 {
-    kvm_cpuid_entry2 {
-        function,
-        index,
-        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+fn subleaf(leaf: u32, subleaf: u32) -> CpuidEntry {
+    CpuidEntry {
+        leaf,
+        subleaf: Some(subleaf),
         ..Default::default()
     }
 }
 
 /// The levels of leaf 0xB or 0x1F: threads of a core, cores of a socket, and the end.
-fn levels(leaf: u32, topology: &Topology, vp: VpTopology) -> [kvm_cpuid_entry2; 3] {
+fn levels(leaf: u32, topology: &Topology, vp: VpTopology) -> [CpuidEntry; 3] {
     const SMT: u32 = 1 << 8;
     const CORE: u32 = 2 << 8;
-    let level = |index, eax, ebx, kind| kvm_cpuid_entry2 {
+    let level = |index, eax, ebx, kind| CpuidEntry {
         eax,
         ebx,
         ecx: index | kind,
@@ -185,9 +202,9 @@ fn levels(leaf: u32, topology: &Topology, vp: VpTopology) -> [kvm_cpuid_entry2; 
 }
 
 /// AMD's leaf 0x8000_001D: the caches of leaves 0x8000_0005 and 0x8000_0006, and who shares them.
-fn cache_leaves(supported: &[kvm_cpuid_entry2], topology: &Topology) -> Vec<kvm_cpuid_entry2> {
+fn cache_leaves(supported: &[CpuidEntry], topology: &Topology) -> Vec<CpuidEntry> {
     let leaf = |function| {
-        let found = supported.iter().find(|e| e.function == function);
+        let found = supported.iter().find(|e| e.leaf == function);
         found.copied().unwrap_or_default()
     };
     let (l1, l2) = (leaf(0x8000_0005), leaf(0x8000_0006));
@@ -207,7 +224,7 @@ fn cache_leaves(supported: &[kvm_cpuid_entry2], topology: &Topology) -> Vec<kvm_
         if sets == 0 {
             continue;
         }
-        leaves.push(kvm_cpuid_entry2 {
+        leaves.push(CpuidEntry {
             // Bit 8: self-initializing.
             eax: kind | level << 5 | 1 << 8 | (sharing - 1) << 14,
             ebx: (line - 1) | (ways - 1) << 22,

@@ -1,24 +1,27 @@
 use super::*;
+use crate::msr_filter;
+use mesh::saved_state::RestoreError;
+use mesh::saved_state::SaveError;
+use mesh::saved_state::SavedState;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use virt::CpuidOverride;
+use virt::Enlightenment;
 use virt::TopologyConfig;
+use virt::VpIndex;
 
 /// For leaves without subleaves.
 const NONE: u32 = u32::MAX;
 
-fn entry(function: u32, index: u32, registers: [u32; 4]) -> kvm_cpuid_entry2 {
+fn entry(leaf: u32, subleaf: u32, registers: [u32; 4]) -> CpuidEntry {
     let [eax, ebx, ecx, edx] = registers;
-    let (index, flags) = match index {
-        NONE => (0, 0),
-        index => (index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX),
-    };
-    kvm_cpuid_entry2 {
-        function,
-        index,
-        flags,
+    CpuidEntry {
+        leaf,
+        subleaf: (subleaf != NONE).then_some(subleaf),
         eax,
         ebx,
         ecx,
         edx,
-        padding: [0; 3],
     }
 }
 
@@ -29,7 +32,7 @@ fn name(text: &[u8; 12]) -> [u32; 3] {
 }
 
 /// What KVM says on an Intel server: 16 cores, 32 threads, VMX, SGX, the host's leaf 4.
-fn intel() -> Vec<kvm_cpuid_entry2> {
+fn intel() -> Vec<CpuidEntry> {
     let [b, c, d] = name(b"GenuineIntel");
     vec![
         entry(0, NONE, [0x20, b, c, d]),
@@ -57,7 +60,7 @@ fn intel() -> Vec<kvm_cpuid_entry2> {
 }
 
 /// What KVM says on an AMD server with TOPOEXT: SVM, 32 KiB L1, 512 KiB L2, 32 MiB L3.
-fn amd() -> Vec<kvm_cpuid_entry2> {
+fn amd() -> Vec<CpuidEntry> {
     let [b, c, d] = name(b"AuthenticAMD");
     vec![
         entry(0, NONE, [0x10, b, c, d]),
@@ -110,33 +113,45 @@ fn topology(processors: u32, vps_per_socket: Option<u32>, threads_per_core: u32)
     .unwrap()
 }
 
-const PLAIN: CpuidFeatures = CpuidFeatures {
-    tsc_deadline: true,
-    nested: false,
-};
-
-struct Table(Vec<kvm_cpuid_entry2>);
+struct Table(Vec<CpuidEntry>);
 
 impl Table {
-    fn new(supported: &[kvm_cpuid_entry2], topology: &Topology, vp: usize) -> Self {
-        Self(build_cpuid(supported, topology, topology.vps()[vp], PLAIN))
+    fn new(supported: &[CpuidEntry], topology: &Topology, vp: usize) -> Self {
+        Self::with(supported, topology, vp, &ProcessorFeatures::default())
     }
 
-    fn find(&self, function: u32, index: u32) -> Option<kvm_cpuid_entry2> {
+    fn with(
+        supported: &[CpuidEntry],
+        topology: &Topology,
+        vp: usize,
+        processor: &ProcessorFeatures,
+    ) -> Self {
+        let vp = topology.vps()[vp];
+        let capabilities = Capabilities::ALL;
+        Self(build_cpuid(
+            supported,
+            topology,
+            vp,
+            &capabilities,
+            processor,
+        ))
+    }
+
+    fn find(&self, leaf: u32, subleaf: u32) -> Option<CpuidEntry> {
         let mut found = self
             .0
             .iter()
-            .filter(|e| e.function == function && e.index == index);
+            .filter(|e| e.leaf == leaf && e.subleaf.unwrap_or(0) == subleaf);
         let first = found.next().copied();
         assert!(
             found.next().is_none(),
-            "leaf {function:#x}.{index} is there twice"
+            "leaf {leaf:#x}.{subleaf} is there twice"
         );
         first
     }
 
-    fn get(&self, function: u32, index: u32) -> kvm_cpuid_entry2 {
-        self.find(function, index).unwrap()
+    fn get(&self, leaf: u32, subleaf: u32) -> CpuidEntry {
+        self.find(leaf, subleaf).unwrap()
     }
 }
 
@@ -250,14 +265,14 @@ fn features_a_guest_is_not_given() {
     assert_eq!(t.find(0x8000_0026, 0), None);
     assert_eq!(t.get(0x8000_0000, 0).eax, LAST_EXTENDED_LEAF);
 
-    let nested = CpuidFeatures {
+    let nested = ProcessorFeatures {
         nested: true,
-        ..PLAIN
+        ..Default::default()
     };
-    let t = Table(build_cpuid(&amd(), &topology, topology.vps()[0], nested));
+    let t = Table::with(&amd(), &topology, 0, &nested);
     assert_eq!(t.get(0x8000_0001, 0).ecx >> 2 & 1, 1);
     assert!(t.find(0x8000_000a, 0).is_some());
-    let t = Table(build_cpuid(&intel(), &topology, topology.vps()[0], nested));
+    let t = Table::with(&intel(), &topology, 0, &nested);
     assert_eq!(t.get(1, 0).ecx >> 5 & 1, 1);
 }
 
@@ -278,4 +293,59 @@ fn address_widths() {
     let narrow = [entry(0x8000_0008, NONE, [0x002e_3030, 0, 0, 0])];
     assert_eq!(address_bits(&narrow), 46);
     assert_eq!(address_bits(&[]), 36);
+}
+
+/// Takes over KVM's own leaf, and some MSRs.
+struct Paravirtual;
+
+impl Enlightenment for Paravirtual {
+    fn name(&self) -> &'static str {
+        "paravirtual"
+    }
+    fn cpuid(&self, vp: VpTopology) -> Vec<CpuidEntry> {
+        vec![
+            entry(0x4000_0000, NONE, [0x4000_0005, 1, 2, 3]),
+            entry(0x4000_0005, NONE, [vp.apic_id, 0, 0, 0]),
+        ]
+    }
+    fn msrs(&self) -> &[RangeInclusive<u32>] {
+        &[0x4000_0000..=0x4000_0003, 0x4000_0020..=0x4000_0020]
+    }
+    fn read_msr(&self, _: VpIndex, _: u32) -> Option<u64> {
+        None
+    }
+    fn write_msr(&self, _: VpIndex, _: u32, _: u64) -> Option<()> {
+        None
+    }
+    fn reset(&self) {}
+    fn save(&self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&()))
+    }
+    fn restore(&self, _: &SavedState) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn enlightenments_and_overrides_are_in_the_table_and_the_msr_filter() {
+    let processor = ProcessorFeatures {
+        cpuid_overrides: vec![CpuidOverride {
+            leaf: 1,
+            subleaf: None,
+            mask: [0, 0, 1 << 21, 0],
+            value: [0; 4],
+        }],
+        enlightenments: vec![Arc::new(Paravirtual)],
+        ..Default::default()
+    };
+    let topology = topology(2, None, 1);
+    let t = Table::with(&intel(), &topology, 1, &processor);
+    assert_eq!(t.get(0x4000_0000, 0).eax, 0x4000_0005);
+    assert_eq!(t.get(0x4000_0005, 0).eax, 1);
+    assert_eq!(t.get(0x4000_0001, 0), intel()[13], "KVM's other leaf stays");
+    assert_eq!(t.get(1, 0).ecx >> 21 & 1, 0, "x2APIC");
+    assert_eq!(
+        msr_filter::split(&processor.msr_intercepts()).unwrap(),
+        [(0x4000_0000, 4), (0x4000_0020, 1)]
+    );
 }

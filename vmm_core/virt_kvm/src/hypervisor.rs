@@ -17,7 +17,6 @@ use crate::vp::KvmVpBinder;
 use kvm_bindings::KVM_CAP_NESTED_STATE;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::KVM_PIT_SPEAKER_DUMMY;
-use kvm_bindings::kvm_cpuid_entry2;
 use kvm_bindings::kvm_pit_config;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VmFd;
@@ -35,6 +34,7 @@ use virt::MappingAccess;
 use virt::NewPartition;
 use virt::PartitionConfig;
 use virt::VpBinder;
+use virt::x86::CpuidEntry;
 
 const DEVICE: &str = "/dev/kvm";
 const API_VERSION: i32 = 12;
@@ -58,7 +58,7 @@ pub struct KvmHypervisor {
 pub(crate) struct System {
     pub(crate) kvm: Kvm,
     kind: HostKind,
-    supported_cpuid: OnceLock<Vec<kvm_cpuid_entry2>>,
+    supported_cpuid: OnceLock<Vec<CpuidEntry>>,
     mcg_cap: OnceLock<u64>,
     /// The first VM, if it is being made already.
     head_start: Mutex<Option<mpsc::Receiver<Result<VmFd, Error>>>>,
@@ -153,7 +153,7 @@ impl System {
     }
 
     /// The CPUID leaves that KVM supports; the host is asked once.
-    pub(crate) fn supported_cpuid(&self) -> Result<&[kvm_cpuid_entry2], Error> {
+    pub(crate) fn supported_cpuid(&self) -> Result<&[CpuidEntry], Error> {
         if let Some(entries) = self.supported_cpuid.get() {
             return Ok(entries);
         }
@@ -163,7 +163,7 @@ impl System {
             .map_err(|e| Error::call("ask KVM for the CPUID leaves it supports", e))?;
         Ok(self
             .supported_cpuid
-            .get_or_init(|| cpuid.as_slice().to_vec()))
+            .get_or_init(|| cpuid.as_slice().iter().map(cpuid::entry).collect()))
     }
 
     /// What a VP's MCG_CAP says; zero where KVM has no machine checks.
@@ -212,14 +212,20 @@ impl Hypervisor for KvmHypervisor {
 
     fn new_partition(&self, config: PartitionConfig<'_>) -> Result<NewPartition, Error> {
         let system = &self.system;
+        if config.processor.nested && !self.host_info()?.nested {
+            return Err(Error::MissingCapability {
+                what: "KVM_CAP_NESTED_STATE",
+            });
+        }
         let vm = system.create_vm()?;
         let capabilities = capabilities::enable_capabilities(&vm, system.kind, config.irqchip)?;
-        if !config.msr_intercepts.is_empty() && !capabilities.user_space_msr {
+        let intercepts = config.processor.msr_intercepts();
+        if !intercepts.is_empty() && !capabilities.user_space_msr {
             return Err(Error::MissingCapability {
                 what: "KVM_CAP_X86_USER_SPACE_MSR",
             });
         }
-        msr_filter::install(&vm, &config.msr_intercepts)?;
+        msr_filter::install(&vm, &intercepts)?;
         if matches!(system.kind, HostKind::Vmx | HostKind::Unknown) {
             vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
                 .map_err(|e| Error::call("place the identity map page", e))?;
@@ -266,6 +272,7 @@ impl Hypervisor for KvmHypervisor {
             system: system.clone(),
             capabilities,
             irqchip: config.irqchip,
+            processor: config.processor,
             slots,
             routing,
             clock: Mutex::new(Clock::new(capabilities.tsc_offset)),

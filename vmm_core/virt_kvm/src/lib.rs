@@ -20,7 +20,5 @@ mod slots;
 mod vp;
 mod vp_state;
 
-pub use cpuid::CpuidFeatures;
-pub use cpuid::build_cpuid;
 pub use hypervisor::HeadStart;
 pub use hypervisor::KvmHypervisor;

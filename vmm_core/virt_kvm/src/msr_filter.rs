@@ -15,7 +15,7 @@ const X2APIC: RangeInclusive<u32> = 0x800..=0x8ff;
 const MAX_RANGE: u32 = 0x3000;
 
 /// Splits `intercepts` into filter ranges of base and count.
-fn split(intercepts: &[RangeInclusive<u32>]) -> Result<Vec<(u32, u32)>, Error> {
+pub(crate) fn split(intercepts: &[RangeInclusive<u32>]) -> Result<Vec<(u32, u32)>, Error> {
     let mut ranges = Vec::new();
     for range in intercepts {
         let (start, end) = (*range.start(), *range.end());

@@ -3,7 +3,7 @@
 use crate::capabilities::Capabilities;
 use crate::capabilities::IOAPIC_PINS;
 use crate::clock::Clock;
-use crate::cpuid::CpuidFeatures;
+use crate::cpuid::build_cpuid;
 use crate::doorbell;
 use crate::hypervisor::System;
 use crate::irqchip;
@@ -14,23 +14,29 @@ use crate::slots::Slots;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
+use chipset_device::DoorbellTarget;
+use chipset_device::LineTarget;
 use chipset_device::MsiMessage;
+use chipset_device::MsiTarget;
+use chipset_device::MsiVector;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use virt::Error;
 use virt::IrqchipMode;
 use virt::MappingAccess;
-use virt::MsiRoute;
 use virt::Partition;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use virt::VpIndex;
 use virt::VpTopology;
+use virt::x86::CpuidEntry;
 use virt::x86::Irqchip;
 use virt::x86::Msr;
 use virt::x86::PartitionState;
@@ -46,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) system: Arc<System>,
     pub(crate) capabilities: Capabilities,
     pub(crate) irqchip: IrqchipMode,
+    pub(crate) processor: ProcessorFeatures,
     pub(crate) slots: Slots,
     pub(crate) routing: Routing,
     pub(crate) clock: Mutex<Clock>,
@@ -70,12 +77,24 @@ pub(crate) struct VpShared {
 pub(crate) struct KvmPartition(pub(crate) Arc<Shared>);
 
 impl Shared {
-    /// What guests are offered beyond the CPUID leaves KVM supports.
-    pub(crate) fn cpuid_features(&self) -> CpuidFeatures {
-        CpuidFeatures {
-            tsc_deadline: self.capabilities.tsc_deadline_timer,
-            nested: false,
-        }
+    /// The CPUID table of `vp`.
+    pub(crate) fn cpuid(&self, vp: VpTopology) -> Result<Vec<CpuidEntry>, Error> {
+        let supported = self.system.supported_cpuid()?;
+        let capabilities = &self.capabilities;
+        let topology = &self.topology;
+        Ok(build_cpuid(
+            supported,
+            topology,
+            vp,
+            capabilities,
+            &self.processor,
+        ))
+    }
+
+    fn set_line(&self, gsi: u32, high: bool) -> Result<(), Error> {
+        self.vm
+            .set_irq_line(gsi, high)
+            .map_err(|e| Error::call(format!("set interrupt line {gsi}"), e))
     }
 
     /// Raises an MSI; whether a local APIC took it.
@@ -100,6 +119,45 @@ impl Shared {
     }
 }
 
+impl LineTarget for KvmPartition {
+    fn set_line(&self, gsi: u32, high: bool) {
+        if let Err(error) = self.0.set_line(gsi, high) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(gsi, high, error, "an interrupt is lost");
+        }
+    }
+}
+
+impl MsiTarget for KvmPartition {
+    fn signal(&self, message: MsiMessage) {
+        // That no local APIC took it is no error.
+        if let Err(error) = self.0.signal_msi(message) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(?message, error, "an interrupt is lost");
+        }
+    }
+
+    fn new_vector(&self) -> io::Result<Box<dyn MsiVector>> {
+        Ok(routing::new_vector(self.0.clone())?)
+    }
+}
+
+impl DoorbellTarget for KvmPartition {
+    fn register(
+        &self,
+        address: DoorbellAddress,
+        matching: DoorbellMatch,
+        event: BorrowedFd<'_>,
+    ) -> io::Result<Box<dyn Doorbell>> {
+        Ok(doorbell::register(
+            self.0.clone(),
+            address,
+            matching,
+            event,
+        )?)
+    }
+}
+
 impl Partition for KvmPartition {
     fn map(&self, region: GuestRegion, access: MappingAccess) -> Result<(), Error> {
         self.0.slots.map(&self.0.vm, region, access)
@@ -113,13 +171,6 @@ impl Partition for KvmPartition {
         self.0.slots.take_dirty_pages(&self.0.vm, range)
     }
 
-    fn set_line(&self, gsi: u32, high: bool) -> Result<(), Error> {
-        self.0
-            .vm
-            .set_irq_line(gsi, high)
-            .map_err(|e| Error::call(format!("set interrupt line {gsi}"), e))
-    }
-
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
         if self.0.irqchip != IrqchipMode::Split || gsi >= IOAPIC_PINS {
             return Err(Error::InvalidRequest(format!(
@@ -129,22 +180,8 @@ impl Partition for KvmPartition {
         self.0.routing.set(&self.0.vm, gsi, msi)
     }
 
-    fn signal_msi(&self, msi: MsiMessage) -> Result<(), Error> {
-        // That the guest did not want it is no error.
-        self.0.signal_msi(msi).map(drop)
-    }
-
-    fn new_msi_route(&self) -> Result<Box<dyn MsiRoute>, Error> {
-        routing::new_route(self.0.clone())
-    }
-
-    fn register_doorbell(
-        &self,
-        address: DoorbellAddress,
-        matching: DoorbellMatch,
-        event: BorrowedFd<'_>,
-    ) -> Result<Box<dyn Doorbell>, Error> {
-        doorbell::register(self.0.clone(), address, matching, event)
+    fn assert_line(&self, gsi: u32) -> Result<(), Error> {
+        self.0.set_line(gsi, true)
     }
 
     fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error> {
@@ -243,20 +280,17 @@ impl Partition for KvmPartition {
 impl KvmPartition {
     /// The boot processor's CPUID table, a line for each leaf.
     fn inspect_cpuid(&self) -> serde_json::Value {
-        let (Ok(supported), Some(bsp)) = (
-            self.0.system.supported_cpuid(),
-            self.0.topology.vps().first(),
-        ) else {
+        let bsp = self.0.topology.vps().first();
+        let Some(Ok(table)) = bsp.map(|&bsp| self.0.cpuid(bsp)) else {
             return serde_json::Value::Null;
         };
-        crate::build_cpuid(supported, &self.0.topology, *bsp, self.0.cpuid_features())
-            .iter()
-            .map(|e| {
-                serde_json::Value::String(format!(
-                    "{:#010x}.{:x}: {:08x} {:08x} {:08x} {:08x}",
-                    e.function, e.index, e.eax, e.ebx, e.ecx, e.edx
-                ))
-            })
-            .collect()
+        let lines = table.iter().map(|e| {
+            let subleaf = e.subleaf.unwrap_or(0);
+            format!(
+                "{:#010x}.{subleaf:x}: {:08x} {:08x} {:08x} {:08x}",
+                e.leaf, e.eax, e.ebx, e.ecx, e.edx
+            )
+        });
+        lines.map(serde_json::Value::String).collect()
     }
 }

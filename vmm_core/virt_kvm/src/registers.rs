@@ -6,14 +6,14 @@ use kvm_bindings::kvm_segment;
 use kvm_bindings::kvm_sregs;
 use kvm_bindings::kvm_sregs2;
 use virt::x86::Registers;
-use virt::x86::Segment;
+use virt::x86::SegmentRegister;
 use virt::x86::TableRegister;
 
 const UNUSABLE: u32 = 1 << 16;
 
-fn segment(s: &kvm_segment) -> Segment {
+fn segment(s: &kvm_segment) -> SegmentRegister {
     let bit = |value: u8, shift: u32| u32::from(value & 1) << shift;
-    Segment {
+    SegmentRegister {
         base: s.base,
         limit: s.limit,
         selector: s.selector,
@@ -29,7 +29,7 @@ fn segment(s: &kvm_segment) -> Segment {
     }
 }
 
-fn kvm_segment_of(s: &Segment) -> kvm_segment {
+fn kvm_segment_of(s: &SegmentRegister) -> kvm_segment {
     let bit = |shift: u32| (s.attributes >> shift & 1) as u8;
     kvm_segment {
         base: s.base,
@@ -195,14 +195,14 @@ mod tests {
             // Bits 8 to 11 of a descriptor's attributes are part of its limit.
             let present = bits & 0x80 != 0;
             let attributes = bits & 0xf0ff | if present { bits & UNUSABLE } else { UNUSABLE };
-            let s = Segment { base, limit, selector, attributes };
+            let s = SegmentRegister { base, limit, selector, attributes };
             prop_assert_eq!(segment(&kvm_segment_of(&s)), s);
         }
     }
 
     #[test]
     fn a_long_mode_code_segment() {
-        let s = kvm_segment_of(&Segment {
+        let s = kvm_segment_of(&SegmentRegister {
             base: 0,
             limit: 0xffff_ffff,
             selector: 8,

@@ -1,12 +1,13 @@
 //! Where interrupts go: the GSI routing table, and eventfds that raise MSIs through it.
 //!
 //! KVM takes the table as a whole. GSIs 0 to 23 are the pins of the interrupt controllers: of KVM's own,
-//! or in split mode the MSIs that the VMM's IOAPIC has for them. Those above belong to [`Route`]s.
+//! or in split mode the MSIs that the VMM's IOAPIC has for them. Those above belong to [`Vector`]s.
 
 use crate::capabilities::IOAPIC_PINS;
 use crate::ioctl;
 use crate::partition::Shared;
 use chipset_device::MsiMessage;
+use chipset_device::MsiVector;
 use kvm_bindings::KVM_IRQ_ROUTING_IRQCHIP;
 use kvm_bindings::KVM_IRQ_ROUTING_MSI;
 use kvm_bindings::KVM_IRQCHIP_IOAPIC;
@@ -23,13 +24,13 @@ use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use virt::Error;
 use virt::IrqchipMode;
-use virt::MsiRoute;
 
 /// The routing table of one VM.
 pub(crate) struct Routing {
@@ -183,7 +184,7 @@ impl Routing {
 
 /// An eventfd that raises an MSI: KVM's irqfd. While it is disabled KVM does not listen to the eventfd, which
 /// therefore keeps what was signalled; KVM looks at it when it is enabled again.
-struct Route {
+struct Vector {
     partition: Arc<Shared>,
     gsi: u32,
     event: OwnedFd,
@@ -191,11 +192,11 @@ struct Route {
 }
 
 /// A new route, disabled.
-pub(crate) fn new_route(partition: Arc<Shared>) -> Result<Box<dyn MsiRoute>, Error> {
+pub(crate) fn new_vector(partition: Arc<Shared>) -> Result<Box<dyn MsiVector>, Error> {
     let event = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
         .map_err(|e| Error::call("make an eventfd for an interrupt", e))?;
     let gsi = partition.routing.allocate()?;
-    Ok(Box::new(Route {
+    Ok(Box::new(Vector {
         partition,
         gsi,
         event,
@@ -203,12 +204,12 @@ pub(crate) fn new_route(partition: Arc<Shared>) -> Result<Box<dyn MsiRoute>, Err
     }))
 }
 
-impl MsiRoute for Route {
+impl MsiVector for Vector {
     fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
-    fn enable(&self, msi: MsiMessage) -> Result<(), Error> {
+    fn enable(&self, msi: MsiMessage) -> io::Result<()> {
         let mut enabled = self.enabled.lock();
         let vm = &self.partition.vm;
         self.partition.routing.set(vm, self.gsi, Some(msi))?;
@@ -221,7 +222,7 @@ impl MsiRoute for Route {
         Ok(())
     }
 
-    fn disable(&self) -> Result<(), Error> {
+    fn disable(&self) -> io::Result<()> {
         let mut enabled = self.enabled.lock();
         if *enabled {
             let vm = &self.partition.vm;
@@ -239,7 +240,7 @@ impl MsiRoute for Route {
     }
 }
 
-impl Drop for Route {
+impl Drop for Vector {
     fn drop(&mut self) {
         if let Err(error) = self.disable() {
             tracing::warn!(gsi = self.gsi, %error, "an eventfd stays connected");

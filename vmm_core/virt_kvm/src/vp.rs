@@ -9,7 +9,6 @@ use crate::partition::VpShared;
 use crate::registers;
 use crate::run_page::RunPage;
 use kvm_bindings::CpuId;
-use kvm_bindings::kvm_cpuid_entry2;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use virt::Error;
@@ -20,6 +19,7 @@ use virt::VpBinder;
 use virt::VpIndex;
 use virt::VpKick;
 use virt::VpStop;
+use virt::x86::CpuidEntry;
 use virt::x86::Msr;
 use virt::x86::Registers;
 use virt::x86::VpState;
@@ -52,12 +52,7 @@ impl VpBinder for KvmVpBinder {
             shared,
             page,
         } = *self;
-        let cpuid = cpuid::build_cpuid(
-            partition.system.supported_cpuid()?,
-            &partition.topology,
-            shared.topology,
-            partition.cpuid_features(),
-        );
+        let cpuid = partition.cpuid(shared.topology)?;
         let vp = KvmVp {
             partition,
             shared,
@@ -82,7 +77,7 @@ pub(crate) struct KvmVp {
     pub(crate) shared: Arc<VpShared>,
     pub(crate) page: RunPage,
     /// The table last written: KVM's own copy changes with the guest's control registers.
-    pub(crate) cpuid: Vec<kvm_cpuid_entry2>,
+    pub(crate) cpuid: Vec<CpuidEntry>,
     /// The kick signal goes to the thread that bound the VP.
     _not_send: PhantomData<*const ()>,
 }
@@ -94,9 +89,10 @@ impl Drop for KvmVp {
 }
 
 impl KvmVp {
-    pub(crate) fn write_cpuid(&self, entries: &[kvm_cpuid_entry2]) -> Result<(), Error> {
+    pub(crate) fn write_cpuid(&self, entries: &[CpuidEntry]) -> Result<(), Error> {
         let index = self.shared.topology.index;
-        let table = CpuId::from_entries(entries).map_err(|_| {
+        let kvm_entries: Vec<_> = entries.iter().map(cpuid::kvm_entry).collect();
+        let table = CpuId::from_entries(&kvm_entries).map_err(|_| {
             Error::InvalidRequest(format!("{index}: {} CPUID entries", entries.len()))
         })?;
         self.shared

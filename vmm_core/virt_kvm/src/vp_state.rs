@@ -11,30 +11,24 @@ use crate::msr::Phase;
 use crate::msr::Tolerance;
 use crate::registers;
 use crate::vp::KvmVp;
-use kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::KVM_SREGS2_FLAGS_PDPTRS_VALID;
-use kvm_bindings::kvm_cpuid_entry2;
 use kvm_bindings::kvm_debugregs;
 use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_xcrs;
 use std::io;
 use virt::Error;
-use virt::x86::Activity;
-use virt::x86::CpuidEntry;
 use virt::x86::DebugRegisters;
 use virt::x86::Events;
 use virt::x86::Msr;
 use virt::x86::Registers;
-use virt::x86::Segment;
 use virt::x86::Smi;
-use virt::x86::TableRegister;
 use virt::x86::Tsc;
 use virt::x86::VpState;
+use virt::x86::reset;
+use virt::x86::reset::LAPIC_SIZE;
+use virt::x86::reset::XSAVE_MIN_SIZE;
 
-const LAPIC_SIZE: usize = 1024;
-/// The legacy region and the header of an XSAVE area.
-const XSAVE_HEADER_END: usize = 576;
 /// The largest XSAVE area accepted: far more than any processor has.
 const MAX_XSAVE: usize = 1 << 16;
 /// How far two clocks may differ and still be the same frequency, in parts per million: KVM's own tolerance.
@@ -90,7 +84,7 @@ impl KvmVp {
             .map_err(self.call("read the debug registers"))?;
         Ok(VpState {
             registers,
-            cpuid: self.cpuid.iter().map(saved_cpuid).collect(),
+            cpuid: self.cpuid.clone(),
             activity,
             events: activity::events(&events),
             pdptrs,
@@ -110,11 +104,10 @@ impl KvmVp {
     /// See [`virt::Vp::restore`].
     pub(crate) fn restore_state(&mut self, state: &VpState) -> Result<(), Error> {
         self.check(state)?;
-        let cpuid: Vec<_> = state.cpuid.iter().map(kvm_cpuid).collect();
-        if cpuid != self.cpuid {
+        if state.cpuid != self.cpuid {
             // Once the VP has run KVM takes only the table it has.
-            self.write_cpuid(&cpuid)?;
-            self.cpuid = cpuid;
+            self.write_cpuid(&state.cpuid)?;
+            self.cpuid.clone_from(&state.cpuid);
         }
         self.restore_tsc(state.tsc)?;
         self.write_state(state)
@@ -126,34 +119,28 @@ impl KvmVp {
         let current = current.map_err(self.call("read the local APIC"))?;
         let events = self.shared.vcpu.get_vcpu_events();
         let events = events.map_err(self.call("read the events"))?;
+        let [a, b, c, d] = std::array::from_fn(|n| current.regs[0x30 + n] as u8);
+        let version = u32::from_le_bytes([a, b, c, d]);
         let bsp = self.shared.topology.index.is_bsp();
         let apic_id = self.shared.topology.apic_id;
-        let signature = self.cpuid.iter().find(|e| e.function == 1);
+        let signature = self.cpuid.iter().find(|e| e.leaf == 1);
         *self.shared.stopped_tsc.lock() = Some(0);
         self.renew_page_table_root()?;
         self.write_state(&VpState {
-            registers: reset_registers(bsp, signature.map_or(0, |e| e.eax)),
+            registers: reset::registers(bsp, signature.map_or(0, |e| e.eax)),
             cpuid: Vec::new(),
-            activity: if bsp {
-                Activity::Running
-            } else {
-                Activity::WaitForInit
-            },
+            activity: reset::activity(bsp),
             events: Events {
                 smi: activity::events(&events).smi.map(|_| Smi::default()),
                 ..Default::default()
             },
             pdptrs: None,
             xcr0: 1,
-            xsave: reset_xsave(),
+            xsave: reset::xsave(),
             msrs: self.initial_msrs().to_vec(),
             tsc: Tsc::default(),
-            lapic: reset_lapic(&current, apic_id, bsp),
-            debug: DebugRegisters {
-                addresses: [0; 4],
-                dr6: 0xffff_0ff0,
-                dr7: 0x400,
-            },
+            lapic: reset::lapic(version, apic_id, bsp),
+            debug: reset::debug_registers(),
         })
     }
 
@@ -167,7 +154,7 @@ impl KvmVp {
             .vcpu
             .set_sregs(&registers::kvm_sregs_of(&Registers {
                 cr3: OTHER_CR3,
-                ..reset_registers(self.shared.topology.index.is_bsp(), 0)
+                ..reset::registers(self.shared.topology.index.is_bsp(), 0)
             }))
             .map_err(self.call("write the control registers"))
     }
@@ -187,7 +174,7 @@ impl KvmVp {
                 state.lapic.len()
             ));
         }
-        if !(XSAVE_HEADER_END..=MAX_XSAVE).contains(&state.xsave.len()) {
+        if !(XSAVE_MIN_SIZE..=MAX_XSAVE).contains(&state.xsave.len()) {
             return invalid(format!(
                 "the saved XSAVE area has {} bytes",
                 state.xsave.len()
@@ -285,126 +272,4 @@ impl KvmVp {
 
 fn phase(msr: &Msr) -> Phase {
     msr::phase(msr.index)
-}
-
-fn saved_cpuid(e: &kvm_cpuid_entry2) -> CpuidEntry {
-    CpuidEntry {
-        leaf: e.function,
-        subleaf: (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(e.index),
-        eax: e.eax,
-        ebx: e.ebx,
-        ecx: e.ecx,
-        edx: e.edx,
-    }
-}
-
-fn kvm_cpuid(e: &CpuidEntry) -> kvm_cpuid_entry2 {
-    kvm_cpuid_entry2 {
-        function: e.leaf,
-        index: e.subleaf.unwrap_or(0),
-        flags: if e.subleaf.is_some() {
-            KVM_CPUID_FLAG_SIGNIFCANT_INDEX
-        } else {
-            0
-        },
-        eax: e.eax,
-        ebx: e.ebx,
-        ecx: e.ecx,
-        edx: e.edx,
-        padding: [0; 3],
-    }
-}
-
-/// Registers after RESET (SDM volume 3, table 10-1). `signature` is leaf 1's EAX, which RDX has then.
-fn reset_registers(bsp: bool, signature: u32) -> Registers {
-    let data = Segment {
-        limit: 0xffff,
-        attributes: 0x93,
-        ..Default::default()
-    };
-    let table = TableRegister {
-        base: 0,
-        limit: 0xffff,
-    };
-    Registers {
-        rdx: signature.into(),
-        rip: 0xfff0,
-        rflags: 2,
-        cs: Segment {
-            base: 0xffff_0000,
-            limit: 0xffff,
-            selector: 0xf000,
-            attributes: 0x9b,
-        },
-        ds: data,
-        es: data,
-        fs: data,
-        gs: data,
-        ss: data,
-        tr: Segment {
-            attributes: 0x8b,
-            ..data
-        },
-        ldtr: Segment {
-            attributes: 0x82,
-            ..data
-        },
-        gdtr: table,
-        idtr: table,
-        cr0: 0x6000_0010,
-        // Enabled at its address; bit 8 is the boot processor's.
-        apic_base: 0xfee0_0800 | u64::from(bsp) << 8,
-        ..Default::default()
-    }
-}
-
-/// An XSAVE area with x87 and SSE as after RESET, and the rest in its initial state.
-fn reset_xsave() -> Vec<u8> {
-    let mut area = vec![0; XSAVE_HEADER_END];
-    area[0..2].copy_from_slice(&0x037f_u16.to_le_bytes());
-    area[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
-    // XSTATE_BV: x87 and SSE are in the area.
-    area[512] = 3;
-    area
-}
-
-/// The local APIC after RESET (SDM volume 3, 12.4.7.1), in xAPIC mode. LINT0 of the boot processor takes the
-/// PIC's interrupts, as firmware sets it up and KVM does at creation.
-fn reset_lapic(current: &kvm_lapic_state, apic_id: u32, bsp: bool) -> Vec<u8> {
-    const ID: usize = 0x20;
-    const VERSION: usize = 0x30;
-    const DFR: usize = 0xe0;
-    const SVR: usize = 0xf0;
-    const LVT_CMCI: usize = 0x2f0;
-    const LVT_TIMER: usize = 0x320;
-    const LVT_LINT0: usize = 0x350;
-    const LVT_ERROR: usize = 0x370;
-    const MASKED: u32 = 1 << 16;
-    const EXT_INT: u32 = 7 << 8;
-
-    let mut page = vec![0; LAPIC_SIZE];
-    for (to, from) in page[VERSION..VERSION + 4]
-        .iter_mut()
-        .zip(&current.regs[VERSION..])
-    {
-        *to = *from as u8;
-    }
-    // Bits 23:16 of the version are the number of LVT entries less one; the seventh is that of CMCI.
-    let has_cmci = page[VERSION + 2] >= 6;
-    let mut set = |offset: usize, value: u32| {
-        page[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
-    };
-    set(ID, apic_id << 24);
-    set(DFR, u32::MAX);
-    set(SVR, 0xff);
-    if has_cmci {
-        set(LVT_CMCI, MASKED);
-    }
-    for offset in (LVT_TIMER..=LVT_ERROR).step_by(16) {
-        set(offset, MASKED);
-    }
-    if bsp {
-        set(LVT_LINT0, EXT_INT);
-    }
-    page
 }

@@ -19,6 +19,7 @@ use guest_memory::GuestMemory;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::DeviceUnit;
+use machine_parts::EnlightenmentUnit;
 use machine_parts::Lifecycle;
 use machine_parts::LifecycleEvent;
 use machine_parts::MachineBus;
@@ -37,6 +38,7 @@ use virt::Hypervisor;
 use virt::IoBus;
 use virt::NewPartition;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use vmotherboard::Chipset;
 use vmtime::VmClock;
@@ -144,11 +146,12 @@ impl Parts {
         console_output: Box<dyn Write + Send>,
         control: &RunControl,
     ) -> Result<Self, MachineError> {
+        let processor = ProcessorFeatures::default();
         let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
             topology,
             memory,
             irqchip: config.irqchip,
-            msr_intercepts: Vec::new(),
+            processor: processor.clone(),
         })?;
         let vps = BindingVps::new(vps, control.clone())?;
         let clock = VmClock::new();
@@ -168,7 +171,8 @@ impl Parts {
             uefi,
         })?;
         let chipset = Arc::new(chipset);
-        let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
+        let bus: Arc<dyn IoBus> =
+            Arc::new(MachineBus::new(chipset.clone(), ioapic, processor.clone()));
         let vps = vps.finish(&bus)?;
 
         // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
@@ -179,6 +183,11 @@ impl Parts {
             .add("partition", PartitionUnit(partition))
             .depends_on("vmtime");
         let mut before_vps = vec!["partition".to_owned()];
+        for enlightenment in processor.enlightenments {
+            let name = enlightenment.name();
+            units.add(name, EnlightenmentUnit(enlightenment));
+            before_vps.push(name.to_owned());
+        }
         for (name, device) in chipset.devices() {
             units.add(name, DeviceUnit(device)).depends_on("partition");
             before_vps.push(name.to_owned());

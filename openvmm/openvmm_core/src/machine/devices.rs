@@ -24,7 +24,6 @@ use chipset_device::LineSet;
 use chipset_device::LineTarget;
 use chipset_device::PowerSink;
 use guest_memory::GuestMemory;
-use machine_parts::PartitionLines;
 use machine_parts::PartitionRouting;
 use openvmm_defs::config::VmConfig;
 use q35::ConfigPorts;
@@ -109,7 +108,7 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
     };
     let mut lines = Lines {
         target: match &ioapic {
-            None => Arc::new(PartitionLines(partition.clone())),
+            None => partition.clone(),
             Some(pins) => Arc::new(pins.clone()),
         },
         made: Default::default(),

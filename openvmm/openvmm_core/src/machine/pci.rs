@@ -5,8 +5,6 @@ use super::platform::PCI_FIRST_GSI;
 use chipset_device::LineInterrupt;
 use chipset_device::PciAddress;
 use guest_memory::GuestMemory;
-use machine_parts::PartitionDoorbells;
-use machine_parts::PartitionMsis;
 use openvmm_defs::config::PciDevice;
 use openvmm_defs::config::PciDeviceKind;
 use openvmm_defs::config::PciSlot;
@@ -239,9 +237,9 @@ impl PciSockets<'_> {
                     address,
                     siblings,
                     memory,
-                    msi: &PartitionMsis(partition.clone()),
+                    msi: &**partition,
                     line: Some(line),
-                    doorbells: Arc::new(PartitionDoorbells(partition.clone())),
+                    doorbells: partition.clone(),
                     decoder: context.decoder(),
                 },
             )

@@ -1,10 +1,11 @@
 //! x86-64 state, in the processor's own terms.
 
 mod registers;
+pub mod reset;
 mod state;
 
 pub use registers::Registers;
-pub use registers::Segment;
+pub use registers::SegmentRegister;
 pub use registers::TableRegister;
 pub use state::Activity;
 pub use state::CpuidEntry;

@@ -3,7 +3,7 @@ use std::fmt;
 /// A segment register with its hidden part.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
-pub struct Segment {
+pub struct SegmentRegister {
     /// Base address.
     #[n(0)]
     pub base: u64,
@@ -73,21 +73,21 @@ pub struct Registers {
     #[n(17)]
     pub rflags: u64,
     #[n(18)]
-    pub cs: Segment,
+    pub cs: SegmentRegister,
     #[n(19)]
-    pub ds: Segment,
+    pub ds: SegmentRegister,
     #[n(20)]
-    pub es: Segment,
+    pub es: SegmentRegister,
     #[n(21)]
-    pub fs: Segment,
+    pub fs: SegmentRegister,
     #[n(22)]
-    pub gs: Segment,
+    pub gs: SegmentRegister,
     #[n(23)]
-    pub ss: Segment,
+    pub ss: SegmentRegister,
     #[n(24)]
-    pub tr: Segment,
+    pub tr: SegmentRegister,
     #[n(25)]
-    pub ldtr: Segment,
+    pub ldtr: SegmentRegister,
     #[n(26)]
     pub gdtr: TableRegister,
     #[n(27)]

@@ -5,7 +5,7 @@
 use crate::x86::Registers;
 
 /// A VP's whole state, but for what the guest's own guests are doing.
-#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct VpState {
     /// General, control and segment registers.
@@ -45,7 +45,7 @@ pub struct VpState {
 }
 
 /// One entry of a CPUID table.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 #[allow(missing_docs, reason = "the registers' architectural names say it all")]
 pub struct CpuidEntry {
@@ -66,10 +66,11 @@ pub struct CpuidEntry {
 }
 
 /// What a VP is doing between instructions.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
 pub enum Activity {
     /// Executing instructions.
+    #[default]
     #[n(0)]
     Running,
     /// Waiting for INIT.
@@ -204,7 +205,7 @@ pub struct DebugRegisters {
 }
 
 /// Partition-wide state.
-#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct PartitionState {
     /// The guest's paravirtual clock, in nanoseconds.
@@ -216,7 +217,7 @@ pub struct PartitionState {
 }
 
 /// The interrupt controllers of the PC, and its timer.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct Irqchip {
     /// The 8259A that the processor sees.

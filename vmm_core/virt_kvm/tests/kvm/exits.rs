@@ -8,8 +8,18 @@ use crate::machine::DONE_GPA;
 use crate::machine::Machine;
 use crate::machine::Options;
 use crate::machine::run;
+use chipset_device::RestoreError;
+use chipset_device::SaveError;
+use chipset_device::SavedState;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use virt::Enlightenment;
+use virt::ProcessorFeatures;
 use virt::RunError;
+use virt::VpIndex;
 use virt::VpStop;
+use virt::VpTopology;
+use virt::x86::CpuidEntry;
 
 const MMIO: u64 = 0xd000_0000;
 
@@ -94,6 +104,40 @@ fn mmio() {
 /// An MSR that no processor has, and one that all have.
 const UNKNOWN_MSR: u32 = 0x1234_5678;
 const SYSENTER_CS: u32 = 0x174;
+/// A CPUID leaf in the range of hypervisors that KVM does not use.
+const ENLIGHTENED_LEAF: u32 = 0x4000_0101;
+
+/// Takes an MSR that KVM knows. The tests' bus answers for it.
+struct Intercepts;
+
+impl Enlightenment for Intercepts {
+    fn name(&self) -> &'static str {
+        "intercepts"
+    }
+    fn cpuid(&self, _: VpTopology) -> Vec<CpuidEntry> {
+        vec![CpuidEntry {
+            leaf: ENLIGHTENED_LEAF,
+            ebx: 0x1234,
+            ..Default::default()
+        }]
+    }
+    fn msrs(&self) -> &[RangeInclusive<u32>] {
+        &[SYSENTER_CS..=SYSENTER_CS]
+    }
+    fn read_msr(&self, _: VpIndex, _: u32) -> Option<u64> {
+        None
+    }
+    fn write_msr(&self, _: VpIndex, _: u32, _: u64) -> Option<()> {
+        None
+    }
+    fn reset(&self) {}
+    fn save(&self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::encode(&()))
+    }
+    fn restore(&self, _: &SavedState) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
 
 #[test]
 fn msrs_that_are_unknown_or_intercepted() {
@@ -106,7 +150,10 @@ fn msrs_that_are_unknown_or_intercepted() {
         .store_eax(0x2004)
         .done();
     let options = Options {
-        msr_intercepts: vec![SYSENTER_CS..=SYSENTER_CS],
+        processor: ProcessorFeatures {
+            enlightenments: vec![Arc::new(Intercepts)],
+            ..Default::default()
+        },
         ..Default::default()
     };
     let mut machine = Machine::new(&code, options);
@@ -124,6 +171,9 @@ fn msrs_that_are_unknown_or_intercepted() {
     );
     assert_eq!(machine.read_u32(0x2000), 2);
     assert_eq!(machine.read_u32(0x2004), 0x10);
+    let cpuid = vp.save().unwrap().cpuid;
+    let leaf = cpuid.iter().find(|e| e.leaf == ENLIGHTENED_LEAF);
+    assert_eq!(leaf.unwrap().ebx, 0x1234);
 }
 
 #[test]

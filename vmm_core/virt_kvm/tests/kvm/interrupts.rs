@@ -66,7 +66,7 @@ fn an_msi_wakes_a_halted_vp() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         // The guest may not have enabled its local APIC yet; then the message is lost, as on hardware.
         for _ in 0..100 {
-            partition.signal_msi(msi(VECTOR.into())).unwrap();
+            partition.signal(msi(VECTOR.into()));
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     });
@@ -77,7 +77,7 @@ fn an_msi_wakes_a_halted_vp() {
 #[test]
 fn an_eventfd_raises_an_msi_also_one_that_came_while_disabled() {
     let mut machine = machine(Options::default());
-    let route = machine.partition.new_msi_route().unwrap();
+    let route = machine.partition.new_vector().unwrap();
     let mut vp = machine.bsp_with_es(LAPIC);
     let bus = Bus::stopping(&*vp);
     // Gets the guest past enabling its local APIC.
@@ -118,7 +118,7 @@ fn lines_still_work_after_the_routing_table_was_replaced() {
     let mut vp = machine.bsp_with_es(IOAPIC);
     let bus = Bus::stopping(&*vp);
     assert_eq!(run(&mut *vp, &bus), []);
-    let route = machine.partition.new_msi_route().unwrap();
+    let route = machine.partition.new_vector().unwrap();
     route.enable(msi(0x60)).unwrap();
     drop(route);
     let mut r = vp.registers().unwrap();
@@ -130,8 +130,8 @@ fn lines_still_work_after_the_routing_table_was_replaced() {
     let line = std::thread::spawn(move || {
         // Edges that come before the local APIC is enabled are lost.
         for _ in 0..100 {
-            partition.set_line(5, true).unwrap();
-            partition.set_line(5, false).unwrap();
+            partition.set_line(5, true);
+            partition.set_line(5, false);
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     });
@@ -185,7 +185,7 @@ fn in_split_mode_the_end_of_a_level_interrupt_exits() {
     let top = start.bytes().len();
     machine.write(0x1000, start.hlt().jmp(top).bytes());
     assert_eq!(run(&mut *vp, &bus), []);
-    partition.set_line(5, true).unwrap();
+    partition.assert_line(5).unwrap();
     assert_eq!(run(&mut *vp, &bus), [handled(), Access::Eoi(VECTOR)]);
 }
 
@@ -213,7 +213,7 @@ fn doorbells_ring_without_exits() {
     let (port, gpa) = (event(), event());
     let ports = machine
         .partition
-        .register_doorbell(
+        .register(
             DoorbellAddress::Port(0x4444),
             DoorbellMatch::Any,
             port.as_fd(),
@@ -221,7 +221,7 @@ fn doorbells_ring_without_exits() {
         .unwrap();
     let three = machine
         .partition
-        .register_doorbell(
+        .register(
             DoorbellAddress::Gpa(GPA + 0x10),
             DoorbellMatch::U16(3),
             gpa.as_fd(),

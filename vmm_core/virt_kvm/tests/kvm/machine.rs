@@ -13,6 +13,7 @@ use virt::IoBus;
 use virt::IrqchipMode;
 use virt::Partition;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use virt::TopologyConfig;
 use virt::Vp;
@@ -40,7 +41,7 @@ pub(crate) struct Machine {
 pub(crate) struct Options {
     pub(crate) processors: u32,
     pub(crate) irqchip: IrqchipMode,
-    pub(crate) msr_intercepts: Vec<std::ops::RangeInclusive<u32>>,
+    pub(crate) processor: ProcessorFeatures,
 }
 
 impl Default for Options {
@@ -48,7 +49,7 @@ impl Default for Options {
         Self {
             processors: 1,
             irqchip: IrqchipMode::Kernel,
-            msr_intercepts: Vec::new(),
+            processor: ProcessorFeatures::default(),
         }
     }
 }
@@ -73,7 +74,7 @@ impl Machine {
                 topology: &topology,
                 memory: &memory,
                 irqchip: options.irqchip,
-                msr_intercepts: options.msr_intercepts,
+                processor: options.processor,
             })
             .unwrap();
         let machine = Self {

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::path::Path;
 use virt::Vp;
 use virt::x86::Registers;
-use virt::x86::Segment;
+use virt::x86::SegmentRegister;
 use virt::x86::TableRegister;
 
 /// A Linux kernel and all it needs. Its files stay open, so that a reset boots what the start booted.
@@ -91,8 +91,8 @@ pub(crate) fn enter(
     vp.set_msrs(&mtrrs(low_mmio, address_bits))
 }
 
-fn segment(segment: loader::Segment) -> Segment {
-    Segment {
+fn segment(segment: loader::Segment) -> SegmentRegister {
+    SegmentRegister {
         base: segment.base,
         limit: segment.limit,
         selector: segment.selector,
