@@ -102,3 +102,7 @@ impl Machine {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;
