@@ -27,12 +27,12 @@ use chipset_device::PowerEvent;
 use devices::DeviceParts;
 use devices::Devices;
 use firmware::Boot;
-use firmware::Entry;
 use firmware::FirmwareDevices;
 use firmware::HibernationSink;
 use firmware::PreservedFirmware;
 use firmware::UefiParts;
 use guest_memory::GuestMemory;
+use loader::VpRegisters;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::DeviceUnit;
@@ -82,7 +82,6 @@ pub(crate) struct Machine {
     parts: Parts,
     memory: GuestMemory,
     boot: Boot,
-    address_bits: u8,
 }
 
 /// What is in a machine besides its memory.
@@ -208,7 +207,6 @@ impl Machine {
             parts: parts?,
             memory,
             boot,
-            address_bits: host.address_bits,
         };
         tracing::debug!("the first code is loaded and the machine is made");
         machine.enter(entry)?;
@@ -246,16 +244,12 @@ impl Machine {
         self.enter(entry)
     }
 
-    fn enter(&self, entry: Entry) -> Result<(), MachineError> {
-        let state = match entry {
-            Entry::Registers(state) => state,
-            Entry::ResetVector => return Ok(()),
-        };
-        let low_mmio = self.memory.layout().low_mmio();
-        let bits = self.address_bits;
-        self.parts.vps.call(VpIndex::BSP, move |vp| {
-            firmware::enter_linux(vp, &state, low_mmio, bits)
-        })??;
+    fn enter(&self, registers: VpRegisters) -> Result<(), MachineError> {
+        for (vp, values) in registers {
+            self.parts
+                .vps
+                .call(VpIndex(vp), move |vp| firmware::set_registers(vp, &values))??;
+        }
         Ok(())
     }
 

@@ -4,8 +4,8 @@ mod linux;
 mod preserved;
 mod uefi;
 mod uefi_devices;
+mod vp_registers;
 
-pub(crate) use linux::enter as enter_linux;
 pub(crate) use preserved::HibernationSink;
 pub(crate) use preserved::PreservedFirmware;
 pub use preserved::RestartError;
@@ -14,11 +14,13 @@ pub(crate) use uefi::UefiParts;
 pub(crate) use uefi_devices::FirmwareDevices;
 pub(crate) use uefi_devices::FirmwareSockets;
 pub(crate) use uefi_devices::GENERATION_ID_EVENT;
+pub(crate) use vp_registers::set_registers;
 
 use guest_memory::GuestMemory;
 use linux::LinuxBoot;
-use loader::BootState;
 use loader::FileError;
+use loader::ImportError;
+use loader::VpRegisters;
 use loader::linux::LoadError;
 use openvmm_defs::config::Firmware;
 
@@ -31,6 +33,9 @@ pub enum BootError {
     /// The kernel, or what goes with it, was refused.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// What was planned cannot be loaded into guest memory.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// UEFI firmware, or what goes with it, cannot be used.
     #[error(transparent)]
     Uefi(#[from] UefiError),
@@ -47,14 +52,6 @@ pub(crate) enum Boot {
     ResetVector(Box<PreservedFirmware>),
 }
 
-/// How the boot processor starts.
-pub(crate) enum Entry {
-    /// With these registers.
-    Registers(Box<BootState>),
-    /// As reset leaves it.
-    ResetVector,
-}
-
 impl Boot {
     /// Opens the files, and checks that they fit the machine.
     pub(crate) fn new(
@@ -63,7 +60,7 @@ impl Boot {
     ) -> Result<(Self, FirmwareDevices), BootError> {
         match firmware {
             Firmware::LinuxDirect(linux) => {
-                let boot = LinuxBoot::plan(linux, parts.tables, parts.layout)?;
+                let boot = LinuxBoot::plan(linux, parts.tables, parts.layout, parts.address_bits)?;
                 Ok((Self::Linux(Box::new(boot)), FirmwareDevices::None))
             }
             Firmware::PcUefi(uefi) => {
@@ -76,16 +73,16 @@ impl Boot {
         }
     }
 
-    /// Loads what is in memory, when the machine is new.
-    pub(crate) fn load(&mut self, memory: &GuestMemory) -> Result<Entry, BootError> {
+    /// Loads what is in memory, when the machine is new, and returns the registers that VPs start with.
+    pub(crate) fn load(&mut self, memory: &GuestMemory) -> Result<VpRegisters, BootError> {
         match self {
-            Self::Linux(boot) => Ok(Entry::Registers(Box::new(boot.load(memory)?))),
-            Self::ResetVector(_) => Ok(Entry::ResetVector),
+            Self::Linux(boot) => boot.load(memory),
+            Self::ResetVector(_) => Ok(VpRegisters::new()),
         }
     }
 
     /// Loads what is in memory again, after a reset.
-    pub(crate) fn reload(&mut self, memory: &GuestMemory) -> Result<Entry, BootError> {
+    pub(crate) fn reload(&mut self, memory: &GuestMemory) -> Result<VpRegisters, BootError> {
         if let Self::ResetVector(preserved) = self {
             preserved.restart()?;
         }

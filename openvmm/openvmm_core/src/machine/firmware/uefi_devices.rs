@@ -1,6 +1,5 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
 
-use super::preserved::FLASH_END;
 use super::uefi::UefiError;
 use chipset::pm::PmControl;
 use flash::FileStorage;
@@ -11,6 +10,8 @@ use flash::VmgsStorage;
 use fw_cfg::FwCfgBuilder;
 use generation_id::GenerationId;
 use guest_memory::GuestMemory;
+use loader::GuestImage;
+use loader::ovmf;
 use machine_parts::PartitionRom;
 use std::sync::Arc;
 use virt::Partition;
@@ -76,12 +77,16 @@ impl PcUefiDevices {
                 mapping: Arc::new(PartitionRom::new(partition.clone(), region)),
             })
         };
-        let code_gpa = FLASH_END - self.code.len() as u64;
-        let code = Flash::rom(chip("code", code_gpa, self.code.len())?, &self.code)?;
-        builder.add("flash-code", |_| code);
+        let mut image = GuestImage::new(memory.map());
+        let code = ovmf::load(&mut image, &self.code)?;
+        for rom in image.roms() {
+            let content = rom.read()?;
+            let flash = Flash::rom(chip("code", rom.range.start, content.len())?, &content)?;
+            builder.add("flash-code", |_| flash);
+        }
         if let Some((content, storage)) = self.variables {
             let size = content.len();
-            let config = chip("variables", code_gpa - size as u64, size)?;
+            let config = chip("variables", code.start - size as u64, size)?;
             let flash = match storage {
                 VariableStorage::File(storage) => Flash::variables(config, content, storage)?,
                 VariableStorage::Memory => Flash::variables(config, content, MemoryStorage)?,

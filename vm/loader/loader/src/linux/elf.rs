@@ -1,11 +1,12 @@
-//! ELF files: vmlinux, and whatever else has a PVH entry.
+//! ELF files: vmlinux, and other programs with a PVH entry.
 
-use super::BootProtocol;
+use super::EntryProtocol;
 use super::LoadError;
 use super::kernel::Entry;
 use super::kernel::InitrdReach;
 use super::kernel::Kernel;
 use super::kernel::KernelSegment;
+use super::kernel::check_in_file;
 use super::layout::HIGH_RAM;
 use super::layout::page_up;
 use super::pvh;
@@ -13,13 +14,11 @@ use crate::ImageFile;
 use linux_loader::elf;
 use linux_loader::elf::Elf64_Ehdr;
 use linux_loader::elf::Elf64_Phdr;
-use std::io::Read;
-use std::io::Seek;
 use std::ops::Range;
 use std::path::Path;
 use vm_memory::ByteValued;
 
-/// Many times what a kernel has.
+/// Many times the number that a kernel has.
 const MAX_PROGRAM_HEADERS: u16 = 128;
 
 /// The limit of an x86 kernel's command line without its NUL. A vmlinux does not state it, and silently
@@ -28,12 +27,12 @@ const COMMAND_LINE_LIMIT: usize = 2047;
 
 const FOUR_GIB: u64 = 1 << 32;
 
-/// Checks the ELF file that starts with `head`, and that its place is in `ram`.
-pub(super) fn parse<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+/// Checks the ELF file that starts with `head`, and that it loads into `ram`.
+pub(super) fn parse(
+    file: &ImageFile,
     head: &[u8],
     ram: &Range<u64>,
-    protocol: BootProtocol,
+    protocol: EntryProtocol,
 ) -> Result<Kernel, LoadError> {
     let header = read_header(file.path(), head)?;
     let program_headers = read_program_headers(file, &header)?;
@@ -113,8 +112,8 @@ fn read_header(path: &Path, head: &[u8]) -> Result<Elf64_Ehdr, LoadError> {
     Ok(header)
 }
 
-fn read_program_headers<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+fn read_program_headers(
+    file: &ImageFile,
     header: &Elf64_Ehdr,
 ) -> Result<Vec<Elf64_Phdr>, LoadError> {
     let size = size_of::<Elf64_Phdr>();
@@ -137,8 +136,8 @@ fn read_program_headers<F: Read + Seek>(
 }
 
 /// The loadable segments in the order of their addresses.
-fn segments<F: Seek>(
-    file: &ImageFile<F>,
+fn segments(
+    file: &ImageFile,
     headers: &[Elf64_Phdr],
     ram: &Range<u64>,
 ) -> Result<Vec<KernelSegment>, LoadError> {
@@ -201,51 +200,33 @@ fn segments<F: Seek>(
 }
 
 /// Chooses between the file's two entries.
-fn entry<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+fn entry(
+    file: &ImageFile,
     entry: u64,
     headers: &[Elf64_Phdr],
     segments: &[KernelSegment],
-    protocol: BootProtocol,
+    protocol: EntryProtocol,
 ) -> Result<Entry, LoadError> {
     let is_loaded = |address: u64| segments.iter().any(|s| s.range().contains(&address));
-    let outside = |file: &ImageFile<F>, entry| LoadError::Entry {
+    let outside = |file: &ImageFile, entry| LoadError::Entry {
         path: file.path().into(),
         entry,
     };
     let pvh = match protocol {
-        BootProtocol::Linux64 => None,
-        BootProtocol::Auto | BootProtocol::Pvh => pvh::entry(file, headers)?,
+        EntryProtocol::Linux64 => None,
+        EntryProtocol::Auto | EntryProtocol::Pvh => pvh::entry(file, headers)?,
     };
     match (protocol, pvh) {
-        (BootProtocol::Pvh, None) => Err(LoadError::NoPvhEntry {
+        (EntryProtocol::Pvh, None) => Err(LoadError::NoPvhEntry {
             path: file.path().into(),
             reason: "no ELF note names one (the kernel needs CONFIG_PVH)",
         }),
-        (BootProtocol::Auto, Some(pvh)) if is_loaded(entry) && entry != u64::from(pvh) => {
+        (EntryProtocol::Auto, Some(pvh)) if is_loaded(entry) && entry != u64::from(pvh) => {
             Ok(Entry::Linux64(entry))
         }
         (_, Some(pvh)) if is_loaded(pvh.into()) => Ok(Entry::Pvh(pvh)),
         (_, Some(pvh)) => Err(outside(file, pvh.into())),
         (_, None) if is_loaded(entry) => Ok(Entry::Linux64(entry)),
         (_, None) => Err(outside(file, entry)),
-    }
-}
-
-/// Refuses a part of the file that goes past its end.
-pub(super) fn check_in_file<F: Seek>(
-    file: &ImageFile<F>,
-    part: &'static str,
-    offset: u64,
-    len: u64,
-) -> Result<(), LoadError> {
-    match offset.checked_add(len) {
-        Some(end) if end <= file.len() => Ok(()),
-        end => Err(LoadError::Truncated {
-            path: file.path().into(),
-            part,
-            end: end.unwrap_or(u64::MAX),
-            len: file.len(),
-        }),
     }
 }

@@ -1,17 +1,14 @@
 use crate::FileError;
 use acpi_spec::BuildError;
 use std::path::PathBuf;
-use vm_memory::GuestMemoryError;
 
-/// Why a kernel cannot be loaded.
-///
-/// Only [`LoadError::Write`] and [`FileError::ReadInto`] can arise once guest memory is being written.
+/// Why a kernel cannot be loaded. All of this is found before anything is imported.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file cannot be opened or read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The kernel file has no byte.
+    /// The kernel file is empty.
     #[error("kernel {} is an empty file", path.display())]
     Empty {
         /// The file.
@@ -22,7 +19,7 @@ pub enum LoadError {
     NotAKernel {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// What it is instead.
         found: &'static str,
     },
     /// The kernel is not for x86-64.
@@ -30,7 +27,7 @@ pub enum LoadError {
     WrongArchitecture {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// What it is instead.
         found: String,
     },
     /// The kernel's boot protocol is older than 2.12, which brought the 64-bit entry.
@@ -55,16 +52,16 @@ pub enum LoadError {
         /// The header's flags.
         xloadflags: u16,
     },
-    /// The setup header's length is impossible.
+    /// The setup header has an invalid length.
     #[error("kernel {}: its setup header ends at {end:#x}, not between {min:#x} and {max:#x}", path.display())]
     SetupHeader {
         /// The file.
         path: PathBuf,
-        /// Where it says it ends, an offset in the file.
+        /// The end that it states, as an offset into the file.
         end: u64,
-        /// The least possible.
+        /// The lowest valid end.
         min: u64,
-        /// The most possible.
+        /// The highest valid end.
         max: u64,
     },
     /// The kernel's compressed payload is not in its code.
@@ -79,7 +76,7 @@ pub enum LoadError {
         /// The code's length, in bytes.
         code: u64,
     },
-    /// The kernel's alignment is no power of two, or absurd.
+    /// The kernel's alignment is not a power of two, or is too large.
     #[error("kernel {}: alignment {alignment:#x} is not a power of two up to 1 GiB", path.display())]
     KernelAlignment {
         /// The file.
@@ -92,23 +89,23 @@ pub enum LoadError {
     Truncated {
         /// The file.
         path: PathBuf,
-        /// What is not all there.
+        /// The part that is cut off.
         part: &'static str,
-        /// Where that ends, an offset in the file.
+        /// Where that part ends, as an offset into the file.
         end: u64,
         /// The file's length.
         len: u64,
     },
-    /// A field of an ELF header is impossible.
+    /// A field of an ELF header has an invalid value.
     #[error("kernel {}: ELF {field} is {value:#x}; {expected}", path.display())]
     ElfHeader {
         /// The file.
         path: PathBuf,
         /// The field, by its name in the ELF specification.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         value: u64,
-        /// What it should be.
+        /// What is expected instead.
         expected: &'static str,
     },
     /// Two segments of an ELF file share memory.
@@ -121,7 +118,7 @@ pub enum LoadError {
         /// Address of the higher one.
         second: u64,
     },
-    /// A kernel's entry is not in what is loaded.
+    /// A kernel's entry is outside its segments.
     #[error("kernel {}: its entry {entry:#x} is not in any of its segments", path.display())]
     Entry {
         /// The file.
@@ -129,7 +126,7 @@ pub enum LoadError {
         /// The entry's address.
         entry: u64,
     },
-    /// PVH was asked for, and the file has no PVH entry.
+    /// PVH was requested, but the file has no PVH entry.
     #[error("kernel {} has no PVH entry: {reason}", path.display())]
     NoPvhEntry {
         /// The file.
@@ -142,10 +139,10 @@ pub enum LoadError {
     Notes {
         /// The file.
         path: PathBuf,
-        /// Where, an offset in the file.
+        /// The note's offset into the file.
         offset: u64,
     },
-    /// The kernel asks for addresses below 1 MiB, where its boot data lie.
+    /// The kernel asks for addresses below 1 MiB, where its boot data goes.
     #[error("kernel {} asks for address {start:#x}; it must be loaded at 1 MiB or above", path.display())]
     KernelTooLow {
         /// The file.
@@ -153,32 +150,32 @@ pub enum LoadError {
         /// The address.
         start: u64,
     },
-    /// The kernel does not fit RAM.
+    /// The kernel does not fit into RAM.
     #[error("kernel {} needs {size} bytes of RAM from {start:#x}, but RAM ends at {ram_end:#x}: give the guest more memory", path.display())]
     KernelTooLarge {
         /// The file.
         path: PathBuf,
-        /// From where it needs RAM.
+        /// First address of the RAM that it needs.
         start: u64,
-        /// How much, in bytes.
+        /// The size of that RAM, in bytes.
         size: u64,
         /// Where RAM ends.
         ram_end: u64,
     },
-    /// The initrd file has no byte.
+    /// The initrd file is empty.
     #[error("initrd {} is an empty file", path.display())]
     InitrdEmpty {
         /// The file.
         path: PathBuf,
     },
-    /// The initrd fits no place that the kernel can reach.
+    /// No free range that the kernel can read is large enough for the initrd.
     #[error("initrd {} of {size} bytes fits nowhere below {end:#x} beside the kernel at {kernel_start:#x}-{kernel_end:#x}: give the guest more memory", path.display())]
     InitrdTooLarge {
         /// The file.
         path: PathBuf,
         /// Its length, in bytes.
         size: u64,
-        /// Up to where the kernel reads an initrd and RAM goes.
+        /// First address that the kernel cannot read an initrd from, or that is not RAM.
         end: u64,
         /// Where the kernel's memory starts.
         kernel_start: u64,
@@ -193,10 +190,10 @@ pub enum LoadError {
         /// The most this kernel takes, in bytes.
         limit: usize,
     },
-    /// The command line has a NUL, where the kernel would take it to end.
+    /// The command line contains a NUL, at which the kernel would end it.
     #[error("the kernel command line has a NUL at byte {position}")]
     CommandLineNul {
-        /// Where.
+        /// Offset of the NUL, in bytes.
         position: usize,
     },
     /// The ACPI tables cannot be placed.
@@ -208,27 +205,11 @@ pub enum LoadError {
     /// The memory map has more entries than fit the boot parameters.
     #[error("the memory map has {count} entries, more than the 128 that the boot parameters hold")]
     TooManyRamRanges {
-        /// How many.
+        /// The number of entries.
         count: usize,
     },
-    /// The guest's memory has no RAM where its layout says so.
-    #[error("guest memory has no RAM at {start:#x}-{end:#x}, where {what} goes")]
-    NoRam {
-        /// What was to go there.
-        what: &'static str,
-        /// First address.
-        start: u64,
-        /// First address after it.
-        end: u64,
-    },
-    /// Guest memory cannot be written.
-    #[error("cannot write {what} to guest memory at {gpa:#x}")]
-    Write {
-        /// What.
-        what: &'static str,
-        /// Where.
-        gpa: u64,
-        /// What failed.
-        source: GuestMemoryError,
-    },
 }
+
+#[cfg(test)]
+#[path = "error_test.rs"]
+mod tests;

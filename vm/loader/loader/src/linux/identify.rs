@@ -1,12 +1,10 @@
-//! What kind of file one was given.
+//! The kind of a kernel file, told from its start.
 
 use super::LoadError;
 use crate::ImageFile;
-use std::io::Read;
-use std::io::Seek;
 use std::path::Path;
 
-/// How much of a file's start is looked at, in bytes.
+/// How much of a file's start is examined, in bytes.
 pub(super) const HEAD_LEN: usize = 1024;
 
 /// Kinds of kernel file.
@@ -46,10 +44,8 @@ const OTHER_FILES: &[Magic] = &[
     ),
 ];
 
-/// Reads the start of `file` and says which kind of kernel it is, or what else.
-pub(super) fn identify<F: Read + Seek>(
-    file: &mut ImageFile<F>,
-) -> Result<(KernelKind, Vec<u8>), LoadError> {
+/// Reads the start of `file` and returns it with the kind of kernel; the error says what other file it is.
+pub(super) fn identify(file: &ImageFile) -> Result<(KernelKind, Vec<u8>), LoadError> {
     if file.is_empty() {
         return Err(LoadError::Empty {
             path: file.path().into(),
@@ -106,11 +102,10 @@ fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Cursor;
+    use crate::fuzzing::file;
 
     fn identified(bytes: &[u8]) -> Result<KernelKind, LoadError> {
-        let mut file = ImageFile::new("some/file".into(), Cursor::new(bytes)).unwrap();
-        identify(&mut file).map(|(kind, _)| kind)
+        identify(&file("some/file", bytes)).map(|(kind, _)| kind)
     }
 
     fn at(offset: usize, magic: &[u8]) -> Vec<u8> {
@@ -120,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_is_said() {
+    fn an_error_names_the_kind_of_file() {
         for (bytes, expected) in [
             (at(0, b"\x1f\x8b"), "a gzip file"),
             (at(0, b"MZ"), "a PE image"),

@@ -1,4 +1,4 @@
-//! The place of the initrd.
+//! Where the initrd goes.
 
 use super::LoadError;
 use super::kernel::InitrdReach;
@@ -9,8 +9,8 @@ use guest_memory::MemoryLayout;
 use std::ops::Range;
 use std::path::Path;
 
-/// Finds the highest place below 4 GiB for an initrd of `len` bytes, or, if there is none and the kernel
-/// reaches it, the highest place above.
+/// Finds the highest free range below 4 GiB for an initrd of `len` bytes, or, if there is none and the kernel
+/// can read it, the highest above.
 pub(super) fn place(
     path: &Path,
     len: u64,
@@ -25,7 +25,7 @@ pub(super) fn place(
     let footprint = &kernel.footprint;
     let low = [
         footprint.end.max(HIGH_RAM)..low_end,
-        HIGH_RAM..footprint.start.min(low_end),
+        HIGH_RAM..page_down(footprint.start).min(low_end),
     ];
     let high = layout
         .ram()
@@ -51,3 +51,7 @@ fn top_of(range: &Range<u64>, len: u64) -> Option<Range<u64>> {
     let start = page_down(range.end.checked_sub(len)?);
     (start >= range.start).then(|| start..start + len)
 }
+
+#[cfg(test)]
+#[path = "initrd_test.rs"]
+mod tests;

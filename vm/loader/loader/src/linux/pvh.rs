@@ -1,7 +1,7 @@
 //! The PVH protocol: its entry in the ELF notes, and the start info.
 
 use super::LoadError;
-use super::elf::check_in_file;
+use super::kernel::check_in_file;
 use super::layout;
 use super::layout::MapEntry;
 use crate::ImageFile;
@@ -11,8 +11,6 @@ use linux_loader::start_info::XEN_HVM_START_MAGIC_VALUE;
 use linux_loader::start_info::hvm_memmap_table_entry;
 use linux_loader::start_info::hvm_modlist_entry;
 use linux_loader::start_info::hvm_start_info;
-use std::io::Read;
-use std::io::Seek;
 use std::ops::Range;
 use std::path::Path;
 use vm_memory::ByteValued;
@@ -28,10 +26,7 @@ const MAX_NOTES: u64 = 1 << 20;
 const START_INFO_VERSION: u32 = 1;
 
 /// The PVH entry that the file's notes name, if one does.
-pub(super) fn entry<F: Read + Seek>(
-    file: &mut ImageFile<F>,
-    headers: &[Elf64_Phdr],
-) -> Result<Option<u32>, LoadError> {
+pub(super) fn entry(file: &ImageFile, headers: &[Elf64_Phdr]) -> Result<Option<u32>, LoadError> {
     for header in headers.iter().filter(|h| h.p_type == elf::PT_NOTE) {
         check_in_file(
             file,

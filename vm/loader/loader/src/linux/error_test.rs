@@ -1,26 +1,28 @@
-//! What cannot be loaded, and that it is refused by name and number.
+//! What cannot be loaded is refused, and the error says why.
 
-use super::BootProtocol;
-use super::LinuxImage;
-use super::LinuxPlan;
-use super::LoadError;
-use super::constructed;
-use super::constructed::Elf;
-use super::constructed::bzimage;
-use super::constructed::put;
-use super::layout;
-use super::test_boot::*;
 use crate::FileError;
+use crate::GuestImage;
 use crate::ImageFile;
+use crate::ImportError;
+use crate::linux::EntryProtocol;
+use crate::linux::LinuxImage;
+use crate::linux::LinuxPlan;
+use crate::linux::LoadError;
+use crate::linux::constructed;
+use crate::linux::constructed::Elf;
+use crate::linux::constructed::bzimage;
+use crate::linux::constructed::put;
+use crate::linux::layout;
+use crate::test_support::*;
 use std::io::Write;
 use std::path::Path;
 use vm_memory::GuestAddress;
 
 #[test]
-fn a_pvh_entry_that_is_not_there_is_said() {
+fn a_missing_or_invalid_pvh_entry_is_refused() {
     let error = |kernel: Vec<u8>| {
         Boot {
-            protocol: BootProtocol::Pvh,
+            protocol: EntryProtocol::Pvh,
             ..Boot::of(kernel)
         }
         .error()
@@ -40,7 +42,7 @@ fn a_pvh_entry_that_is_not_there_is_said() {
             ..
         }
     ));
-    // An address that 32-bit code cannot be at.
+    // An address above 4 GiB.
     elf.notes = Some((constructed::pvh_note(0x1_0100_0200), 4));
     assert!(matches!(error(elf.bytes()), LoadError::Notes { .. }));
     elf.notes = Some((vec![1; 20], 4));
@@ -77,7 +79,7 @@ fn every_unusable_bzimage_has_its_own_error() {
         error(0x201, &[0x10]),
         LoadError::SetupHeader { end: 0x212, .. }
     ));
-    // setup_sects and syssize that the file does not have.
+    // setup_sects and syssize past the end of the file.
     assert!(matches!(
         error(0x1f1, &[200]),
         LoadError::Truncated {
@@ -292,11 +294,12 @@ fn nothing_is_written_where_memory_lacks_ram_of_the_layout() {
         ..Boot::of(bzimage(0x2000))
     };
     let small = Memory::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
-    let error = boot.load_into(&small).unwrap_err();
+    let plan = boot.plan().unwrap();
+    let error = plan.load(&mut GuestImage::new(&small)).unwrap_err();
     assert!(
         matches!(
             error,
-            LoadError::NoRam {
+            ImportError::NoRam {
                 what: "the initrd",
                 ..
             }
@@ -316,14 +319,14 @@ fn a_file_that_shrinks_after_the_check_is_an_error() {
         initrd: None,
         cmdline: "",
         acpi: &tables,
-        protocol: BootProtocol::Auto,
+        protocol: EntryProtocol::Auto,
     };
     let memory = Boot::of(Vec::new()).memory();
-    let mut plan = LinuxPlan::new(&layout(48 * MIB), image).unwrap();
+    let plan = LinuxPlan::new(&memory_layout(48 * MIB), ADDRESS_BITS, image).unwrap();
     named.as_file().set_len(0x1000).unwrap();
     assert!(matches!(
-        plan.load(&memory),
-        Err(LoadError::File(FileError::ReadInto {
+        plan.load(&mut GuestImage::new(&memory)),
+        Err(ImportError::File(FileError::ReadInto {
             offset: 1024,
             gpa: 0x100_0000,
             ..
