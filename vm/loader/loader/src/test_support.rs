@@ -9,6 +9,7 @@ use crate::GuestImage;
 use crate::VpRegister;
 use crate::VpRegisters;
 use crate::linux::EntryProtocol;
+use crate::linux::KernelError;
 use crate::linux::LinuxImage;
 use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
@@ -143,6 +144,17 @@ impl Boot {
         let memory = self.memory();
         let state = self.load_into(&memory);
         (memory, state)
+    }
+
+    /// Why the kernel is refused.
+    pub(crate) fn kernel_error(&self) -> KernelError {
+        match self.error() {
+            LoadError::Kernel { path, problem } => {
+                assert_eq!(path.to_str(), Some("vmlinuz"));
+                problem
+            }
+            other => panic!("{other}"),
+        }
     }
 
     pub(crate) fn error(&self) -> LoadError {

@@ -1,8 +1,7 @@
-//! The boot processor's registers and segments for each protocol.
+//! The boot processor's registers and segments for each boot protocol.
 
 use super::kernel::Entry;
 use super::layout;
-use super::page_tables;
 use crate::BootSegment;
 use crate::DescriptorTable;
 use crate::VpRegister;
@@ -62,14 +61,6 @@ pub(super) fn gdt() -> Vec<u8> {
         entries[usize::from(segment.selector / 8)] = segment.descriptor();
     }
     entries.iter().flat_map(|e| e.to_le_bytes()).collect()
-}
-
-/// The bytes of the page tables for [`layout::PAGE_TABLES`], if the protocol starts with paging on.
-pub(super) fn page_tables(entry: Entry) -> Option<Vec<u8>> {
-    match entry {
-        Entry::Linux64(_) => Some(page_tables::identity_4gib(layout::PAGE_TABLES)),
-        Entry::Pvh(_) => None,
-    }
 }
 
 /// The registers at `entry`. Interrupts are off; the interrupt descriptor table is empty.

@@ -1,62 +1,47 @@
 use crate::FileError;
 use acpi_spec::BuildError;
+use std::path::Path;
 use std::path::PathBuf;
 
-/// Why a kernel cannot be loaded. All of this is found before anything is imported.
+/// Why a kernel file cannot be loaded: what follows its name in [`LoadError::Kernel`].
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file cannot be opened or read.
+pub enum KernelError {
+    /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The kernel file is empty.
-    #[error("kernel {} is an empty file", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The kernel file is something else.
-    #[error("{} is not a Linux kernel (bzImage or ELF) but {found}", path.display())]
+    /// It is empty.
+    #[error("is an empty file")]
+    Empty,
+    /// It is something else.
+    #[error("is not a Linux kernel (bzImage or ELF) but {found}")]
     NotAKernel {
-        /// The file.
-        path: PathBuf,
         /// What it is instead.
         found: &'static str,
     },
-    /// The kernel is not for x86-64.
-    #[error("kernel {} is not for x86-64: it is {found}", path.display())]
+    /// It is not for x86-64.
+    #[error("is not for x86-64: it is {found}")]
     WrongArchitecture {
-        /// The file.
-        path: PathBuf,
         /// What it is instead.
         found: String,
     },
-    /// The kernel's boot protocol is older than 2.12, which brought the 64-bit entry.
-    #[error("kernel {} has boot protocol {}.{:02}; 2.12 or newer is needed", path.display(), version >> 8, version & 0xff)]
+    /// The boot protocol is older than 2.12, which brought the 64-bit entry.
+    #[error("has boot protocol {}.{:02}; 2.12 or newer is needed", version >> 8, version & 0xff)]
     OldProtocol {
-        /// The file.
-        path: PathBuf,
         /// Its version, major in the high byte.
         version: u16,
     },
-    /// The kernel wants to be loaded below 1 MiB.
-    #[error("kernel {} is a zImage, which loads below 1 MiB; a bzImage is needed", path.display())]
-    NotLoadedHigh {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The kernel has no 64-bit entry.
-    #[error("kernel {} has no 64-bit entry point (xloadflags {xloadflags:#x}): it is a 32-bit kernel", path.display())]
+    /// It wants to be loaded below 1 MiB.
+    #[error("is a zImage, which loads below 1 MiB; a bzImage is needed")]
+    NotLoadedHigh,
+    /// It has no 64-bit entry.
+    #[error("has no 64-bit entry point (xloadflags {xloadflags:#x}): it is a 32-bit kernel")]
     No64BitEntry {
-        /// The file.
-        path: PathBuf,
-        /// The header's flags.
+        /// The flags in the setup header.
         xloadflags: u16,
     },
     /// The setup header has an invalid length.
-    #[error("kernel {}: its setup header ends at {end:#x}, not between {min:#x} and {max:#x}", path.display())]
+    #[error("has a setup header that ends at {end:#x}, not between {min:#x} and {max:#x}")]
     SetupHeader {
-        /// The file.
-        path: PathBuf,
         /// The end that it states, as an offset into the file.
         end: u64,
         /// The lowest valid end.
@@ -64,31 +49,25 @@ pub enum LoadError {
         /// The highest valid end.
         max: u64,
     },
-    /// The kernel's compressed payload is not in its code.
-    #[error("kernel {}: its payload of {length} bytes at {offset:#x} is outside its {code} bytes of code", path.display())]
+    /// The compressed payload is outside the code.
+    #[error("has a payload of {length} bytes at {offset:#x}, outside its {code} bytes of code")]
     Payload {
-        /// The file.
-        path: PathBuf,
-        /// The payload's offset in the code.
+        /// The payload's offset into the code.
         offset: u64,
         /// Its length, in bytes.
         length: u64,
         /// The code's length, in bytes.
         code: u64,
     },
-    /// The kernel's alignment is not a power of two, or is too large.
-    #[error("kernel {}: alignment {alignment:#x} is not a power of two up to 1 GiB", path.display())]
-    KernelAlignment {
-        /// The file.
-        path: PathBuf,
+    /// The alignment is not a power of two, or is too large.
+    #[error("has alignment {alignment:#x}, which is not a power of two up to 1 GiB")]
+    Alignment {
         /// The alignment, in bytes.
         alignment: u64,
     },
-    /// A file ends early.
-    #[error("{} is truncated: {part} ends at {end:#x}, the file at {len:#x}", path.display())]
+    /// The file ends early.
+    #[error("is truncated: {part} ends at {end:#x}, the file at {len:#x}")]
     Truncated {
-        /// The file.
-        path: PathBuf,
         /// The part that is cut off.
         part: &'static str,
         /// Where that part ends, as an offset into the file.
@@ -97,10 +76,8 @@ pub enum LoadError {
         len: u64,
     },
     /// A field of an ELF header has an invalid value.
-    #[error("kernel {}: ELF {field} is {value:#x}; {expected}", path.display())]
+    #[error("has {value:#x} in ELF field {field}: {expected}")]
     ElfHeader {
-        /// The file.
-        path: PathBuf,
         /// The field, by its name in the ELF specification.
         field: &'static str,
         /// Its value.
@@ -108,59 +85,65 @@ pub enum LoadError {
         /// What is expected instead.
         expected: &'static str,
     },
-    /// Two segments of an ELF file share memory.
-    #[error("kernel {}: ELF segments at {first:#x} and {second:#x} overlap", path.display())]
+    /// Two ELF segments share memory.
+    #[error("is damaged: ELF segments at {first:#x} and {second:#x} overlap")]
     SegmentsOverlap {
-        /// The file.
-        path: PathBuf,
         /// Address of the lower one.
         first: u64,
         /// Address of the higher one.
         second: u64,
     },
-    /// A kernel's entry is outside its segments.
-    #[error("kernel {}: its entry {entry:#x} is not in any of its segments", path.display())]
+    /// The entry is outside the segments.
+    #[error("is damaged: its entry {entry:#x} is not in any of its segments")]
     Entry {
-        /// The file.
-        path: PathBuf,
         /// The entry's address.
         entry: u64,
     },
     /// PVH was requested, but the file has no PVH entry.
-    #[error("kernel {} has no PVH entry: {reason}", path.display())]
+    #[error("has no PVH entry: {reason}")]
     NoPvhEntry {
-        /// The file.
-        path: PathBuf,
         /// Why not.
         reason: &'static str,
     },
-    /// The ELF notes cannot be read.
-    #[error("kernel {}: the ELF note at {offset:#x} is malformed", path.display())]
+    /// The ELF notes cannot be parsed.
+    #[error("is damaged: the ELF note at {offset:#x} is malformed")]
     Notes {
-        /// The file.
-        path: PathBuf,
         /// The note's offset into the file.
         offset: u64,
     },
-    /// The kernel asks for addresses below 1 MiB, where its boot data goes.
-    #[error("kernel {} asks for address {start:#x}; it must be loaded at 1 MiB or above", path.display())]
-    KernelTooLow {
-        /// The file.
-        path: PathBuf,
+    /// It asks for addresses below 1 MiB, where the boot data goes.
+    #[error("asks for address {start:#x}; it must be loaded at 1 MiB or above")]
+    TooLow {
         /// The address.
         start: u64,
     },
-    /// The kernel does not fit into RAM.
-    #[error("kernel {} needs {size} bytes of RAM from {start:#x}, but RAM ends at {ram_end:#x}: give the guest more memory", path.display())]
-    KernelTooLarge {
-        /// The file.
-        path: PathBuf,
+    /// It does not fit into RAM.
+    #[error(
+        "needs {size} bytes of RAM from {start:#x}, but RAM ends at {ram_end:#x}: give the guest more memory"
+    )]
+    TooLarge {
         /// First address of the RAM that it needs.
         start: u64,
         /// The size of that RAM, in bytes.
         size: u64,
         /// Where RAM ends.
         ram_end: u64,
+    },
+}
+
+/// Why Linux cannot be booted. All of this is found before anything is imported.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be opened or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The kernel file cannot be loaded.
+    #[error("kernel {} {problem}", path.display())]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: KernelError,
     },
     /// The initrd file is empty.
     #[error("initrd {} is an empty file", path.display())]
@@ -208,6 +191,19 @@ pub enum LoadError {
         /// The number of entries.
         count: usize,
     },
+}
+
+impl LoadError {
+    pub(super) fn kernel(path: &Path, problem: KernelError) -> Self {
+        match problem {
+            // It names the file itself.
+            KernelError::File(error) => Self::File(error),
+            problem => Self::Kernel {
+                path: path.into(),
+                problem,
+            },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The kind of a kernel file, told from its start.
 
-use super::LoadError;
+use super::KernelError;
 use crate::ImageFile;
-use std::path::Path;
 
 /// How much of a file's start is examined, in bytes.
 pub(super) const HEAD_LEN: usize = 1024;
@@ -45,20 +44,18 @@ const OTHER_FILES: &[Magic] = &[
 ];
 
 /// Reads the start of `file` and returns it with the kind of kernel; the error says what other file it is.
-pub(super) fn identify(file: &ImageFile) -> Result<(KernelKind, Vec<u8>), LoadError> {
+pub(super) fn identify(file: &ImageFile) -> Result<(KernelKind, Vec<u8>), KernelError> {
     if file.is_empty() {
-        return Err(LoadError::Empty {
-            path: file.path().into(),
-        });
+        return Err(KernelError::Empty);
     }
     let len = usize::try_from(file.len()).map_or(HEAD_LEN, |len| len.min(HEAD_LEN));
     let mut head = vec![0; len];
     file.read_at(0, &mut head)?;
-    let kind = kind(file.path(), &head)?;
+    let kind = kind(&head)?;
     Ok((kind, head))
 }
 
-fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
+fn kind(head: &[u8]) -> Result<KernelKind, KernelError> {
     let has = |offset: usize, magic: &[u8]| {
         head.get(offset..)
             .is_some_and(|rest| rest.starts_with(magic))
@@ -76,8 +73,7 @@ fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
         return Ok(KernelKind::BzImage);
     }
     if let Some(found) = first(OTHER_ARCHITECTURES) {
-        return Err(LoadError::WrongArchitecture {
-            path: path.into(),
+        return Err(KernelError::WrongArchitecture {
             found: found.into(),
         });
     }
@@ -93,10 +89,7 @@ fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
             "a file of unknown kind"
         }
     });
-    Err(LoadError::NotAKernel {
-        path: path.into(),
-        found,
-    })
+    Err(KernelError::NotAKernel { found })
 }
 
 #[cfg(test)]
@@ -104,7 +97,7 @@ mod tests {
     use super::*;
     use crate::fuzzing::file;
 
-    fn identified(bytes: &[u8]) -> Result<KernelKind, LoadError> {
+    fn identified(bytes: &[u8]) -> Result<KernelKind, KernelError> {
         identify(&file("some/file", bytes)).map(|(kind, _)| kind)
     }
 
@@ -130,23 +123,20 @@ mod tests {
             (vec![0xee], "a file of unknown kind"),
         ] {
             match identified(&bytes) {
-                Err(LoadError::NotAKernel { found, path }) => {
-                    assert_eq!(found, expected);
-                    assert_eq!(path, Path::new("some/file"));
-                }
+                Err(KernelError::NotAKernel { found }) => assert_eq!(found, expected),
                 other => panic!("{expected}: {other:?}"),
             }
         }
-        assert!(matches!(identified(&[]), Err(LoadError::Empty { .. })));
+        assert!(matches!(identified(&[]), Err(KernelError::Empty)));
     }
 
     #[test]
-    fn kernels_of_other_machines_are_told_apart() {
+    fn kernels_of_other_architectures_are_named() {
         let mut arm = at(56, b"ARM\x64");
         arm[..2].copy_from_slice(b"MZ");
         assert!(matches!(
             identified(&arm),
-            Err(LoadError::WrongArchitecture { found, .. }) if found == "an aarch64 Image"
+            Err(KernelError::WrongArchitecture { found, .. }) if found == "an aarch64 Image"
         ));
     }
 }

@@ -69,12 +69,7 @@ fn an_initrd_is_placed_as_high_as_the_kernel_can_read_it() {
 #[test]
 fn the_address_of_an_initrd_above_4_gib_is_split_into_two_fields() {
     let kernel = bzimage(0x2000);
-    let parsed = parse(
-        "k".as_ref(),
-        kernel.len() as u64,
-        &kernel[..1024],
-        &(0..48 * MIB),
-    );
+    let parsed = parse(kernel.len() as u64, &kernel[..1024], &(0..48 * MIB));
     let initrd = 0x1_8000_0000..0x2_9000_1234;
     let page = boot_params(&parsed.unwrap(), &[], Some(&initrd));
     let at = |offset: usize| u32::from_le_bytes(page[offset..offset + 4].try_into().unwrap());

@@ -1,9 +1,10 @@
 //! What is known of a kernel once its file has been read.
 
-use super::LoadError;
+use super::KernelError;
 use crate::ImageFile;
 use linux_loader::bootparam::setup_header;
 use std::ops::Range;
+use vm_memory::ByteValued;
 
 /// The protocol by which a kernel is to be entered.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
@@ -50,9 +51,7 @@ pub(super) struct Kernel {
     pub entry: Entry,
     /// A bzImage's setup header.
     pub setup_header: Option<setup_header>,
-    /// First address that an initrd must not reach, unless it is above 4 GiB.
-    pub initrd_end: u64,
-    /// Whether an initrd may be above 4 GiB.
+    /// Where an initrd may be.
     pub initrd_reach: InitrdReach,
     /// The longest command line, in bytes without its NUL.
     pub cmdline_limit: usize,
@@ -61,8 +60,17 @@ pub(super) struct Kernel {
 /// Where a kernel can read an initrd.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(super) enum InitrdReach {
-    Below4Gib,
+    /// Below this address.
+    Below(u64),
     Anywhere,
+}
+
+/// The ELF header of type `T` at `offset` of `bytes`, if all of it is there.
+pub(super) fn header_at<T: ByteValued + Default>(bytes: &[u8], offset: usize) -> Option<T> {
+    let mut header = T::default();
+    let bytes = bytes.get(offset..offset.checked_add(size_of::<T>())?)?;
+    header.as_mut_slice().copy_from_slice(bytes);
+    Some(header)
 }
 
 /// Refuses a part of a kernel file that goes past the file's end.
@@ -71,11 +79,10 @@ pub(super) fn check_in_file(
     part: &'static str,
     offset: u64,
     len: u64,
-) -> Result<(), LoadError> {
+) -> Result<(), KernelError> {
     match offset.checked_add(len) {
         Some(end) if end <= file.len() => Ok(()),
-        end => Err(LoadError::Truncated {
-            path: file.path().into(),
+        end => Err(KernelError::Truncated {
             part,
             end: end.unwrap_or(u64::MAX),
             len: file.len(),

@@ -16,6 +16,7 @@ mod page_tables;
 mod plan;
 mod pvh;
 
+pub use error::KernelError;
 pub use error::LoadError;
 pub use kernel::EntryProtocol;
 pub use plan::LinuxImage;

@@ -1,6 +1,7 @@
 //! What goes where: decided and checked as a whole, then imported.
 
 use super::EntryProtocol;
+use super::KernelError;
 use super::LoadError;
 use super::boot_params::boot_params;
 use super::bzimage;
@@ -15,6 +16,7 @@ use super::kernel::KernelSegment;
 use super::layout;
 use super::layout::page_down;
 use super::layout::page_up;
+use super::page_tables::identity_4gib;
 use super::pvh;
 use crate::ImageFile;
 use crate::ImageLoad;
@@ -80,17 +82,14 @@ impl LinuxPlan {
     ) -> Result<Self, LoadError> {
         let map = layout::memory_map(memory_layout)?;
         let low_ram = layout::low_ram(memory_layout)?;
-        let kernel = kernel(&image.kernel, &low_ram, image.protocol)?;
+        let kernel = kernel(&image.kernel, &low_ram, image.protocol)
+            .map_err(|problem| LoadError::kernel(image.kernel.path(), problem))?;
         check_command_line(image.cmdline, &kernel)?;
-        let initrd = image
+        let initrd_range = image
             .initrd
-            .map(|file| {
-                let range =
-                    initrd::place(file.path(), file.len(), &kernel, memory_layout, &low_ram)?;
-                Ok::<_, LoadError>((range, file))
-            })
+            .as_ref()
+            .map(|file| initrd::place(file, &kernel, memory_layout, &low_ram))
             .transpose()?;
-        let initrd_range = initrd.as_ref().map(|(range, _)| range);
         let acpi = image.acpi.place(layout::ACPI_TABLES)?;
         tracing::debug!(
             kernel = %image.kernel.path().display(),
@@ -102,31 +101,35 @@ impl LinuxPlan {
         );
 
         let mut imports = vec![bytes("the descriptor table", layout::GDT, cpu::gdt())];
-        if let Some(tables) = cpu::page_tables(kernel.entry) {
-            imports.push(bytes("the page tables", layout::PAGE_TABLES, tables));
-        }
-        imports.push(match kernel.entry {
-            Entry::Linux64(_) => bytes(
-                "the boot parameters",
-                layout::BOOT_PARAMS,
-                boot_params(&kernel, &map, initrd_range),
-            ),
-            Entry::Pvh(_) => bytes(
+        match kernel.entry {
+            Entry::Linux64(_) => imports.extend([
+                bytes(
+                    "the page tables",
+                    layout::PAGE_TABLES,
+                    identity_4gib(layout::PAGE_TABLES),
+                ),
+                bytes(
+                    "the boot parameters",
+                    layout::BOOT_PARAMS,
+                    boot_params(&kernel, &map, initrd_range.as_ref()),
+                ),
+            ]),
+            Entry::Pvh(_) => imports.push(bytes(
                 "the PVH start info",
                 layout::START_INFO,
-                pvh::start_info(&map, initrd_range),
-            ),
-        });
+                pvh::start_info(&map, initrd_range.as_ref()),
+            )),
+        }
         let mut tables = bytes("the ACPI tables", layout::ACPI_TABLES, acpi.bytes);
         tables.range.end = layout::ACPI_TABLES_END;
         imports.push(tables);
         imports.push(bytes("the ACPI root pointer", layout::RSDP, acpi.rsdp));
         imports.extend(kernel_pages(&kernel.segments, image.kernel));
-        if let Some((range, file)) = initrd {
+        if let Some((range, file)) = initrd_range.zip(image.initrd) {
             let data = PageData::File {
-                file: Arc::new(file),
+                len: file.len(),
                 offset: 0,
-                len: range.end - range.start,
+                file: Arc::new(file),
             };
             imports.push(pages("the initrd", range, data));
         }
@@ -169,16 +172,15 @@ fn kernel(
     file: &ImageFile,
     low_ram: &Range<u64>,
     protocol: EntryProtocol,
-) -> Result<Kernel, LoadError> {
+) -> Result<Kernel, KernelError> {
     let (kind, head) = identify(file)?;
     match (kind, protocol) {
         (KernelKind::Elf, _) => elf::parse(file, &head, low_ram, protocol),
-        (KernelKind::BzImage, EntryProtocol::Pvh) => Err(LoadError::NoPvhEntry {
-            path: file.path().into(),
+        (KernelKind::BzImage, EntryProtocol::Pvh) => Err(KernelError::NoPvhEntry {
             reason: "it is a bzImage, and only the ELF file inside it can have one",
         }),
         (KernelKind::BzImage, EntryProtocol::Auto | EntryProtocol::Linux64) => {
-            bzimage::parse(file.path(), file.len(), &head, low_ram)
+            bzimage::parse(file.len(), &head, low_ram)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whole boots: what is in guest memory, and how the boot processor starts.
 
 use crate::linux::EntryProtocol;
-use crate::linux::LoadError;
+use crate::linux::KernelError;
 use crate::linux::constructed;
 use crate::linux::constructed::Elf;
 use crate::linux::constructed::bzimage;
@@ -106,13 +106,13 @@ fn a_relocatable_kernel_that_prefers_low_memory_is_loaded_at_its_alignment() {
 
     put(&mut kernel, 0x230, &3u32.to_le_bytes());
     assert!(matches!(
-        Boot::of(kernel.clone()).error(),
-        LoadError::KernelAlignment { alignment: 3, .. }
+        Boot::of(kernel.clone()).kernel_error(),
+        KernelError::Alignment { alignment: 3, .. }
     ));
     put(&mut kernel, 0x234, &[0u8]);
     assert!(matches!(
-        Boot::of(kernel).error(),
-        LoadError::KernelTooLow { start: 0, .. }
+        Boot::of(kernel).kernel_error(),
+        KernelError::TooLow { start: 0, .. }
     ));
 }
 
