@@ -21,7 +21,7 @@ pub trait ImageLoad {
     fn require_memory(&mut self, what: &'static str, range: MemoryRange)
     -> Result<(), ImportError>;
 
-    /// Imports pages. In an IGVM file each is a `PAGE_DATA`.
+    /// Imports pages. In an IGVM file each page is a `PAGE_DATA`.
     fn import_pages(&mut self, pages: &PageImport) -> Result<(), ImportError>;
 
     /// Makes the RAM of `area` zero, for parameters to be put into it. In an IGVM file this is `PARAMETER_AREA`,
