@@ -67,7 +67,6 @@ impl MachinePlan {
         let Self {
             topology,
             layout,
-            address_bits,
             load,
             store,
         } = self;
@@ -75,7 +74,7 @@ impl MachinePlan {
             store.create()?;
         }
         let memory = memory::allocate(&config.memory, layout)?;
-        let (mut kernel, uefi) = match load {
+        let (kernel, uefi) = match load {
             LoadPlan::Linux(kernel) => (Some(kernel), None),
             LoadPlan::PcUefi(mut uefi) => {
                 uefi.session.store();
@@ -85,15 +84,16 @@ impl MachinePlan {
         // Both spend their time in the host's kernel: one gets pages, the other everything else.
         let (loaded, parts) = std::thread::scope(|scope| {
             let kernel = match start {
-                Start::Boot(_) => kernel.as_mut(),
+                Start::Boot(_) => kernel.as_ref(),
                 Start::Restore(_) => None,
             };
-            let loading = scope.spawn(|| kernel.map(|kernel| kernel.load(&memory)).transpose());
+            let memory = &memory;
+            let loading = scope.spawn(move || kernel.map(|kernel| kernel.load(memory)).transpose());
             let parts = Parts::new(
                 hypervisor,
                 config,
                 &topology,
-                &memory,
+                memory,
                 uefi.map(|uefi| (*uefi, store.as_ref())),
                 ends.console_output,
                 &ends.control,
@@ -110,7 +110,6 @@ impl MachinePlan {
         tracing::debug!("the machine is built");
         let guest = MachineGuest {
             memory,
-            address_bits,
             kernel,
             loaded,
             session: parts.session,

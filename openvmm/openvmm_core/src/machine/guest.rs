@@ -6,7 +6,7 @@ use super::firmware::LinuxBoot;
 use super::firmware::SharedSession;
 use super::serial::SerialPorts;
 use guest_memory::GuestMemory;
-use loader::BootState;
+use loader::VpRegisters;
 use machine_parts::Ending;
 use machine_parts::Guest;
 use machine_parts::VpError;
@@ -17,11 +17,10 @@ use virt::VpIndex;
 /// The guest of a machine, and what outlives its resets.
 pub(crate) struct MachineGuest {
     pub memory: GuestMemory,
-    pub address_bits: u8,
     /// The kernel that is started directly; `None` for firmware in flash memory.
     pub kernel: Option<Box<LinuxBoot>>,
-    /// The kernel's first instruction, if it was loaded while the machine was built.
-    pub loaded: Option<BootState>,
+    /// The registers that VPs start with, if the kernel was loaded while the machine was built.
+    pub loaded: Option<VpRegisters>,
     /// The session of UEFI firmware.
     pub session: Option<SharedSession>,
     pub serial: SerialPorts,
@@ -45,19 +44,17 @@ impl Guest for MachineGuest {
     type LoadError = LoadGuestError;
 
     fn load(&mut self, vps: &VpSet) -> Result<(), LoadGuestError> {
-        let Some(kernel) = &mut self.kernel else {
+        let Some(kernel) = &self.kernel else {
             // The VPs are at the reset vector.
             return Ok(());
         };
-        let state = match self.loaded.take() {
-            Some(state) => state,
+        let registers = match self.loaded.take() {
+            Some(registers) => registers,
             None => kernel.load(&self.memory)?,
         };
-        let low_mmio = self.memory.layout().low_mmio();
-        let bits = self.address_bits;
-        vps.call(VpIndex::BSP, move |vp| {
-            firmware::enter_linux(vp, &state, low_mmio, bits)
-        })??;
+        for (vp, values) in registers {
+            vps.call(VpIndex(vp), move |vp| firmware::set_registers(vp, &values))??;
+        }
         Ok(())
     }
 

@@ -29,8 +29,6 @@ pub(crate) struct MachineShape<'a> {
 pub(crate) struct MachinePlan {
     pub topology: Topology,
     pub layout: MemoryLayout,
-    /// Width of the processors' physical addresses.
-    pub address_bits: u8,
     pub load: LoadPlan,
     /// The VMGS file.
     pub store: Option<PlannedStore>,
@@ -64,9 +62,12 @@ impl MachinePlan {
             address_bits,
         };
         let load = match &config.load_mode {
-            LoadMode::LinuxDirect(linux) => {
-                LoadPlan::Linux(Box::new(LinuxBoot::plan(linux, &tables, &layout)?))
-            }
+            LoadMode::LinuxDirect(linux) => LoadPlan::Linux(Box::new(LinuxBoot::plan(
+                linux,
+                &tables,
+                &layout,
+                address_bits,
+            )?)),
             LoadMode::PcUefi(uefi) => {
                 let plan = UefiPlan::new(uefi, &shape, &tables, store.as_ref(), start, events);
                 LoadPlan::PcUefi(Box::new(plan.map_err(BootError::Uefi)?))
@@ -75,7 +76,6 @@ impl MachinePlan {
         Ok(Self {
             topology,
             layout,
-            address_bits,
             load,
             store,
         })

@@ -1,15 +1,17 @@
-//! The drivers of the fuzz targets: load what may be a kernel, and check what must hold whatever it is.
+//! The drivers of the fuzz targets: load a file that may be a kernel, and check what must hold for any file.
 
-use crate::CpuMode;
+use crate::GuestImage;
 use crate::ImageFile;
-use crate::linux::BootProtocol;
+use crate::PAGE;
+use crate::VpRegister;
+use crate::linux::EntryProtocol;
 use crate::linux::LinuxImage;
 use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
 use crate::linux::constructed;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
-use std::io::Cursor;
+use std::io::Write;
 use std::sync::LazyLock;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryBackend;
@@ -19,7 +21,8 @@ use vm_memory::bitmap::Bitmap;
 
 /// The guest's RAM, in bytes.
 pub(crate) const RAM: u64 = 48 << 20;
-const PAGE: u64 = 4096;
+/// The width of the processors' physical addresses.
+pub(crate) const ADDRESS_BITS: u8 = 36;
 
 /// Guest memory that knows which pages were written.
 pub(crate) type TrackedMemory = vm_memory::GuestMemoryMmap<AtomicBitmap>;
@@ -29,24 +32,24 @@ static TABLES: LazyLock<TableSet> =
 
 /// Loads `data`, and then a bzImage whose setup header it overwrites.
 pub fn bzimage(data: &[u8]) {
-    let _ = load(data, BootProtocol::Auto);
+    let _ = load(data, EntryProtocol::Auto);
     let mut image = constructed::bzimage(0x1000);
     let header = &mut image[0x1f1..];
     let len = data.len().min(header.len());
     header[..len].copy_from_slice(&data[..len]);
     constructed::put(&mut image, 0x1fe, b"\x55\xaa");
     constructed::put(&mut image, 0x202, b"HdrS");
-    let _ = load(&image, BootProtocol::Auto);
+    let _ = load(&image, EntryProtocol::Auto);
 }
 
 /// Loads `data`, and then a vmlinux whose headers it overwrites.
 pub fn elf(data: &[u8]) {
-    let _ = load(data, BootProtocol::Auto);
+    let _ = load(data, EntryProtocol::Auto);
     let mut image = constructed::Elf::vmlinux().bytes();
     let headers = &mut image[24..64 + 3 * 56];
     let len = data.len().min(headers.len());
     headers[..len].copy_from_slice(&data[..len]);
-    for protocol in [BootProtocol::Auto, BootProtocol::Linux64] {
+    for protocol in [EntryProtocol::Auto, EntryProtocol::Linux64] {
         let _ = load(&image, protocol);
     }
 }
@@ -56,31 +59,37 @@ pub fn pvh_notes(data: &[u8]) {
     for alignment in [4, 8] {
         let mut image = constructed::Elf::vmlinux();
         image.notes = Some((data.to_vec(), alignment));
-        let _ = load(&image.bytes(), BootProtocol::Pvh);
+        let _ = load(&image.bytes(), EntryProtocol::Pvh);
     }
 }
 
 /// RAM of [`RAM`] bytes and its layout.
 pub(crate) fn memory() -> (TrackedMemory, MemoryLayout) {
-    let layout = MemoryLayout::new(RAM, MemoryLayout::DEFAULT_LOW_MMIO_START, 36)
+    let layout = MemoryLayout::new(RAM, MemoryLayout::DEFAULT_LOW_MMIO_START, ADDRESS_BITS)
         .expect("a possible size of RAM");
     let memory = TrackedMemory::from_ranges(&[(GuestAddress(0), RAM as usize)])
         .expect("memory of a fixed size");
     (memory, layout)
 }
 
+/// A file with this content.
+pub(crate) fn file(name: &str, bytes: &[u8]) -> ImageFile {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(bytes).expect("space in a temporary file");
+    ImageFile::new(name.into(), file).expect("the length of a temporary file")
+}
+
 /// Loads `kernel` with an initrd, and panics if that breaks a promise.
-pub(crate) fn load(kernel: &[u8], protocol: BootProtocol) -> Result<(), LoadError> {
+pub(crate) fn load(kernel: &[u8], protocol: EntryProtocol) -> Result<(), LoadError> {
     let (memory, layout) = memory();
-    let file = |bytes| ImageFile::new("fuzzed".into(), Cursor::new(bytes));
     let image = LinuxImage {
-        kernel: file(kernel)?,
-        initrd: Some(file(b"initrd".as_slice())?),
+        kernel: file("fuzzed", kernel),
+        initrd: Some(file("initrd", b"initrd")),
         cmdline: "console=ttyS0",
         acpi: &TABLES,
         protocol,
     };
-    let mut plan = match LinuxPlan::new(&layout, image) {
+    let plan = match LinuxPlan::new(&layout, ADDRESS_BITS, image) {
         Ok(plan) => plan,
         Err(error) => {
             assert!(!error.to_string().is_empty());
@@ -88,27 +97,35 @@ pub(crate) fn load(kernel: &[u8], protocol: BootProtocol) -> Result<(), LoadErro
         }
     };
 
-    let mut ranges: Vec<_> = plan.placements().map(|p| p.range.clone()).collect();
-    ranges.sort_by_key(|r| r.start);
+    let mut ranges: Vec<_> = plan.placements().map(|(_, range)| range).collect();
+    ranges.sort();
     assert!(ranges.iter().all(|r| r.start < r.end && r.end <= RAM));
     assert!(
         ranges.windows(2).all(|w| w[0].end <= w[1].start),
         "placements overlap: {ranges:x?}"
     );
 
-    let state = plan.load(&memory).expect("what was planned can be loaded");
-    assert_eq!(state, *plan.boot_state());
+    let mut image = GuestImage::new(&memory);
+    plan.load(&mut image)
+        .expect("what was planned can be loaded");
+    let registers = image.into_registers();
+    let registers = &registers[&0];
+    let rip = registers.iter().find_map(|register| match register {
+        VpRegister::Rip(rip) => Some(*rip),
+        _ => None,
+    });
     assert!(
-        plan.placements()
-            .any(|p| p.what == "the kernel" && p.range.contains(&state.rip)),
+        plan.placements().any(|(what, range)| what == "the kernel"
+            && rip.is_some_and(|rip| range.contains(rip))),
         "the entry is outside the kernel"
     );
-    assert_eq!(state.mode == CpuMode::Long, state.rsi != 0);
+    let paging = registers.contains(&VpRegister::Cr0(0x8000_0001));
+    assert_eq!(paging, !registers.contains(&VpRegister::Rsi(0)));
     for region in memory.iter() {
         for page in (0..RAM).step_by(PAGE as usize) {
-            let planned = || ranges.iter().any(|r| r.start < page + PAGE && page < r.end);
             assert!(
-                !region.bitmap().dirty_at(page as usize) || planned(),
+                !region.bitmap().dirty_at(page as usize)
+                    || ranges.iter().any(|range| range.contains(page)),
                 "{page:#x} was written and not planned"
             );
         }
@@ -134,7 +151,7 @@ mod tests {
         image
     }
 
-    /// Values at which headers break: around zero, the sizes of RAM and of words, and any.
+    /// Values at which a parser is likely to fail: around zero, the sizes of RAM and of words, and any.
     fn value() -> impl Strategy<Value = u64> {
         prop_oneof![
             any::<u64>(),
@@ -151,15 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn the_images_the_targets_start_from_load() {
-        load(&constructed::bzimage(0x1000), BootProtocol::Auto).unwrap();
+    fn the_unmodified_images_load() {
+        load(&constructed::bzimage(0x1000), EntryProtocol::Auto).unwrap();
         let vmlinux = constructed::Elf::vmlinux().bytes();
-        load(&vmlinux, BootProtocol::Auto).unwrap();
-        load(&vmlinux, BootProtocol::Pvh).unwrap();
+        load(&vmlinux, EntryProtocol::Auto).unwrap();
+        load(&vmlinux, EntryProtocol::Pvh).unwrap();
     }
 
     #[test]
-    fn the_targets_hold_on_some_inputs() {
+    fn the_targets_hold_for_some_inputs() {
         let vmlinux = constructed::Elf::vmlinux().bytes();
         let seeds = [
             Vec::new(),
@@ -181,26 +198,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_broken_bzimage_does_no_harm(
+        fn a_mutated_bzimage_breaks_no_promise(
             words in words(0x98),
             len in prop_oneof![Just(usize::MAX), 0usize..0x1400],
         ) {
             let words: Vec<_> = words.into_iter().map(|(o, v, s)| (0x1f1 + o, v, s)).collect();
-            let _ = load(&mutated(constructed::bzimage(0x1000), &words, len), BootProtocol::Auto);
+            let _ = load(&mutated(constructed::bzimage(0x1000), &words, len), EntryProtocol::Auto);
         }
 
         #[test]
-        fn a_broken_elf_file_does_no_harm(
+        fn a_mutated_elf_file_breaks_no_promise(
             words in words(64 + 3 * 56),
             len in prop_oneof![Just(usize::MAX), 0usize..0x4000],
             pvh in any::<bool>(),
         ) {
-            let protocol = if pvh { BootProtocol::Pvh } else { BootProtocol::Auto };
+            let protocol = if pvh { EntryProtocol::Pvh } else { EntryProtocol::Auto };
             let _ = load(&mutated(constructed::Elf::vmlinux().bytes(), &words, len), protocol);
         }
 
         #[test]
-        fn broken_notes_do_no_harm(words in words(80), len in 0usize..90) {
+        fn mutated_notes_break_no_promise(words in words(80), len in 0usize..90) {
             pvh_notes(&mutated(constructed::pvh_note(0x100_0000), &words, len));
         }
     }

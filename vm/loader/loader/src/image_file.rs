@@ -1,10 +1,11 @@
 //! Files that go into guest memory.
 
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
-use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,15 +13,15 @@ use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemory;
 use vm_memory::GuestMemoryError;
-use vm_memory::ReadVolatile;
 
 /// A file to be loaded, with the name it goes by in errors.
 ///
 /// Its content is not trusted, and may change while it is read.
 #[derive(Debug)]
-pub struct ImageFile<F> {
+pub struct ImageFile {
     path: PathBuf,
-    file: F,
+    /// Locked while its position is in use.
+    file: Mutex<File>,
     len: u64,
 }
 
@@ -32,13 +33,13 @@ pub enum FileError {
     Open {
         /// The file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// It is a directory, a pipe, or another thing without a content of fixed length.
+    /// It is neither a regular file nor a block device: its content has no fixed length.
     #[error("{} is {found}; a regular file or a block device is needed", path.display())]
     NotAFile {
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
         /// What it is.
         found: &'static str,
@@ -48,9 +49,9 @@ pub enum FileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// Offset into the file, in bytes.
         offset: u64,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// It cannot be read into guest memory.
@@ -58,25 +59,25 @@ pub enum FileError {
     ReadInto {
         /// The file.
         path: PathBuf,
-        /// Where in the file.
+        /// Offset into the file, in bytes.
         offset: u64,
-        /// Where in guest memory.
+        /// The guest-physical address.
         gpa: u64,
-        /// How much, in bytes.
+        /// Length in bytes.
         len: u64,
         /// What failed.
         source: GuestMemoryError,
     },
 }
 
-impl ImageFile<File> {
+impl ImageFile {
     /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let failed = |source| FileError::Open {
             path: path.into(),
             source,
         };
-        // Before it is opened: opening a pipe would wait for a writer.
+        // Check before opening: opening a pipe would wait for a writer.
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(FileError::NotAFile {
@@ -94,13 +95,15 @@ impl ImageFile<File> {
         }
         Self::new(path.into(), File::open(path).map_err(failed)?)
     }
-}
 
-impl<F: Seek> ImageFile<F> {
     /// The open `file`, called `path` in errors.
-    pub fn new(path: PathBuf, mut file: F) -> Result<Self, FileError> {
+    pub fn new(path: PathBuf, mut file: File) -> Result<Self, FileError> {
         match file.seek(SeekFrom::End(0)) {
-            Ok(len) => Ok(Self { path, file, len }),
+            Ok(len) => Ok(Self {
+                path,
+                file: Mutex::new(file),
+                len,
+            }),
             Err(source) => Err(FileError::Read {
                 path,
                 offset: 0,
@@ -109,50 +112,46 @@ impl<F: Seek> ImageFile<F> {
         }
     }
 
-    /// What the file is called.
+    /// The name of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's length when it was opened, in bytes.
+    /// The length of the file when it was opened, in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether the file has no byte.
+    /// Whether the file is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
-}
 
-impl<F: Read + Seek> ImageFile<F> {
-    /// Fills `buf` from `offset`.
-    pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), FileError> {
+    /// Fills `buf` from `offset` in the file.
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), FileError> {
         self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| self.file.read_exact(buf))
+            .lock()
+            .read_exact_at(buf, offset)
             .map_err(|source| FileError::Read {
                 path: self.path.clone(),
                 offset,
                 source,
             })
     }
-}
 
-impl<F: Seek + ReadVolatile> ImageFile<F> {
     /// Reads `len` bytes from `offset` straight into guest memory at `gpa`.
     pub(crate) fn read_into<M: GuestMemory>(
-        &mut self,
+        &self,
         memory: &M,
         offset: u64,
         gpa: u64,
         len: u64,
     ) -> Result<(), FileError> {
         let count = usize::try_from(len).unwrap_or(usize::MAX);
-        self.file
-            .seek(SeekFrom::Start(offset))
+        let mut file = self.file.lock();
+        file.seek(SeekFrom::Start(offset))
             .map_err(GuestMemoryError::IOError)
-            .and_then(|_| memory.read_exact_volatile_from(GuestAddress(gpa), &mut self.file, count))
+            .and_then(|_| memory.read_exact_volatile_from(GuestAddress(gpa), &mut *file, count))
             .map_err(|source| FileError::ReadInto {
                 path: self.path.clone(),
                 offset,

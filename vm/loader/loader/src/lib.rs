@@ -1,18 +1,36 @@
-//! Places a guest's first code in memory: Linux kernels, and all that they start with.
+//! Loads what a guest runs first: Linux kernels with all that they start with, and OVMF firmware.
 //!
-//! A loader plans first, from the image file and the memory layout alone, and refuses what cannot work;
-//! only then does it touch guest memory. What it returns is the boot processor's [`BootState`].
+//! A payload is planned from its files and the memory layout alone, and what cannot work is refused; only then
+//! is it imported through [`ImageLoad`], into guest memory by [`GuestImage`].
 #![forbid(unsafe_code)]
 
-mod boot_state;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod guest_image;
 mod image_file;
+mod image_load;
 pub mod linux;
+mod mtrr;
+pub mod ovmf;
+mod register;
+#[cfg(test)]
+mod test_support;
 
-pub use boot_state::BootState;
-pub use boot_state::CpuMode;
-pub use boot_state::DescriptorTable;
-pub use boot_state::Segment;
+pub use guest_image::GuestImage;
+pub use guest_image::VpRegisters;
 pub use image_file::FileError;
 pub use image_file::ImageFile;
+pub use image_load::ImageLoad;
+pub use image_load::ImportError;
+pub use image_load::PageData;
+pub use image_load::PageImport;
+pub use image_load::PageKind;
+pub use image_load::Parameter;
+pub use image_load::ParameterArea;
+pub use image_load::Piece;
+pub use register::BootSegment;
+pub use register::DescriptorTable;
+pub use register::VpRegister;
+
+/// The size of a page, in bytes.
+const PAGE: u64 = 4096;

@@ -4,9 +4,9 @@ mod linux;
 mod session;
 mod uefi;
 mod uefi_devices;
+mod vp_registers;
 
 pub(crate) use linux::LinuxBoot;
-pub(crate) use linux::enter as enter_linux;
 pub(crate) use session::HibernationSink;
 pub use session::RestartError;
 pub(crate) use session::SharedSession;
@@ -14,8 +14,10 @@ pub use uefi::UefiError;
 pub(crate) use uefi::UefiPlan;
 pub(crate) use uefi_devices::FirmwareSockets;
 pub(crate) use uefi_devices::GENERATION_ID_EVENT;
+pub(crate) use vp_registers::set_registers;
 
 use loader::FileError;
+use loader::ImportError;
 use loader::linux::LoadError;
 
 /// The name of the state unit of the firmware's session.
@@ -30,6 +32,9 @@ pub enum BootError {
     /// The kernel, or what goes with it, was refused.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The kernel, or what goes with it, cannot be written to guest memory.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// UEFI firmware, or what goes with it, cannot be used.
     #[error(transparent)]
     Uefi(#[from] UefiError),

@@ -19,6 +19,7 @@ use firmware_hibernation::TakeoverSignal;
 use firmware_hibernation::TargetError;
 use firmware_hibernation::TokenNotDurable;
 use firmware_hibernation::WitnessFile;
+use loader::ovmf::ROM_END;
 use machine_parts::Ending;
 use machine_parts::HaltReason;
 use mesh::saved_state::RestoreError;
@@ -37,8 +38,6 @@ use std::sync::Arc;
 
 /// The name of the image's only part.
 const CODE: &str = "code";
-/// Flash memory ends here.
-pub(super) const FLASH_END: u64 = 1 << 32;
 /// The largest image that is taken from a store, in bytes.
 const MAX_CODE: u64 = ovmf_image::MAX_SIZE;
 
@@ -46,14 +45,10 @@ const MAX_CODE: u64 = ovmf_image::MAX_SIZE;
 pub(crate) type HibernationSink = Arc<dyn Fn(HibernationEvent) + Send + Sync>;
 
 /// The firmware that runs, and what it was given: by the host, or from the store.
-#[derive(Clone, minicbor::Encode, minicbor::Decode)]
-#[cbor(map)]
 pub(crate) struct LoadedFirmware {
     /// The content of the ROM that ends at 4 GiB.
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub code: Vec<u8>,
+    pub code: Arc<[u8]>,
     /// The files of the firmware configuration device that a hibernated guest relies on.
-    #[n(1)]
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -133,7 +128,7 @@ impl FirmwareSession {
                 let mut rom = Rom::default();
                 hibernation.restore_firmware(&mut rom)?;
                 LoadedFirmware {
-                    code: rom.code,
+                    code: rom.code.into(),
                     files: stored.pinned.0.clone(),
                 }
             }
@@ -149,12 +144,15 @@ impl FirmwareSession {
 
     /// The session of a machine that is to be restored. `saved` is the state of this unit.
     pub(crate) fn resume(config: SessionConfig, saved: &SavedState) -> Result<Self, RestoreError> {
-        let SavedSession { loaded, .. } = saved.decode()?;
+        let SavedSession { code, files, .. } = saved.decode()?;
         let (hibernation, view) = config.into_hibernation();
         Ok(Self {
             hibernation,
             view,
-            loaded,
+            loaded: LoadedFirmware {
+                code: code.into(),
+                files,
+            },
             capture_pending: false,
             fresh: false,
         })
@@ -169,8 +167,8 @@ impl FirmwareSession {
         if !std::mem::take(&mut self.capture_pending) {
             return;
         }
-        let code: Arc<[u8]> = self.loaded.code.as_slice().into();
-        let image = MemoryImage::new().part(CODE, FLASH_END - code.len() as u64, code);
+        let code = &self.loaded.code;
+        let image = MemoryImage::new().part(CODE, ROM_END - code.len() as u64, code.clone());
         // A failure was reported as an event, and the VM starts without.
         self.hibernation.capture(
             &FirmwareDescription::reset_vector(),
@@ -192,7 +190,7 @@ impl FirmwareSession {
             StartPlan::Restore(_) => {
                 let mut rom = Rom::default();
                 self.hibernation.restore_firmware(&mut rom)?;
-                if rom.code != self.loaded.code {
+                if *rom.code != *self.loaded.code {
                     return Err(RestartError::OtherFirmware);
                 }
             }
@@ -233,11 +231,13 @@ impl FirmwareSession {
 #[derive(minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 struct SavedSession {
-    #[n(0)]
-    loaded: LoadedFirmware,
+    #[cbor(n(0), with = "minicbor::bytes")]
+    code: Vec<u8>,
     #[n(1)]
-    hibernation: SavedState,
+    files: BTreeMap<String, Vec<u8>>,
     #[n(2)]
+    hibernation: SavedState,
+    #[n(3)]
     fresh: bool,
 }
 
@@ -279,7 +279,8 @@ impl StateUnit for SharedSession {
     fn save(&mut self) -> Result<SavedState, SaveError> {
         let session = self.0.lock();
         Ok(SavedState::encode(&SavedSession {
-            loaded: session.loaded.clone(),
+            code: session.loaded.code.to_vec(),
+            files: session.loaded.files.clone(),
             hibernation: session.hibernation.save()?,
             fresh: session.fresh,
         }))
@@ -290,7 +291,10 @@ impl StateUnit for SharedSession {
         let mut session = self.0.lock();
         session.hibernation.restore(&saved.hibernation)?;
         session.fresh = saved.fresh;
-        session.loaded = saved.loaded;
+        session.loaded = LoadedFirmware {
+            code: saved.code.into(),
+            files: saved.files,
+        };
         Ok(())
     }
 
@@ -310,7 +314,7 @@ impl FirmwareTarget for Rom {
         let [part] = parts else {
             return Err(format!("the image has {} parts instead of one", parts.len()).into());
         };
-        let ends_below_4g = part.gpa.checked_add(part.len) == Some(FLASH_END);
+        let ends_below_4g = part.gpa.checked_add(part.len) == Some(ROM_END);
         if part.name != CODE || !ends_below_4g || part.len > MAX_CODE {
             return Err(format!(
                 "the image's part {} at {:#x} with {:#x} bytes is no ROM of a PC",

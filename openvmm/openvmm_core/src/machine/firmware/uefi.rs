@@ -22,6 +22,7 @@ use fw_cfg::FwCfgBuilder;
 use fw_cfg::MemoryKind;
 use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
+use loader::ImportError;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
@@ -111,6 +112,9 @@ pub enum UefiError {
     /// A flash chip cannot be made.
     #[error(transparent)]
     Flash(#[from] FlashError),
+    /// The code cannot be loaded into flash memory.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// There is no memory for a flash chip.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -177,7 +181,7 @@ impl UefiPlan {
         let session = match start {
             Start::Boot(_) => FirmwareSession::plan(config, || {
                 Ok::<_, UefiError>(LoadedFirmware {
-                    code: host_code(&uefi.code)?,
+                    code: host_code(&uefi.code)?.into(),
                     files,
                 })
             })?,

@@ -1,6 +1,5 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
 
-use super::session::FLASH_END;
 use super::session::FirmwareSession;
 use super::uefi::UefiError;
 use super::uefi::UefiPlan;
@@ -15,6 +14,8 @@ use flash::MemoryStorage;
 use flash::VmgsStorage;
 use generation_id::GenerationId;
 use guest_memory::GuestMemory;
+use loader::GuestImage;
+use loader::ovmf;
 use machine_parts::PartitionRom;
 use std::sync::Arc;
 use virt::Partition;
@@ -53,13 +54,16 @@ impl UefiPlan {
                 mapping: Arc::new(PartitionRom::new(partition.clone(), region)),
             })
         };
-        let code = &self.session.loaded().code;
-        let code_gpa = FLASH_END - code.len() as u64;
-        let code = Flash::rom(chip("code", code_gpa, code.len())?, code)?;
-        builder.add("flash-code", |_| code);
+        let mut image = GuestImage::new(memory.map());
+        let code = ovmf::load(&mut image, &self.session.loaded().code)?;
+        for rom in image.roms() {
+            let content = rom.read()?;
+            let flash = Flash::rom(chip("code", rom.range.start, content.len())?, &content)?;
+            builder.add("flash-code", |_| flash);
+        }
         if let Some(Variables { content, storage }) = self.variables {
             let size = content.len();
-            let config = chip("variables", code_gpa - size as u64, size)?;
+            let config = chip("variables", code.start - size as u64, size)?;
             let flash = match storage {
                 VariableStorage::File(storage) => Flash::variables(config, content, storage)?,
                 VariableStorage::Memory => Flash::variables(config, content, MemoryStorage)?,

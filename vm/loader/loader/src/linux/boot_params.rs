@@ -9,16 +9,16 @@ use linux_loader::bootparam::setup_header;
 use std::ops::Range;
 use vm_memory::ByteValued;
 
-/// A boot loader without a number of its own.
+/// The ID of a boot loader that has none assigned.
 const LOADER_UNDEFINED: u8 = 0xff;
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
-/// The first protocol whose boot parameters have the RSDP's address.
+/// The first protocol whose boot parameters hold the address of the RSDP.
 const RSDP_PROTOCOL: u16 = 0x020e;
-/// What a vmlinux, which has no header to say it, is aligned to at least.
+/// The least alignment of a vmlinux, which has no setup header to state it.
 const ELF_ALIGNMENT: u32 = 0x10_0000;
 
-/// The page for [`layout::BOOT_PARAMS`]. `map` has no more entries than fit it.
+/// The page for [`layout::BOOT_PARAMS`]. `map` has no more entries than the page holds.
 pub(super) fn boot_params(
     kernel: &Kernel,
     map: &[MapEntry],
@@ -31,13 +31,13 @@ pub(super) fn boot_params(
         kernel_alignment: ELF_ALIGNMENT,
         ..Default::default()
     });
-    // A vmlinux of any age takes the address from there, or does not look.
+    // A vmlinux does not state its protocol; one that is too old ignores the field.
     if kernel.setup_header.is_none() || header.version >= RSDP_PROTOCOL {
         params.acpi_rsdp_addr = layout::RSDP;
     }
     header.type_of_loader = LOADER_UNDEFINED;
     header.cmd_line_ptr = layout::COMMAND_LINE as u32;
-    // Not to be followed: nothing was put there.
+    // The file's value would point at memory that holds no setup data.
     header.setup_data = 0;
     let (image, size) = initrd.map_or((0, 0), |initrd| (initrd.start, initrd.end - initrd.start));
     header.ramdisk_image = image as u32;

@@ -1,6 +1,6 @@
 //! bzImage files: the setup header, and where the kernel goes.
 
-use super::LoadError;
+use super::KernelError;
 use super::kernel::Entry;
 use super::kernel::InitrdReach;
 use super::kernel::Kernel;
@@ -9,17 +9,16 @@ use super::layout::HIGH_RAM;
 use linux_loader::bootparam;
 use linux_loader::bootparam::setup_header;
 use std::ops::Range;
-use std::path::Path;
 use vm_memory::ByteValued;
 
 const SECTOR: u64 = 512;
 /// Where the setup header starts, in the file and in the boot parameters.
 const HEADER_START: usize = 0x1f1;
-/// The header ends this far into the file plus the value of the byte before.
+/// The header ends at this offset plus the value of the byte before.
 const HEADER_LEN_BASE: usize = 0x202;
 /// The header of protocol 2.12 ends after `handover_offset`.
 const MIN_HEADER_END: u64 = 0x268;
-/// Where the boot parameters have their next field.
+/// The offset of the next field in the boot parameters.
 const MAX_HEADER_END: u64 = 0x290;
 /// The first protocol with a 64-bit entry.
 const MIN_PROTOCOL: u16 = 0x020c;
@@ -30,30 +29,20 @@ const DEFAULT_SETUP_SECTS: u8 = 4;
 /// The limit of the command line that 0 stands for.
 const DEFAULT_CMDLINE_SIZE: u32 = 255;
 const MAX_ALIGNMENT: u64 = 1 << 30;
-const FOUR_GIB: u64 = 1 << 32;
 
-/// Checks the bzImage of `len` bytes that starts with `head`, and finds its place in `ram`.
-pub(super) fn parse(
-    path: &Path,
-    len: u64,
-    head: &[u8],
-    ram: &Range<u64>,
-) -> Result<Kernel, LoadError> {
-    let header = read_header(path, len, head)?;
-    check_protocol(path, &header)?;
-    let code = code(path, len, &header)?;
+/// Checks the bzImage of `len` bytes that starts with `head`, and decides where in `ram` it is loaded.
+pub(super) fn parse(len: u64, head: &[u8], ram: &Range<u64>) -> Result<Kernel, KernelError> {
+    let header = read_header(len, head)?;
+    check_protocol(&header)?;
+    let code = code(len, &header)?;
     let code_len = code.end - code.start;
-    let load = load_address(path, &header)?;
-    let footprint = footprint(path, &header, load, code_len, ram)?;
+    let load = load_address(&header)?;
+    let footprint = footprint(&header, load, code_len, ram)?;
 
     let reach = if header.xloadflags & bootparam::XLF_CAN_BE_LOADED_ABOVE_4G != 0 {
         InitrdReach::Anywhere
     } else {
-        InitrdReach::Below4Gib
-    };
-    let initrd_end = match reach {
-        InitrdReach::Anywhere => FOUR_GIB,
-        InitrdReach::Below4Gib => u64::from(header.initrd_addr_max) + 1,
+        InitrdReach::Below(u64::from(header.initrd_addr_max) + 1)
     };
     let cmdline_size = match header.cmdline_size {
         0 => DEFAULT_CMDLINE_SIZE,
@@ -69,16 +58,14 @@ pub(super) fn parse(
         footprint,
         entry: Entry::Linux64(load + ENTRY_64),
         setup_header: Some(header),
-        initrd_end,
         initrd_reach: reach,
         cmdline_limit: cmdline_size as usize,
     })
 }
 
-/// The setup header, as long as it says it is.
-fn read_header(path: &Path, len: u64, head: &[u8]) -> Result<setup_header, LoadError> {
-    let truncated = |end| LoadError::Truncated {
-        path: path.into(),
+/// Reads the setup header, of the length that it states.
+fn read_header(len: u64, head: &[u8]) -> Result<setup_header, KernelError> {
+    let truncated = |end| KernelError::Truncated {
         part: "the setup header",
         end,
         len,
@@ -86,44 +73,34 @@ fn read_header(path: &Path, len: u64, head: &[u8]) -> Result<setup_header, LoadE
     let tail = head
         .get(HEADER_LEN_BASE - 1)
         .ok_or_else(|| truncated(HEADER_LEN_BASE as u64))?;
-    // An old protocol's header is shorter; that is for check_protocol to say.
     let end = HEADER_LEN_BASE + usize::from(*tail);
-    if end as u64 > MAX_HEADER_END {
-        return Err(header_end(path, end as u64));
-    }
     let bytes = head
         .get(HEADER_START..end)
         .ok_or_else(|| truncated(end as u64))?;
     let mut header = setup_header::default();
     let known = bytes.len().min(size_of::<setup_header>());
     header.as_mut_slice()[..known].copy_from_slice(&bytes[..known]);
-    if header.version >= MIN_PROTOCOL && (end as u64) < MIN_HEADER_END {
-        return Err(header_end(path, end as u64));
+    let end = end as u64;
+    // The header of an old protocol is shorter; check_protocol refuses it.
+    if end > MAX_HEADER_END || header.version >= MIN_PROTOCOL && end < MIN_HEADER_END {
+        return Err(KernelError::SetupHeader {
+            end,
+            min: MIN_HEADER_END,
+            max: MAX_HEADER_END,
+        });
     }
     Ok(header)
 }
 
-fn header_end(path: &Path, end: u64) -> LoadError {
-    LoadError::SetupHeader {
-        path: path.into(),
-        end,
-        min: MIN_HEADER_END,
-        max: MAX_HEADER_END,
-    }
-}
-
-fn check_protocol(path: &Path, header: &setup_header) -> Result<(), LoadError> {
-    let path = || path.to_path_buf();
+fn check_protocol(header: &setup_header) -> Result<(), KernelError> {
     if header.version < MIN_PROTOCOL {
-        Err(LoadError::OldProtocol {
-            path: path(),
+        Err(KernelError::OldProtocol {
             version: header.version,
         })
     } else if header.loadflags & bootparam::LOADED_HIGH == 0 {
-        Err(LoadError::NotLoadedHigh { path: path() })
+        Err(KernelError::NotLoadedHigh)
     } else if header.xloadflags & bootparam::XLF_KERNEL_64 == 0 {
-        Err(LoadError::No64BitEntry {
-            path: path(),
+        Err(KernelError::No64BitEntry {
             xloadflags: header.xloadflags,
         })
     } else {
@@ -131,14 +108,9 @@ fn check_protocol(path: &Path, header: &setup_header) -> Result<(), LoadError> {
     }
 }
 
-/// Where in the file the code is that runs in memory. A signature may follow it.
-fn code(path: &Path, len: u64, header: &setup_header) -> Result<Range<u64>, LoadError> {
-    let truncated = |part, end| LoadError::Truncated {
-        path: path.into(),
-        part,
-        end,
-        len,
-    };
+/// The range of the file that is loaded as code. A signature may follow it.
+fn code(len: u64, header: &setup_header) -> Result<Range<u64>, KernelError> {
+    let truncated = |part, end| KernelError::Truncated { part, end, len };
     let sectors = match header.setup_sects {
         0 => DEFAULT_SETUP_SECTS,
         n => n,
@@ -160,13 +132,10 @@ fn code(path: &Path, len: u64, header: &setup_header) -> Result<Range<u64>, Load
             start + ENTRY_64 + 1,
         ));
     }
-    let (offset, length) = (
-        u64::from(header.payload_offset),
-        u64::from(header.payload_length),
-    );
+    let offset = u64::from(header.payload_offset);
+    let length = u64::from(header.payload_length);
     if offset + length > end - start {
-        return Err(LoadError::Payload {
-            path: path.into(),
+        return Err(KernelError::Payload {
             offset,
             length,
             code: end - start,
@@ -175,42 +144,36 @@ fn code(path: &Path, len: u64, header: &setup_header) -> Result<Range<u64>, Load
     Ok(start..end)
 }
 
-/// Where the code is loaded: where the kernel prefers to run, or else as low as it may.
-fn load_address(path: &Path, header: &setup_header) -> Result<u64, LoadError> {
+/// The address that the code is loaded at: the kernel's preferred one, or else the lowest possible.
+fn load_address(header: &setup_header) -> Result<u64, KernelError> {
     if header.pref_address >= HIGH_RAM {
         return Ok(header.pref_address);
     }
     if header.relocatable_kernel == 0 {
-        return Err(LoadError::KernelTooLow {
-            path: path.into(),
+        return Err(KernelError::TooLow {
             start: header.pref_address,
         });
     }
-    Ok(HIGH_RAM.next_multiple_of(alignment(path, header)?))
+    Ok(HIGH_RAM.next_multiple_of(alignment(header)?))
 }
 
-fn alignment(path: &Path, header: &setup_header) -> Result<u64, LoadError> {
+fn alignment(header: &setup_header) -> Result<u64, KernelError> {
     let alignment = u64::from(header.kernel_alignment);
     if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
-        return Err(LoadError::KernelAlignment {
-            path: path.into(),
-            alignment,
-        });
+        return Err(KernelError::Alignment { alignment });
     }
     Ok(alignment)
 }
 
-/// What the kernel uses from its first instruction until it reads the memory map: it decompresses itself to
-/// the first address from `load` that has its alignment.
+/// The memory that the kernel uses from its first instruction until it reads the memory map: it decompresses
+/// itself to the first address from `load` that has its alignment.
 fn footprint(
-    path: &Path,
     header: &setup_header,
     load: u64,
     code_len: u64,
     ram: &Range<u64>,
-) -> Result<Range<u64>, LoadError> {
-    let too_large = |size| LoadError::KernelTooLarge {
-        path: path.into(),
+) -> Result<Range<u64>, KernelError> {
+    let too_large = |size| KernelError::TooLarge {
         start: load,
         size,
         ram_end: ram.end,
@@ -218,7 +181,7 @@ fn footprint(
     let run = if header.relocatable_kernel == 0 {
         load
     } else {
-        load.checked_next_multiple_of(alignment(path, header)?)
+        load.checked_next_multiple_of(alignment(header)?)
             .ok_or_else(|| too_large(u64::MAX))?
     };
     let size = (run - load)

@@ -1,4 +1,4 @@
-//! Small kernel files made for tests and fuzzing, well-formed, with patterns for code; and a machine to start them on.
+//! Small well-formed kernel files for tests and fuzzing, with patterns as code, and a machine to boot them on.
 
 use acpi_spec::Machine;
 use acpi_spec::Processor;
@@ -16,7 +16,7 @@ pub(crate) fn bzimage(code_len: usize) -> Vec<u8> {
     put(&mut image, 0x1f1, &[1u8]); // setup_sects
     put(&mut image, 0x1f4, &(code_len as u32 / 16).to_le_bytes());
     put(&mut image, 0x1fe, &[0x55, 0xaa]);
-    put(&mut image, 0x200, &[0xeb, 0x6a]); // The jump over the header, which says how long it is.
+    put(&mut image, 0x200, &[0xeb, 0x6a]); // The jump over the header, which states its length.
     put(&mut image, 0x202, b"HdrS");
     put(&mut image, 0x206, &0x020fu16.to_le_bytes()); // version
     put(&mut image, 0x211, &[1u8]); // loadflags
@@ -27,7 +27,7 @@ pub(crate) fn bzimage(code_len: usize) -> Vec<u8> {
     put(&mut image, 0x238, &2047u32.to_le_bytes()); // cmdline_size
     put(&mut image, 0x248, &0x210u32.to_le_bytes()); // payload_offset
     put(&mut image, 0x24c, &16u32.to_le_bytes()); // payload_length
-    put(&mut image, 0x250, &0xdead_0000u64.to_le_bytes()); // setup_data: not to be followed
+    put(&mut image, 0x250, &0xdead_0000u64.to_le_bytes()); // setup_data: to be cleared by the loader
     put(&mut image, 0x258, &0x100_0000u64.to_le_bytes()); // pref_address
     put(&mut image, 0x260, &0x100_0000u32.to_le_bytes()); // init_size
     image
@@ -38,7 +38,7 @@ pub(crate) fn put(image: &mut [u8], offset: usize, bytes: &[u8]) {
     image[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// An ELF file to be made.
+/// The contents of an ELF file.
 #[derive(Clone)]
 pub(crate) struct Elf {
     pub entry: u64,

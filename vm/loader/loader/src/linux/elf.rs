@@ -1,11 +1,13 @@
-//! ELF files: vmlinux, and whatever else has a PVH entry.
+//! ELF files: vmlinux, and other programs with a PVH entry.
 
-use super::BootProtocol;
-use super::LoadError;
+use super::EntryProtocol;
+use super::KernelError;
 use super::kernel::Entry;
 use super::kernel::InitrdReach;
 use super::kernel::Kernel;
 use super::kernel::KernelSegment;
+use super::kernel::check_in_file;
+use super::kernel::header_at;
 use super::layout::HIGH_RAM;
 use super::layout::page_up;
 use super::pvh;
@@ -13,29 +15,23 @@ use crate::ImageFile;
 use linux_loader::elf;
 use linux_loader::elf::Elf64_Ehdr;
 use linux_loader::elf::Elf64_Phdr;
-use std::io::Read;
-use std::io::Seek;
 use std::ops::Range;
-use std::path::Path;
-use vm_memory::ByteValued;
 
-/// Many times what a kernel has.
+/// The most program headers that are read; a kernel has far fewer.
 const MAX_PROGRAM_HEADERS: u16 = 128;
 
 /// The limit of an x86 kernel's command line without its NUL. A vmlinux does not state it, and silently
-/// cuts off what is longer.
+/// cuts off a longer one.
 const COMMAND_LINE_LIMIT: usize = 2047;
 
-const FOUR_GIB: u64 = 1 << 32;
-
-/// Checks the ELF file that starts with `head`, and that its place is in `ram`.
-pub(super) fn parse<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+/// Checks the ELF file that starts with `head`, and that it loads into `ram`.
+pub(super) fn parse(
+    file: &ImageFile,
     head: &[u8],
     ram: &Range<u64>,
-    protocol: BootProtocol,
-) -> Result<Kernel, LoadError> {
-    let header = read_header(file.path(), head)?;
+    protocol: EntryProtocol,
+) -> Result<Kernel, KernelError> {
+    let header = read_header(head)?;
     let program_headers = read_program_headers(file, &header)?;
     let segments = segments(file, &program_headers, ram)?;
     let entry = entry(file, header.e_entry, &program_headers, &segments, protocol)?;
@@ -46,36 +42,21 @@ pub(super) fn parse<F: Read + Seek>(
         segments,
         entry,
         setup_header: None,
-        initrd_end: FOUR_GIB,
         initrd_reach: match entry {
             Entry::Linux64(_) => InitrdReach::Anywhere,
-            Entry::Pvh(_) => InitrdReach::Below4Gib,
+            Entry::Pvh(_) => InitrdReach::Below(1 << 32),
         },
         cmdline_limit: COMMAND_LINE_LIMIT,
     })
 }
 
-fn read_header(path: &Path, head: &[u8]) -> Result<Elf64_Ehdr, LoadError> {
-    let wrong = |found: String| LoadError::WrongArchitecture {
-        path: path.into(),
-        found,
-    };
-    let field = |field, value, expected| LoadError::ElfHeader {
-        path: path.into(),
-        field,
-        value,
-        expected,
-    };
-    let mut header = Elf64_Ehdr::default();
-    let Some(bytes) = head.get(..size_of::<Elf64_Ehdr>()) else {
-        return Err(LoadError::Truncated {
-            path: path.into(),
-            part: "the ELF header",
-            end: size_of::<Elf64_Ehdr>() as u64,
-            len: head.len() as u64,
-        });
-    };
-    header.as_mut_slice().copy_from_slice(bytes);
+fn read_header(head: &[u8]) -> Result<Elf64_Ehdr, KernelError> {
+    let wrong = |found: String| KernelError::WrongArchitecture { found };
+    let header: Elf64_Ehdr = header_at(head, 0).ok_or(KernelError::Truncated {
+        part: "the ELF header",
+        end: size_of::<Elf64_Ehdr>() as u64,
+        len: head.len() as u64,
+    })?;
     if header.e_ident[elf::EI_CLASS] != elf::ELFCLASS64 {
         return Err(wrong("a 32-bit ELF file".into()));
     }
@@ -89,34 +70,26 @@ fn read_header(path: &Path, head: &[u8]) -> Result<Elf64_Ehdr, LoadError> {
             other => format!("an ELF file for machine {other}"),
         }));
     }
-    if header.e_type != elf::ET_EXEC && header.e_type != elf::ET_DYN {
-        return Err(field(
-            "e_type",
-            header.e_type.into(),
-            "an executable (2 or 3) is needed",
-        ));
-    }
-    if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
-        return Err(field(
-            "e_phentsize",
-            header.e_phentsize.into(),
-            "it must be 0x38",
-        ));
-    }
-    if header.e_phnum == 0 || header.e_phnum > MAX_PROGRAM_HEADERS {
-        return Err(field(
-            "e_phnum",
-            header.e_phnum.into(),
-            "it must be 1 to 0x80",
-        ));
-    }
-    Ok(header)
+    let (field, value, expected) = if !matches!(header.e_type, elf::ET_EXEC | elf::ET_DYN) {
+        ("e_type", header.e_type, "an executable (2 or 3) is needed")
+    } else if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
+        ("e_phentsize", header.e_phentsize, "it must be 0x38")
+    } else if header.e_phnum == 0 || header.e_phnum > MAX_PROGRAM_HEADERS {
+        ("e_phnum", header.e_phnum, "it must be 1 to 0x80")
+    } else {
+        return Ok(header);
+    };
+    Err(KernelError::ElfHeader {
+        field,
+        value: value.into(),
+        expected,
+    })
 }
 
-fn read_program_headers<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+fn read_program_headers(
+    file: &ImageFile,
     header: &Elf64_Ehdr,
-) -> Result<Vec<Elf64_Phdr>, LoadError> {
+) -> Result<Vec<Elf64_Phdr>, KernelError> {
     let size = size_of::<Elf64_Phdr>();
     let mut bytes = vec![0; usize::from(header.e_phnum) * size];
     check_in_file(
@@ -126,31 +99,25 @@ fn read_program_headers<F: Read + Seek>(
         bytes.len() as u64,
     )?;
     file.read_at(header.e_phoff, &mut bytes)?;
-    Ok(bytes
-        .chunks_exact(size)
-        .map(|chunk| {
-            let mut header = Elf64_Phdr::default();
-            header.as_mut_slice().copy_from_slice(chunk);
-            header
-        })
+    Ok((0..bytes.len())
+        .step_by(size)
+        .filter_map(|offset| header_at(&bytes, offset))
         .collect())
 }
 
 /// The loadable segments in the order of their addresses.
-fn segments<F: Seek>(
-    file: &ImageFile<F>,
+fn segments(
+    file: &ImageFile,
     headers: &[Elf64_Phdr],
     ram: &Range<u64>,
-) -> Result<Vec<KernelSegment>, LoadError> {
-    let path = || file.path().to_path_buf();
+) -> Result<Vec<KernelSegment>, KernelError> {
     let mut segments = Vec::new();
     for header in headers {
         if header.p_type != elf::PT_LOAD || header.p_memsz == 0 {
             continue;
         }
         if header.p_filesz > header.p_memsz {
-            return Err(LoadError::ElfHeader {
-                path: path(),
+            return Err(KernelError::ElfHeader {
                 field: "p_filesz",
                 value: header.p_filesz,
                 expected: "it must not be more than p_memsz",
@@ -158,16 +125,14 @@ fn segments<F: Seek>(
         }
         check_in_file(file, "an ELF segment", header.p_offset, header.p_filesz)?;
         if header.p_paddr < HIGH_RAM {
-            return Err(LoadError::KernelTooLow {
-                path: path(),
+            return Err(KernelError::TooLow {
                 start: header.p_paddr,
             });
         }
         match header.p_paddr.checked_add(header.p_memsz) {
             Some(end) if end <= ram.end => {}
             _ => {
-                return Err(LoadError::KernelTooLarge {
-                    path: path(),
+                return Err(KernelError::TooLarge {
                     start: header.p_paddr,
                     size: header.p_memsz,
                     ram_end: ram.end,
@@ -182,8 +147,7 @@ fn segments<F: Seek>(
         });
     }
     if segments.is_empty() {
-        return Err(LoadError::ElfHeader {
-            path: path(),
+        return Err(KernelError::ElfHeader {
             field: "p_type",
             value: 0,
             expected: "there must be a loadable segment (1)",
@@ -191,8 +155,7 @@ fn segments<F: Seek>(
     }
     segments.sort_by_key(|s| s.gpa);
     match segments.windows(2).find(|w| w[0].range().end > w[1].gpa) {
-        Some(w) => Err(LoadError::SegmentsOverlap {
-            path: path(),
+        Some(w) => Err(KernelError::SegmentsOverlap {
             first: w[0].gpa,
             second: w[1].gpa,
         }),
@@ -201,51 +164,28 @@ fn segments<F: Seek>(
 }
 
 /// Chooses between the file's two entries.
-fn entry<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+fn entry(
+    file: &ImageFile,
     entry: u64,
     headers: &[Elf64_Phdr],
     segments: &[KernelSegment],
-    protocol: BootProtocol,
-) -> Result<Entry, LoadError> {
+    protocol: EntryProtocol,
+) -> Result<Entry, KernelError> {
     let is_loaded = |address: u64| segments.iter().any(|s| s.range().contains(&address));
-    let outside = |file: &ImageFile<F>, entry| LoadError::Entry {
-        path: file.path().into(),
-        entry,
-    };
     let pvh = match protocol {
-        BootProtocol::Linux64 => None,
-        BootProtocol::Auto | BootProtocol::Pvh => pvh::entry(file, headers)?,
+        EntryProtocol::Linux64 => None,
+        EntryProtocol::Auto | EntryProtocol::Pvh => pvh::entry(file, headers)?,
     };
     match (protocol, pvh) {
-        (BootProtocol::Pvh, None) => Err(LoadError::NoPvhEntry {
-            path: file.path().into(),
+        (EntryProtocol::Pvh, None) => Err(KernelError::NoPvhEntry {
             reason: "no ELF note names one (the kernel needs CONFIG_PVH)",
         }),
-        (BootProtocol::Auto, Some(pvh)) if is_loaded(entry) && entry != u64::from(pvh) => {
+        (EntryProtocol::Auto, Some(pvh)) if is_loaded(entry) && entry != u64::from(pvh) => {
             Ok(Entry::Linux64(entry))
         }
         (_, Some(pvh)) if is_loaded(pvh.into()) => Ok(Entry::Pvh(pvh)),
-        (_, Some(pvh)) => Err(outside(file, pvh.into())),
+        (_, Some(pvh)) => Err(KernelError::Entry { entry: pvh.into() }),
         (_, None) if is_loaded(entry) => Ok(Entry::Linux64(entry)),
-        (_, None) => Err(outside(file, entry)),
-    }
-}
-
-/// Refuses a part of the file that goes past its end.
-pub(super) fn check_in_file<F: Seek>(
-    file: &ImageFile<F>,
-    part: &'static str,
-    offset: u64,
-    len: u64,
-) -> Result<(), LoadError> {
-    match offset.checked_add(len) {
-        Some(end) if end <= file.len() => Ok(()),
-        end => Err(LoadError::Truncated {
-            path: file.path().into(),
-            part,
-            end: end.unwrap_or(u64::MAX),
-            len: file.len(),
-        }),
+        (_, None) => Err(KernelError::Entry { entry }),
     }
 }

@@ -1,184 +1,164 @@
 use crate::FileError;
 use acpi_spec::BuildError;
+use std::path::Path;
 use std::path::PathBuf;
-use vm_memory::GuestMemoryError;
 
-/// Why a kernel cannot be loaded.
-///
-/// Only [`LoadError::Write`] and [`FileError::ReadInto`] can arise once guest memory is being written.
+/// Why a kernel file cannot be loaded: what follows its name in [`LoadError::Kernel`].
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file cannot be opened or read.
+pub enum KernelError {
+    /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The kernel file has no byte.
-    #[error("kernel {} is an empty file", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The kernel file is something else.
-    #[error("{} is not a Linux kernel (bzImage or ELF) but {found}", path.display())]
+    /// It is empty.
+    #[error("is an empty file")]
+    Empty,
+    /// It is something else.
+    #[error("is not a Linux kernel (bzImage or ELF) but {found}")]
     NotAKernel {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
+        /// What it is instead.
         found: &'static str,
     },
-    /// The kernel is not for x86-64.
-    #[error("kernel {} is not for x86-64: it is {found}", path.display())]
+    /// It is not for x86-64.
+    #[error("is not for x86-64: it is {found}")]
     WrongArchitecture {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
+        /// What it is instead.
         found: String,
     },
-    /// The kernel's boot protocol is older than 2.12, which brought the 64-bit entry.
-    #[error("kernel {} has boot protocol {}.{:02}; 2.12 or newer is needed", path.display(), version >> 8, version & 0xff)]
+    /// The boot protocol is older than 2.12, which brought the 64-bit entry.
+    #[error("has boot protocol {}.{:02}; 2.12 or newer is needed", version >> 8, version & 0xff)]
     OldProtocol {
-        /// The file.
-        path: PathBuf,
         /// Its version, major in the high byte.
         version: u16,
     },
-    /// The kernel wants to be loaded below 1 MiB.
-    #[error("kernel {} is a zImage, which loads below 1 MiB; a bzImage is needed", path.display())]
-    NotLoadedHigh {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The kernel has no 64-bit entry.
-    #[error("kernel {} has no 64-bit entry point (xloadflags {xloadflags:#x}): it is a 32-bit kernel", path.display())]
+    /// It wants to be loaded below 1 MiB.
+    #[error("is a zImage, which loads below 1 MiB; a bzImage is needed")]
+    NotLoadedHigh,
+    /// It has no 64-bit entry.
+    #[error("has no 64-bit entry point (xloadflags {xloadflags:#x}): it is a 32-bit kernel")]
     No64BitEntry {
-        /// The file.
-        path: PathBuf,
-        /// The header's flags.
+        /// The flags in the setup header.
         xloadflags: u16,
     },
-    /// The setup header's length is impossible.
-    #[error("kernel {}: its setup header ends at {end:#x}, not between {min:#x} and {max:#x}", path.display())]
+    /// The setup header has an invalid length.
+    #[error("has a setup header that ends at {end:#x}, not between {min:#x} and {max:#x}")]
     SetupHeader {
-        /// The file.
-        path: PathBuf,
-        /// Where it says it ends, an offset in the file.
+        /// The end that it states, as an offset into the file.
         end: u64,
-        /// The least possible.
+        /// The lowest valid end.
         min: u64,
-        /// The most possible.
+        /// The highest valid end.
         max: u64,
     },
-    /// The kernel's compressed payload is not in its code.
-    #[error("kernel {}: its payload of {length} bytes at {offset:#x} is outside its {code} bytes of code", path.display())]
+    /// The compressed payload is outside the code.
+    #[error("has a payload of {length} bytes at {offset:#x}, outside its {code} bytes of code")]
     Payload {
-        /// The file.
-        path: PathBuf,
-        /// The payload's offset in the code.
+        /// The payload's offset into the code.
         offset: u64,
         /// Its length, in bytes.
         length: u64,
         /// The code's length, in bytes.
         code: u64,
     },
-    /// The kernel's alignment is no power of two, or absurd.
-    #[error("kernel {}: alignment {alignment:#x} is not a power of two up to 1 GiB", path.display())]
-    KernelAlignment {
-        /// The file.
-        path: PathBuf,
+    /// The alignment is not a power of two, or is too large.
+    #[error("has alignment {alignment:#x}, which is not a power of two up to 1 GiB")]
+    Alignment {
         /// The alignment, in bytes.
         alignment: u64,
     },
-    /// A file ends early.
-    #[error("{} is truncated: {part} ends at {end:#x}, the file at {len:#x}", path.display())]
+    /// The file ends early.
+    #[error("is truncated: {part} ends at {end:#x}, the file at {len:#x}")]
     Truncated {
-        /// The file.
-        path: PathBuf,
-        /// What is not all there.
+        /// The part that is cut off.
         part: &'static str,
-        /// Where that ends, an offset in the file.
+        /// Where that part ends, as an offset into the file.
         end: u64,
         /// The file's length.
         len: u64,
     },
-    /// A field of an ELF header is impossible.
-    #[error("kernel {}: ELF {field} is {value:#x}; {expected}", path.display())]
+    /// A field of an ELF header has an invalid value.
+    #[error("has {value:#x} in ELF field {field}: {expected}")]
     ElfHeader {
-        /// The file.
-        path: PathBuf,
         /// The field, by its name in the ELF specification.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         value: u64,
-        /// What it should be.
+        /// What is expected instead.
         expected: &'static str,
     },
-    /// Two segments of an ELF file share memory.
-    #[error("kernel {}: ELF segments at {first:#x} and {second:#x} overlap", path.display())]
+    /// Two ELF segments share memory.
+    #[error("is damaged: ELF segments at {first:#x} and {second:#x} overlap")]
     SegmentsOverlap {
-        /// The file.
-        path: PathBuf,
         /// Address of the lower one.
         first: u64,
         /// Address of the higher one.
         second: u64,
     },
-    /// A kernel's entry is not in what is loaded.
-    #[error("kernel {}: its entry {entry:#x} is not in any of its segments", path.display())]
+    /// The entry is outside the segments.
+    #[error("is damaged: its entry {entry:#x} is not in any of its segments")]
     Entry {
-        /// The file.
-        path: PathBuf,
         /// The entry's address.
         entry: u64,
     },
-    /// PVH was asked for, and the file has no PVH entry.
-    #[error("kernel {} has no PVH entry: {reason}", path.display())]
+    /// PVH was requested, but the file has no PVH entry.
+    #[error("has no PVH entry: {reason}")]
     NoPvhEntry {
-        /// The file.
-        path: PathBuf,
         /// Why not.
         reason: &'static str,
     },
-    /// The ELF notes cannot be read.
-    #[error("kernel {}: the ELF note at {offset:#x} is malformed", path.display())]
+    /// The ELF notes cannot be parsed.
+    #[error("is damaged: the ELF note at {offset:#x} is malformed")]
     Notes {
-        /// The file.
-        path: PathBuf,
-        /// Where, an offset in the file.
+        /// The note's offset into the file.
         offset: u64,
     },
-    /// The kernel asks for addresses below 1 MiB, where its boot data lie.
-    #[error("kernel {} asks for address {start:#x}; it must be loaded at 1 MiB or above", path.display())]
-    KernelTooLow {
-        /// The file.
-        path: PathBuf,
+    /// It asks for addresses below 1 MiB, where the boot data goes.
+    #[error("asks for address {start:#x}; it must be loaded at 1 MiB or above")]
+    TooLow {
         /// The address.
         start: u64,
     },
-    /// The kernel does not fit RAM.
-    #[error("kernel {} needs {size} bytes of RAM from {start:#x}, but RAM ends at {ram_end:#x}: give the guest more memory", path.display())]
-    KernelTooLarge {
-        /// The file.
-        path: PathBuf,
-        /// From where it needs RAM.
+    /// It does not fit into RAM.
+    #[error(
+        "needs {size} bytes of RAM from {start:#x}, but RAM ends at {ram_end:#x}: give the guest more memory"
+    )]
+    TooLarge {
+        /// First address of the RAM that it needs.
         start: u64,
-        /// How much, in bytes.
+        /// The size of that RAM, in bytes.
         size: u64,
         /// Where RAM ends.
         ram_end: u64,
     },
-    /// The initrd file has no byte.
+}
+
+/// Why Linux cannot be booted. All of this is found before anything is imported.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be opened or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The kernel file cannot be loaded.
+    #[error("kernel {} {problem}", path.display())]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: KernelError,
+    },
+    /// The initrd file is empty.
     #[error("initrd {} is an empty file", path.display())]
     InitrdEmpty {
         /// The file.
         path: PathBuf,
     },
-    /// The initrd fits no place that the kernel can reach.
+    /// No free range that the kernel can read is large enough for the initrd.
     #[error("initrd {} of {size} bytes fits nowhere below {end:#x} beside the kernel at {kernel_start:#x}-{kernel_end:#x}: give the guest more memory", path.display())]
     InitrdTooLarge {
         /// The file.
         path: PathBuf,
         /// Its length, in bytes.
         size: u64,
-        /// Up to where the kernel reads an initrd and RAM goes.
+        /// First address that the kernel cannot read an initrd from, or that is not RAM.
         end: u64,
         /// Where the kernel's memory starts.
         kernel_start: u64,
@@ -193,10 +173,10 @@ pub enum LoadError {
         /// The most this kernel takes, in bytes.
         limit: usize,
     },
-    /// The command line has a NUL, where the kernel would take it to end.
+    /// The command line contains a NUL, at which the kernel would end it.
     #[error("the kernel command line has a NUL at byte {position}")]
     CommandLineNul {
-        /// Where.
+        /// Offset of the NUL, in bytes.
         position: usize,
     },
     /// The ACPI tables cannot be placed.
@@ -208,27 +188,24 @@ pub enum LoadError {
     /// The memory map has more entries than fit the boot parameters.
     #[error("the memory map has {count} entries, more than the 128 that the boot parameters hold")]
     TooManyRamRanges {
-        /// How many.
+        /// The number of entries.
         count: usize,
     },
-    /// The guest's memory has no RAM where its layout says so.
-    #[error("guest memory has no RAM at {start:#x}-{end:#x}, where {what} goes")]
-    NoRam {
-        /// What was to go there.
-        what: &'static str,
-        /// First address.
-        start: u64,
-        /// First address after it.
-        end: u64,
-    },
-    /// Guest memory cannot be written.
-    #[error("cannot write {what} to guest memory at {gpa:#x}")]
-    Write {
-        /// What.
-        what: &'static str,
-        /// Where.
-        gpa: u64,
-        /// What failed.
-        source: GuestMemoryError,
-    },
 }
+
+impl LoadError {
+    pub(super) fn kernel(path: &Path, problem: KernelError) -> Self {
+        match problem {
+            // It names the file itself.
+            KernelError::File(error) => Self::File(error),
+            problem => Self::Kernel {
+                path: path.into(),
+                problem,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "error_test.rs"]
+mod tests;

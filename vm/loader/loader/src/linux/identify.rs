@@ -1,12 +1,9 @@
-//! What kind of file one was given.
+//! The kind of a kernel file, told from its start.
 
-use super::LoadError;
+use super::KernelError;
 use crate::ImageFile;
-use std::io::Read;
-use std::io::Seek;
-use std::path::Path;
 
-/// How much of a file's start is looked at, in bytes.
+/// How much of a file's start is examined, in bytes.
 pub(super) const HEAD_LEN: usize = 1024;
 
 /// Kinds of kernel file.
@@ -46,23 +43,19 @@ const OTHER_FILES: &[Magic] = &[
     ),
 ];
 
-/// Reads the start of `file` and says which kind of kernel it is, or what else.
-pub(super) fn identify<F: Read + Seek>(
-    file: &mut ImageFile<F>,
-) -> Result<(KernelKind, Vec<u8>), LoadError> {
+/// Reads the start of `file` and returns it with the kind of kernel; the error says what other file it is.
+pub(super) fn identify(file: &ImageFile) -> Result<(KernelKind, Vec<u8>), KernelError> {
     if file.is_empty() {
-        return Err(LoadError::Empty {
-            path: file.path().into(),
-        });
+        return Err(KernelError::Empty);
     }
     let len = usize::try_from(file.len()).map_or(HEAD_LEN, |len| len.min(HEAD_LEN));
     let mut head = vec![0; len];
     file.read_at(0, &mut head)?;
-    let kind = kind(file.path(), &head)?;
+    let kind = kind(&head)?;
     Ok((kind, head))
 }
 
-fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
+fn kind(head: &[u8]) -> Result<KernelKind, KernelError> {
     let has = |offset: usize, magic: &[u8]| {
         head.get(offset..)
             .is_some_and(|rest| rest.starts_with(magic))
@@ -80,8 +73,7 @@ fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
         return Ok(KernelKind::BzImage);
     }
     if let Some(found) = first(OTHER_ARCHITECTURES) {
-        return Err(LoadError::WrongArchitecture {
-            path: path.into(),
+        return Err(KernelError::WrongArchitecture {
             found: found.into(),
         });
     }
@@ -97,20 +89,16 @@ fn kind(path: &Path, head: &[u8]) -> Result<KernelKind, LoadError> {
             "a file of unknown kind"
         }
     });
-    Err(LoadError::NotAKernel {
-        path: path.into(),
-        found,
-    })
+    Err(KernelError::NotAKernel { found })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Cursor;
+    use crate::fuzzing::file;
 
-    fn identified(bytes: &[u8]) -> Result<KernelKind, LoadError> {
-        let mut file = ImageFile::new("some/file".into(), Cursor::new(bytes)).unwrap();
-        identify(&mut file).map(|(kind, _)| kind)
+    fn identified(bytes: &[u8]) -> Result<KernelKind, KernelError> {
+        identify(&file("some/file", bytes)).map(|(kind, _)| kind)
     }
 
     fn at(offset: usize, magic: &[u8]) -> Vec<u8> {
@@ -120,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_is_said() {
+    fn an_error_names_the_kind_of_file() {
         for (bytes, expected) in [
             (at(0, b"\x1f\x8b"), "a gzip file"),
             (at(0, b"MZ"), "a PE image"),
@@ -135,23 +123,20 @@ mod tests {
             (vec![0xee], "a file of unknown kind"),
         ] {
             match identified(&bytes) {
-                Err(LoadError::NotAKernel { found, path }) => {
-                    assert_eq!(found, expected);
-                    assert_eq!(path, Path::new("some/file"));
-                }
+                Err(KernelError::NotAKernel { found }) => assert_eq!(found, expected),
                 other => panic!("{expected}: {other:?}"),
             }
         }
-        assert!(matches!(identified(&[]), Err(LoadError::Empty { .. })));
+        assert!(matches!(identified(&[]), Err(KernelError::Empty)));
     }
 
     #[test]
-    fn kernels_of_other_machines_are_told_apart() {
+    fn kernels_of_other_architectures_are_named() {
         let mut arm = at(56, b"ARM\x64");
         arm[..2].copy_from_slice(b"MZ");
         assert!(matches!(
             identified(&arm),
-            Err(LoadError::WrongArchitecture { found, .. }) if found == "an aarch64 Image"
+            Err(KernelError::WrongArchitecture { found, .. }) if found == "an aarch64 Image"
         ));
     }
 }

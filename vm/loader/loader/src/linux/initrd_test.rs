@@ -1,18 +1,16 @@
-//! Where initrds go.
-
-use super::BootProtocol;
-use super::LinuxImage;
-use super::LinuxPlan;
-use super::LoadError;
-use super::boot_params::boot_params;
-use super::bzimage::parse;
-use super::constructed::bzimage;
-use super::constructed::put;
-use super::test_boot::*;
 use crate::ImageFile;
+use crate::linux::EntryProtocol;
+use crate::linux::LinuxImage;
+use crate::linux::LinuxPlan;
+use crate::linux::LoadError;
+use crate::linux::boot_params::boot_params;
+use crate::linux::bzimage::parse;
+use crate::linux::constructed::bzimage;
+use crate::linux::constructed::put;
+use crate::test_support::*;
 use std::fs::File;
 
-/// Where the initrd of `len` bytes goes in `ram` bytes of memory, which need not be there.
+/// The address of an initrd of `len` bytes in a machine with `ram` bytes of RAM, which is not allocated.
 fn initrd_place(kernel: &[u8], len: u64, ram: u64) -> Result<u64, LoadError> {
     let dir = tempfile::tempdir().unwrap();
     let (kernel_path, initrd_path) = (dir.path().join("vmlinuz"), dir.path().join("initrd"));
@@ -24,16 +22,17 @@ fn initrd_place(kernel: &[u8], len: u64, ram: u64) -> Result<u64, LoadError> {
         initrd: Some(ImageFile::open(&initrd_path).unwrap()),
         cmdline: "",
         acpi: &tables,
-        protocol: BootProtocol::Auto,
+        protocol: EntryProtocol::Auto,
     };
-    let plan = LinuxPlan::new(&layout(ram), image)?;
-    let placement = plan.placements().find(|p| p.what == "the initrd").unwrap();
-    assert_eq!(placement.range.end - placement.range.start, len);
-    Ok(placement.range.start)
+    let plan = LinuxPlan::new(&memory_layout(ram), ADDRESS_BITS, image)?;
+    let mut placements = plan.placements();
+    let (_, range) = placements.find(|(what, _)| *what == "the initrd").unwrap();
+    assert_eq!(range.len(), len.next_multiple_of(4096));
+    Ok(range.start)
 }
 
 #[test]
-fn an_initrd_goes_as_high_as_the_kernel_reads_it() {
+fn an_initrd_is_placed_as_high_as_the_kernel_can_read_it() {
     const GIB: u64 = 1 << 30;
     let mut kernel = bzimage(0x2000);
     // The kernel's own limit.
@@ -57,7 +56,7 @@ fn an_initrd_goes_as_high_as_the_kernel_reads_it() {
         initrd_place(&kernel, 5 * GIB, 8 * GIB),
         Err(LoadError::InitrdTooLarge { .. })
     ));
-    // Above 4 GiB only for a kernel that reaches it, and only when there is no place below.
+    // Above 4 GiB only for a kernel that can read it there, and only if it does not fit below.
     put(&mut kernel, 0x236, &[3, 0]);
     assert_eq!(initrd_place(&kernel, MIB, 8 * GIB).unwrap(), 3 * GIB - MIB);
     assert_eq!(initrd_place(&kernel, 4 * GIB, 9 * GIB).unwrap(), 6 * GIB);
@@ -68,14 +67,9 @@ fn an_initrd_goes_as_high_as_the_kernel_reads_it() {
 }
 
 #[test]
-fn an_initrd_above_4_gib_is_told_in_two_halves() {
+fn the_address_of_an_initrd_above_4_gib_is_split_into_two_fields() {
     let kernel = bzimage(0x2000);
-    let parsed = parse(
-        "k".as_ref(),
-        kernel.len() as u64,
-        &kernel[..1024],
-        &(0..48 * MIB),
-    );
+    let parsed = parse(kernel.len() as u64, &kernel[..1024], &(0..48 * MIB));
     let initrd = 0x1_8000_0000..0x2_9000_1234;
     let page = boot_params(&parsed.unwrap(), &[], Some(&initrd));
     let at = |offset: usize| u32::from_le_bytes(page[offset..offset + 4].try_into().unwrap());

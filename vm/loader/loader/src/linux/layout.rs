@@ -1,9 +1,10 @@
-//! Where things lie below 1 MiB, and the memory map that says so to the guest.
+//! The layout of memory below 1 MiB, and the memory map that the guest is given.
 //!
-//! The map depends on the RAM's size alone: a kernel that wakes from hibernation refuses a map that is not,
-//! byte for byte, the one it went to sleep on.
+//! The map depends on the size of RAM alone: a kernel that resumes from hibernation refuses any map but the one
+//! it hibernated with, byte for byte.
 
 use super::LoadError;
+use crate::PAGE;
 use guest_memory::MemoryLayout;
 use linux_loader::bootparam::E820_MAX_ENTRIES_ZEROPAGE;
 use std::ops::Range;
@@ -16,7 +17,7 @@ pub const BOOT_PARAMS: u64 = 0x2000;
 pub const COMMAND_LINE: u64 = 0x3000;
 /// The page tables: six pages.
 pub const PAGE_TABLES: u64 = 0x4000;
-/// The end of a small stack, for code that pushes before it makes its own.
+/// The end of a small stack, for code that pushes before it sets up its own.
 pub const STACK_TOP: u64 = 0x1_8000;
 /// The PVH start info with its lists: one page.
 pub const START_INFO: u64 = 0x1_8000;
@@ -27,19 +28,17 @@ pub const ACPI_TABLES_END: u64 = ACPI_TABLES + acpi_spec::REGION_SIZE;
 /// The end of usable RAM below the VGA window. The kilobyte that follows is where a BIOS keeps its extended
 /// data area; kernels keep away from it whatever the map says.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
-/// The RSDP, where a kernel that is not told finds it by searching.
+/// The RSDP, where a kernel that is not told its address finds it by searching.
 pub const RSDP: u64 = 0xe_0000;
-/// Where a kernel may be loaded from.
+/// The lowest address at which a kernel may be loaded.
 pub const HIGH_RAM: u64 = 0x10_0000;
 
-/// The version of the map that [`memory_map`] makes. It changes with the map.
+/// The version of the map that [`memory_map`] makes: it changes whenever the map does.
 pub const MEMORY_MAP_VERSION: u32 = 1;
-
-const PAGE: u64 = 4096;
 
 const _: () = assert!(ACPI_TABLES_END < LOW_RAM_END);
 
-/// What a range of the memory map is for. The values are those of E820 and of PVH's memory map.
+/// What a range of the memory map holds. The values are those of E820 and of PVH's memory map.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MemoryKind {
@@ -56,7 +55,7 @@ pub enum MemoryKind {
 pub struct MapEntry {
     /// The addresses.
     pub range: Range<u64>,
-    /// What they are for.
+    /// What they hold.
     pub kind: MemoryKind,
 }
 
@@ -123,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_map_of_a_version_stays_as_it_is() {
-        // A change here breaks the waking of hibernated guests: it needs a new MEMORY_MAP_VERSION.
+        // A change here stops hibernated guests from resuming: it needs a new MEMORY_MAP_VERSION.
         let expected = [
             (0x0, 0x1_9000, 1),
             (0x1_9000, 0x5_9000, 3),

@@ -1,9 +1,10 @@
 //! Page tables that map the first 4 GiB onto themselves, in 2 MiB pages.
 
+use crate::PAGE;
+
 const ENTRIES: usize = 512;
-const PAGE: u64 = 4096;
 /// One PML4, one page directory pointer table, and a page directory for each of 4 GiB.
-pub(super) const PAGES: usize = 6;
+const PAGES: usize = 6;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;

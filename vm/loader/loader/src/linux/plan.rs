@@ -1,7 +1,7 @@
-//! What goes where: decided and checked as a whole, then written.
+//! What goes where: decided and checked as a whole, then imported.
 
-use super::BootProtocol;
-use super::LinuxImage;
+use super::EntryProtocol;
+use super::KernelError;
 use super::LoadError;
 use super::boot_params::boot_params;
 use super::bzimage;
@@ -12,72 +12,84 @@ use super::identify::identify;
 use super::initrd;
 use super::kernel::Entry;
 use super::kernel::Kernel;
+use super::kernel::KernelSegment;
 use super::layout;
+use super::layout::page_down;
+use super::layout::page_up;
+use super::page_tables::identity_4gib;
 use super::pvh;
-use crate::BootState;
 use crate::ImageFile;
+use crate::ImageLoad;
+use crate::ImportError;
+use crate::PageData;
+use crate::PageImport;
+use crate::PageKind;
+use crate::Parameter;
+use crate::ParameterArea;
+use crate::Piece;
+use crate::VpRegister;
+use crate::mtrr::mtrrs;
+use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
-use std::fs::File;
-use std::io::Read;
-use std::io::Seek;
+use guest_memory::MemoryRange;
 use std::ops::Range;
-use vm_memory::Bytes;
-use vm_memory::GuestAddress;
-use vm_memory::GuestMemory;
-use vm_memory::Permissions;
-use vm_memory::ReadVolatile;
+use std::sync::Arc;
 
-/// How much is compared with zero at a time, in bytes.
-const CLEAR_CHUNK: usize = 64 << 10;
+/// The boot processor.
+const BSP: u32 = 0;
 
-/// A kernel's way into guest memory. Nothing has been written yet.
+/// The command line is a parameter, so that an image file can leave it to whoever starts it.
+const COMMAND_LINE: ParameterArea = ParameterArea {
+    what: "the command line",
+    range: MemoryRange {
+        start: layout::COMMAND_LINE,
+        end: layout::PAGE_TABLES,
+    },
+};
+
+/// A kernel and what it is booted with.
+#[derive(Debug)]
+pub struct LinuxImage<'a> {
+    /// A bzImage or an ELF vmlinux.
+    pub kernel: ImageFile,
+    /// The initial RAM disk.
+    pub initrd: Option<ImageFile>,
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+    /// The ACPI tables.
+    pub acpi: &'a TableSet,
+    /// The protocol by which the kernel is entered.
+    pub protocol: EntryProtocol,
+}
+
+/// A Linux boot that was found to be possible, of which nothing has been imported yet.
 ///
 /// A plan can be carried out again, to reset the guest, as long as its files stay the same.
 #[derive(Debug)]
-pub struct LinuxPlan<F = File> {
-    kernel: ImageFile<F>,
-    /// What is written besides the initrd.
-    placements: Vec<(Placement, Content)>,
-    initrd: Option<(Placement, ImageFile<F>)>,
-    boot_state: BootState,
+pub struct LinuxPlan {
+    imports: Vec<PageImport>,
+    command_line: String,
+    registers: Vec<VpRegister>,
 }
 
-/// A range of guest memory that a plan writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placement {
-    /// What goes there.
-    pub what: &'static str,
-    /// The guest-physical addresses.
-    pub range: Range<u64>,
-}
-
-/// Where the bytes come from. What a placement has beyond them is zero.
-#[derive(Debug, Clone)]
-enum Content {
-    Bytes(Vec<u8>),
-    Kernel { offset: u64, len: u64 },
-}
-
-impl<F: Read + Seek + ReadVolatile> LinuxPlan<F> {
-    /// Checks everything that can be checked without guest memory.
+impl LinuxPlan {
+    /// Plans the boot of `image` on a machine with this memory layout, whose physical addresses have
+    /// `address_bits` bits. Checks everything that can be checked without guest memory.
     pub fn new(
         memory_layout: &MemoryLayout,
-        mut image: LinuxImage<'_, F>,
+        address_bits: u8,
+        image: LinuxImage<'_>,
     ) -> Result<Self, LoadError> {
         let map = layout::memory_map(memory_layout)?;
         let low_ram = layout::low_ram(memory_layout)?;
-        let kernel = kernel(&mut image.kernel, &low_ram, image.protocol)?;
-        let command_line = command_line(image.cmdline, &kernel)?;
-        let initrd = match image.initrd {
-            Some(file) => {
-                let range =
-                    initrd::place(file.path(), file.len(), &kernel, memory_layout, &low_ram)?;
-                let what = "the initrd";
-                Some((Placement { what, range }, file))
-            }
-            None => None,
-        };
-        let initrd_range = initrd.as_ref().map(|(placement, _)| &placement.range);
+        let kernel = kernel(&image.kernel, &low_ram, image.protocol)
+            .map_err(|problem| LoadError::kernel(image.kernel.path(), problem))?;
+        check_command_line(image.cmdline, &kernel)?;
+        let initrd_range = image
+            .initrd
+            .as_ref()
+            .map(|file| initrd::place(file, &kernel, memory_layout, &low_ram))
+            .transpose()?;
         let acpi = image.acpi.place(layout::ACPI_TABLES)?;
         tracing::debug!(
             kernel = %image.kernel.path().display(),
@@ -88,175 +100,154 @@ impl<F: Read + Seek + ReadVolatile> LinuxPlan<F> {
             "planned a Linux boot"
         );
 
-        let mut plan = Self {
-            kernel: image.kernel,
-            placements: Vec::new(),
-            initrd: None,
-            boot_state: cpu::boot_state(kernel.entry),
-        };
-        plan.bytes("the descriptor table", layout::GDT, cpu::gdt());
-        if let Some(tables) = cpu::page_tables(kernel.entry) {
-            plan.bytes("the page tables", layout::PAGE_TABLES, tables);
-        }
-        plan.bytes("the command line", layout::COMMAND_LINE, command_line);
+        let mut imports = vec![bytes("the descriptor table", layout::GDT, cpu::gdt())];
         match kernel.entry {
-            Entry::Linux64(_) => plan.bytes(
-                "the boot parameters",
-                layout::BOOT_PARAMS,
-                boot_params(&kernel, &map, initrd_range),
-            ),
-            Entry::Pvh(_) => plan.bytes(
+            Entry::Linux64(_) => imports.extend([
+                bytes(
+                    "the page tables",
+                    layout::PAGE_TABLES,
+                    identity_4gib(layout::PAGE_TABLES),
+                ),
+                bytes(
+                    "the boot parameters",
+                    layout::BOOT_PARAMS,
+                    boot_params(&kernel, &map, initrd_range.as_ref()),
+                ),
+            ]),
+            Entry::Pvh(_) => imports.push(bytes(
                 "the PVH start info",
                 layout::START_INFO,
-                pvh::start_info(&map, initrd_range),
-            ),
+                pvh::start_info(&map, initrd_range.as_ref()),
+            )),
         }
-        plan.push(
-            "the ACPI tables",
-            layout::ACPI_TABLES..layout::ACPI_TABLES_END,
-            Content::Bytes(acpi.bytes),
-        );
-        plan.bytes("the ACPI root pointer", layout::RSDP, acpi.rsdp);
-        for segment in &kernel.segments {
-            plan.push(
-                "the kernel",
-                segment.range(),
-                Content::Kernel {
-                    offset: segment.file_offset,
-                    len: segment.file_len,
-                },
-            );
-        }
-        plan.initrd = initrd;
-        Ok(plan)
-    }
-
-    /// What the plan writes.
-    pub fn placements(&self) -> impl Iterator<Item = &Placement> {
-        let initrd = self.initrd.iter().map(|(placement, _)| placement);
-        self.placements
-            .iter()
-            .map(|(placement, _)| placement)
-            .chain(initrd)
-    }
-
-    /// How the boot processor starts.
-    pub fn boot_state(&self) -> &BootState {
-        &self.boot_state
-    }
-
-    /// Writes it all into guest memory, from the files the plan was made of.
-    pub fn load<M: GuestMemory>(&mut self, memory: &M) -> Result<BootState, LoadError> {
-        for Placement { what, range } in self.placements() {
-            if !is_ram(memory, range) {
-                return Err(LoadError::NoRam {
-                    what,
-                    start: range.start,
-                    end: range.end,
-                });
-            }
-        }
-        for (placement, content) in &self.placements {
-            let Placement { what, range } = placement;
-            let filled = match content {
-                Content::Bytes(bytes) => {
-                    memory
-                        .write_slice(bytes, GuestAddress(range.start))
-                        .map_err(|source| LoadError::Write {
-                            what,
-                            gpa: range.start,
-                            source,
-                        })?;
-                    bytes.len() as u64
-                }
-                Content::Kernel { offset, len } => {
-                    self.kernel.read_into(memory, *offset, range.start, *len)?;
-                    *len
-                }
+        let mut tables = bytes("the ACPI tables", layout::ACPI_TABLES, acpi.bytes);
+        tables.range.end = layout::ACPI_TABLES_END;
+        imports.push(tables);
+        imports.push(bytes("the ACPI root pointer", layout::RSDP, acpi.rsdp));
+        imports.extend(kernel_pages(&kernel.segments, image.kernel));
+        if let Some((range, file)) = initrd_range.zip(image.initrd) {
+            let data = PageData::File {
+                len: file.len(),
+                offset: 0,
+                file: Arc::new(file),
             };
-            clear(memory, what, range.start + filled..range.end)?;
+            imports.push(pages("the initrd", range, data));
         }
-        if let Some((Placement { range, .. }, file)) = &mut self.initrd {
-            file.read_into(memory, 0, range.start, range.end - range.start)?;
-        }
-        Ok(self.boot_state.clone())
+
+        let mut registers = cpu::registers(kernel.entry);
+        registers.extend(mtrrs(memory_layout.low_mmio(), address_bits));
+        Ok(Self {
+            imports,
+            command_line: image.cmdline.into(),
+            registers,
+        })
     }
 
-    fn bytes(&mut self, what: &'static str, gpa: u64, bytes: Vec<u8>) {
-        let end = gpa + bytes.len() as u64;
-        self.push(what, gpa..end, Content::Bytes(bytes));
+    /// The pages that the plan imports, with what goes there.
+    pub(crate) fn placements(&self) -> impl Iterator<Item = (&'static str, MemoryRange)> {
+        self.imports
+            .iter()
+            .map(|import| (import.what, import.range))
+            .chain([(COMMAND_LINE.what, COMMAND_LINE.range)])
     }
 
-    fn push(&mut self, what: &'static str, range: Range<u64>, content: Content) {
-        self.placements.push((Placement { what, range }, content));
+    /// Imports everything into `image`, from the files that the plan was made of.
+    pub fn load(&self, image: &mut dyn ImageLoad) -> Result<(), ImportError> {
+        for (what, range) in self.placements() {
+            image.require_memory(what, range)?;
+        }
+        for import in &self.imports {
+            image.import_pages(import)?;
+        }
+        image.create_parameter_area(COMMAND_LINE)?;
+        image.import_parameter(COMMAND_LINE, 0, Parameter::CommandLine(&self.command_line))?;
+        for register in &self.registers {
+            image.import_register(BSP, *register)?;
+        }
+        Ok(())
     }
 }
 
-fn kernel<F: Read + Seek>(
-    file: &mut ImageFile<F>,
+fn kernel(
+    file: &ImageFile,
     low_ram: &Range<u64>,
-    protocol: BootProtocol,
-) -> Result<Kernel, LoadError> {
+    protocol: EntryProtocol,
+) -> Result<Kernel, KernelError> {
     let (kind, head) = identify(file)?;
     match (kind, protocol) {
         (KernelKind::Elf, _) => elf::parse(file, &head, low_ram, protocol),
-        (KernelKind::BzImage, BootProtocol::Pvh) => Err(LoadError::NoPvhEntry {
-            path: file.path().into(),
+        (KernelKind::BzImage, EntryProtocol::Pvh) => Err(KernelError::NoPvhEntry {
             reason: "it is a bzImage, and only the ELF file inside it can have one",
         }),
-        (KernelKind::BzImage, BootProtocol::Auto | BootProtocol::Linux64) => {
-            bzimage::parse(file.path(), file.len(), &head, low_ram)
+        (KernelKind::BzImage, EntryProtocol::Auto | EntryProtocol::Linux64) => {
+            bzimage::parse(file.len(), &head, low_ram)
         }
     }
 }
 
-/// The command line with its NUL.
-fn command_line(line: &str, kernel: &Kernel) -> Result<Vec<u8>, LoadError> {
+/// Refuses a command line that the kernel would cut off.
+fn check_command_line(line: &str, kernel: &Kernel) -> Result<(), LoadError> {
+    // One byte is for the NUL.
     let limit = kernel
         .cmdline_limit
-        .min((layout::PAGE_TABLES - layout::COMMAND_LINE - 1) as usize);
+        .min((COMMAND_LINE.range.len() - 1) as usize);
     if line.len() > limit {
         return Err(LoadError::CommandLineTooLong {
             len: line.len(),
             limit,
         });
     }
-    if let Some(position) = line.bytes().position(|byte| byte == 0) {
-        return Err(LoadError::CommandLineNul { position });
+    match line.bytes().position(|byte| byte == 0) {
+        Some(position) => Err(LoadError::CommandLineNul { position }),
+        None => Ok(()),
     }
-    let mut bytes = line.as_bytes().to_vec();
-    bytes.push(0);
-    Ok(bytes)
 }
 
-fn is_ram<M: GuestMemory>(memory: &M, range: &Range<u64>) -> bool {
-    usize::try_from(range.end - range.start)
-        .is_ok_and(|len| memory.check_range(GuestAddress(range.start), len, Permissions::Write))
+/// The pages that `range` is in, with `data` from the range's start.
+fn pages(what: &'static str, range: Range<u64>, data: PageData) -> PageImport {
+    let start = page_down(range.start);
+    PageImport {
+        what,
+        range: MemoryRange {
+            start,
+            end: page_up(range.end).unwrap_or(range.end),
+        },
+        kind: PageKind::Ram,
+        content: vec![Piece {
+            offset: range.start - start,
+            data,
+        }],
+    }
 }
 
-/// Makes `range` zero, touching only what is not: memory that was never written stays unallocated.
-fn clear<M: GuestMemory>(
-    memory: &M,
-    what: &'static str,
-    range: Range<u64>,
-) -> Result<(), LoadError> {
-    let mut buf = vec![0; CLEAR_CHUNK.min((range.end - range.start) as usize)];
-    let mut gpa = range.start;
-    while gpa < range.end {
-        let len = buf.len().min((range.end - gpa) as usize);
-        let chunk = &mut buf[..len];
-        let address = GuestAddress(gpa);
-        memory
-            .read_slice(chunk, address)
-            .and_then(|()| {
-                if chunk.iter().any(|byte| *byte != 0) {
-                    chunk.fill(0);
-                    memory.write_slice(chunk, address)?;
-                }
-                Ok(())
-            })
-            .map_err(|source| LoadError::Write { what, gpa, source })?;
-        gpa += len as u64;
-    }
-    Ok(())
+fn bytes(what: &'static str, gpa: u64, bytes: Vec<u8>) -> PageImport {
+    let range = gpa..gpa + bytes.len() as u64;
+    pages(what, range, PageData::Bytes(bytes.into()))
 }
+
+/// The kernel's pages. Segments, which ascend, may share a page.
+fn kernel_pages(segments: &[KernelSegment], file: ImageFile) -> Vec<PageImport> {
+    let file = Arc::new(file);
+    let mut imports: Vec<PageImport> = Vec::new();
+    for segment in segments {
+        let data = PageData::File {
+            file: file.clone(),
+            offset: segment.file_offset,
+            len: segment.file_len,
+        };
+        let mut next = pages("the kernel", segment.range(), data);
+        match imports.last_mut() {
+            Some(last) if last.range.end > next.range.start => {
+                next.content[0].offset += next.range.start - last.range.start;
+                last.content.append(&mut next.content);
+                last.range.end = next.range.end.max(last.range.end);
+            }
+            _ => imports.push(next),
+        }
+    }
+    imports
+}
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;

@@ -1,37 +1,32 @@
 //! The PVH protocol: its entry in the ELF notes, and the start info.
 
-use super::LoadError;
-use super::elf::check_in_file;
+use super::KernelError;
+use super::kernel::check_in_file;
+use super::kernel::header_at;
 use super::layout;
 use super::layout::MapEntry;
 use crate::ImageFile;
 use linux_loader::elf;
+use linux_loader::elf::Elf64_Nhdr;
 use linux_loader::elf::Elf64_Phdr;
 use linux_loader::start_info::XEN_HVM_START_MAGIC_VALUE;
 use linux_loader::start_info::hvm_memmap_table_entry;
 use linux_loader::start_info::hvm_modlist_entry;
 use linux_loader::start_info::hvm_start_info;
-use std::io::Read;
-use std::io::Seek;
 use std::ops::Range;
-use std::path::Path;
 use vm_memory::ByteValued;
 
 /// The type of the note that holds the entry, under the name "Xen".
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 const NOTE_NAME: &[u8] = b"Xen\0";
-const NOTE_HEADER: usize = 12;
-/// Many times the size of a kernel's notes.
+/// The most bytes of notes that are read; a kernel has far fewer.
 const MAX_NOTES: u64 = 1 << 20;
 
 /// The version of the start info that has a memory map.
 const START_INFO_VERSION: u32 = 1;
 
 /// The PVH entry that the file's notes name, if one does.
-pub(super) fn entry<F: Read + Seek>(
-    file: &mut ImageFile<F>,
-    headers: &[Elf64_Phdr],
-) -> Result<Option<u32>, LoadError> {
+pub(super) fn entry(file: &ImageFile, headers: &[Elf64_Phdr]) -> Result<Option<u32>, KernelError> {
     for header in headers.iter().filter(|h| h.p_type == elf::PT_NOTE) {
         check_in_file(
             file,
@@ -40,8 +35,7 @@ pub(super) fn entry<F: Read + Seek>(
             header.p_filesz,
         )?;
         if header.p_filesz > MAX_NOTES {
-            return Err(LoadError::ElfHeader {
-                path: file.path().into(),
+            return Err(KernelError::ElfHeader {
                 field: "p_filesz",
                 value: header.p_filesz,
                 expected: "notes must not be more than 0x100000 bytes",
@@ -51,24 +45,18 @@ pub(super) fn entry<F: Read + Seek>(
         file.read_at(header.p_offset, &mut notes)?;
         // GNU's property notes are in segments aligned to 8 bytes, all others are aligned to 4.
         let alignment = if header.p_align == 8 { 8 } else { 4 };
-        if let Some(entry) = entry_in_notes(file.path(), header.p_offset, &notes, alignment)? {
+        if let Some(entry) = entry_in_notes(header.p_offset, &notes, alignment)? {
             return Ok(Some(entry));
         }
     }
     Ok(None)
 }
 
-/// Looks through the `notes` at `start` in the file.
-fn entry_in_notes(
-    path: &Path,
-    start: u64,
-    notes: &[u8],
-    alignment: usize,
-) -> Result<Option<u32>, LoadError> {
+/// Searches `notes`, which are at `start` in the file.
+fn entry_in_notes(start: u64, notes: &[u8], alignment: usize) -> Result<Option<u32>, KernelError> {
     let mut offset = 0;
     while offset < notes.len() {
-        let malformed = || LoadError::Notes {
-            path: path.into(),
+        let malformed = || KernelError::Notes {
             offset: start + offset as u64,
         };
         let (note, next) = note_at(notes, offset, alignment).ok_or_else(malformed)?;
@@ -87,7 +75,7 @@ struct Note<'a> {
 }
 
 impl Note<'_> {
-    /// The description as an address below 4 GiB, be it written in 4 or 8 bytes.
+    /// The description as an address below 4 GiB, in 4 or 8 bytes.
     fn address(&self) -> Option<u32> {
         match self.description.len() {
             4 => Some(u32::from_le_bytes(self.description.try_into().ok()?)),
@@ -97,21 +85,15 @@ impl Note<'_> {
     }
 }
 
-/// The note at `offset` and the offset of the next; `None` if the note is not whole.
+/// The note at `offset` and the offset of the next; `None` if the note is incomplete.
 fn note_at(notes: &[u8], offset: usize, alignment: usize) -> Option<(Note<'_>, usize)> {
-    let word = |at: usize| -> Option<u32> {
-        let bytes = notes.get(at..at.checked_add(4)?)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
-    let name_len = word(offset)? as usize;
-    let description_len = word(offset.checked_add(4)?)? as usize;
-    let kind = word(offset.checked_add(8)?)?;
-    let name_start = offset.checked_add(NOTE_HEADER)?;
-    let name_end = name_start.checked_add(name_len)?;
+    let header: Elf64_Nhdr = header_at(notes, offset)?;
+    let name_start = offset + size_of::<Elf64_Nhdr>();
+    let name_end = name_start.checked_add(header.n_namesz as usize)?;
     let description_start = name_end.checked_next_multiple_of(alignment)?;
-    let description_end = description_start.checked_add(description_len)?;
+    let description_end = description_start.checked_add(header.n_descsz as usize)?;
     let note = Note {
-        kind,
+        kind: header.n_type,
         name: notes.get(name_start..name_end)?,
         description: notes.get(description_start..description_end)?,
     };

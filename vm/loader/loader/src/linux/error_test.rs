@@ -1,50 +1,53 @@
-//! What cannot be loaded, and that it is refused by name and number.
+//! What cannot be loaded is refused, and the error says why.
 
-use super::BootProtocol;
-use super::LinuxImage;
-use super::LinuxPlan;
-use super::LoadError;
-use super::constructed;
-use super::constructed::Elf;
-use super::constructed::bzimage;
-use super::constructed::put;
-use super::layout;
-use super::test_boot::*;
 use crate::FileError;
+use crate::GuestImage;
 use crate::ImageFile;
+use crate::ImportError;
+use crate::linux::EntryProtocol;
+use crate::linux::KernelError;
+use crate::linux::LinuxImage;
+use crate::linux::LinuxPlan;
+use crate::linux::LoadError;
+use crate::linux::constructed;
+use crate::linux::constructed::Elf;
+use crate::linux::constructed::bzimage;
+use crate::linux::constructed::put;
+use crate::linux::layout;
+use crate::test_support::*;
 use std::io::Write;
 use std::path::Path;
 use vm_memory::GuestAddress;
 
 #[test]
-fn a_pvh_entry_that_is_not_there_is_said() {
+fn a_missing_or_invalid_pvh_entry_is_refused() {
     let error = |kernel: Vec<u8>| {
         Boot {
-            protocol: BootProtocol::Pvh,
+            protocol: EntryProtocol::Pvh,
             ..Boot::of(kernel)
         }
-        .error()
+        .kernel_error()
     };
     assert!(matches!(
         error(bzimage(0x2000)),
-        LoadError::NoPvhEntry { .. }
+        KernelError::NoPvhEntry { .. }
     ));
     let mut elf = Elf::vmlinux();
     elf.notes = None;
-    assert!(matches!(error(elf.bytes()), LoadError::NoPvhEntry { .. }));
+    assert!(matches!(error(elf.bytes()), KernelError::NoPvhEntry { .. }));
     elf.notes = Some((constructed::pvh_note(0x300_0000), 4));
     assert!(matches!(
         error(elf.bytes()),
-        LoadError::Entry {
+        KernelError::Entry {
             entry: 0x300_0000,
             ..
         }
     ));
-    // An address that 32-bit code cannot be at.
+    // An address above 4 GiB.
     elf.notes = Some((constructed::pvh_note(0x1_0100_0200), 4));
-    assert!(matches!(error(elf.bytes()), LoadError::Notes { .. }));
+    assert!(matches!(error(elf.bytes()), KernelError::Notes { .. }));
     elf.notes = Some((vec![1; 20], 4));
-    assert!(matches!(error(elf.bytes()), LoadError::Notes { .. }));
+    assert!(matches!(error(elf.bytes()), KernelError::Notes { .. }));
 }
 
 #[test]
@@ -52,35 +55,32 @@ fn every_unusable_bzimage_has_its_own_error() {
     let error = |offset: usize, bytes: &[u8]| {
         let mut kernel = bzimage(0x2000);
         put(&mut kernel, offset, bytes);
-        Boot::of(kernel).error()
+        Boot::of(kernel).kernel_error()
     };
     assert!(matches!(
         error(0x206, &0x020bu16.to_le_bytes()),
-        LoadError::OldProtocol {
+        KernelError::OldProtocol {
             version: 0x020b,
             ..
         }
     ));
-    assert!(matches!(
-        error(0x211, &[0]),
-        LoadError::NotLoadedHigh { .. }
-    ));
+    assert!(matches!(error(0x211, &[0]), KernelError::NotLoadedHigh));
     assert!(matches!(
         error(0x236, &[2, 0]),
-        LoadError::No64BitEntry { xloadflags: 2, .. }
+        KernelError::No64BitEntry { xloadflags: 2, .. }
     ));
     assert!(matches!(
         error(0x201, &[0xff]),
-        LoadError::SetupHeader { end: 0x301, .. }
+        KernelError::SetupHeader { end: 0x301, .. }
     ));
     assert!(matches!(
         error(0x201, &[0x10]),
-        LoadError::SetupHeader { end: 0x212, .. }
+        KernelError::SetupHeader { end: 0x212, .. }
     ));
-    // setup_sects and syssize that the file does not have.
+    // setup_sects and syssize past the end of the file.
     assert!(matches!(
         error(0x1f1, &[200]),
-        LoadError::Truncated {
+        KernelError::Truncated {
             part: "the setup code",
             end: 0x1_9200,
             ..
@@ -88,7 +88,7 @@ fn every_unusable_bzimage_has_its_own_error() {
     ));
     assert!(matches!(
         error(0x1f4, &0x201u32.to_le_bytes()),
-        LoadError::Truncated {
+        KernelError::Truncated {
             part: "the kernel's code",
             end: 0x2410,
             len: 0x2400,
@@ -97,15 +97,15 @@ fn every_unusable_bzimage_has_its_own_error() {
     ));
     assert!(matches!(
         error(0x1f4, &0x20u32.to_le_bytes()),
-        LoadError::Truncated { .. }
+        KernelError::Truncated { .. }
     ));
     assert!(matches!(
         error(0x24c, &u32::MAX.to_le_bytes()),
-        LoadError::Payload { .. }
+        KernelError::Payload { .. }
     ));
     assert!(matches!(
         error(0x260, &0x300_0000u32.to_le_bytes()),
-        LoadError::KernelTooLarge {
+        KernelError::TooLarge {
             start: 0x100_0000,
             size: 0x300_0000,
             ram_end: 0x300_0000,
@@ -114,7 +114,7 @@ fn every_unusable_bzimage_has_its_own_error() {
     ));
     assert!(matches!(
         error(0x258, &(u64::MAX - 5).to_le_bytes()),
-        LoadError::KernelTooLarge { .. }
+        KernelError::TooLarge { .. }
     ));
 }
 
@@ -131,11 +131,11 @@ fn a_truncated_bzimage_is_refused_wherever_it_ends() {
         0x1000,
         whole.len() - 1,
     ] {
-        let error = Boot::of(whole[..len].to_vec()).error();
+        let error = Boot::of(whole[..len].to_vec()).kernel_error();
         assert!(
             matches!(
                 error,
-                LoadError::Truncated { .. } | LoadError::NotAKernel { .. }
+                KernelError::Truncated { .. } | KernelError::NotAKernel { .. }
             ),
             "{len:#x}: {error}"
         );
@@ -147,19 +147,19 @@ fn every_unusable_elf_file_has_its_own_error() {
     let patched = |offset: usize, bytes: &[u8]| {
         let mut kernel = Elf::vmlinux().bytes();
         put(&mut kernel, offset, bytes);
-        Boot::of(kernel).error()
+        Boot::of(kernel).kernel_error()
     };
     assert!(matches!(
         patched(4, &[1]),
-        LoadError::WrongArchitecture { found, .. } if found == "a 32-bit ELF file"
+        KernelError::WrongArchitecture { found, .. } if found == "a 32-bit ELF file"
     ));
     assert!(matches!(
         patched(5, &[2]),
-        LoadError::WrongArchitecture { .. }
+        KernelError::WrongArchitecture { .. }
     ));
     assert!(matches!(
         patched(18, &183u16.to_le_bytes()),
-        LoadError::WrongArchitecture { found, .. } if found == "an aarch64 ELF file"
+        KernelError::WrongArchitecture { found, .. } if found == "an aarch64 ELF file"
     ));
     for (offset, value, name) in [
         (16, 1u16, "e_type"),
@@ -169,16 +169,16 @@ fn every_unusable_elf_file_has_its_own_error() {
     ] {
         assert!(matches!(
             patched(offset, &value.to_le_bytes()),
-            LoadError::ElfHeader { field, value: found, .. } if field == name && found == u64::from(value)
+            KernelError::ElfHeader { field, value: found, .. } if field == name && found == u64::from(value)
         ));
     }
     assert!(matches!(
         patched(32, &u64::MAX.to_le_bytes()),
-        LoadError::Truncated { end: u64::MAX, .. }
+        KernelError::Truncated { end: u64::MAX, .. }
     ));
     assert!(matches!(
         patched(64 + 8, &0x10_0000u64.to_le_bytes()),
-        LoadError::Truncated {
+        KernelError::Truncated {
             part: "an ELF segment",
             ..
         }
@@ -187,18 +187,18 @@ fn every_unusable_elf_file_has_its_own_error() {
     let changed = |change: &dyn Fn(&mut Elf)| {
         let mut elf = Elf::vmlinux();
         change(&mut elf);
-        Boot::of(elf.bytes()).error()
+        Boot::of(elf.bytes()).kernel_error()
     };
     assert!(matches!(
         changed(&|e| e.segments[0].0 = layout::BOOT_PARAMS),
-        LoadError::KernelTooLow {
+        KernelError::TooLow {
             start: layout::BOOT_PARAMS,
             ..
         }
     ));
     assert!(matches!(
         changed(&|e| e.segments[1].0 = 0x100_2fff),
-        LoadError::SegmentsOverlap {
+        KernelError::SegmentsOverlap {
             first: 0x100_0000,
             second: 0x100_2fff,
             ..
@@ -206,25 +206,25 @@ fn every_unusable_elf_file_has_its_own_error() {
     ));
     assert!(matches!(
         changed(&|e| e.segments[1].2 = 46 * MIB),
-        LoadError::KernelTooLarge {
+        KernelError::TooLarge {
             start: 0x120_0000,
             ..
         }
     ));
     assert!(matches!(
         changed(&|e| e.segments[1].2 = u64::MAX),
-        LoadError::KernelTooLarge { .. }
+        KernelError::TooLarge { .. }
     ));
     assert!(matches!(
         changed(&|e| e.segments[0].2 = 0x2fff),
-        LoadError::ElfHeader {
+        KernelError::ElfHeader {
             field: "p_filesz",
             ..
         }
     ));
     assert!(matches!(
         changed(&|e| e.segments.clear()),
-        LoadError::ElfHeader {
+        KernelError::ElfHeader {
             field: "p_type",
             ..
         }
@@ -234,7 +234,7 @@ fn every_unusable_elf_file_has_its_own_error() {
             e.entry = 0x300_0000;
             e.notes = None;
         }),
-        LoadError::Entry {
+        KernelError::Entry {
             entry: 0x300_0000,
             ..
         }
@@ -292,11 +292,12 @@ fn nothing_is_written_where_memory_lacks_ram_of_the_layout() {
         ..Boot::of(bzimage(0x2000))
     };
     let small = Memory::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
-    let error = boot.load_into(&small).unwrap_err();
+    let plan = boot.plan().unwrap();
+    let error = plan.load(&mut GuestImage::new(&small)).unwrap_err();
     assert!(
         matches!(
             error,
-            LoadError::NoRam {
+            ImportError::NoRam {
                 what: "the initrd",
                 ..
             }
@@ -316,14 +317,14 @@ fn a_file_that_shrinks_after_the_check_is_an_error() {
         initrd: None,
         cmdline: "",
         acpi: &tables,
-        protocol: BootProtocol::Auto,
+        protocol: EntryProtocol::Auto,
     };
     let memory = Boot::of(Vec::new()).memory();
-    let mut plan = LinuxPlan::new(&layout(48 * MIB), image).unwrap();
+    let plan = LinuxPlan::new(&memory_layout(48 * MIB), ADDRESS_BITS, image).unwrap();
     named.as_file().set_len(0x1000).unwrap();
     assert!(matches!(
-        plan.load(&memory),
-        Err(LoadError::File(FileError::ReadInto {
+        plan.load(&mut GuestImage::new(&memory)),
+        Err(ImportError::File(FileError::ReadInto {
             offset: 1024,
             gpa: 0x100_0000,
             ..
@@ -345,7 +346,17 @@ fn files_that_cannot_be_read_are_named() {
         assert!(matches!(&error, FileError::NotAFile { found, .. } if *found == kind));
     }
     assert!(matches!(
-        Boot::of(Vec::new()).error(),
-        LoadError::Empty { .. }
+        Boot::of(Vec::new()).kernel_error(),
+        KernelError::Empty
     ));
+}
+
+#[test]
+fn an_error_names_the_file_once() {
+    let mut kernel = bzimage(0x2000);
+    put(&mut kernel, 0x206, &0x0203u16.to_le_bytes());
+    assert_eq!(
+        Boot::of(kernel).error().to_string(),
+        "kernel vmlinuz has boot protocol 2.03; 2.12 or newer is needed"
+    );
 }
