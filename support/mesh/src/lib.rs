@@ -6,6 +6,7 @@
 
 mod cancel;
 mod channel;
+pub mod encoding;
 mod oneshot;
 pub mod payload;
 mod rpc;
