@@ -5,7 +5,6 @@ use crate::machine;
 use crate::machine::Machine;
 use crate::machine::MachineError;
 use crate::machine::MachineOptions;
-use crate::machine::PciError;
 use crate::worker::EventSink;
 use crate::worker::Message;
 use crate::worker::OnReset;
@@ -13,7 +12,6 @@ use crate::worker::Worker;
 use guest_memory::LayoutError;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::MemoryConfig;
-use openvmm_defs::config::PciDevice;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
@@ -83,8 +81,8 @@ pub fn launch(
     )?;
     let handle = VmHandle {
         messages,
-        console: machine.console().cloned(),
-        ptys: machine.ptys().to_vec(),
+        console: machine.console(),
+        ptys: machine.ptys(),
     };
     (options.events)(VmEvent {
         at: Instant::now(),
@@ -106,9 +104,4 @@ pub fn launch(
 pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
     const WIDEST: u8 = 52;
     MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
-}
-
-/// Whether there is a place for each PCI device.
-pub fn check_pci(devices: &[PciDevice]) -> Result<(), PciError> {
-    machine::assign_pci(devices).map(drop)
 }

@@ -4,6 +4,7 @@
 mod handle;
 mod launch;
 mod machine;
+mod resolvers;
 mod worker;
 
 pub use handle::VmHandle;
@@ -11,15 +12,14 @@ pub use launch::InitialState;
 pub use launch::LaunchError;
 pub use launch::LaunchOptions;
 pub use launch::check_memory;
-pub use launch::check_pci;
 pub use launch::launch;
 pub use machine::BootError;
+pub use machine::FirmwareDeviceError;
 pub use machine::MachineError;
-pub use machine::PciError;
 pub use machine::RestartError;
-pub use machine::SerialError;
 pub use machine::UefiError;
 pub use machine::VmgsError;
 pub use machine_parts::VpError;
+pub use vm_resource::ResolveError;
 pub use worker::EventSink;
 pub use worker::OnReset;

@@ -1,203 +1,219 @@
-//! The chipset's devices.
+//! The devices: those that every machine has, and those that a configuration adds.
 
 use super::MachineError;
 use super::firmware::FirmwareDevices;
-use super::firmware::FirmwareSockets;
-use super::pci::PciSockets;
 use super::platform;
-use super::serial::SerialPorts;
-use chipset::debug_port::DebugPort;
-use chipset::i8042::I8042;
-use chipset::ioapic::IoApic;
-use chipset::ioapic::IoApicPins;
-use chipset::pm::PmControl;
-use chipset::pm::PmDevice;
-use chipset::pm::PmLayout;
-use chipset::pvpanic::PvPanic;
-use chipset::rtc::Rtc;
-use chipset::rtc::WallClock;
-use chipset::rtc::cmos_for_memory;
-use chipset_device::LineInterrupt;
-use chipset_device::LineSet;
-use chipset_device::LineTarget;
-use chipset_device::PowerSink;
-use guest_memory::GuestMemory;
+use crate::resolvers;
+use chipset::I8042Handle;
+use chipset::IoApicHandle;
+use chipset::PmHandle;
+use chipset::PvPanicHandle;
+use chipset::RtcHandle;
+use chipset::ioapic::IoApicRouting;
+use chipset_device::ChipsetDeviceHandle;
+use chipset_device::DeviceBuildError;
+use chipset_device::DoorbellTarget;
+use chipset_device::InterruptLines;
+use chipset_device::MachineContext;
+use chipset_device::MsiTarget;
+use chipset_device::PciAddress;
+use chipset_device::PciDeviceHandle;
+use chipset_device::PciSlotContext;
+use chipset_device::Services;
+use chipset_device::SharedDevice;
+use guest_memory::MemoryLayout;
+use machine_parts::PartitionDoorbells;
 use machine_parts::PartitionLines;
+use machine_parts::PartitionMsis;
 use machine_parts::PartitionRouting;
 use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::VmConfig;
-use q35::ConfigPorts;
-use q35::Ecam;
-use q35::HostBridge;
-use q35::IsaBridge;
-use serial_16550::Serial16550;
-use sleep_port::AnnouncementSink;
-use sleep_port::SleepPort;
+use openvmm_defs::devices::ChipsetDeviceConfig;
+use platform_digest::Device;
+use q35::ConfigPortsHandle;
+use q35::EcamHandle;
+use q35::HostBridgeHandle;
+use q35::IsaBridgeHandle;
+use sleep_port::SleepPortHandle;
 use std::sync::Arc;
+use uuid::Uuid;
 use virt::IrqchipMode;
 use virt::Partition;
+use vm_resource::ResolveError;
 use vmotherboard::Chipset;
 use vmotherboard::ChipsetBuilder;
-use vmtime::VmClock;
 
-/// The devices, behind the chipset.
-pub(crate) struct Devices {
-    pub chipset: Chipset,
-    pub pm: PmControl,
-    /// The pins of the VMM's IOAPIC, in split mode.
-    pub ioapic: Option<IoApicPins>,
+/// The longest identity of a device that is compared.
+const MAX_IDENTITY: usize = 200;
+
+/// The devices that a machine will have: known kinds, each with a place.
+pub(crate) struct DevicePlan {
+    vm: Uuid,
+    /// Those of every machine, in the order in which they are built: a device may use what an earlier one offers.
+    profile: Vec<(String, Box<dyn ChipsetDeviceHandle>)>,
+    configured: Vec<(String, Box<dyn ChipsetDeviceHandle>)>,
+    pci: Vec<(String, PciSlotContext, Box<dyn PciDeviceHandle>)>,
 }
 
-/// What devices are made from.
-pub(crate) struct DeviceParts<'a> {
-    pub config: &'a VmConfig,
-    pub partition: &'a Arc<dyn Partition>,
-    pub clock: &'a VmClock,
-    pub power: &'a PowerSink,
-    pub memory: &'a GuestMemory,
-    pub serial: &'a SerialPorts,
-    pub firmware: FirmwareDevices,
-    pub announcements: AnnouncementSink,
-}
-
-/// The interrupt lines into the interrupt controllers. Devices may share one.
-struct Lines {
-    target: Arc<dyn LineTarget>,
-    made: [Option<LineSet>; 24],
-}
-
-impl Lines {
-    fn line(&mut self, gsi: u32) -> LineInterrupt {
-        self.made[gsi as usize]
-            .get_or_insert_with(|| LineSet::new(gsi, self.target.clone()))
-            .source()
+impl DevicePlan {
+    /// The devices of the machine that `config` describes.
+    pub(crate) fn new(config: &VmConfig, layout: &MemoryLayout) -> Result<Self, ResolveError> {
+        let (chipset, pci) = (resolvers::chipset_devices(), resolvers::pci_devices());
+        let resolve = |devices: &[ChipsetDeviceConfig]| {
+            let devices = devices.iter().map(|device| {
+                let handle = chipset.resolve(&device.name, &device.resource)?;
+                Ok((device.name.clone(), handle))
+            });
+            devices.collect::<Result<Vec<_>, ResolveError>>()
+        };
+        let pci = config.pci_devices.iter().map(|device| {
+            let number = device.slot.device;
+            let functions = config.pci_devices.iter();
+            let functions = functions.filter(|other| other.slot.device == number);
+            let slot = PciSlotContext {
+                address: device.slot.address(),
+                gsi: pci_gsi(device.slot.address()),
+                multifunction: functions.count() > 1,
+            };
+            let handle = pci.resolve(&device.name, &device.resource)?;
+            Ok((device.name.clone(), slot, handle))
+        });
+        Ok(Self {
+            vm: Uuid::from_bytes(config.uuid),
+            profile: resolve(&profile(config, layout))?,
+            configured: resolve(&config.chipset_devices)?,
+            pci: pci.collect::<Result<_, ResolveError>>()?,
+        })
     }
 
-    fn irq(&mut self, irq: u8) -> LineInterrupt {
-        self.line(irq.into())
+    /// What of the devices a hibernated guest relies on.
+    pub(crate) fn identities(&self) -> Vec<Device> {
+        let pci = self.pci.iter().map(|(name, slot, handle)| {
+            let identity = handle.identity(name, self.vm);
+            (name, Some(slot.address), identity)
+        });
+        let chipset = self.configured.iter().chain(&self.profile);
+        let chipset = chipset.filter_map(|(name, handle)| Some((name, None, handle.identity()?)));
+        pci.chain(chipset)
+            .map(|(name, pci, identity)| Device {
+                name: name.clone(),
+                pci,
+                identity: identity.chars().take(MAX_IDENTITY).collect(),
+            })
+            .collect()
+    }
+
+    /// Builds the devices from what `services` offers, and adds to that what the devices offer.
+    pub(crate) fn build(
+        &self,
+        services: &mut Services,
+        partition: &Arc<dyn Partition>,
+        firmware: FirmwareDevices,
+    ) -> Result<Chipset, MachineError> {
+        let mut builder = ChipsetBuilder::new();
+        for ports in platform::IGNORED {
+            builder.ignore_ports(ports.clone());
+        }
+        let mut add = |name: &str, build: &dyn Fn(&mut MachineContext<'_>) -> BuildResult| {
+            builder.try_add(name, |context| {
+                let mut machine = MachineContext {
+                    name,
+                    vm: self.vm,
+                    waker: context.waker(),
+                    decoder: context.decoder(),
+                    config_space: context.pci_config_space(),
+                    services,
+                };
+                build(&mut machine).map_err(|source| ResolveError::Build {
+                    name: name.to_owned(),
+                    source,
+                })
+            })
+        };
+        for (name, handle) in self.profile.iter().chain(&self.configured) {
+            add(name, &|machine| handle.build(machine))?;
+        }
+        for (name, slot, handle) in &self.pci {
+            add(name, &|machine| handle.build(slot, machine))?;
+        }
+        firmware.add(&mut builder, services, partition)?;
+        Ok(builder.build()?)
     }
 }
 
-/// Builds the devices.
-pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
-    let DeviceParts {
-        config,
-        partition,
-        clock,
-        power,
-        memory,
-        serial,
-        firmware,
-        announcements,
-    } = parts;
-    let mut builder = ChipsetBuilder::new();
-    for ports in platform::ABSENT {
-        builder.ignore_ports(ports.clone());
-    }
+type BuildResult = Result<SharedDevice, DeviceBuildError>;
 
+/// What `partition` offers to devices.
+pub(crate) fn partition_services(partition: &Arc<dyn Partition>, irqchip: IrqchipMode) -> Services {
+    let mut services = Services::new();
+    let msis: Arc<dyn MsiTarget> = Arc::new(PartitionMsis(partition.clone()));
+    services.offer(msis);
+    let doorbells: Arc<dyn DoorbellTarget> = Arc::new(PartitionDoorbells(partition.clone()));
+    services.offer(doorbells);
+    match irqchip {
+        IrqchipMode::Kernel => {
+            let lines = Arc::new(PartitionLines(partition.clone()));
+            services.offer(InterruptLines::new(lines));
+        }
+        // The lines are the I/O APIC's.
+        IrqchipMode::Split => {
+            let routing: Arc<dyn IoApicRouting> = Arc::new(PartitionRouting(partition.clone()));
+            services.offer(routing);
+        }
+    }
+    services
+}
+
+/// The devices of every machine.
+fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig> {
+    let ram = |n: usize| layout.ram().get(n).map_or(0, |range| range.len());
     let ioapic = match config.irqchip {
         IrqchipMode::Kernel => None,
-        IrqchipMode::Split => {
-            let routing = Arc::new(PartitionRouting(partition.clone()));
-            let ioapic = IoApic::new(IoApic::DEFAULT_GPA, routing);
-            let pins = ioapic.pins();
-            builder.add("ioapic", |_| ioapic);
-            Some(pins)
-        }
+        IrqchipMode::Split => Some(ChipsetDeviceConfig::new("ioapic", &IoApicHandle {})),
     };
-    let mut lines = Lines {
-        target: match &ioapic {
-            None => Arc::new(PartitionLines(partition.clone())),
-            Some(pins) => Arc::new(pins.clone()),
-        },
-        made: Default::default(),
+    let rtc = RtcHandle {
+        irq: platform::RTC_IRQ,
+        ram_below_4g: ram(0),
+        ram_above_4g: ram(1),
     };
-    add_serial_ports(&mut builder, &mut lines, serial);
-    let (low, high) = match memory.layout().ram() {
-        [low, high, ..] => (low.len(), high.len()),
-        [low] => (low.len(), 0),
-        [] => (0, 0),
+    let pm = PmHandle {
+        base: platform::PM_BASE,
+        irq: platform::SCI_IRQ,
+        offers_hibernation: config.hibernation == Hibernation::On,
     };
-    let cmos = cmos_for_memory(low, high);
-    builder.add("rtc", |context| {
-        Rtc::new(
-            lines.irq(platform::RTC_IRQ),
-            clock,
-            WallClock::host(),
-            context.waker(),
-            &cmos,
-        )
-    });
-    let pm = builder.add("pm", |context| {
-        let pm = PmDevice::with_layout(
-            PmLayout::Ich9,
-            platform::PM_BASE,
-            lines.irq(platform::SCI_IRQ),
-            power.clone(),
-            clock,
-            context.waker(),
-        );
-        match config.hibernation {
-            Hibernation::On => pm.with_hibernation(),
-            Hibernation::Off => pm,
-        }
-    });
-    let pm = pm.lock().control();
-    builder.add("i8042", |_| {
-        I8042::new(lines.irq(platform::KEYBOARD_IRQ), power.clone())
-    });
-    builder.add("pvpanic", |_| {
-        PvPanic::at_port(platform::PVPANIC_PORT, power.clone())
-    });
-    builder.add("sleep", |_| {
-        SleepPort::new(SleepPort::DEFAULT_PORT, announcements)
-    });
-    if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
-        builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
-    }
-
-    builder.add("pci", |context| {
-        ConfigPorts::new(context.pci_config_space(), power.clone())
-    });
-    let ecam = builder.add("ecam", |context| {
-        Ecam::new(context.pci_config_space(), context.decoder())
-    });
-    let window = ecam.lock().window();
-    builder.try_add("host-bridge", |_| {
-        HostBridge::new(platform::ECAM_BASE, window)
-    })?;
-    builder.try_add("isa-bridge", |_| IsaBridge::new(platform::PM_BASE))?;
-    PciSockets {
-        builder: &mut builder,
-        memory,
-        partition,
-        uuid: config.uuid,
-        partition_vps: config.topology.processors as u16,
-        line: &mut |gsi| lines.line(gsi),
-    }
-    .plug_in(&config.pci_devices)?;
-    firmware.add(FirmwareSockets {
-        builder: &mut builder,
-        partition,
-        memory,
-        pm: &pm,
-    })?;
-    Ok(Devices {
-        chipset: builder.build()?,
-        pm,
-        ioapic,
-    })
+    let i8042 = I8042Handle {
+        irq: platform::KEYBOARD_IRQ,
+    };
+    let pvpanic = PvPanicHandle {
+        port: platform::PVPANIC_PORT,
+    };
+    let host_bridge = HostBridgeHandle {
+        ecam_base: platform::ECAM_BASE,
+    };
+    let isa_bridge = IsaBridgeHandle {
+        pm_base: platform::PM_BASE,
+    };
+    ioapic
+        .into_iter()
+        .chain([
+            ChipsetDeviceConfig::new("rtc", &rtc),
+            ChipsetDeviceConfig::new("pm", &pm),
+            ChipsetDeviceConfig::new("i8042", &i8042),
+            ChipsetDeviceConfig::new("pvpanic", &pvpanic),
+            ChipsetDeviceConfig::new("sleep", &SleepPortHandle {}),
+            ChipsetDeviceConfig::new("pci", &ConfigPortsHandle {}),
+            ChipsetDeviceConfig::new("ecam", &EcamHandle {}),
+            ChipsetDeviceConfig::new("host-bridge", &host_bridge),
+            ChipsetDeviceConfig::new("isa-bridge", &isa_bridge),
+        ])
+        .collect()
 }
 
-fn add_serial_ports(builder: &mut ChipsetBuilder, lines: &mut Lines, serial: &SerialPorts) {
-    for (index, (name, base, irq)) in platform::COM.into_iter().enumerate() {
-        match serial.com(index) {
-            Some(port) => {
-                builder.add(name, |context| {
-                    Serial16550::new(base, lines.irq(irq), port.clone(), context.waker())
-                });
-            }
-            None => builder.ignore_ports(base..=base + 7),
-        }
-    }
+/// The line that pin A of a function drives.
+fn pci_gsi(address: PciAddress) -> u32 {
+    platform::PCI_FIRST_GSI + u32::from(address.device % 8)
 }
+
+#[cfg(test)]
+#[path = "devices_test.rs"]
+mod tests;

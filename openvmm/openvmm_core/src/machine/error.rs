@@ -1,11 +1,12 @@
 use super::firmware::BootError;
+use super::firmware::FirmwareDeviceError;
 use super::firmware::UefiError;
-use super::pci::PciError;
-use super::serial::SerialError;
 use super::vmgs_store::VmgsError;
+use chipset_device::MissingService;
 use guest_memory::LayoutError;
 use guest_memory::MemoryError;
 use machine_parts::VpError;
+use vm_resource::ResolveError;
 
 /// Why a machine cannot be built, or reset.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +37,13 @@ pub enum MachineError {
     Vmgs(#[from] VmgsError),
     /// The firmware's devices cannot be made.
     #[error(transparent)]
-    Uefi(#[from] UefiError),
-    /// The chipset's bridges cannot be made.
-    #[error("the PCI bridges cannot be made")]
-    Bridges(#[from] pci_core::LayoutError),
-    /// A PCI device cannot be made.
+    FirmwareDevices(#[from] FirmwareDeviceError),
+    /// A device cannot be built.
     #[error(transparent)]
-    Pci(#[from] PciError),
-    /// A serial port has no other end.
+    Device(#[from] ResolveError),
+    /// The devices do not offer what the machine needs.
     #[error(transparent)]
-    Serial(#[from] SerialError),
+    Service(#[from] MissingService),
     /// The devices do not fit together.
     #[error(transparent)]
     Chipset(#[from] vmotherboard::BuildError),
@@ -78,10 +76,9 @@ impl MachineError {
             Self::Topology(_)
                 | Self::Layout(_)
                 | Self::Boot(_)
-                | Self::Serial(_)
-                | Self::Uefi(_)
+                | Self::FirmwareDevices(_)
                 | Self::Vmgs(_)
-                | Self::Pci(_)
+                | Self::Device(_)
                 | Self::Chipset(_)
         )
     }

@@ -6,26 +6,23 @@ mod error;
 mod firmware;
 mod inventory;
 mod memory;
-mod pci;
 mod platform;
-mod serial;
 mod view;
 mod vmgs_store;
 
 pub use error::MachineError;
 pub use firmware::BootError;
+pub use firmware::FirmwareDeviceError;
 pub use firmware::RestartError;
 pub use firmware::UefiError;
-pub use pci::PciError;
-pub(crate) use pci::assign as assign_pci;
 pub(crate) use platform::LOW_RAM_END;
-pub use serial::SerialError;
 pub use vmgs_store::VmgsError;
 
+use chipset::ioapic::IoApicPins;
 use chipset::pm::PmControl;
 use chipset_device::PowerEvent;
-use devices::DeviceParts;
-use devices::Devices;
+use chipset_device::VpCount;
+use devices::DevicePlan;
 use firmware::Boot;
 use firmware::Entry;
 use firmware::FirmwareDevices;
@@ -46,7 +43,7 @@ use machine_parts::VpsUnit;
 use openvmm_defs::config::VmConfig;
 use serde_json::Value;
 use serde_json::json;
-use serial::SerialPorts;
+use serial_16550::SerialConnections;
 use serial_16550::SerialPort;
 use sleep_port::AnnouncementSink;
 use sleep_port::SleepAnnouncement;
@@ -92,7 +89,7 @@ struct Parts {
     chipset: Arc<Chipset>,
     power: PowerLatch,
     pm: PmControl,
-    serial: SerialPorts,
+    serial: Arc<SerialConnections>,
 }
 
 impl Parts {
@@ -102,6 +99,7 @@ impl Parts {
         config: &VmConfig,
         topology: &Topology,
         memory: &GuestMemory,
+        devices: &DevicePlan,
         firmware: FirmwareDevices,
         options: MachineOptions,
     ) -> Result<Self, MachineError> {
@@ -115,25 +113,18 @@ impl Parts {
         let vps = BindingVps::new(vps, gate.clone(), options.on_vp)?;
         let clock = VmClock::new();
         let power = PowerLatch::default();
-        let serial = SerialPorts::new(
-            &config.com_ports,
-            config.debugcon.as_ref(),
-            options.console_output,
-        )?;
-        let Devices {
-            chipset,
-            pm,
-            ioapic,
-        } = devices::build(DeviceParts {
-            config,
-            partition: &partition,
-            clock: &clock,
-            power: &power.sink(gate, options.on_power),
-            memory,
-            serial: &serial,
-            firmware,
-            announcements: AnnouncementSink::new(options.on_sleep),
-        })?;
+        let serial = Arc::new(SerialConnections::new(options.console_output));
+        let mut services = devices::partition_services(&partition, config.irqchip);
+        services.offer(VpCount(config.topology.processors));
+        services.offer(memory.clone());
+        services.offer(clock.clone());
+        services.offer(power.sink(gate, options.on_power));
+        services.offer(serial.clone());
+        services.offer(AnnouncementSink::new(options.on_sleep));
+        let chipset = devices.build(&mut services, &partition, firmware)?;
+        let pm = services.get::<PmControl>()?.clone();
+        // The hypervisor may have the I/O APIC instead.
+        let ioapic = services.get::<IoApicPins>().ok().cloned();
         let chipset = Arc::new(chipset);
         let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset.clone(), ioapic));
         let vps = vps.finish(&bus)?;
@@ -178,11 +169,13 @@ impl Machine {
         let topology = Topology::new(config.topology)?;
         let layout = memory::layout(&config.memory, host.address_bits)?;
         let tables = acpi::tables(config, &topology, &layout, host.address_bits)?;
+        let plan = DevicePlan::new(config, &layout)?;
         let store = config.vmgs.as_deref().map(vmgs_store::open).transpose()?;
         let (mut boot, devices) = Boot::new(
             &config.firmware,
             &UefiParts {
                 config,
+                devices: &plan,
                 topology: &topology,
                 tables: &tables,
                 layout: &layout,
@@ -195,7 +188,9 @@ impl Machine {
         // Both take their time in the host's kernel, one for pages and the other for everything else.
         let (entry, parts) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| boot.load(&memory));
-            let parts = Parts::new(hypervisor, config, &topology, &memory, devices, options);
+            let parts = Parts::new(
+                hypervisor, config, &topology, &memory, &plan, devices, options,
+            );
             let entry = match loading.join() {
                 Ok(loaded) => loaded,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -216,12 +211,12 @@ impl Machine {
     }
 
     /// The serial port that is the console.
-    pub(crate) fn console(&self) -> Option<&SerialPort> {
+    pub(crate) fn console(&self) -> Option<SerialPort> {
         self.parts.serial.console()
     }
 
     /// The pseudo-terminals made for serial ports.
-    pub(crate) fn ptys(&self) -> &[(&'static str, PathBuf)] {
+    pub(crate) fn ptys(&self) -> Vec<(String, PathBuf)> {
         self.parts.serial.ptys()
     }
 

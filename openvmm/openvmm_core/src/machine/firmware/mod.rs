@@ -11,8 +11,8 @@ pub(crate) use preserved::PreservedFirmware;
 pub use preserved::RestartError;
 pub use uefi::UefiError;
 pub(crate) use uefi::UefiParts;
+pub use uefi_devices::FirmwareDeviceError;
 pub(crate) use uefi_devices::FirmwareDevices;
-pub(crate) use uefi_devices::FirmwareSockets;
 pub(crate) use uefi_devices::GENERATION_ID_EVENT;
 
 use guest_memory::GuestMemory;

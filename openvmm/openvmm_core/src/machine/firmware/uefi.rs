@@ -6,21 +6,19 @@ use super::preserved::PreservedFirmware;
 use super::preserved::Store;
 use super::uefi_devices::PcUefiDevices;
 use super::uefi_devices::VariableStorage;
+use crate::machine::devices::DevicePlan;
 use crate::machine::inventory;
-use crate::machine::pci::PciError;
 use crate::machine::view;
 use acpi_spec::TableSet;
 use firmware_hibernation::Mode;
 use firmware_hibernation::Refusal;
 use flash::FileStorage;
 use flash::FileStorageError;
-use flash::FlashError;
 use flash::VmgsStorage;
 use flash::VmgsStorageError;
 use fw_cfg::Content;
 use fw_cfg::FwCfgBuilder;
 use fw_cfg::MemoryKind;
-use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::PcUefi;
@@ -101,15 +99,6 @@ pub enum UefiError {
     /// A hibernated guest's firmware cannot be put back.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A PCI device has no place.
-    #[error(transparent)]
-    Pci(#[from] PciError),
-    /// A flash chip cannot be made.
-    #[error(transparent)]
-    Flash(#[from] FlashError),
-    /// There is no memory for a flash chip.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
     /// What the firmware is told cannot be put together.
     #[error("the firmware configuration device cannot be made")]
     FwCfg(#[from] fw_cfg::BuildError),
@@ -124,6 +113,7 @@ pub enum UefiError {
 /// What the firmware and its devices are made from.
 pub(crate) struct UefiParts<'a> {
     pub config: &'a VmConfig,
+    pub devices: &'a DevicePlan,
     pub topology: &'a Topology,
     pub tables: &'a TableSet,
     pub layout: &'a MemoryLayout,
@@ -141,12 +131,12 @@ pub(super) fn prepare(
     let config = parts.config;
     let files = firmware_files(parts)?;
     let view = view::platform_view(
-        config,
+        parts.devices,
         parts.topology,
         parts.layout,
         parts.address_bits,
         &files,
-    )?;
+    );
     let mode = match config.hibernation {
         Hibernation::On => Mode::On,
         Hibernation::Off => Mode::Off,

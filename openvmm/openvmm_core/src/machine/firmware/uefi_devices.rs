@@ -1,16 +1,19 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
 
 use super::preserved::FLASH_END;
-use super::uefi::UefiError;
 use chipset::pm::PmControl;
+use chipset_device::MissingService;
+use chipset_device::Services;
 use flash::FileStorage;
 use flash::Flash;
 use flash::FlashConfig;
+use flash::FlashError;
 use flash::MemoryStorage;
 use flash::VmgsStorage;
 use fw_cfg::FwCfgBuilder;
 use generation_id::GenerationId;
 use guest_memory::GuestMemory;
+use guest_memory::MemoryError;
 use machine_parts::PartitionRom;
 use std::sync::Arc;
 use virt::Partition;
@@ -42,33 +45,48 @@ pub(crate) enum VariableStorage {
     Vmgs(VmgsStorage),
 }
 
-/// What they are plugged into.
-pub(crate) struct FirmwareSockets<'a> {
-    pub builder: &'a mut ChipsetBuilder,
-    pub partition: &'a Arc<dyn Partition>,
-    pub memory: &'a GuestMemory,
-    pub pm: &'a PmControl,
+/// Why a device of UEFI firmware cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum FirmwareDeviceError {
+    /// A flash chip cannot be made.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
+    /// There is no memory for a flash chip.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The firmware configuration device cannot be made.
+    #[error("the firmware configuration device cannot be made")]
+    FwCfg(#[from] fw_cfg::BuildError),
+    /// The machine lacks something that a device needs.
+    #[error(transparent)]
+    Service(#[from] MissingService),
 }
 
 impl FirmwareDevices {
     /// Adds them to the chipset.
-    pub(crate) fn add(self, sockets: FirmwareSockets<'_>) -> Result<(), UefiError> {
+    pub(crate) fn add(
+        self,
+        builder: &mut ChipsetBuilder,
+        services: &Services,
+        partition: &Arc<dyn Partition>,
+    ) -> Result<(), FirmwareDeviceError> {
         match self {
             Self::None => Ok(()),
-            Self::PcUefi(devices) => devices.add(sockets),
+            Self::PcUefi(devices) => devices.add(builder, services, partition),
         }
     }
 }
 
 impl PcUefiDevices {
-    fn add(self, sockets: FirmwareSockets<'_>) -> Result<(), UefiError> {
-        let FirmwareSockets {
-            builder,
-            partition,
-            memory,
-            pm,
-        } = sockets;
-        let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, UefiError> {
+    fn add(
+        self,
+        builder: &mut ChipsetBuilder,
+        services: &Services,
+        partition: &Arc<dyn Partition>,
+    ) -> Result<(), FirmwareDeviceError> {
+        let memory = services.get::<GuestMemory>()?;
+        let event = services.get::<PmControl>()?.gpe(GENERATION_ID_EVENT);
+        let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, MemoryError> {
             let region = guest_memory::device_region(gpa, size as u64)?;
             Ok(FlashConfig {
                 name: name.to_owned(),
@@ -90,11 +108,7 @@ impl PcUefiDevices {
             builder.add("flash-variables", |_| flash);
         }
         let generation_id = builder.add("generation-id", |_| {
-            GenerationId::new(
-                self.generation_id,
-                memory.clone(),
-                pm.gpe(GENERATION_ID_EVENT),
-            )
+            GenerationId::new(self.generation_id, memory.clone(), event)
         });
         let fw_cfg = self.fw_cfg.add_writable_file(
             acpi_spec::GENERATION_ID_ADDRESS_FILE,
