@@ -1,7 +1,8 @@
 use super::*;
+use chipset::ioapic::IoApicPins;
 use chipset::ioapic::IoApicRouting;
+use chipset::pm::PmControl;
 use chipset_device::AddressDecoder;
-use chipset_device::DeviceBuildError;
 use chipset_device::DeviceWaker;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
@@ -13,6 +14,7 @@ use chipset_device::MachineContext;
 use chipset_device::MissingService;
 use chipset_device::MsiMessage;
 use chipset_device::MsiTarget;
+use chipset_device::NoPciSlot;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
 use chipset_device::PciSlotContext;
@@ -27,9 +29,11 @@ use pci_core::MsiRecorder;
 use serial_16550::SerialConnections;
 use serial_16550::SerialEnd;
 use sleep_port::AnnouncementSink;
+use std::error::Error;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use uuid::Uuid;
+use vm_resource::ResolveError;
 use vm_resource::Resource;
 use vmtime::VmClock;
 
@@ -80,41 +84,33 @@ fn services() -> Services {
     services
 }
 
-fn context<'a>(name: &'a str, services: &'a mut Services) -> MachineContext<'a> {
-    MachineContext {
-        name,
-        vm: Uuid::nil(),
-        waker: DeviceWaker::new(),
-        decoder: AddressDecoder::detached(),
-        config_space: PciConfigSpace::new(),
-        services,
-    }
+fn build(
+    resource: &Resource,
+    pci_slot: Option<PciSlotContext>,
+    services: &mut Services,
+) -> Result<SharedDevice, ResolveError> {
+    devices()
+        .resolve("x", resource)?
+        .build(&mut MachineContext {
+            name: "x",
+            vm: Uuid::nil(),
+            pci_slot,
+            waker: DeviceWaker::new(),
+            decoder: AddressDecoder::detached(),
+            config_space: PciConfigSpace::new(),
+            services,
+        })
 }
 
-fn build_chipset(
-    resource: &Resource,
-    services: &mut Services,
-) -> Result<SharedDevice, DeviceBuildError> {
-    let handle = chipset_devices().resolve("x", resource).unwrap();
-    handle.build(&mut context("x", services))
-}
-
-fn build_pci(
-    resource: &Resource,
-    services: &mut Services,
-) -> Result<SharedDevice, DeviceBuildError> {
-    let handle = pci_devices().resolve("x", resource).unwrap();
-    let slot = PciSlotContext {
-        address: PciAddress {
-            bus: 0,
-            device: 1,
-            function: 0,
-        },
-        gsi: 17,
-        multifunction: false,
-    };
-    handle.build(&slot, &mut context("x", services))
-}
+const SLOT: PciSlotContext = PciSlotContext {
+    address: PciAddress {
+        bus: 0,
+        device: 1,
+        function: 0,
+    },
+    gsi: 17,
+    multifunction: false,
+};
 
 /// One of each kind, in an order in which they can be built.
 fn chipset_resources() -> Vec<Resource> {
@@ -175,55 +171,55 @@ fn net() -> VirtioNetHandle {
     }
 }
 
-fn sorted_kinds(resources: &[Resource]) -> Vec<&str> {
-    let mut kinds: Vec<_> = resources.iter().map(Resource::id).collect();
-    kinds.sort_unstable();
-    kinds
-}
-
 #[test]
-fn each_chipset_device_is_built_from_its_handle() {
-    let resources = chipset_resources();
-    let registered: Vec<_> = chipset_devices().kinds().collect();
-    assert_eq!(sorted_kinds(&resources), registered);
+fn each_kind_of_device_is_built_from_its_handle() {
+    let (chipset, pci) = (chipset_resources(), pci_resources());
+    let mut kinds: Vec<_> = chipset.iter().chain(&pci).map(Resource::id).collect();
+    kinds.sort_unstable();
+    let registered: Vec<_> = devices().kinds().collect();
+    assert_eq!(kinds, registered);
+
     let mut services = services();
-    for resource in &resources {
-        let device = build_chipset(resource, &mut services).unwrap();
+    for resource in &chipset {
+        let device = build(resource, None, &mut services).unwrap();
         device.lock().reset();
     }
-    assert!(services.get::<chipset::pm::PmControl>().is_ok());
-    assert!(services.get::<chipset::ioapic::IoApicPins>().is_ok());
-}
-
-#[test]
-fn each_pci_device_is_built_from_its_handle() {
-    let resources = pci_resources();
-    let registered: Vec<_> = pci_devices().kinds().collect();
-    assert_eq!(sorted_kinds(&resources), registered);
-    let mut services = services();
-    for resource in &resources {
-        let built = build_pci(resource, &mut services);
+    assert!(services.get::<PmControl>().is_ok());
+    assert!(services.get::<IoApicPins>().is_ok());
+    for resource in &pci {
+        let built = build(resource, Some(SLOT), &mut services);
         if resource.handle::<VirtioNetHandle>().is_some() {
-            let error = built.err().unwrap();
+            let error = cause(built);
             assert!(error.to_string().contains("network"), "{error}");
             continue;
         }
         let device = built.unwrap();
-        assert_eq!(device.lock().claims().pci.unwrap().device, 1);
+        assert_eq!(device.lock().claims().pci, Some(SLOT.address));
+    }
+}
+
+/// Why a device was not built.
+fn cause(built: Result<SharedDevice, ResolveError>) -> Box<dyn Error + Send + Sync> {
+    match built.err() {
+        Some(ResolveError::Build { source, .. }) => source,
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_device_whose_machine_lacks_something_says_what() {
+fn a_device_whose_machine_lacks_something_says_so() {
     for resource in chipset_resources() {
-        let Err(error) = build_chipset(&resource, &mut Services::new()) else {
-            let kind = resource.id();
-            assert!(["q35-ecam", "q35-isa-bridge"].contains(&kind), "{kind}");
-            continue;
-        };
-        assert!(error.is::<MissingService>(), "{error}");
+        let built = build(&resource, None, &mut Services::new());
+        if ["q35-ecam", "q35-isa-bridge"].contains(&resource.id()) {
+            assert!(built.is_ok());
+        } else {
+            let error = cause(built);
+            assert!(error.is::<MissingService>(), "{error}");
+        }
     }
     let rng = Resource::new(&VirtioRngHandle {});
-    let error = build_pci(&rng, &mut Services::new()).err().unwrap();
+    let error = cause(build(&rng, Some(SLOT), &mut Services::new()));
     assert!(error.is::<MissingService>(), "{error}");
+    let error = cause(build(&rng, None, &mut services()));
+    assert!(error.is::<NoPciSlot>(), "{error}");
 }

@@ -1,7 +1,7 @@
 //! The devices of a VM, as its configuration names them.
 
+use chipset_device::DeviceHandle;
 use chipset_device::PciAddress;
-use chipset_device::ResourceHandle;
 use minicbor::Decode;
 use minicbor::Encode;
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ pub struct ChipsetDeviceConfig {
 
 impl ChipsetDeviceConfig {
     /// The device that `handle` describes.
-    pub fn new<H: ResourceHandle>(name: &str, handle: &H) -> Self {
+    pub fn new<H: DeviceHandle>(name: &str, handle: &H) -> Self {
         Self {
             name: name.to_owned(),
             resource: Resource::new(handle),
@@ -163,14 +163,20 @@ pub fn assign_pci_slots(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chipset_device::BuildResult;
+    use chipset_device::MachineContext;
     use mesh::payload;
 
     #[derive(Encode, Decode)]
     #[cbor(map)]
     struct Nothing {}
 
-    impl ResourceHandle for Nothing {
+    impl DeviceHandle for Nothing {
         const ID: &'static str = "nothing";
+
+        fn build(&self, _machine: &mut MachineContext<'_>) -> BuildResult {
+            Err("nothing".into())
+        }
     }
 
     fn device(name: &str, slot: Option<(u8, u8)>) -> PciDeviceRequest {

@@ -1,10 +1,13 @@
 use crate::Resource;
-use chipset_device::DeviceBuildError;
-use chipset_device::ResourceHandle;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
+use chipset_device::MachineContext;
+use chipset_device::SharedDevice;
 use mesh::payload;
 use mesh::payload::DecodeError;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::error::Error;
+use uuid::Uuid;
 
 /// Why there is no device for a resource.
 #[derive(Debug, thiserror::Error)]
@@ -35,21 +38,44 @@ pub enum ResolveError {
         name: String,
         /// Why.
         #[source]
-        source: DeviceBuildError,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
-type Decoder<T> = Box<dyn Fn(&[u8]) -> Result<Box<T>, DecodeError> + Send + Sync>;
+/// A handle whose kind is known only to itself.
+trait AnyHandle: Send + Sync {
+    fn identity(&self, name: &str, vm: Uuid) -> Option<String>;
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult;
+}
 
-/// The kinds of devices of the class `T`, a trait that their handles implement.
-pub struct Registry<T: ?Sized>(BTreeMap<&'static str, Decoder<T>>);
+impl<H: DeviceHandle> AnyHandle for H {
+    fn identity(&self, name: &str, vm: Uuid) -> Option<String> {
+        DeviceHandle::identity(self, name, vm)
+    }
 
-impl<T: ?Sized + 'static> Registry<T> {
-    /// Adds the kind of devices that `H` is the handle of. `erase` is `|handle| Box::new(handle)`, which cannot be
-    /// written here because it needs to know the trait.
-    pub fn register<H: ResourceHandle>(&mut self, erase: fn(H) -> Box<T>) {
-        let decode = move |bytes: &[u8]| payload::decode(bytes).map(erase);
-        self.0.insert(H::ID, Box::new(decode));
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
+        DeviceHandle::build(self, machine)
+    }
+}
+
+fn decode<H: DeviceHandle>(bytes: &[u8]) -> Result<Box<dyn AnyHandle>, DecodeError> {
+    Ok(Box::new(payload::decode::<H>(bytes)?))
+}
+
+/// The kinds of devices that a machine can have.
+#[derive(Default)]
+pub struct Registry(BTreeMap<&'static str, fn(&[u8]) -> Result<Box<dyn AnyHandle>, DecodeError>>);
+
+/// A device of a known kind, to be built.
+pub struct ResolvedDevice {
+    name: String,
+    handle: Box<dyn AnyHandle>,
+}
+
+impl Registry {
+    /// Adds the kind of devices that `H` is the handle of.
+    pub fn register<H: DeviceHandle>(&mut self) {
+        self.0.insert(H::ID, decode::<H>);
     }
 
     /// The kinds of devices.
@@ -58,138 +84,39 @@ impl<T: ?Sized + 'static> Registry<T> {
     }
 
     /// What builds the device called `name`.
-    pub fn resolve(&self, name: &str, resource: &Resource) -> Result<Box<T>, ResolveError> {
-        let Some(decode) = self.0.get(&*resource.id) else {
-            return Err(ResolveError::UnknownKind {
-                name: name.to_owned(),
-                id: resource.id.clone(),
-            });
+    pub fn resolve(&self, name: &str, resource: &Resource) -> Result<ResolvedDevice, ResolveError> {
+        let (name, id) = (name.to_owned(), resource.id.clone());
+        let Some(decode) = self.0.get(&*id) else {
+            return Err(ResolveError::UnknownKind { name, id });
         };
-        decode(&resource.handle).map_err(|source| ResolveError::Decode {
-            name: name.to_owned(),
-            id: resource.id.clone(),
+        match decode(&resource.handle) {
+            Ok(handle) => Ok(ResolvedDevice { name, handle }),
+            Err(source) => Err(ResolveError::Decode { name, id, source }),
+        }
+    }
+}
+
+impl ResolvedDevice {
+    /// The device's name in the VM.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What of the device a hibernated or snapshotted guest of the VM `vm` relies on.
+    pub fn identity(&self, vm: Uuid) -> Option<String> {
+        self.handle.identity(&self.name, vm)
+    }
+
+    /// Builds the device.
+    pub fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, ResolveError> {
+        let built = self.handle.build(machine);
+        built.map_err(|source| ResolveError::Build {
+            name: self.name.clone(),
             source,
         })
     }
 }
 
-impl<T: ?Sized> Default for Registry<T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<T: ?Sized> fmt::Debug for Registry<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use minicbor::Decode;
-    use minicbor::Encode;
-    use std::error::Error as _;
-
-    /// A class of things that tell their color.
-    trait Colored: fmt::Debug {
-        fn color(&self) -> Result<String, DeviceBuildError>;
-    }
-
-    #[derive(Debug, PartialEq, Encode, Decode)]
-    #[cbor(map)]
-    struct Lamp {
-        #[n(1)]
-        color: String,
-    }
-
-    impl ResourceHandle for Lamp {
-        const ID: &'static str = "lamp";
-    }
-
-    impl Colored for Lamp {
-        fn color(&self) -> Result<String, DeviceBuildError> {
-            match &*self.color {
-                "" => Err("no color".into()),
-                color => Ok(color.to_owned()),
-            }
-        }
-    }
-
-    #[derive(Debug, PartialEq, Encode, Decode)]
-    #[cbor(map)]
-    struct Wall {}
-
-    impl ResourceHandle for Wall {
-        const ID: &'static str = "wall";
-    }
-
-    impl Colored for Wall {
-        fn color(&self) -> Result<String, DeviceBuildError> {
-            Ok("white".into())
-        }
-    }
-
-    fn registry() -> Registry<dyn Colored> {
-        let mut registry = Registry::<dyn Colored>::default();
-        registry.register(|lamp: Lamp| Box::new(lamp));
-        registry.register(|wall: Wall| Box::new(wall));
-        registry
-    }
-
-    fn lamp(color: &str) -> Resource {
-        Resource::new(&Lamp {
-            color: color.into(),
-        })
-    }
-
-    #[test]
-    fn a_stored_resource_builds_what_its_handle_says() {
-        let bytes = payload::encode(&vec![lamp("red"), Resource::new(&Wall {})]);
-        let stored: Vec<Resource> = payload::decode(&bytes).unwrap();
-        let color = |n: usize| registry().resolve("x", &stored[n]).unwrap().color();
-        assert_eq!(color(0).unwrap(), "red");
-        assert_eq!(color(1).unwrap(), "white");
-        let lamp = stored[0].handle::<Lamp>().unwrap();
-        assert_eq!(lamp.unwrap().color, "red");
-        assert!(stored[0].handle::<Wall>().is_none());
-        assert_eq!(registry().kinds().collect::<Vec<_>>(), ["lamp", "wall"]);
-    }
-
-    #[test]
-    fn an_unknown_kind_is_an_error_that_names_device_and_kind() {
-        let error = Registry::<dyn Colored>::default()
-            .resolve("lamp0", &lamp("red"))
-            .unwrap_err();
-        assert!(matches!(error, ResolveError::UnknownKind { .. }));
-        let text = error.to_string();
-        assert!(text.contains("lamp0") && text.contains("`lamp`"), "{text}");
-    }
-
-    #[test]
-    fn a_handle_that_does_not_decode_is_an_error_that_says_which_field() {
-        let broken = Resource {
-            id: "lamp".into(),
-            handle: vec![0xa0],
-        };
-        let error = registry().resolve("lamp0", &broken).unwrap_err();
-        assert!(error.to_string().contains("lamp0"), "{error}");
-        let ResolveError::Decode { source, .. } = error else {
-            panic!("{error:?}");
-        };
-        assert_eq!(source, DecodeError::MissingField { field: 1 });
-        assert!(matches!(broken.handle::<Lamp>(), Some(Err(_))));
-    }
-
-    #[test]
-    fn a_failure_to_build_keeps_its_cause() {
-        let handle = registry().resolve("lamp0", &lamp("")).unwrap();
-        let error = ResolveError::Build {
-            name: "lamp0".into(),
-            source: handle.color().unwrap_err(),
-        };
-        assert!(error.to_string().contains("lamp0"));
-        assert_eq!(error.source().unwrap().to_string(), "no color");
-    }
-}
+#[path = "registry_test.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-use chipset_device::ResourceHandle;
+use chipset_device::DeviceHandle;
 use mesh::payload;
 use mesh::payload::DecodeError;
 use minicbor::Decode;
@@ -8,7 +8,7 @@ use minicbor::Encode;
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Resource {
-    /// [`ResourceHandle::ID`].
+    /// [`DeviceHandle::ID`].
     #[n(1)]
     pub(crate) id: String,
     #[cbor(n(2), with = "minicbor::bytes")]
@@ -17,7 +17,7 @@ pub struct Resource {
 
 impl Resource {
     /// The resource that `handle` names.
-    pub fn new<H: ResourceHandle>(handle: &H) -> Self {
+    pub fn new<H: DeviceHandle>(handle: &H) -> Self {
         Self {
             id: H::ID.to_owned(),
             handle: payload::encode(handle),
@@ -30,7 +30,7 @@ impl Resource {
     }
 
     /// The handle, for those who know of the kind `H`; `None` for other kinds.
-    pub fn handle<H: ResourceHandle>(&self) -> Option<Result<H, DecodeError>> {
+    pub fn handle<H: DeviceHandle>(&self) -> Option<Result<H, DecodeError>> {
         (self.id == H::ID).then(|| payload::decode(&self.handle))
     }
 }

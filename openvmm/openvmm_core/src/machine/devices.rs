@@ -10,18 +10,15 @@ use chipset::PmHandle;
 use chipset::PvPanicHandle;
 use chipset::RtcHandle;
 use chipset::ioapic::IoApicRouting;
-use chipset_device::ChipsetDeviceHandle;
-use chipset_device::DeviceBuildError;
 use chipset_device::DoorbellTarget;
 use chipset_device::InterruptLines;
 use chipset_device::MachineContext;
 use chipset_device::MsiTarget;
 use chipset_device::PciAddress;
-use chipset_device::PciDeviceHandle;
 use chipset_device::PciSlotContext;
 use chipset_device::Services;
-use chipset_device::SharedDevice;
 use guest_memory::MemoryLayout;
+use guest_memory::MemoryRange;
 use machine_parts::PartitionDoorbells;
 use machine_parts::PartitionLines;
 use machine_parts::PartitionMsis;
@@ -40,65 +37,66 @@ use uuid::Uuid;
 use virt::IrqchipMode;
 use virt::Partition;
 use vm_resource::ResolveError;
+use vm_resource::ResolvedDevice;
 use vmotherboard::Chipset;
 use vmotherboard::ChipsetBuilder;
 
 /// The longest identity of a device that is compared.
 const MAX_IDENTITY: usize = 200;
 
-/// The devices that a machine will have: known kinds, each with a place.
+/// The devices that a machine will have.
 pub(crate) struct DevicePlan {
     vm: Uuid,
     /// Those of every machine, in the order in which they are built: a device may use what an earlier one offers.
-    profile: Vec<(String, Box<dyn ChipsetDeviceHandle>)>,
-    configured: Vec<(String, Box<dyn ChipsetDeviceHandle>)>,
-    pci: Vec<(String, PciSlotContext, Box<dyn PciDeviceHandle>)>,
+    profile: Vec<ResolvedDevice>,
+    configured: Vec<ResolvedDevice>,
+    pci: Vec<(ResolvedDevice, PciSlotContext)>,
 }
 
 impl DevicePlan {
     /// The devices of the machine that `config` describes.
     pub(crate) fn new(config: &VmConfig, layout: &MemoryLayout) -> Result<Self, ResolveError> {
-        let (chipset, pci) = (resolvers::chipset_devices(), resolvers::pci_devices());
+        let registry = resolvers::devices();
         let resolve = |devices: &[ChipsetDeviceConfig]| {
-            let devices = devices.iter().map(|device| {
-                let handle = chipset.resolve(&device.name, &device.resource)?;
-                Ok((device.name.clone(), handle))
-            });
-            devices.collect::<Result<Vec<_>, ResolveError>>()
+            let devices = devices.iter();
+            devices
+                .map(|device| registry.resolve(&device.name, &device.resource))
+                .collect::<Result<Vec<_>, _>>()
         };
+        let numbers = config.pci_devices.iter().map(|device| device.slot.device);
         let pci = config.pci_devices.iter().map(|device| {
-            let number = device.slot.device;
-            let functions = config.pci_devices.iter();
-            let functions = functions.filter(|other| other.slot.device == number);
+            let address = device.slot.address();
+            let functions = numbers.clone().filter(|&number| number == address.device);
             let slot = PciSlotContext {
-                address: device.slot.address(),
-                gsi: pci_gsi(device.slot.address()),
+                address,
+                gsi: pci_gsi(address),
                 multifunction: functions.count() > 1,
             };
-            let handle = pci.resolve(&device.name, &device.resource)?;
-            Ok((device.name.clone(), slot, handle))
+            Ok((registry.resolve(&device.name, &device.resource)?, slot))
         });
         Ok(Self {
             vm: Uuid::from_bytes(config.uuid),
             profile: resolve(&profile(config, layout))?,
             configured: resolve(&config.chipset_devices)?,
-            pci: pci.collect::<Result<_, ResolveError>>()?,
+            pci: pci.collect::<Result<_, _>>()?,
         })
     }
 
     /// What of the devices a hibernated guest relies on.
     pub(crate) fn identities(&self) -> Vec<Device> {
-        let pci = self.pci.iter().map(|(name, slot, handle)| {
-            let identity = handle.identity(name, self.vm);
-            (name, Some(slot.address), identity)
-        });
+        let pci = self
+            .pci
+            .iter()
+            .map(|(device, slot)| (device, Some(slot.address)));
         let chipset = self.configured.iter().chain(&self.profile);
-        let chipset = chipset.filter_map(|(name, handle)| Some((name, None, handle.identity()?)));
-        pci.chain(chipset)
-            .map(|(name, pci, identity)| Device {
-                name: name.clone(),
-                pci,
-                identity: identity.chars().take(MAX_IDENTITY).collect(),
+        pci.chain(chipset.map(|device| (device, None)))
+            .filter_map(|(device, pci)| {
+                let identity = device.identity(self.vm)?;
+                Some(Device {
+                    name: device.name().to_owned(),
+                    pci,
+                    identity: identity.chars().take(MAX_IDENTITY).collect(),
+                })
             })
             .collect()
     }
@@ -114,34 +112,26 @@ impl DevicePlan {
         for ports in platform::IGNORED {
             builder.ignore_ports(ports.clone());
         }
-        let mut add = |name: &str, build: &dyn Fn(&mut MachineContext<'_>) -> BuildResult| {
-            builder.try_add(name, |context| {
-                let mut machine = MachineContext {
-                    name,
+        let chipset = self.profile.iter().chain(&self.configured);
+        let chipset = chipset.map(|device| (device, None));
+        let pci = self.pci.iter().map(|(device, slot)| (device, Some(*slot)));
+        for (device, pci_slot) in chipset.chain(pci) {
+            builder.try_add(device.name(), |context| {
+                device.build(&mut MachineContext {
+                    name: device.name(),
                     vm: self.vm,
+                    pci_slot,
                     waker: context.waker(),
                     decoder: context.decoder(),
                     config_space: context.pci_config_space(),
                     services,
-                };
-                build(&mut machine).map_err(|source| ResolveError::Build {
-                    name: name.to_owned(),
-                    source,
                 })
-            })
-        };
-        for (name, handle) in self.profile.iter().chain(&self.configured) {
-            add(name, &|machine| handle.build(machine))?;
-        }
-        for (name, slot, handle) in &self.pci {
-            add(name, &|machine| handle.build(slot, machine))?;
+            })?;
         }
         firmware.add(&mut builder, services, partition)?;
         Ok(builder.build()?)
     }
 }
-
-type BuildResult = Result<SharedDevice, DeviceBuildError>;
 
 /// What `partition` offers to devices.
 pub(crate) fn partition_services(partition: &Arc<dyn Partition>, irqchip: IrqchipMode) -> Services {
@@ -166,11 +156,7 @@ pub(crate) fn partition_services(partition: &Arc<dyn Partition>, irqchip: Irqchi
 
 /// The devices of every machine.
 fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig> {
-    let ram = |n: usize| layout.ram().get(n).map_or(0, |range| range.len());
-    let ioapic = match config.irqchip {
-        IrqchipMode::Kernel => None,
-        IrqchipMode::Split => Some(ChipsetDeviceConfig::new("ioapic", &IoApicHandle {})),
-    };
+    let ram = |n: usize| layout.ram().get(n).map_or(0, MemoryRange::len);
     let rtc = RtcHandle {
         irq: platform::RTC_IRQ,
         ram_below_4g: ram(0),
@@ -181,32 +167,26 @@ fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig>
         irq: platform::SCI_IRQ,
         offers_hibernation: config.hibernation == Hibernation::On,
     };
-    let i8042 = I8042Handle {
-        irq: platform::KEYBOARD_IRQ,
-    };
-    let pvpanic = PvPanicHandle {
-        port: platform::PVPANIC_PORT,
-    };
-    let host_bridge = HostBridgeHandle {
-        ecam_base: platform::ECAM_BASE,
-    };
-    let isa_bridge = IsaBridgeHandle {
-        pm_base: platform::PM_BASE,
-    };
-    ioapic
-        .into_iter()
-        .chain([
-            ChipsetDeviceConfig::new("rtc", &rtc),
-            ChipsetDeviceConfig::new("pm", &pm),
-            ChipsetDeviceConfig::new("i8042", &i8042),
-            ChipsetDeviceConfig::new("pvpanic", &pvpanic),
-            ChipsetDeviceConfig::new("sleep", &SleepPortHandle {}),
-            ChipsetDeviceConfig::new("pci", &ConfigPortsHandle {}),
-            ChipsetDeviceConfig::new("ecam", &EcamHandle {}),
-            ChipsetDeviceConfig::new("host-bridge", &host_bridge),
-            ChipsetDeviceConfig::new("isa-bridge", &isa_bridge),
-        ])
-        .collect()
+    let irq = platform::KEYBOARD_IRQ;
+    let port = platform::PVPANIC_PORT;
+    let ecam_base = platform::ECAM_BASE;
+    let pm_base = platform::PM_BASE;
+    let mut devices = vec![
+        ChipsetDeviceConfig::new("rtc", &rtc),
+        ChipsetDeviceConfig::new("pm", &pm),
+        ChipsetDeviceConfig::new("i8042", &I8042Handle { irq }),
+        ChipsetDeviceConfig::new("pvpanic", &PvPanicHandle { port }),
+        ChipsetDeviceConfig::new("sleep", &SleepPortHandle {}),
+        ChipsetDeviceConfig::new("pci", &ConfigPortsHandle {}),
+        ChipsetDeviceConfig::new("ecam", &EcamHandle {}),
+        ChipsetDeviceConfig::new("host-bridge", &HostBridgeHandle { ecam_base }),
+        ChipsetDeviceConfig::new("isa-bridge", &IsaBridgeHandle { pm_base }),
+    ];
+    if config.irqchip == IrqchipMode::Split {
+        // First, because the interrupt lines of the others are its own.
+        devices.insert(0, ChipsetDeviceConfig::new("ioapic", &IoApicHandle {}));
+    }
+    devices
 }
 
 /// The line that pin A of a function drives.

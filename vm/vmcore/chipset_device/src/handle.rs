@@ -14,15 +14,25 @@ use minicbor::Encode;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Plain data that names a device and says how it is configured. It is encoded with numbered fields, so that it can be
-/// stored, and sent to another process.
-pub trait ResourceHandle: Encode<()> + for<'b> Decode<'b, ()> + 'static {
+/// A device as plain data: its kind, how it is configured, and how it is built from that. It is encoded with numbered
+/// fields, so that it can be stored, and sent to another process.
+pub trait DeviceHandle: Encode<()> + for<'b> Decode<'b, ()> + Send + Sync + 'static {
     /// The kind of device. It is stored with the encoded handle: never changed, and never used for another kind.
     const ID: &'static str;
+
+    /// What of the device called `name` in the VM `vm` a hibernated or snapshotted guest relies on, beside its name and
+    /// its PCI address; `None` if to the guest it is a part of every machine.
+    ///
+    /// Stored with hibernated guests, so its text never changes.
+    fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
+        None
+    }
+
+    /// Builds the device.
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult;
 }
 
 /// A device as the chipset holds it.
@@ -33,44 +43,17 @@ pub fn shared(device: impl ChipsetDevice) -> SharedDevice {
     Arc::new(Mutex::new(device))
 }
 
-/// Why a device cannot be built. Who builds it knows its name, and puts it before this.
-pub type DeviceBuildError = Box<dyn Error + Send + Sync>;
-
-/// The handle of a device with fixed addresses.
-pub trait ChipsetDeviceHandle: fmt::Debug + Send + Sync {
-    /// What of the device a hibernated or snapshotted guest relies on, beside its name; `None` if a machine with the
-    /// device and one without it are the same to the guest, or always differ in something else too.
-    ///
-    /// Stored with hibernated guests, so its text never changes.
-    fn identity(&self) -> Option<String> {
-        None
-    }
-
-    /// Builds the device.
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError>;
-}
-
-/// The handle of a PCI function that can be at any address.
-pub trait PciDeviceHandle: fmt::Debug + Send + Sync {
-    /// What of the device called `name` in the VM `vm` a hibernated or snapshotted guest relies on, beside its name and
-    /// address. Stored with hibernated guests, so its text never changes.
-    fn identity(&self, name: &str, vm: Uuid) -> String;
-
-    /// Builds the device.
-    fn build(
-        &self,
-        slot: &PciSlotContext,
-        machine: &mut MachineContext<'_>,
-    ) -> Result<SharedDevice, DeviceBuildError>;
-}
+/// A device, or why it cannot be built. Who builds it knows its name, and puts it before the error.
+pub type BuildResult = Result<SharedDevice, Box<dyn Error + Send + Sync>>;
 
 /// What a machine gives one device.
-#[derive(Debug)]
 pub struct MachineContext<'a> {
     /// The device's name in the VM.
     pub name: &'a str,
     /// The VM's identity, for what is derived from it.
     pub vm: Uuid,
+    /// The place of a PCI function; `None` for a device that has fixed addresses.
+    pub pci_slot: Option<PciSlotContext>,
     /// Makes the chipset poll the device.
     pub waker: DeviceWaker,
     /// Tells the chipset which addresses the device answers beside its fixed ones.
@@ -85,6 +68,11 @@ impl MachineContext<'_> {
     /// The service of type `T`.
     pub fn get<T: Any>(&self) -> Result<&T, MissingService> {
         self.services.get()
+    }
+
+    /// The place of the PCI function.
+    pub fn pci_slot(&self) -> Result<PciSlotContext, NoPciSlot> {
+        self.pci_slot.ok_or(NoPciSlot)
     }
 
     /// A source on the line of global system interrupt `gsi`.
@@ -103,3 +91,8 @@ pub struct PciSlotContext {
     /// Other functions have the same device number, which function 0 has to say.
     pub multifunction: bool,
 }
+
+/// A PCI function is configured as a device with fixed addresses.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it is a PCI function, and needs a slot")]
+pub struct NoPciSlot;

@@ -10,19 +10,18 @@ use crate::pvpanic::PvPanic;
 use crate::rtc::Rtc;
 use crate::rtc::WallClock;
 use crate::rtc::cmos_for_memory;
-use chipset_device::ChipsetDeviceHandle;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::InterruptLines;
 use chipset_device::MachineContext;
 use chipset_device::PowerSink;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use chipset_device::shared;
 use minicbor::Decode;
 use minicbor::Encode;
 use serial_16550::SerialConnections;
 use serial_16550::SerialEnd;
 use std::sync::Arc;
+use uuid::Uuid;
 use vmtime::VmClock;
 
 /// The I/O APIC, for a machine whose hypervisor has none, nor a PIC or a PIT.
@@ -33,16 +32,14 @@ use vmtime::VmClock;
 #[cbor(map)]
 pub struct IoApicHandle {}
 
-impl ResourceHandle for IoApicHandle {
+impl DeviceHandle for IoApicHandle {
     const ID: &'static str = "ioapic";
-}
 
-impl ChipsetDeviceHandle for IoApicHandle {
-    fn identity(&self) -> Option<String> {
+    fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
         Some("without PIC and PIT".to_owned())
     }
 
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let routing = machine.get::<Arc<dyn IoApicRouting>>()?.clone();
         let ioapic = IoApic::new(IoApic::DEFAULT_GPA, routing);
         let lines = InterruptLines::new(Arc::new(ioapic.pins()));
@@ -67,12 +64,10 @@ pub struct RtcHandle {
     pub ram_above_4g: u64,
 }
 
-impl ResourceHandle for RtcHandle {
+impl DeviceHandle for RtcHandle {
     const ID: &'static str = "rtc";
-}
 
-impl ChipsetDeviceHandle for RtcHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         Ok(shared(Rtc::new(
             machine.line(self.irq.into())?,
             machine.get::<VmClock>()?,
@@ -106,12 +101,10 @@ struct PmBaseError {
     base: u16,
 }
 
-impl ResourceHandle for PmHandle {
+impl DeviceHandle for PmHandle {
     const ID: &'static str = "pm";
-}
 
-impl ChipsetDeviceHandle for PmHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let (layout, base) = (PmLayout::Ich9, self.base);
         if base.checked_add(layout.length()).is_none() {
             return Err(PmBaseError { base }.into());
@@ -141,12 +134,10 @@ pub struct I8042Handle {
     pub irq: u8,
 }
 
-impl ResourceHandle for I8042Handle {
+impl DeviceHandle for I8042Handle {
     const ID: &'static str = "i8042";
-}
 
-impl ChipsetDeviceHandle for I8042Handle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let line = machine.line(self.irq.into())?;
         Ok(shared(I8042::new(
             line,
@@ -164,12 +155,10 @@ pub struct PvPanicHandle {
     pub port: u16,
 }
 
-impl ResourceHandle for PvPanicHandle {
+impl DeviceHandle for PvPanicHandle {
     const ID: &'static str = "pvpanic";
-}
 
-impl ChipsetDeviceHandle for PvPanicHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let power = machine.get::<PowerSink>()?.clone();
         Ok(shared(PvPanic::at_port(self.port, power)))
     }
@@ -187,12 +176,10 @@ pub struct DebugPortHandle {
     pub end: SerialEnd,
 }
 
-impl ResourceHandle for DebugPortHandle {
+impl DeviceHandle for DebugPortHandle {
     const ID: &'static str = "debug-port";
-}
 
-impl ChipsetDeviceHandle for DebugPortHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let connections = machine.get::<Arc<SerialConnections>>()?;
         let output = connections.connect(machine.name, &self.end)?;
         Ok(shared(DebugPort::new(self.port, output)))
@@ -206,12 +193,10 @@ mod tests {
     use std::fmt::Debug;
 
     /// The handle's identity, after it went through bytes.
-    fn identity<H: ResourceHandle + ChipsetDeviceHandle + PartialEq + Debug>(
-        handle: &H,
-    ) -> Option<String> {
+    fn identity<H: DeviceHandle + PartialEq + Debug>(handle: &H) -> Option<String> {
         let decoded: H = payload::decode(&payload::encode(handle)).unwrap();
         assert_eq!(&decoded, handle);
-        decoded.identity()
+        decoded.identity("x", Uuid::nil())
     }
 
     #[test]

@@ -140,12 +140,6 @@ impl SerialConnections {
     }
 }
 
-impl std::fmt::Debug for SerialConnections {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SerialConnections")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

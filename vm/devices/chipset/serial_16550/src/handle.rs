@@ -1,15 +1,14 @@
 use crate::Serial16550;
 use crate::SerialConnections;
 use crate::SerialEnd;
-use chipset_device::ChipsetDeviceHandle;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use chipset_device::shared;
 use minicbor::Decode;
 use minicbor::Encode;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// The first I/O port and the interrupt of COM1 to COM4 in a PC.
 pub const COM_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
@@ -29,16 +28,14 @@ pub struct Serial16550Handle {
     pub end: SerialEnd,
 }
 
-impl ResourceHandle for Serial16550Handle {
+impl DeviceHandle for Serial16550Handle {
     const ID: &'static str = "serial-16550";
-}
 
-impl ChipsetDeviceHandle for Serial16550Handle {
-    fn identity(&self) -> Option<String> {
+    fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
         Some("16550".to_owned())
     }
 
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let connections = machine.get::<Arc<SerialConnections>>()?;
         let port = connections.connect(machine.name, &self.end)?;
         let line = machine.line(self.irq.into())?;
@@ -63,7 +60,8 @@ mod tests {
         ] {
             let (base, irq) = COM_PORTS[1];
             let handle = Serial16550Handle { base, irq, end };
-            assert_eq!(handle.identity().as_deref(), Some("16550"));
+            let identity = handle.identity("com2", Uuid::nil());
+            assert_eq!(identity.as_deref(), Some("16550"));
             assert_eq!(payload::decode(&payload::encode(&handle)), Ok(handle));
         }
     }

@@ -1,10 +1,8 @@
 use crate::AnnouncementSink;
 use crate::SleepPort;
-use chipset_device::ChipsetDeviceHandle;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use chipset_device::shared;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -14,12 +12,10 @@ use minicbor::Encode;
 #[cbor(map)]
 pub struct SleepPortHandle {}
 
-impl ResourceHandle for SleepPortHandle {
+impl DeviceHandle for SleepPortHandle {
     const ID: &'static str = "sleep-port";
-}
 
-impl ChipsetDeviceHandle for SleepPortHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let sink = machine.get::<AnnouncementSink>()?.clone();
         let device = SleepPort::new(SleepPort::DEFAULT_PORT, sink);
         Ok(shared(device))

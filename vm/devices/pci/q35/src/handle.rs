@@ -3,12 +3,10 @@ use crate::Ecam;
 use crate::EcamWindow;
 use crate::HostBridge;
 use crate::IsaBridge;
-use chipset_device::ChipsetDeviceHandle;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
 use chipset_device::PowerSink;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use chipset_device::shared;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -18,12 +16,10 @@ use minicbor::Encode;
 #[cbor(map)]
 pub struct ConfigPortsHandle {}
 
-impl ResourceHandle for ConfigPortsHandle {
+impl DeviceHandle for ConfigPortsHandle {
     const ID: &'static str = "q35-config-ports";
-}
 
-impl ChipsetDeviceHandle for ConfigPortsHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let power = machine.get::<PowerSink>()?.clone();
         Ok(shared(ConfigPorts::new(
             machine.config_space.clone(),
@@ -37,12 +33,10 @@ impl ChipsetDeviceHandle for ConfigPortsHandle {
 #[cbor(map)]
 pub struct EcamHandle {}
 
-impl ResourceHandle for EcamHandle {
+impl DeviceHandle for EcamHandle {
     const ID: &'static str = "q35-ecam";
-}
 
-impl ChipsetDeviceHandle for EcamHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let ecam = Ecam::new(machine.config_space.clone(), machine.decoder.clone());
         machine.services.offer(ecam.window());
         Ok(shared(ecam))
@@ -58,12 +52,10 @@ pub struct HostBridgeHandle {
     pub ecam_base: u64,
 }
 
-impl ResourceHandle for HostBridgeHandle {
+impl DeviceHandle for HostBridgeHandle {
     const ID: &'static str = "q35-host-bridge";
-}
 
-impl ChipsetDeviceHandle for HostBridgeHandle {
-    fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let window = machine.get::<EcamWindow>()?.clone();
         Ok(shared(HostBridge::new(self.ecam_base, window)?))
     }
@@ -78,12 +70,10 @@ pub struct IsaBridgeHandle {
     pub pm_base: u16,
 }
 
-impl ResourceHandle for IsaBridgeHandle {
+impl DeviceHandle for IsaBridgeHandle {
     const ID: &'static str = "q35-isa-bridge";
-}
 
-impl ChipsetDeviceHandle for IsaBridgeHandle {
-    fn build(&self, _: &mut MachineContext<'_>) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, _: &mut MachineContext<'_>) -> BuildResult {
         Ok(shared(IsaBridge::new(self.pm_base)?))
     }
 }

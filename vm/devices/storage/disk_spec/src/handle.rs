@@ -2,12 +2,9 @@
 
 use crate::DiskSpec;
 use crate::OpenError;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
-use chipset_device::PciDeviceHandle;
-use chipset_device::PciSlotContext;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use chipset_device::VpCount;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -34,23 +31,17 @@ struct OpenDiskError {
     source: OpenError,
 }
 
-impl ResourceHandle for VirtioBlkHandle {
+impl DeviceHandle for VirtioBlkHandle {
     const ID: &'static str = "virtio-blk";
-}
 
-impl PciDeviceHandle for VirtioBlkHandle {
-    fn identity(&self, _name: &str, _vm: Uuid) -> String {
-        match &self.disk.serial {
+    fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
+        Some(match &self.disk.serial {
             Some(serial) => format!("virtio-blk {serial}"),
             None => "virtio-blk".to_owned(),
-        }
+        })
     }
 
-    fn build(
-        &self,
-        slot: &PciSlotContext,
-        machine: &mut MachineContext<'_>,
-    ) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let disk = &self.disk;
         let opened = disk.open().map_err(|source| OpenDiskError {
             disk: disk.clone(),
@@ -58,7 +49,7 @@ impl PciDeviceHandle for VirtioBlkHandle {
         })?;
         let queues = machine.get::<VpCount>()?.0.min(MAX_DEFAULT_QUEUES);
         let config = disk.blk_config(queues as u16)?;
-        virtio::build_pci_function(VirtioBlk::new(opened, config), slot, machine)
+        virtio::build_pci_function(VirtioBlk::new(opened, config), machine)
     }
 }
 
@@ -95,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_identity_is_the_serial_number() {
-        let identity = |text| handle(text).identity("disk0", Uuid::nil());
+        let identity = |text| handle(text).identity("disk0", Uuid::nil()).unwrap();
         assert_eq!(identity("mem:1G"), "virtio-blk");
         assert_eq!(identity("mem:1G,serial=abc"), "virtio-blk abc");
     }

@@ -2,12 +2,10 @@ use crate::PciSlot;
 use crate::Siblings;
 use crate::VirtioDevice;
 use crate::VirtioPciDevice;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
 use chipset_device::DoorbellTarget;
 use chipset_device::MachineContext;
 use chipset_device::MsiTarget;
-use chipset_device::PciSlotContext;
-use chipset_device::SharedDevice;
 use chipset_device::shared;
 use guest_memory::GuestMemory;
 use std::sync::Arc;
@@ -15,11 +13,8 @@ use std::sync::Arc;
 /// Puts `device` behind the PCI transport, for the handle of a virtio device.
 ///
 /// It asks its machine for guest memory, an interrupt line, `Arc<dyn MsiTarget>` and `Arc<dyn DoorbellTarget>`.
-pub fn build_pci_function(
-    device: impl VirtioDevice,
-    slot: &PciSlotContext,
-    machine: &MachineContext<'_>,
-) -> Result<SharedDevice, DeviceBuildError> {
+pub fn build_pci_function(device: impl VirtioDevice, machine: &MachineContext<'_>) -> BuildResult {
+    let slot = machine.pci_slot()?;
     let function = VirtioPciDevice::new(
         device,
         PciSlot {

@@ -3,12 +3,9 @@ use crate::NetConfig;
 use crate::NetDevice;
 use crate::Tap;
 use crate::TapError;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
-use chipset_device::PciDeviceHandle;
-use chipset_device::PciSlotContext;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use minicbor::Decode;
 use minicbor::Decoder;
 use minicbor::Encode;
@@ -43,24 +40,18 @@ impl VirtioNetHandle {
     }
 }
 
-impl ResourceHandle for VirtioNetHandle {
+impl DeviceHandle for VirtioNetHandle {
     const ID: &'static str = "virtio-net";
-}
 
-impl PciDeviceHandle for VirtioNetHandle {
-    fn identity(&self, name: &str, vm: Uuid) -> String {
-        format!("virtio-net {}", self.mac(name, vm))
+    fn identity(&self, name: &str, vm: Uuid) -> Option<String> {
+        Some(format!("virtio-net {}", self.mac(name, vm)))
     }
 
-    fn build(
-        &self,
-        slot: &PciSlotContext,
-        machine: &mut MachineContext<'_>,
-    ) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let mac = self.mac(machine.name, machine.vm);
         let tap = Tap::open(&self.tap, mac.other_end()).map_err(ConnectError)?;
         let config = NetConfig { mac, mtu: self.mtu };
-        virtio::build_pci_function(NetDevice::new(tap, config), slot, machine)
+        virtio::build_pci_function(NetDevice::new(tap, config), machine)
     }
 }
 
@@ -114,9 +105,9 @@ mod tests {
     fn the_identity_is_the_address_that_the_guest_sees() {
         let vm = Uuid::from_bytes(std::array::from_fn(|n| n as u8 * 0x11));
         let chosen = handle(Some("02:00:00:00:00:01")).identity("net0", vm);
-        assert_eq!(chosen, "virtio-net 02:00:00:00:00:01");
+        assert_eq!(chosen.as_deref(), Some("virtio-net 02:00:00:00:00:01"));
         let derived = MacAddress::derive("00112233-4455-6677-8899-aabbccddeeff/net0");
         let identity = handle(None).identity("net0", vm);
-        assert_eq!(identity, format!("virtio-net {derived}"));
+        assert_eq!(identity, Some(format!("virtio-net {derived}")));
     }
 }

@@ -1,11 +1,8 @@
 use crate::EntropyDevice;
 use crate::EntropyRate;
-use chipset_device::DeviceBuildError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
-use chipset_device::PciDeviceHandle;
-use chipset_device::PciSlotContext;
-use chipset_device::ResourceHandle;
-use chipset_device::SharedDevice;
 use minicbor::Decode;
 use minicbor::Encode;
 use uuid::Uuid;
@@ -15,22 +12,16 @@ use uuid::Uuid;
 #[cbor(map)]
 pub struct VirtioRngHandle {}
 
-impl ResourceHandle for VirtioRngHandle {
+impl DeviceHandle for VirtioRngHandle {
     const ID: &'static str = "virtio-rng";
-}
 
-impl PciDeviceHandle for VirtioRngHandle {
-    fn identity(&self, _name: &str, _vm: Uuid) -> String {
-        "virtio-rng".to_owned()
+    fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
+        Some("virtio-rng".to_owned())
     }
 
-    fn build(
-        &self,
-        slot: &PciSlotContext,
-        machine: &mut MachineContext<'_>,
-    ) -> Result<SharedDevice, DeviceBuildError> {
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let device = EntropyDevice::new(EntropyRate::default());
-        virtio::build_pci_function(device, slot, machine)
+        virtio::build_pci_function(device, machine)
     }
 }
 
@@ -44,6 +35,7 @@ mod tests {
         let bytes = payload::encode(&VirtioRngHandle {});
         assert_eq!(bytes, [0xa0]);
         let handle: VirtioRngHandle = payload::decode(&bytes).unwrap();
-        assert_eq!(handle.identity("rng0", Uuid::nil()), "virtio-rng");
+        let identity = handle.identity("rng0", Uuid::nil());
+        assert_eq!(identity.as_deref(), Some("virtio-rng"));
     }
 }
