@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub struct VmHandle {
     pub(crate) requests: Sender<VmRequest>,
     pub(crate) console: Option<SerialPort>,
-    pub(crate) ptys: Vec<(&'static str, PathBuf)>,
+    pub(crate) ptys: Vec<(String, PathBuf)>,
 }
 
 impl VmHandle {
@@ -26,8 +26,8 @@ impl VmHandle {
         self.console.as_ref()
     }
 
-    /// The pseudo-terminals made for serial ports: the port's name, and the terminal's path.
-    pub fn ptys(&self) -> &[(&'static str, PathBuf)] {
+    /// The pseudo-terminals made for serial ports: the device's name, and the terminal's path.
+    pub fn ptys(&self) -> &[(String, PathBuf)] {
         &self.ptys
     }
 }

@@ -5,14 +5,12 @@ use crate::machine;
 use crate::machine::HostEnds;
 use crate::machine::MachineError;
 use crate::machine::MachinePlan;
-use crate::machine::PciError;
 use crate::worker::EventSink;
 use crate::worker::Worker;
 use guest_memory::LayoutError;
 use guest_memory::MemoryLayout;
 use machine_parts::RunControl;
 use openvmm_defs::config::MemoryConfig;
-use openvmm_defs::config::PciDevice;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
@@ -94,8 +92,8 @@ pub fn launch(
     let (requests, incoming) = mesh::channel();
     let handle = VmHandle {
         requests,
-        console: machine.console().cloned(),
-        ptys: machine.ptys().to_vec(),
+        console: machine.console(),
+        ptys: machine.ptys(),
     };
     events(VmEvent {
         at: Instant::now(),
@@ -117,9 +115,4 @@ pub fn launch(
 pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
     const WIDEST: u8 = 52;
     MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
-}
-
-/// Whether there is a place for each PCI device.
-pub fn check_pci(devices: &[PciDevice]) -> Result<(), PciError> {
-    machine::assign_pci(devices).map(drop)
 }

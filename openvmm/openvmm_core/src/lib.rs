@@ -4,21 +4,21 @@
 mod handle;
 mod launch;
 mod machine;
+mod resolvers;
 mod worker;
 
 pub use handle::VmHandle;
 pub use launch::LaunchError;
 pub use launch::LaunchOptions;
 pub use launch::check_memory;
-pub use launch::check_pci;
 pub use launch::launch;
 pub use machine::BootError;
+pub use machine::FirmwareDeviceError;
 pub use machine::LoadGuestError;
 pub use machine::MachineError;
-pub use machine::PciError;
 pub use machine::RestartError;
-pub use machine::SerialError;
 pub use machine::UefiError;
 pub use machine::VmgsError;
 pub use machine_parts::VpError;
+pub use vm_resource::ResolveError;
 pub use worker::EventSink;

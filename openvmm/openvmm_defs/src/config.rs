@@ -1,11 +1,11 @@
 //! The configuration a VM is built from. It says what exists; how the VM starts is not part of it.
 
-use disk_spec::DiskSpec;
+use crate::devices::ChipsetDeviceConfig;
+use crate::devices::PciDeviceConfig;
 use firmware_hibernation::ConsumePolicy;
 use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
-use virtio_net::MacAddress;
 
 /// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +18,12 @@ pub struct VmConfig {
     pub memory: MemoryConfig,
     /// What the VM runs first.
     pub load_mode: LoadMode,
-    /// COM1 to COM4.
-    pub com_ports: [SerialConfig; 4],
-    /// A debug console port, and where its output goes.
-    pub debugcon: Option<(u16, SerialConfig)>,
+    /// The devices with fixed addresses, besides those that every machine has.
+    pub chipset_devices: Vec<ChipsetDeviceConfig>,
     /// Whether and how the guest can hibernate.
     pub hibernation: HibernationConfig,
     /// The PCI functions, besides those of the chipset.
-    pub pci_devices: Vec<PciDevice>,
+    pub pci_devices: Vec<PciDeviceConfig>,
     /// The VMGS file that keeps the VM's state. Made if it does not exist.
     pub vmgs: Option<PathBuf>,
     /// The VM's identity, in the order in which it is printed. The same for its whole life.
@@ -116,48 +114,6 @@ pub struct UefiKernel {
     pub cmdline: String,
 }
 
-/// A PCI function on bus 0.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PciDevice {
-    /// Its name in the VM: unique, and the key of its saved state.
-    pub name: String,
-    /// Where it is; the next free device number where `None`.
-    pub slot: Option<PciSlot>,
-    /// What it is.
-    pub kind: PciDeviceKind,
-}
-
-/// A place on bus 0.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PciSlot {
-    /// Device number, 1 to 30: 0 and 31 are the chipset's.
-    pub device: u8,
-    /// Function number, 0 to 7.
-    pub function: u8,
-}
-
-/// What a PCI function is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PciDeviceKind {
-    /// A virtio disk.
-    VirtioBlk(DiskSpec),
-    /// A virtio network interface.
-    VirtioNet(NetSpec),
-    /// A virtio entropy source.
-    VirtioRng,
-}
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetSpec {
-    /// The host's tap interface; made if it does not exist.
-    pub tap: String,
-    /// The guest's address; derived from the VM's identity where `None`.
-    pub mac: Option<MacAddress>,
-    /// The largest packet the guest is told of, at least 68.
-    pub mtu: Option<u16>,
-}
-
 /// A Linux kernel started directly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinuxDirect {
@@ -181,22 +137,4 @@ pub enum BootProtocol {
     Linux64,
     /// The PVH entry of an ELF kernel.
     Pvh,
-}
-
-/// Where a serial port's line ends.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum SerialConfig {
-    /// There is no such port.
-    #[default]
-    None,
-    /// The front end's console: its standard input and output.
-    Console,
-    /// Standard error; output only.
-    Stderr,
-    /// A file, made anew; output only.
-    File(PathBuf),
-    /// A Unix socket that one client at a time connects to.
-    Listen(PathBuf),
-    /// A new pseudo-terminal.
-    Pty,
 }

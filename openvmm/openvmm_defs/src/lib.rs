@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod devices;
 pub mod event;
 pub mod request;
 pub mod start;

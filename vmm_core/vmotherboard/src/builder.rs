@@ -10,6 +10,7 @@ use chipset_device::Claims;
 use chipset_device::DeviceWaker;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
+use chipset_device::SharedDevice;
 use parking_lot::Mutex;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -126,32 +127,38 @@ impl ChipsetBuilder {
         name: impl Into<Arc<str>>,
         construct: impl FnOnce(&DeviceContext) -> D,
     ) -> Arc<Mutex<D>> {
-        let made: Result<_, std::convert::Infallible> =
-            self.try_add(name, |context| Ok(construct(context)));
-        match made {
-            Ok(device) => device,
-        }
+        let context = self.context();
+        let device = Arc::new(Mutex::new(construct(&context)));
+        self.insert(name.into(), &context, device.clone());
+        device
     }
 
-    /// As [`ChipsetBuilder::add`], where making the device can fail. Then nothing was added.
-    pub fn try_add<D: ChipsetDevice, E>(
+    /// As [`ChipsetBuilder::add`], for a device of any type, and where making it can fail. Then nothing was added.
+    pub fn try_add<E>(
         &mut self,
         name: impl Into<Arc<str>>,
-        construct: impl FnOnce(&DeviceContext) -> Result<D, E>,
-    ) -> Result<Arc<Mutex<D>>, E> {
+        construct: impl FnOnce(&DeviceContext) -> Result<SharedDevice, E>,
+    ) -> Result<(), E> {
+        let context = self.context();
+        let device = construct(&context)?;
+        self.insert(name.into(), &context, device);
+        Ok(())
+    }
+
+    fn context(&self) -> DeviceContext {
         let (index, routes) = (self.devices.len(), self.routes.clone());
-        let context = DeviceContext {
+        DeviceContext {
             waker: DeviceWaker::new(),
             decoder: AddressDecoder::new(move |decodes| routes.set_decodes(index, decodes)),
             config_space: self.config_space.clone(),
-        };
-        let device = construct(&context)?;
-        let claims = device.claims();
-        let device = Arc::new(Mutex::new(device));
-        let handle = DeviceHandle::new(name.into(), device.clone());
+        }
+    }
+
+    fn insert(&mut self, name: Arc<str>, context: &DeviceContext, device: SharedDevice) {
+        let claims = device.lock().claims();
+        let handle = DeviceHandle::new(name, device);
         context.waker.connect(handle.poller());
         self.devices.push((handle, claims));
-        Ok(device)
     }
 
     /// Declares ports of hardware known to be absent: accesses that no device claims are not logged.

@@ -17,8 +17,9 @@ use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use openvmm_defs::config::LoadMode;
-use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
+use serial_16550::COM_PORTS;
+use serial_16550::Serial16550Handle;
 use sleep_port::SleepPort;
 use std::ops::Range;
 use virt::IrqchipMode;
@@ -31,17 +32,15 @@ pub(crate) fn tables(
     memory: &MemoryLayout,
     address_bits: u8,
 ) -> Result<TableSet, MachineError> {
-    let com_ports = platform::COM
-        .iter()
-        .zip(&config.com_ports)
-        .zip(1..)
-        .filter(|((_, port), _)| **port != SerialConfig::None)
-        .map(|(((_, base, irq), _), number)| ComPort {
-            number,
-            base: *base,
-            irq: *irq,
+    let serial_ports = config.chipset_devices.iter().filter_map(|device| {
+        let port = device.resource.handle::<Serial16550Handle>()?.ok()?;
+        let index = COM_PORTS.iter().position(|com| com.0 == port.base)?;
+        Some(ComPort {
+            number: index as u8 + 1,
+            base: port.base,
+            irq: port.irq,
         })
-        .collect();
+    });
     let ram_end = memory.ram().last().map_or(0, |ram| ram.end);
     Ok(TableSet::new(&acpi_spec::Machine {
         processors: topology
@@ -72,7 +71,7 @@ pub(crate) fn tables(
             prepare: sleep_port::PREPARE,
             wake: sleep_port::WAKE,
         }),
-        com_ports,
+        com_ports: serial_ports.collect(),
         rtc: Some(Rtc {
             base: platform::RTC_BASE,
             irq: platform::RTC_IRQ,

@@ -3,19 +3,20 @@
 use super::Machine;
 use super::MachineError;
 use super::devices;
-use super::devices::DeviceParts;
-use super::devices::Devices;
+use super::devices::DevicePlan;
 use super::firmware::SESSION_UNIT;
 use super::firmware::SharedSession;
+use super::firmware::UefiDevices;
 use super::firmware::UefiPlan;
 use super::guest::MachineGuest;
 use super::memory;
 use super::plan::LoadPlan;
 use super::plan::MachinePlan;
-use super::serial::SerialPorts;
 use super::vmgs_store::PlannedStore;
+use chipset::ioapic::IoApicPins;
 use chipset::pm::PmControl;
-use guest_memory::GuestMemory;
+use chipset_device::Services;
+use chipset_device::VpCount;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::DeviceUnit;
@@ -30,6 +31,8 @@ use machine_parts::VpSet;
 use machine_parts::VpsUnit;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
+use serial_16550::SerialConnections;
+use sleep_port::AnnouncementSink;
 use state_unit::StateUnits;
 use std::io::Write;
 use std::sync::Arc;
@@ -39,7 +42,6 @@ use virt::IoBus;
 use virt::NewPartition;
 use virt::PartitionConfig;
 use virt::ProcessorFeatures;
-use virt::Topology;
 use vmotherboard::Chipset;
 use vmtime::VmClock;
 
@@ -67,20 +69,39 @@ impl MachinePlan {
         let Self {
             topology,
             layout,
+            devices,
             load,
             store,
         } = self;
         if let Some(store) = &store {
             store.create()?;
         }
-        let memory = memory::allocate(&config.memory, layout)?;
-        let (kernel, uefi) = match load {
-            LoadPlan::Linux(kernel) => (Some(kernel), None),
-            LoadPlan::PcUefi(mut uefi) => {
-                uefi.session.store();
-                (None, Some(uefi))
+        let (kernel, session, firmware) = match load {
+            LoadPlan::Linux(kernel) => (Some(kernel), None, None),
+            LoadPlan::PcUefi(uefi) => {
+                let UefiPlan {
+                    mut session,
+                    devices,
+                } = *uefi;
+                session.store();
+                (None, Some(SharedSession::new(session)), Some(devices))
             }
         };
+        let memory = memory::allocate(&config.memory, layout)?;
+        let serial = Arc::new(SerialConnections::new(ends.console_output));
+        let mut services = Services::new();
+        services.offer(memory.clone());
+        services.offer(VpCount(config.topology.processors));
+        services.offer(serial.clone());
+        services.offer(ends.control.power_sink());
+        services.offer(ends.control);
+        if let Some(client) = store.as_ref().and_then(PlannedStore::client) {
+            services.offer(client.clone());
+        }
+        services.offer(sleep_announcements(session.clone()));
+        if let Some(session) = &session {
+            services.offer(session.clone());
+        }
         // Both spend their time in the host's kernel: one gets pages, the other everything else.
         let (loaded, parts) = std::thread::scope(|scope| {
             let kernel = match start {
@@ -89,15 +110,13 @@ impl MachinePlan {
             };
             let memory = &memory;
             let loading = scope.spawn(move || kernel.map(|kernel| kernel.load(memory)).transpose());
-            let parts = Parts::new(
-                hypervisor,
-                config,
-                &topology,
+            let partition = PartitionConfig {
+                topology: &topology,
                 memory,
-                uefi.map(|uefi| (*uefi, store.as_ref())),
-                ends.console_output,
-                &ends.control,
-            );
+                irqchip: config.irqchip,
+                processor: ProcessorFeatures::default(),
+            };
+            let parts = Parts::new(hypervisor, partition, &devices, firmware, services);
             let loaded = match loading.join() {
                 Ok(loaded) => loaded,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -106,23 +125,37 @@ impl MachinePlan {
         });
         // The user can correct a wrong file, so its error comes first.
         let loaded = loaded?;
-        let parts = parts?;
+        let Parts {
+            units,
+            vps,
+            chipset,
+            pm,
+        } = parts?;
         tracing::debug!("the machine is built");
         let guest = MachineGuest {
             memory,
             kernel,
             loaded,
-            session: parts.session,
-            serial: parts.serial,
+            session,
+            serial,
         };
         let mut machine = Machine {
-            lifecycle: Lifecycle::new(parts.units, parts.vps, guest, ends.on_reset, ends.events),
-            chipset: parts.chipset,
-            pm: parts.pm,
+            lifecycle: Lifecycle::new(units, vps, guest, ends.on_reset, ends.events),
+            chipset,
+            pm,
         };
         machine.enter(start)?;
         Ok(machine)
     }
+}
+
+/// Tells the firmware's session when the guest's ACPI code goes to sleep or wakes.
+fn sleep_announcements(session: Option<SharedSession>) -> AnnouncementSink {
+    AnnouncementSink::new(move |announcement| {
+        if let Some(session) = &session {
+            session.announced(announcement);
+        }
+    })
 }
 
 /// The partition and what is around it.
@@ -131,47 +164,28 @@ struct Parts {
     vps: VpSet,
     chipset: Arc<Chipset>,
     pm: PmControl,
-    serial: SerialPorts,
-    session: Option<SharedSession>,
 }
 
 impl Parts {
     fn new(
         hypervisor: &dyn Hypervisor,
-        config: &VmConfig,
-        topology: &Topology,
-        memory: &GuestMemory,
-        uefi: Option<(UefiPlan, Option<&PlannedStore>)>,
-        console_output: Box<dyn Write + Send>,
-        control: &RunControl,
+        config: PartitionConfig<'_>,
+        devices: &DevicePlan,
+        firmware: Option<UefiDevices>,
+        mut services: Services,
     ) -> Result<Self, MachineError> {
-        let processor = ProcessorFeatures::default();
-        let NewPartition { partition, vps } = hypervisor.new_partition(PartitionConfig {
-            topology,
-            memory,
-            irqchip: config.irqchip,
-            processor: processor.clone(),
-        })?;
-        let vps = BindingVps::new(vps, control.clone())?;
+        let (irqchip, processor) = (config.irqchip, config.processor.clone());
+        let NewPartition { partition, vps } = hypervisor.new_partition(config)?;
+        let vps = BindingVps::new(vps, services.get::<RunControl>()?.clone())?;
         let clock = VmClock::new();
-        let serial = SerialPorts::new(&config.com_ports, config.debugcon.as_ref(), console_output)?;
-        let Devices {
-            chipset,
-            pm,
-            ioapic,
-            session,
-        } = devices::build(DeviceParts {
-            config,
-            partition: &partition,
-            clock: &clock,
-            power: &control.power_sink(),
-            memory,
-            serial: &serial,
-            uefi,
-        })?;
-        let chipset = Arc::new(chipset);
-        let bus: Arc<dyn IoBus> =
-            Arc::new(MachineBus::new(chipset.clone(), ioapic, processor.clone()));
+        services.offer(clock.clone());
+        devices::offer_partition(&mut services, &partition, irqchip);
+        let chipset = Arc::new(devices.build(&mut services, &partition, firmware)?);
+        let pm = services.get::<PmControl>()?.clone();
+        // The hypervisor may have the I/O APIC instead.
+        let ioapic = services.get::<IoApicPins>().ok().cloned();
+        let bus = MachineBus::new(chipset.clone(), ioapic, processor.clone());
+        let bus: Arc<dyn IoBus> = Arc::new(bus);
         let vps = vps.finish(&bus)?;
 
         // Start order: time, what VPs share, devices, VPs. A device that drives an interrupt line when it is
@@ -191,7 +205,7 @@ impl Parts {
             units.add(name, DeviceUnit(device)).depends_on("partition");
             before_vps.push(name.to_owned());
         }
-        if let Some(session) = &session {
+        if let Ok(session) = services.get::<SharedSession>() {
             units.add(SESSION_UNIT, session.clone());
             before_vps.push(SESSION_UNIT.to_owned());
         }
@@ -204,8 +218,6 @@ impl Parts {
             vps,
             chipset,
             pm,
-            serial,
-            session,
         })
     }
 }

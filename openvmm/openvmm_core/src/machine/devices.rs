@@ -1,218 +1,196 @@
-//! The chipset's devices.
+//! The devices: those that every machine has, and those that a configuration adds.
 
 use super::MachineError;
-use super::firmware::FirmwareSockets;
-use super::firmware::SharedSession;
-use super::firmware::UefiPlan;
-use super::pci::PciSockets;
+use super::firmware::UefiDevices;
 use super::platform;
-use super::serial::SerialPorts;
-use super::vmgs_store::PlannedStore;
-use chipset::debug_port::DebugPort;
-use chipset::i8042::I8042;
-use chipset::ioapic::IoApic;
-use chipset::ioapic::IoApicPins;
-use chipset::pm::PmControl;
-use chipset::pm::PmDevice;
-use chipset::pm::PmLayout;
-use chipset::pvpanic::PvPanic;
-use chipset::rtc::Rtc;
-use chipset::rtc::WallClock;
-use chipset::rtc::cmos_for_memory;
-use chipset_device::LineInterrupt;
-use chipset_device::LineSet;
-use chipset_device::LineTarget;
-use chipset_device::PowerSink;
-use guest_memory::GuestMemory;
+use crate::resolvers;
+use chipset::I8042Handle;
+use chipset::IoApicHandle;
+use chipset::PmHandle;
+use chipset::PvPanicHandle;
+use chipset::RtcHandle;
+use chipset::ioapic::IoApicRouting;
+use chipset_device::DoorbellTarget;
+use chipset_device::InterruptLines;
+use chipset_device::MachineContext;
+use chipset_device::MsiTarget;
+use chipset_device::PciAddress;
+use chipset_device::PciSlotContext;
+use chipset_device::Services;
+use guest_memory::MemoryLayout;
+use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
 use openvmm_defs::config::VmConfig;
-use q35::ConfigPorts;
-use q35::Ecam;
-use q35::HostBridge;
-use q35::IsaBridge;
-use serial_16550::Serial16550;
-use sleep_port::AnnouncementSink;
-use sleep_port::SleepPort;
+use openvmm_defs::devices::ChipsetDeviceConfig;
+use platform_digest::Device;
+use q35::ConfigPortsHandle;
+use q35::EcamHandle;
+use q35::HostBridgeHandle;
+use q35::IsaBridgeHandle;
+use sleep_port::SleepPortHandle;
 use std::sync::Arc;
+use uuid::Uuid;
 use virt::IrqchipMode;
 use virt::Partition;
+use vm_resource::ResolveError;
+use vm_resource::ResolvedDevice;
 use vmotherboard::Chipset;
 use vmotherboard::ChipsetBuilder;
-use vmtime::VmClock;
 
-/// The devices, behind the chipset.
-pub(crate) struct Devices {
-    pub chipset: Chipset,
-    pub pm: PmControl,
-    /// The pins of the VMM's IOAPIC, in split mode.
-    pub ioapic: Option<IoApicPins>,
-    /// The session of UEFI firmware.
-    pub session: Option<SharedSession>,
+/// The longest identity of a device that is compared.
+const MAX_IDENTITY: usize = 200;
+
+/// The devices that a machine will have.
+pub(crate) struct DevicePlan {
+    vm: Uuid,
+    /// Those of every machine, in the order in which they are built: a device may use what an earlier one offers.
+    profile: Vec<ResolvedDevice>,
+    configured: Vec<ResolvedDevice>,
+    pci: Vec<(ResolvedDevice, PciSlotContext)>,
 }
 
-/// What devices are made from.
-pub(crate) struct DeviceParts<'a> {
-    pub config: &'a VmConfig,
-    pub partition: &'a Arc<dyn Partition>,
-    pub clock: &'a VmClock,
-    pub power: &'a PowerSink,
-    pub memory: &'a GuestMemory,
-    pub serial: &'a SerialPorts,
-    /// UEFI firmware, and the VMGS store of the VM.
-    pub uefi: Option<(UefiPlan, Option<&'a PlannedStore>)>,
-}
-
-/// The interrupt lines into the interrupt controllers. Devices may share one.
-struct Lines {
-    target: Arc<dyn LineTarget>,
-    made: [Option<LineSet>; 24],
-}
-
-impl Lines {
-    fn line(&mut self, gsi: u32) -> LineInterrupt {
-        self.made[gsi as usize]
-            .get_or_insert_with(|| LineSet::new(gsi, self.target.clone()))
-            .source()
-    }
-
-    fn irq(&mut self, irq: u8) -> LineInterrupt {
-        self.line(irq.into())
-    }
-}
-
-/// Builds the devices.
-pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
-    let DeviceParts {
-        config,
-        partition,
-        clock,
-        power,
-        memory,
-        serial,
-        uefi,
-    } = parts;
-    let mut builder = ChipsetBuilder::new();
-    for ports in platform::ABSENT {
-        builder.ignore_ports(ports.clone());
-    }
-
-    let ioapic = match config.irqchip {
-        IrqchipMode::Kernel => None,
-        IrqchipMode::Split => {
-            let routing = Arc::new(PartitionRouting(partition.clone()));
-            let ioapic = IoApic::new(IoApic::DEFAULT_GPA, routing);
-            let pins = ioapic.pins();
-            builder.add("ioapic", |_| ioapic);
-            Some(pins)
-        }
-    };
-    let mut lines = Lines {
-        target: match &ioapic {
-            None => partition.clone(),
-            Some(pins) => Arc::new(pins.clone()),
-        },
-        made: Default::default(),
-    };
-    add_serial_ports(&mut builder, &mut lines, serial);
-    let (low, high) = match memory.layout().ram() {
-        [low, high, ..] => (low.len(), high.len()),
-        [low] => (low.len(), 0),
-        [] => (0, 0),
-    };
-    let cmos = cmos_for_memory(low, high);
-    builder.add("rtc", |context| {
-        Rtc::new(
-            lines.irq(platform::RTC_IRQ),
-            clock,
-            WallClock::host(),
-            context.waker(),
-            &cmos,
-        )
-    });
-    let pm = builder.add("pm", |context| {
-        let pm = PmDevice::with_layout(
-            PmLayout::Ich9,
-            platform::PM_BASE,
-            lines.irq(platform::SCI_IRQ),
-            power.clone(),
-            clock,
-            context.waker(),
-        );
-        match config.hibernation.enabled {
-            true => pm.with_hibernation(),
-            false => pm,
-        }
-    });
-    let pm = pm.lock().control();
-    builder.add("i8042", |_| {
-        I8042::new(lines.irq(platform::KEYBOARD_IRQ), power.clone())
-    });
-    builder.add("pvpanic", |_| {
-        PvPanic::at_port(platform::PVPANIC_PORT, power.clone())
-    });
-    if let (Some((port, _)), Some(line)) = (&config.debugcon, serial.debugcon()) {
-        builder.add("debugcon", |_| DebugPort::new(*port, line.clone()));
-    }
-
-    builder.add("pci", |context| {
-        ConfigPorts::new(context.pci_config_space(), power.clone())
-    });
-    let ecam = builder.add("ecam", |context| {
-        Ecam::new(context.pci_config_space(), context.decoder())
-    });
-    let window = ecam.lock().window();
-    builder.try_add("host-bridge", |_| {
-        HostBridge::new(platform::ECAM_BASE, window)
-    })?;
-    builder.try_add("isa-bridge", |_| IsaBridge::new(platform::PM_BASE))?;
-    PciSockets {
-        builder: &mut builder,
-        memory,
-        partition,
-        uuid: config.uuid,
-        partition_vps: config.topology.processors as u16,
-        line: &mut |gsi| lines.line(gsi),
-    }
-    .plug_in(&config.pci_devices)?;
-    let session = match uefi {
-        None => None,
-        Some((uefi, store)) => {
-            let sockets = FirmwareSockets {
-                builder: &mut builder,
-                partition,
-                memory,
-                pm: &pm,
+impl DevicePlan {
+    /// The devices of the machine that `config` describes.
+    pub(crate) fn new(config: &VmConfig, layout: &MemoryLayout) -> Result<Self, ResolveError> {
+        let registry = resolvers::devices();
+        let resolve = |devices: &[ChipsetDeviceConfig]| {
+            let devices = devices.iter();
+            devices
+                .map(|device| registry.resolve(&device.name, &device.resource))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let numbers = config.pci_devices.iter().map(|device| device.slot.device);
+        let pci = config.pci_devices.iter().map(|device| {
+            let address = device.slot.address();
+            let functions = numbers.clone().filter(|&number| number == address.device);
+            let slot = PciSlotContext {
+                address,
+                gsi: pci_gsi(address),
+                multifunction: functions.count() > 1,
             };
-            let session = uefi.add_devices(config.uuid, store, sockets)?;
-            Some(SharedSession::new(session))
+            Ok((registry.resolve(&device.name, &device.resource)?, slot))
+        });
+        Ok(Self {
+            vm: Uuid::from_bytes(config.uuid),
+            profile: resolve(&profile(config, layout))?,
+            configured: resolve(&config.chipset_devices)?,
+            pci: pci.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What of the devices a hibernated guest relies on.
+    pub(crate) fn identities(&self) -> Vec<Device> {
+        let pci = self
+            .pci
+            .iter()
+            .map(|(device, slot)| (device, Some(slot.address)));
+        let chipset = self.configured.iter().chain(&self.profile);
+        pci.chain(chipset.map(|device| (device, None)))
+            .filter_map(|(device, pci)| {
+                let identity = device.identity(self.vm)?;
+                Some(Device {
+                    name: device.name().to_owned(),
+                    pci,
+                    identity: identity.chars().take(MAX_IDENTITY).collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// Builds the devices from what `services` offers, and adds to that what the devices offer.
+    pub(crate) fn build(
+        &self,
+        services: &mut Services,
+        partition: &Arc<dyn Partition>,
+        firmware: Option<UefiDevices>,
+    ) -> Result<Chipset, MachineError> {
+        let mut builder = ChipsetBuilder::new();
+        for ports in platform::IGNORED {
+            builder.ignore_ports(ports.clone());
         }
-    };
-    let sleeping = session.clone();
-    let announcements = AnnouncementSink::new(move |announcement| {
-        if let Some(session) = &sleeping {
-            session.announced(announcement);
+        let chipset = self.profile.iter().chain(&self.configured);
+        let chipset = chipset.map(|device| (device, None));
+        let pci = self.pci.iter().map(|(device, slot)| (device, Some(*slot)));
+        for (device, pci_slot) in chipset.chain(pci) {
+            builder.try_add(device.name(), |context| {
+                device.build(&mut MachineContext {
+                    name: device.name(),
+                    vm: self.vm,
+                    pci_slot,
+                    waker: context.waker(),
+                    decoder: context.decoder(),
+                    config_space: context.pci_config_space(),
+                    services,
+                })
+            })?;
         }
-    });
-    builder.add("sleep", |_| {
-        SleepPort::new(SleepPort::DEFAULT_PORT, announcements)
-    });
-    Ok(Devices {
-        chipset: builder.build()?,
-        pm,
-        ioapic,
-        session,
-    })
+        if let Some(firmware) = firmware {
+            firmware.add(&mut builder, services, partition)?;
+        }
+        Ok(builder.build()?)
+    }
 }
 
-fn add_serial_ports(builder: &mut ChipsetBuilder, lines: &mut Lines, serial: &SerialPorts) {
-    for (index, (name, base, irq)) in platform::COM.into_iter().enumerate() {
-        match serial.com(index) {
-            Some(port) => {
-                builder.add(name, |context| {
-                    Serial16550::new(base, lines.irq(irq), port.clone(), context.waker())
-                });
-            }
-            None => builder.ignore_ports(base..=base + 7),
+/// Offers devices what `partition` has for them.
+pub(crate) fn offer_partition(
+    services: &mut Services,
+    partition: &Arc<dyn Partition>,
+    irqchip: IrqchipMode,
+) {
+    let msis: Arc<dyn MsiTarget> = partition.clone();
+    services.offer(msis);
+    let doorbells: Arc<dyn DoorbellTarget> = partition.clone();
+    services.offer(doorbells);
+    match irqchip {
+        IrqchipMode::Kernel => services.offer(InterruptLines::new(partition.clone())),
+        // The lines are the I/O APIC's.
+        IrqchipMode::Split => {
+            let routing: Arc<dyn IoApicRouting> = Arc::new(PartitionRouting(partition.clone()));
+            services.offer(routing);
         }
     }
 }
+
+/// The devices of every machine.
+fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig> {
+    let ram = |n: usize| layout.ram().get(n).map_or(0, MemoryRange::len);
+    let rtc = RtcHandle {
+        irq: platform::RTC_IRQ,
+        ram_below_4g: ram(0),
+        ram_above_4g: ram(1),
+    };
+    let pm = PmHandle {
+        base: platform::PM_BASE,
+        irq: platform::SCI_IRQ,
+        offers_hibernation: config.hibernation.enabled,
+    };
+    let irq = platform::KEYBOARD_IRQ;
+    let port = platform::PVPANIC_PORT;
+    let ecam_base = platform::ECAM_BASE;
+    let pm_base = platform::PM_BASE;
+    let mut devices = vec![
+        ChipsetDeviceConfig::new("rtc", &rtc),
+        ChipsetDeviceConfig::new("pm", &pm),
+        ChipsetDeviceConfig::new("i8042", &I8042Handle { irq }),
+        ChipsetDeviceConfig::new("pvpanic", &PvPanicHandle { port }),
+        ChipsetDeviceConfig::new("sleep", &SleepPortHandle {}),
+        ChipsetDeviceConfig::new("pci", &ConfigPortsHandle {}),
+        ChipsetDeviceConfig::new("ecam", &EcamHandle {}),
+        ChipsetDeviceConfig::new("host-bridge", &HostBridgeHandle { ecam_base }),
+        ChipsetDeviceConfig::new("isa-bridge", &IsaBridgeHandle { pm_base }),
+    ];
+    if config.irqchip == IrqchipMode::Split {
+        // First, because the interrupt lines of the others are its own.
+        devices.insert(0, ChipsetDeviceConfig::new("ioapic", &IoApicHandle {}));
+    }
+    devices
+}
+
+/// The line that pin A of a function drives.
+fn pci_gsi(address: PciAddress) -> u32 {
+    platform::PCI_FIRST_GSI + u32::from(address.device % 8)
+}
+
+#[cfg(test)]
+#[path = "devices_test.rs"]
+mod tests;

@@ -1,13 +1,14 @@
 use super::firmware::BootError;
+use super::firmware::FirmwareDeviceError;
 use super::firmware::UefiError;
 use super::guest::LoadGuestError;
-use super::pci::PciError;
-use super::serial::SerialError;
 use super::vmgs_store::VmgsError;
+use chipset_device::MissingService;
 use guest_memory::LayoutError;
 use guest_memory::MemoryError;
 use machine_parts::LifecycleError;
 use machine_parts::VpError;
+use vm_resource::ResolveError;
 
 /// Why a machine cannot be built, or reset.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +37,15 @@ pub enum MachineError {
     /// The VMGS file cannot be used.
     #[error(transparent)]
     Vmgs(#[from] VmgsError),
-    /// The firmware's devices cannot be made.
+    /// The firmware's devices cannot be built.
     #[error(transparent)]
-    Uefi(#[from] UefiError),
-    /// The chipset's bridges cannot be made.
-    #[error("the PCI bridges cannot be made")]
-    Bridges(#[from] pci_core::LayoutError),
-    /// A PCI device cannot be made.
+    FirmwareDevices(#[from] FirmwareDeviceError),
+    /// A device cannot be built.
     #[error(transparent)]
-    Pci(#[from] PciError),
-    /// A serial port has no other end.
+    Device(#[from] ResolveError),
+    /// The devices do not offer what the machine needs.
     #[error(transparent)]
-    Serial(#[from] SerialError),
+    Service(#[from] MissingService),
     /// The devices do not fit together.
     #[error(transparent)]
     Chipset(#[from] vmotherboard::BuildError),
@@ -77,10 +75,9 @@ impl MachineError {
             Self::Topology(_)
                 | Self::Layout(_)
                 | Self::Boot(_)
-                | Self::Serial(_)
-                | Self::Uefi(_)
+                | Self::FirmwareDevices(_)
                 | Self::Vmgs(_)
-                | Self::Pci(_)
+                | Self::Device(_)
                 | Self::Chipset(_)
         )
     }

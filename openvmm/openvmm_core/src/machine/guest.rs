@@ -4,14 +4,15 @@ use super::firmware;
 use super::firmware::BootError;
 use super::firmware::LinuxBoot;
 use super::firmware::SharedSession;
-use super::serial::SerialPorts;
 use guest_memory::GuestMemory;
 use loader::VpRegisters;
 use machine_parts::Ending;
 use machine_parts::Guest;
 use machine_parts::VpError;
 use machine_parts::VpSet;
+use serial_16550::SerialConnections;
 use std::error::Error;
+use std::sync::Arc;
 use virt::VpIndex;
 
 /// The guest of a machine, and what outlives its resets.
@@ -23,7 +24,7 @@ pub(crate) struct MachineGuest {
     pub loaded: Option<VpRegisters>,
     /// The session of UEFI firmware.
     pub session: Option<SharedSession>,
-    pub serial: SerialPorts,
+    pub serial: Arc<SerialConnections>,
 }
 
 /// Why the guest cannot be loaded.

@@ -11,7 +11,6 @@ use smbios::Processor;
 use smbios::System;
 use smbios::Uuid;
 use virt::Topology;
-use virtio_net::MacAddress;
 
 const VENDOR: &str = "OpenVMM";
 
@@ -68,16 +67,6 @@ pub(crate) fn generation_id(uuid: [u8; 16]) -> [u8; 16] {
     std::array::from_fn(|n| digest[n])
 }
 
-/// The MAC address of a network interface that was given none.
-pub(crate) fn mac_address(uuid: [u8; 16], device: &str) -> MacAddress {
-    MacAddress::derive(&format!("{}/{device}", uuid_text(uuid)))
-}
-
-/// The VM's identity as text.
-fn uuid_text(uuid: [u8; 16]) -> String {
-    uuid::Uuid::from_bytes(uuid).hyphenated().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,7 +74,6 @@ mod tests {
     #[test]
     fn identities_follow_from_the_uuid() {
         let uuid = std::array::from_fn(|n| n as u8 * 0x11);
-        assert_eq!(uuid_text(uuid), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(generation_id(uuid), generation_id(uuid));
         assert_ne!(generation_id(uuid), generation_id([0; 16]));
     }

@@ -1,6 +1,9 @@
 //! Whole machines on a hypervisor whose guests are scripts.
 
 use super::*;
+use chipset::DebugPortHandle;
+use chipset_device::DeviceHandle;
+use disk_spec::VirtioBlkHandle;
 use firmware_hibernation::ConsumePolicy;
 use machine_parts::Change;
 use machine_parts::LifecycleEvent;
@@ -15,14 +18,17 @@ use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::PcUefi;
-use openvmm_defs::config::PciDevice;
-use openvmm_defs::config::PciDeviceKind;
 use openvmm_defs::config::Population;
-use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::config::VmConfig;
+use openvmm_defs::devices::ChipsetDeviceConfig;
+use openvmm_defs::devices::PciDeviceConfig;
+use openvmm_defs::devices::PciSlot;
 use openvmm_defs::start::BootOptions;
 use parking_lot::Mutex;
+use serial_16550::COM_PORTS;
+use serial_16550::Serial16550Handle;
+use serial_16550::SerialEnd;
 use state_unit::SavedUnits;
 use std::path::Path;
 use std::sync::mpsc;
@@ -32,8 +38,11 @@ use virt::IrqchipMode;
 use virt::TopologyConfig;
 use virt_fake::FakeHypervisor;
 use virt_fake::Step;
+use virtio_rng::VirtioRngHandle;
+use vm_resource::Resource;
 
 const RAM: u64 = 64 << 20;
+const ACCESS: vmgs::Access = vmgs::Access::ReadWrite;
 
 /// A bzImage with nothing to run, entered by the 64-bit boot protocol.
 fn kernel() -> Vec<u8> {
@@ -55,6 +64,22 @@ fn kernel() -> Vec<u8> {
     put(0x258, &0x100_0000_u64.to_le_bytes()); // pref_address
     put(0x260, &0x100_0000_u32.to_le_bytes()); // init_size
     image
+}
+
+fn serial(index: usize, end: SerialEnd) -> Serial16550Handle {
+    let (base, irq) = COM_PORTS[index];
+    Serial16550Handle { base, irq, end }
+}
+
+fn pci<H: DeviceHandle>(name: &str, device: u8, handle: &H) -> PciDeviceConfig {
+    PciDeviceConfig {
+        name: name.into(),
+        slot: PciSlot {
+            device,
+            function: 0,
+        },
+        resource: Resource::new(handle),
+    }
 }
 
 /// The files of a VM.
@@ -110,28 +135,30 @@ impl Files {
                 population: Population::OnDemand,
             },
             load_mode,
-            com_ports: [
-                SerialConfig::Console,
-                SerialConfig::File(self.path("com2")),
-                SerialConfig::None,
-                SerialConfig::None,
+            chipset_devices: vec![
+                ChipsetDeviceConfig::new("com1", &serial(0, SerialEnd::Console)),
+                ChipsetDeviceConfig::new("com2", &serial(1, SerialEnd::File(self.path("com2")))),
+                ChipsetDeviceConfig::new(
+                    "debugcon",
+                    &DebugPortHandle {
+                        port: 0x402,
+                        end: SerialEnd::File(self.path("debugcon")),
+                    },
+                ),
             ],
-            debugcon: Some((0x402, SerialConfig::File(self.path("debugcon")))),
             hibernation: HibernationConfig {
                 enabled: true,
                 consume: ConsumePolicy::Handoff,
             },
             pci_devices: vec![
-                PciDevice {
-                    name: "disk0".into(),
-                    slot: None,
-                    kind: PciDeviceKind::VirtioBlk("mem:1M".parse().unwrap()),
-                },
-                PciDevice {
-                    name: "rng0".into(),
-                    slot: None,
-                    kind: PciDeviceKind::VirtioRng,
-                },
+                pci(
+                    "disk0",
+                    1,
+                    &VirtioBlkHandle {
+                        disk: "mem:1M".parse().unwrap(),
+                    },
+                ),
+                pci("rng0", 2, &VirtioRngHandle {}),
             ],
             vmgs,
             uuid: [7; 16],
@@ -215,6 +242,16 @@ impl Bench {
         self.machine.lifecycle.save().unwrap()
     }
 
+    /// Ends the machine, and waits until its VMGS file is closed, by a thread of its own.
+    fn end(mut self, config: &VmConfig) {
+        self.machine.stop();
+        drop(self);
+        let Some(path) = &config.vmgs else { return };
+        while vmgs::FileDevice::open(path, vmgs::Container::Detect, ACCESS).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn take_events(&self) -> Vec<String> {
         std::mem::take(&mut self.events.lock())
     }
@@ -294,8 +331,7 @@ fn each_profile_is_saved_and_restored() {
         for unit in ["com1", "rtc", "pm", "i8042", "disk0", "rng0", "vps"] {
             assert!(changed(unit), "{unit} is as at power-on");
         }
-        first.machine.stop();
-        drop(first);
+        first.end(config);
 
         let bytes = saved.encode();
         let start = Start::Restore(SavedUnits::decode(&bytes).unwrap());
@@ -394,8 +430,7 @@ fn a_stop_keeps_the_token_and_says_so() {
     bench.power_request();
     let events = bench.take_events();
     assert_eq!(events.last().unwrap(), "halted hibernate", "{events:?}");
-    bench.machine.stop();
-    drop(bench);
+    bench.end(&config);
 
     let mut bench = Bench::boot(&config);
     bench.machine.lifecycle.resume().unwrap();

@@ -8,24 +8,20 @@ mod firmware;
 mod guest;
 mod inventory;
 mod memory;
-mod pci;
 mod plan;
 mod platform;
-mod serial;
 mod view;
 mod vmgs_store;
 
 pub(crate) use build::HostEnds;
 pub use error::MachineError;
 pub use firmware::BootError;
+pub use firmware::FirmwareDeviceError;
 pub use firmware::RestartError;
 pub use firmware::UefiError;
 pub use guest::LoadGuestError;
-pub use pci::PciError;
-pub(crate) use pci::assign as assign_pci;
 pub(crate) use plan::MachinePlan;
 pub(crate) use platform::LOW_RAM_END;
-pub use serial::SerialError;
 pub use vmgs_store::VmgsError;
 
 use chipset::pm::PmControl;
@@ -57,12 +53,12 @@ impl Machine {
     }
 
     /// The serial port that is the console.
-    pub(crate) fn console(&mut self) -> Option<&SerialPort> {
+    pub(crate) fn console(&mut self) -> Option<SerialPort> {
         self.lifecycle.guest().serial.console()
     }
 
     /// The pseudo-terminals made for serial ports.
-    pub(crate) fn ptys(&mut self) -> &[(&'static str, PathBuf)] {
+    pub(crate) fn ptys(&mut self) -> Vec<(String, PathBuf)> {
         self.lifecycle.guest().serial.ptys()
     }
 

@@ -2,6 +2,7 @@
 
 use super::MachineError;
 use super::acpi;
+use super::devices::DevicePlan;
 use super::firmware::BootError;
 use super::firmware::HibernationSink;
 use super::firmware::LinuxBoot;
@@ -29,6 +30,7 @@ pub(crate) struct MachineShape<'a> {
 pub(crate) struct MachinePlan {
     pub topology: Topology,
     pub layout: MemoryLayout,
+    pub devices: DevicePlan,
     pub load: LoadPlan,
     /// The VMGS file.
     pub store: Option<PlannedStore>,
@@ -54,6 +56,7 @@ impl MachinePlan {
         let topology = Topology::new(config.topology)?;
         let layout = memory::layout(&config.memory, address_bits)?;
         let tables = acpi::tables(config, &topology, &layout, address_bits)?;
+        let devices = DevicePlan::new(config, &layout)?;
         let store = config.vmgs.as_deref().map(PlannedStore::new).transpose()?;
         let shape = MachineShape {
             config,
@@ -69,13 +72,22 @@ impl MachinePlan {
                 address_bits,
             )?)),
             LoadMode::PcUefi(uefi) => {
-                let plan = UefiPlan::new(uefi, &shape, &tables, store.as_ref(), start, events);
+                let plan = UefiPlan::new(
+                    uefi,
+                    &shape,
+                    &devices,
+                    &tables,
+                    store.as_ref(),
+                    start,
+                    events,
+                );
                 LoadPlan::PcUefi(Box::new(plan.map_err(BootError::Uefi)?))
             }
         };
         Ok(Self {
             topology,
             layout,
+            devices,
             load,
             store,
         })

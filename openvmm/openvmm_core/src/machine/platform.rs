@@ -3,14 +3,6 @@
 use guest_memory::MemoryRange;
 use std::ops::RangeInclusive;
 
-/// Name, first port and interrupt of COM1 to COM4.
-pub(crate) const COM: [(&str, u16, u8); 4] = [
-    ("com1", 0x3f8, 4),
-    ("com2", 0x2f8, 3),
-    ("com3", 0x3e8, 4),
-    ("com4", 0x2e8, 3),
-];
-
 /// The real-time clock's index port and interrupt.
 pub(crate) const RTC_BASE: u16 = 0x70;
 pub(crate) const RTC_IRQ: u8 = 8;
@@ -48,10 +40,10 @@ pub(crate) fn pci_high(ram_end: u64, address_bits: u8) -> Option<MemoryRange> {
     (end <= 1 << address_bits.min(52)).then_some(MemoryRange { start, end })
 }
 
-/// Ports that operating systems probe or write on every PC and that this machine has nothing at: the diagnostic port
-/// and its alternative as an I/O delay, VGA, port 0x92, the primary and secondary IDE, the CPU hot-plug block, and (in
-/// split mode) the PICs and the PIT.
-pub(crate) const ABSENT: &[RangeInclusive<u16>] = &[
+/// Ports that operating systems probe or write on every PC, and where this machine may have nothing: the diagnostic port
+/// and its alternative as an I/O delay, VGA, port 0x92, the primary and secondary IDE, the CPU hot-plug block, (in split
+/// mode) the PICs and the PIT, and COM1 to COM4. Accesses that no device answers are not logged.
+pub(crate) const IGNORED: &[RangeInclusive<u16>] = &[
     0x80..=0x80,
     0x92..=0x92,
     0xed..=0xed,
@@ -64,6 +56,10 @@ pub(crate) const ABSENT: &[RangeInclusive<u16>] = &[
     0x40..=0x43,
     0x61..=0x61,
     0xcd8..=0xce3,
+    0x3f8..=0x3ff,
+    0x2f8..=0x2ff,
+    0x3e8..=0x3ef,
+    0x2e8..=0x2ef,
 ];
 
 #[cfg(test)]

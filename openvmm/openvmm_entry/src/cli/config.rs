@@ -2,12 +2,9 @@
 
 use super::Options;
 use super::memory::parse_memory;
-use super::serial::parse_debugcon;
-use super::serial::parse_serial;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
 use openvmm_defs::config::HibernationConfig;
-use openvmm_defs::config::SerialConfig;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::BootOptions;
 use openvmm_defs::start::InitialState;
@@ -106,20 +103,7 @@ impl Options {
         let load_mode = self.load_mode(&mut errors);
         let pci_devices = self.pci_devices(&mut errors);
 
-        let mut com_ports: [SerialConfig; 4] = Default::default();
-        let texts = [&self.com1, &self.com2, &self.com3, &self.com4];
-        for (n, (port, text)) in com_ports.iter_mut().zip(texts).enumerate() {
-            *port = errors.take(
-                &format!("--com{}", n + 1),
-                parse_serial(text),
-                SerialConfig::None,
-            );
-        }
-        let debugcon = self
-            .debugcon
-            .as_deref()
-            .and_then(|text| errors.take("--debugcon", parse_debugcon(text).map(Some), None));
-        check_serial_ends(&mut errors, &com_ports, debugcon.as_ref());
+        let chipset_devices = self.chipset_devices(&mut errors);
 
         let events = self
             .json_events
@@ -138,8 +122,7 @@ impl Options {
                 irqchip,
                 memory,
                 load_mode,
-                com_ports,
-                debugcon,
+                chipset_devices,
                 hibernation,
                 pci_devices,
                 vmgs: self.vmgs,
@@ -254,30 +237,6 @@ pub(super) fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
     }
 }
 
-/// Two ports may not write to the same place, and only one can have the console's input.
-fn check_serial_ends(
-    errors: &mut Errors,
-    com: &[SerialConfig; 4],
-    debugcon: Option<&(u16, SerialConfig)>,
-) {
-    let debugcon = debugcon.map(|(_, end)| ("--debugcon", end));
-    let ports = ["--com1", "--com2", "--com3", "--com4"]
-        .into_iter()
-        .zip(com);
-    let all: Vec<_> = ports.chain(debugcon).collect();
-    for (n, (option, end)) in all.iter().enumerate() {
-        let shared = match end {
-            SerialConfig::None | SerialConfig::Pty | SerialConfig::Stderr => continue,
-            SerialConfig::Console | SerialConfig::File(_) | SerialConfig::Listen(_) => {
-                all[..n].iter().find(|(_, other)| other == end)
-            }
-        };
-        if let Some((other, _)) = shared {
-            errors.add(format!("{option}: {other} goes to the same place"));
-        }
-    }
-}
-
 fn parse_events(text: &str) -> Result<EventsTarget, String> {
     match text.strip_prefix("fd=") {
         None if text.is_empty() => Err("a file name or fd=N is needed".into()),
@@ -294,6 +253,8 @@ mod tests {
     use super::*;
     use clap::Parser;
     use openvmm_defs::config::LoadMode;
+    use serial_16550::Serial16550Handle;
+    use serial_16550::SerialEnd;
 
     fn resolve(args: &[&str]) -> Result<Invocation, ConfigErrors> {
         let args = std::iter::once("openvmm").chain(args.iter().copied());
@@ -310,7 +271,12 @@ mod tests {
         .unwrap();
         assert_eq!(invocation.vm.topology.processors, 4);
         assert_eq!(invocation.vm.memory.size, 512 << 20);
-        assert_eq!(invocation.vm.com_ports[0], SerialConfig::Console);
+        let [com1] = &*invocation.vm.chipset_devices else {
+            panic!("{:?}", invocation.vm.chipset_devices);
+        };
+        assert_eq!(com1.name, "com1");
+        let port = com1.resource.handle::<Serial16550Handle>();
+        assert_eq!(port.unwrap().unwrap().end, SerialEnd::Console);
         let LoadMode::LinuxDirect(linux) = invocation.vm.load_mode else {
             panic!("{:?}", invocation.vm.load_mode);
         };

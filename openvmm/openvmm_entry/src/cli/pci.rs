@@ -2,62 +2,89 @@
 
 use super::Options;
 use super::config::Errors;
-use openvmm_defs::config::NetSpec;
-use openvmm_defs::config::PciDevice;
-use openvmm_defs::config::PciDeviceKind;
-use openvmm_defs::config::PciSlot;
+use disk_spec::ParseError;
+use disk_spec::VirtioBlkHandle;
+use openvmm_defs::devices::PciDeviceConfig;
+use openvmm_defs::devices::PciDeviceRequest;
+use openvmm_defs::devices::PciSlot;
+use openvmm_defs::devices::assign_pci_slots;
+use virtio_net::VirtioNetHandle;
+use virtio_rng::VirtioRngHandle;
+use vm_resource::Resource;
 
 /// The smallest packet that an interface must carry (RFC 791).
 const SMALLEST_MTU: u16 = 68;
 
+/// An option that adds PCI devices.
+struct DeviceOption<'a> {
+    option: &'static str,
+    /// The devices' names, before their number.
+    name: &'static str,
+    /// The option's values.
+    values: &'a [String],
+    /// Reads a value, without its slot.
+    parse: fn(&str) -> Result<Resource, String>,
+}
+
 impl Options {
     /// The PCI devices, in the order in which they get slots: disks, networks, the rest.
-    pub(super) fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDevice> {
+    pub(super) fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDeviceConfig> {
+        let generators = vec![String::new(); self.virtio_rng.into()];
+        let options = [
+            DeviceOption {
+                option: "--disk",
+                name: "disk",
+                values: &self.disk,
+                parse: |text| {
+                    let disk = text
+                        .parse()
+                        .map_err(|error: ParseError| error.to_string())?;
+                    Ok(Resource::new(&VirtioBlkHandle { disk }))
+                },
+            },
+            DeviceOption {
+                option: "--net",
+                name: "net",
+                values: &self.net,
+                parse: |text| Ok(Resource::new(&parse_net(text)?)),
+            },
+            DeviceOption {
+                option: "--virtio-rng",
+                name: "rng",
+                values: &generators,
+                parse: |_| Ok(Resource::new(&VirtioRngHandle {})),
+            },
+        ];
         let mut devices = Vec::new();
-        for (n, text) in self.disk.iter().enumerate() {
-            let parsed = take_slot(text).and_then(|(slot, rest)| {
-                let disk = rest
-                    .parse()
-                    .map_err(|error: disk_spec::ParseError| error.to_string())?;
-                Ok(Some((slot, PciDeviceKind::VirtioBlk(disk))))
-            });
-            if let Some((slot, kind)) = errors.take("--disk", parsed, None) {
-                let name = format!("disk{n}");
-                devices.push(PciDevice { name, slot, kind });
+        for option in &options {
+            for (n, text) in option.values.iter().enumerate() {
+                let parsed = take_slot(text)
+                    .and_then(|(slot, rest)| Ok(Some((slot, (option.parse)(&rest)?))));
+                if let Some((slot, resource)) = errors.take(option.option, parsed, None) {
+                    devices.push(PciDeviceRequest {
+                        name: format!("{}{n}", option.name),
+                        slot,
+                        resource,
+                    });
+                }
             }
         }
-        for (n, text) in self.net.iter().enumerate() {
-            let parsed = take_slot(text).and_then(|(slot, rest)| {
-                Ok(Some((slot, PciDeviceKind::VirtioNet(parse_net(&rest)?))))
-            });
-            if let Some((slot, kind)) = errors.take("--net", parsed, None) {
-                let name = format!("net{n}");
-                devices.push(PciDevice { name, slot, kind });
-            }
-        }
-        for n in 0..self.virtio_rng {
-            devices.push(PciDevice {
-                name: format!("rng{n}"),
-                slot: None,
-                kind: PciDeviceKind::VirtioRng,
-            });
-        }
-        if let Err(error) = openvmm_core::check_pci(&devices) {
+        assign_pci_slots(devices).unwrap_or_else(|error| {
             errors.add(error.to_string());
-        }
-        devices
+            Vec::new()
+        })
     }
 }
 
 /// Reads `tap:NAME[,mac=MAC][,mtu=N]`.
-fn parse_net(text: &str) -> Result<NetSpec, String> {
+fn parse_net(text: &str) -> Result<VirtioNetHandle, String> {
     let mut parts = text.split(',');
     let tap = parts
         .next()
         .and_then(|first| first.strip_prefix("tap:"))
         .filter(|name| !name.is_empty())
         .ok_or_else(|| format!("'{text}' names no network (example: tap:tap0)"))?;
-    let mut net = NetSpec {
+    let mut net = VirtioNetHandle {
         tap: tap.to_owned(),
         mac: None,
         mtu: None,
@@ -112,7 +139,7 @@ fn parse_slot(text: &str) -> Result<PciSlot, String> {
     ) {
         (Ok(device @ 1..=30), Ok(function @ 0..=7)) => Ok(PciSlot { device, function }),
         _ => Err(format!(
-            "'{text}' is not a place on the PCI bus (example: slot=4 or slot=1e.2; devices 1 to 1e are free)"
+            "'{text}' is not an address on the PCI bus (example: slot=4 or slot=1e.2; devices 1 to 1e are free)"
         )),
     }
 }

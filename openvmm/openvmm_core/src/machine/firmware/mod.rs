@@ -12,8 +12,9 @@ pub use session::RestartError;
 pub(crate) use session::SharedSession;
 pub use uefi::UefiError;
 pub(crate) use uefi::UefiPlan;
-pub(crate) use uefi_devices::FirmwareSockets;
+pub use uefi_devices::FirmwareDeviceError;
 pub(crate) use uefi_devices::GENERATION_ID_EVENT;
+pub(crate) use uefi_devices::UefiDevices;
 pub(crate) use vp_registers::set_registers;
 
 use loader::FileError;

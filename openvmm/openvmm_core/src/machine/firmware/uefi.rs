@@ -5,8 +5,11 @@ use super::session::FirmwareSession;
 use super::session::HibernationSink;
 use super::session::LoadedFirmware;
 use super::session::SessionConfig;
+use super::uefi_devices::UefiDevices;
+use super::uefi_devices::VariableStorage;
+use super::uefi_devices::Variables;
+use crate::machine::devices::DevicePlan;
 use crate::machine::inventory;
-use crate::machine::pci::PciError;
 use crate::machine::plan::MachineShape;
 use crate::machine::view;
 use crate::machine::vmgs_store::PlannedStore;
@@ -14,15 +17,12 @@ use acpi_spec::TableSet;
 use firmware_hibernation::Refusal;
 use flash::FileStorage;
 use flash::FileStorageError;
-use flash::FlashError;
 use flash::VmgsStorage;
 use flash::VmgsStorageError;
 use fw_cfg::Content;
 use fw_cfg::FwCfgBuilder;
 use fw_cfg::MemoryKind;
-use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
-use loader::ImportError;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
@@ -106,18 +106,6 @@ pub enum UefiError {
     /// The saved firmware session cannot be restored.
     #[error("the saved firmware session cannot be restored")]
     SavedSession(#[from] mesh::saved_state::RestoreError),
-    /// A PCI device has no place.
-    #[error(transparent)]
-    Pci(#[from] PciError),
-    /// A flash chip cannot be made.
-    #[error(transparent)]
-    Flash(#[from] FlashError),
-    /// The code cannot be loaded into flash memory.
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    /// There is no memory for a flash chip.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
     /// What the firmware is told cannot be put together.
     #[error("the firmware configuration device cannot be made")]
     FwCfg(#[from] fw_cfg::BuildError),
@@ -129,24 +117,10 @@ pub enum UefiError {
     Smbios(#[from] smbios::BuildError),
 }
 
-/// UEFI firmware and what its devices are built from.
+/// UEFI firmware, and the devices that belong to it.
 pub(crate) struct UefiPlan {
     pub session: FirmwareSession,
-    pub variables: Option<Variables>,
-    pub fw_cfg: FwCfgBuilder,
-}
-
-/// The content of the variables at the start, and where it is kept.
-pub(crate) struct Variables {
-    pub content: Vec<u8>,
-    pub storage: VariableStorage,
-}
-
-/// Where variables are kept.
-pub(crate) enum VariableStorage {
-    File(FileStorage),
-    Memory,
-    Vmgs,
+    pub devices: UefiDevices,
 }
 
 impl UefiPlan {
@@ -154,6 +128,7 @@ impl UefiPlan {
     pub(crate) fn new(
         uefi: &PcUefi,
         machine: &MachineShape<'_>,
+        devices: &DevicePlan,
         tables: &TableSet,
         store: Option<&PlannedStore>,
         start: &Start,
@@ -161,12 +136,12 @@ impl UefiPlan {
     ) -> Result<Self, UefiError> {
         let files = firmware_files(machine, tables)?;
         let view = view::platform_view(
-            machine.config,
+            devices,
             machine.topology,
             machine.layout,
             machine.address_bits,
             &files,
-        )?;
+        );
         let config = SessionConfig {
             hibernation: machine.config.hibernation,
             requested: match start {
@@ -202,11 +177,13 @@ impl UefiPlan {
         };
         let variables = variables(uefi, &ovmf, store)?;
         let fw_cfg = fw_cfg(uefi, machine.topology, &loaded.files)?;
-        Ok(Self {
-            session,
+        let devices = UefiDevices {
+            code: loaded.code.clone(),
             variables,
             fw_cfg,
-        })
+            generation_id: inventory::generation_id(machine.config.uuid),
+        };
+        Ok(Self { session, devices })
     }
 }
 

@@ -1,52 +1,88 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
 
-use super::session::FirmwareSession;
-use super::uefi::UefiError;
-use super::uefi::UefiPlan;
-use super::uefi::VariableStorage;
-use super::uefi::Variables;
-use crate::machine::inventory;
-use crate::machine::vmgs_store::PlannedStore;
 use chipset::pm::PmControl;
+use chipset_device::MissingService;
+use chipset_device::Services;
+use flash::FileStorage;
 use flash::Flash;
 use flash::FlashConfig;
+use flash::FlashError;
 use flash::MemoryStorage;
 use flash::VmgsStorage;
+use flash::VmgsStorageError;
+use fw_cfg::FwCfgBuilder;
 use generation_id::GenerationId;
 use guest_memory::GuestMemory;
+use guest_memory::MemoryError;
 use loader::GuestImage;
+use loader::ImportError;
 use loader::ovmf;
 use machine_parts::PartitionRom;
 use std::sync::Arc;
 use virt::Partition;
+use vmgs_broker::VmgsClient;
 use vmotherboard::ChipsetBuilder;
 
 /// The general-purpose event that says that the generation ID has changed.
 pub(crate) const GENERATION_ID_EVENT: u8 = 0;
 
-/// What they are plugged into.
-pub(crate) struct FirmwareSockets<'a> {
-    pub builder: &'a mut ChipsetBuilder,
-    pub partition: &'a Arc<dyn Partition>,
-    pub memory: &'a GuestMemory,
-    pub pm: &'a PmControl,
+/// What the devices of UEFI firmware are built from.
+pub(crate) struct UefiDevices {
+    pub code: Arc<[u8]>,
+    /// `None` if the firmware keeps no variables.
+    pub variables: Option<Variables>,
+    pub fw_cfg: FwCfgBuilder,
+    pub generation_id: [u8; 16],
 }
 
-impl UefiPlan {
-    /// Adds the firmware's devices to the chipset. `store` is the VM's VMGS store.
-    pub(crate) fn add_devices(
+/// The content of the variables at the start, and where it is kept.
+pub(crate) struct Variables {
+    pub content: Vec<u8>,
+    pub storage: VariableStorage,
+}
+
+/// Where variables are kept.
+pub(crate) enum VariableStorage {
+    File(FileStorage),
+    Memory,
+    /// The VM's VMGS store.
+    Vmgs,
+}
+
+/// Why a device of UEFI firmware cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum FirmwareDeviceError {
+    /// A flash chip cannot be made.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
+    /// The code cannot be loaded into flash memory.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The variables in the VMGS file cannot be used.
+    #[error(transparent)]
+    Variables(#[from] VmgsStorageError),
+    /// There is no memory for a flash chip.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The firmware configuration device cannot be made.
+    #[error("the firmware configuration device cannot be made")]
+    FwCfg(#[from] fw_cfg::BuildError),
+    /// The machine lacks something that a device needs.
+    #[error(transparent)]
+    Service(#[from] MissingService),
+}
+
+impl UefiDevices {
+    /// Adds the devices to the chipset.
+    pub(crate) fn add(
         self,
-        uuid: [u8; 16],
-        store: Option<&PlannedStore>,
-        sockets: FirmwareSockets<'_>,
-    ) -> Result<FirmwareSession, UefiError> {
-        let FirmwareSockets {
-            builder,
-            partition,
-            memory,
-            pm,
-        } = sockets;
-        let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, UefiError> {
+        builder: &mut ChipsetBuilder,
+        services: &Services,
+        partition: &Arc<dyn Partition>,
+    ) -> Result<(), FirmwareDeviceError> {
+        let memory = services.get::<GuestMemory>()?;
+        let event = services.get::<PmControl>()?.gpe(GENERATION_ID_EVENT);
+        let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, MemoryError> {
             let region = guest_memory::device_region(gpa, size as u64)?;
             Ok(FlashConfig {
                 name: name.to_owned(),
@@ -55,7 +91,7 @@ impl UefiPlan {
             })
         };
         let mut image = GuestImage::new(memory.map());
-        let code = ovmf::load(&mut image, &self.session.loaded().code)?;
+        let code = ovmf::load(&mut image, &self.code)?;
         for rom in image.roms() {
             let content = rom.read()?;
             let flash = Flash::rom(chip("code", rom.range.start, content.len())?, &content)?;
@@ -68,21 +104,15 @@ impl UefiPlan {
                 VariableStorage::File(storage) => Flash::variables(config, content, storage)?,
                 VariableStorage::Memory => Flash::variables(config, content, MemoryStorage)?,
                 VariableStorage::Vmgs => {
-                    let client = store
-                        .and_then(PlannedStore::client)
-                        .ok_or(UefiError::NoVmgs)?;
-                    let (storage, _) = pal_async::block_on(VmgsStorage::open(client.clone()))?;
+                    let client = services.get::<VmgsClient>()?.clone();
+                    let (storage, _) = pal_async::block_on(VmgsStorage::open(client))?;
                     Flash::variables(config, content, storage)?
                 }
             };
             builder.add("flash-variables", |_| flash);
         }
         let generation_id = builder.add("generation-id", |_| {
-            GenerationId::new(
-                inventory::generation_id(uuid),
-                memory.clone(),
-                pm.gpe(GENERATION_ID_EVENT),
-            )
+            GenerationId::new(self.generation_id, memory.clone(), event)
         });
         let fw_cfg = self.fw_cfg.add_writable_file(
             acpi_spec::GENERATION_ID_ADDRESS_FILE,
@@ -99,6 +129,6 @@ impl UefiPlan {
         )?;
         let fw_cfg = fw_cfg.build(memory.clone())?;
         builder.add("fw-cfg", |_| fw_cfg);
-        Ok(self.session)
+        Ok(())
     }
 }

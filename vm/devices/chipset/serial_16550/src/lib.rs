@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod connections;
 mod endpoint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod exercise;
+mod handle;
 mod port;
 mod pump;
 mod registers;
@@ -21,6 +23,11 @@ mod uart;
 
 pub use backend::BackendError;
 pub use backend::SerialBackend;
+pub use connections::SerialConnections;
+pub use connections::SerialEnd;
+pub use connections::SerialError;
+pub use handle::COM_PORTS;
+pub use handle::Serial16550Handle;
 pub use port::PortStats;
 pub use port::SerialPort;
 pub use pump::ConnectError;

@@ -5,6 +5,7 @@ mod announcement;
 mod device;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod exercise;
+mod handle;
 
 pub use announcement::PREPARE;
 pub use announcement::SleepAnnouncement;
@@ -12,6 +13,7 @@ pub use announcement::SleepState;
 pub use announcement::WAKE;
 pub use device::AnnouncementSink;
 pub use device::SleepPort;
+pub use handle::SleepPortHandle;
 
 #[cfg(test)]
 mod device_test;

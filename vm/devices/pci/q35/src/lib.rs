@@ -28,6 +28,7 @@ mod config_ports;
 mod ecam;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod exercise;
+mod handle;
 mod host_bridge;
 mod isa_bridge;
 
@@ -36,6 +37,10 @@ pub use config_ports::RESET_CONTROL;
 pub use config_ports::RESET_SYSTEM;
 pub use ecam::Ecam;
 pub use ecam::EcamWindow;
+pub use handle::ConfigPortsHandle;
+pub use handle::EcamHandle;
+pub use handle::HostBridgeHandle;
+pub use handle::IsaBridgeHandle;
 pub use host_bridge::HostBridge;
 pub use isa_bridge::IsaBridge;
 

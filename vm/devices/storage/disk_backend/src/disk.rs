@@ -9,12 +9,15 @@ use std::sync::Arc;
 pub const SECTOR: u64 = 512;
 
 /// Whether a disk can be written.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
 pub enum Access {
     /// Reads and writes.
     #[default]
+    #[n(0)]
     ReadWrite,
     /// Reads only.
+    #[n(1)]
     ReadOnly,
 }
 

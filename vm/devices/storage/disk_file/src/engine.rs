@@ -10,14 +10,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 /// How a disk's I/O is made asynchronous.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
 pub enum Engine {
     /// io_uring if the host allows it, else threads.
     #[default]
+    #[n(0)]
     Auto,
     /// io_uring, or an error.
+    #[n(1)]
     IoUring,
     /// A pool of threads that block.
+    #[n(2)]
     Threads,
 }
 

@@ -33,14 +33,18 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 /// How the disk lies in the file.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
 pub enum Format {
     /// A fixed VHD if the file ends in a VHD footer, else raw.
     #[default]
+    #[n(0)]
     Auto,
     /// The file is the disk.
+    #[n(1)]
     Raw,
     /// A fixed VHD.
+    #[n(2)]
     Vhd,
 }
 

@@ -4,6 +4,8 @@ use disk_backend::Access;
 use disk_backend::SECTOR;
 use disk_file::Engine;
 use disk_file::Format;
+use minicbor::Decode;
+use minicbor::Encode;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,17 +13,24 @@ use virtio_blk::BlkConfig;
 use virtio_blk::BlkConfigError;
 
 /// Where a disk's bytes are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum DiskSource {
     /// In a file or block device.
-    File(PathBuf),
+    #[n(0)]
+    #[cbor(map)]
+    File(#[cbor(n(1), with = "mesh::encoding::path")] PathBuf),
     /// In memory; zero at first.
+    #[n(1)]
+    #[cbor(map)]
     Memory {
         /// The size in bytes.
+        #[n(1)]
         size: u64,
     },
     /// In a file that is only read; changes are in memory.
-    MemoryOver(PathBuf),
+    #[n(2)]
+    #[cbor(map)]
+    MemoryOver(#[cbor(n(1), with = "mesh::encoding::path")] PathBuf),
 }
 
 /// A disk and how the guest sees it.
@@ -29,19 +38,26 @@ pub enum DiskSource {
 /// Written as a source, `file:PATH`, `mem:SIZE` or `memdiff:file:PATH`, and options behind commas: `ro`, `serial=TEXT`,
 /// `queues=N`, and for files `format=raw|vhd` and `aio=io_uring|threads`. A comma in a path is doubled. Sizes are in bytes,
 /// or with a suffix in K, M, G or T (powers of 1024).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct DiskSpec {
     /// Where its bytes are.
+    #[n(1)]
     pub source: DiskSource,
     /// Whether the guest can write it.
+    #[n(2)]
     pub access: Access,
     /// The serial number the guest sees, if it is to have one.
+    #[n(3)]
     pub serial: Option<String>,
     /// The number of queues; none if the VMM is to choose.
+    #[n(4)]
     pub queues: Option<u16>,
     /// How the disk lies in its file.
+    #[n(5)]
     pub format: Format,
     /// How the file's I/O is done.
+    #[n(6)]
     pub engine: Engine,
 }
 

@@ -7,6 +7,7 @@
 mod chain;
 mod device;
 mod event;
+mod handle;
 mod iovec;
 mod preemption;
 mod queue;
@@ -25,6 +26,7 @@ pub use device::Activation;
 pub use device::DeviceInfo;
 pub use device::VirtioDevice;
 pub use event::Event;
+pub use handle::build_pci_function;
 pub use iovec::GuestIoVec;
 pub use preemption::Preemption;
 pub use queue::QueueError;

@@ -6,6 +6,7 @@ mod cable;
 mod device;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod exercise;
+mod handle;
 mod header;
 mod ioctl;
 mod mac;
@@ -20,6 +21,7 @@ pub use device::Link;
 pub use device::LinkState;
 pub use device::NetConfig;
 pub use device::NetDevice;
+pub use handle::VirtioNetHandle;
 pub use mac::MacAddress;
 pub use mac::ParseMacError;
 pub use tap::Tap;

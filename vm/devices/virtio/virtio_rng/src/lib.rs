@@ -3,6 +3,8 @@
 
 mod budget;
 mod device;
+mod handle;
 
 pub use budget::EntropyRate;
 pub use device::EntropyDevice;
+pub use handle::VirtioRngHandle;

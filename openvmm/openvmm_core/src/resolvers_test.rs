@@ -1,0 +1,225 @@
+use super::*;
+use chipset::ioapic::IoApicPins;
+use chipset::ioapic::IoApicRouting;
+use chipset::pm::PmControl;
+use chipset_device::AddressDecoder;
+use chipset_device::DeviceWaker;
+use chipset_device::Doorbell;
+use chipset_device::DoorbellAddress;
+use chipset_device::DoorbellMatch;
+use chipset_device::DoorbellTarget;
+use chipset_device::InterruptLines;
+use chipset_device::LineTarget;
+use chipset_device::MachineContext;
+use chipset_device::MissingService;
+use chipset_device::MsiMessage;
+use chipset_device::MsiTarget;
+use chipset_device::NoPciSlot;
+use chipset_device::PciAddress;
+use chipset_device::PciConfigSpace;
+use chipset_device::PciSlotContext;
+use chipset_device::PowerSink;
+use chipset_device::Services;
+use chipset_device::SharedDevice;
+use chipset_device::VpCount;
+use guest_memory::GuestMemory;
+use guest_memory::MemoryBacking;
+use guest_memory::MemoryLayout;
+use pci_core::MsiRecorder;
+use serial_16550::SerialConnections;
+use serial_16550::SerialEnd;
+use sleep_port::AnnouncementSink;
+use std::error::Error;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use uuid::Uuid;
+use vm_resource::ResolveError;
+use vm_resource::Resource;
+use vmtime::VmClock;
+
+/// A hypervisor whose interrupts go nowhere, and that has no doorbells.
+struct Hypervisor;
+
+impl LineTarget for Hypervisor {
+    fn set_line(&self, _gsi: u32, _high: bool) {}
+}
+
+impl IoApicRouting for Hypervisor {
+    fn set_route(&self, _pin: u8, _route: Option<MsiMessage>) {}
+
+    fn assert(&self, _pin: u8) -> bool {
+        true
+    }
+}
+
+impl DoorbellTarget for Hypervisor {
+    fn register(
+        &self,
+        _address: DoorbellAddress,
+        _matching: DoorbellMatch,
+        _event: BorrowedFd<'_>,
+    ) -> std::io::Result<Box<dyn Doorbell>> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// What a machine offers before it has any device.
+fn services() -> Services {
+    let mut services = Services::new();
+    let msis: Arc<dyn MsiTarget> = Arc::new(MsiRecorder::new());
+    services.offer(msis);
+    let doorbells: Arc<dyn DoorbellTarget> = Arc::new(Hypervisor);
+    services.offer(doorbells);
+    let routing: Arc<dyn IoApicRouting> = Arc::new(Hypervisor);
+    services.offer(routing);
+    services.offer(InterruptLines::new(Arc::new(Hypervisor)));
+    services.offer(VpCount(2));
+    let layout = MemoryLayout::new(32 << 20, 0xb000_0000, 40).unwrap();
+    services.offer(GuestMemory::new(layout, &MemoryBacking::default()).unwrap());
+    services.offer(VmClock::new());
+    services.offer(PowerSink::new(|_| {}));
+    services.offer(AnnouncementSink::new(|_| {}));
+    let console = Box::new(std::io::sink());
+    services.offer(Arc::new(SerialConnections::new(console)));
+    services
+}
+
+fn build(
+    resource: &Resource,
+    pci_slot: Option<PciSlotContext>,
+    services: &mut Services,
+) -> Result<SharedDevice, ResolveError> {
+    devices()
+        .resolve("x", resource)?
+        .build(&mut MachineContext {
+            name: "x",
+            vm: Uuid::nil(),
+            pci_slot,
+            waker: DeviceWaker::new(),
+            decoder: AddressDecoder::detached(),
+            config_space: PciConfigSpace::new(),
+            services,
+        })
+}
+
+const SLOT: PciSlotContext = PciSlotContext {
+    address: PciAddress {
+        bus: 0,
+        device: 1,
+        function: 0,
+    },
+    gsi: 17,
+    multifunction: false,
+};
+
+/// One of each kind, in an order in which they can be built.
+fn chipset_resources() -> Vec<Resource> {
+    let port = Serial16550Handle {
+        base: 0x3f8,
+        irq: 4,
+        end: SerialEnd::Console,
+    };
+    let debug_port = DebugPortHandle {
+        port: 0x402,
+        end: SerialEnd::Stderr,
+    };
+    let rtc = RtcHandle {
+        irq: 8,
+        ram_below_4g: 32 << 20,
+        ram_above_4g: 0,
+    };
+    let pm = PmHandle {
+        base: 0x600,
+        irq: 9,
+        offers_hibernation: true,
+    };
+    let host_bridge = HostBridgeHandle {
+        ecam_base: 0xb000_0000,
+    };
+    vec![
+        Resource::new(&IoApicHandle {}),
+        Resource::new(&port),
+        Resource::new(&debug_port),
+        Resource::new(&rtc),
+        Resource::new(&pm),
+        Resource::new(&I8042Handle { irq: 1 }),
+        Resource::new(&PvPanicHandle { port: 0x505 }),
+        Resource::new(&SleepPortHandle {}),
+        Resource::new(&ConfigPortsHandle {}),
+        Resource::new(&EcamHandle {}),
+        Resource::new(&host_bridge),
+        Resource::new(&IsaBridgeHandle { pm_base: 0x600 }),
+    ]
+}
+
+fn pci_resources() -> Vec<Resource> {
+    vec![
+        Resource::new(&VirtioRngHandle {}),
+        Resource::new(&VirtioBlkHandle {
+            disk: "mem:1M".parse().unwrap(),
+        }),
+        Resource::new(&net()),
+    ]
+}
+
+/// An interface that no host can have: its name is too long.
+fn net() -> VirtioNetHandle {
+    VirtioNetHandle {
+        tap: "x".repeat(100),
+        mac: None,
+        mtu: None,
+    }
+}
+
+#[test]
+fn each_kind_of_device_is_built_from_its_handle() {
+    let (chipset, pci) = (chipset_resources(), pci_resources());
+    let mut kinds: Vec<_> = chipset.iter().chain(&pci).map(Resource::id).collect();
+    kinds.sort_unstable();
+    let registered: Vec<_> = devices().kinds().collect();
+    assert_eq!(kinds, registered);
+
+    let mut services = services();
+    for resource in &chipset {
+        let device = build(resource, None, &mut services).unwrap();
+        device.lock().reset();
+    }
+    assert!(services.get::<PmControl>().is_ok());
+    assert!(services.get::<IoApicPins>().is_ok());
+    for resource in &pci {
+        let built = build(resource, Some(SLOT), &mut services);
+        if resource.handle::<VirtioNetHandle>().is_some() {
+            let error = cause(built);
+            assert!(error.to_string().contains("network"), "{error}");
+            continue;
+        }
+        let device = built.unwrap();
+        assert_eq!(device.lock().claims().pci, Some(SLOT.address));
+    }
+}
+
+/// Why a device was not built.
+fn cause(built: Result<SharedDevice, ResolveError>) -> Box<dyn Error + Send + Sync> {
+    match built.err() {
+        Some(ResolveError::Build { source, .. }) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_device_whose_machine_lacks_something_says_so() {
+    for resource in chipset_resources() {
+        let built = build(&resource, None, &mut Services::new());
+        if ["q35-ecam", "q35-isa-bridge"].contains(&resource.id()) {
+            assert!(built.is_ok());
+        } else {
+            let error = cause(built);
+            assert!(error.is::<MissingService>(), "{error}");
+        }
+    }
+    let rng = Resource::new(&VirtioRngHandle {});
+    let error = cause(build(&rng, Some(SLOT), &mut Services::new()));
+    assert!(error.is::<MissingService>(), "{error}");
+    let error = cause(build(&rng, None, &mut services()));
+    assert!(error.is::<NoPciSlot>(), "{error}");
+}

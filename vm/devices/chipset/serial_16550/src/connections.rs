@@ -1,0 +1,178 @@
+use crate::BackendError;
+use crate::ConnectError;
+use crate::SerialBackend;
+use crate::SerialConnection;
+use crate::SerialPort;
+use minicbor::Decode;
+use minicbor::Encode;
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a stalled reader may keep the output of a VM that has ended.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a serial line is connected to on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum SerialEnd {
+    /// The front end's console: its standard input and output.
+    #[n(0)]
+    Console,
+    /// Standard error; output only.
+    #[n(1)]
+    Stderr,
+    /// A file, made anew; output only.
+    #[n(2)]
+    #[cbor(map)]
+    File(#[cbor(n(1), with = "mesh::encoding::path")] PathBuf),
+    /// A Unix socket that one client at a time connects to.
+    #[n(3)]
+    #[cbor(map)]
+    Listen(#[cbor(n(1), with = "mesh::encoding::path")] PathBuf),
+    /// A new pseudo-terminal.
+    #[n(4)]
+    Pty,
+}
+
+/// Why a serial line cannot be connected.
+#[derive(Debug, thiserror::Error)]
+pub enum SerialError {
+    /// The host's end cannot be opened.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The host's end does not run.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// All serial lines of a machine, connected to the host: a service of the machine for the devices that have one.
+pub struct SerialConnections(Mutex<Lines>);
+
+struct Lines {
+    lines: Vec<Line>,
+    /// Taken by the first line that is the console.
+    console_output: Option<Box<dyn Write + Send>>,
+    console: Option<SerialPort>,
+    ptys: Vec<(String, PathBuf)>,
+}
+
+struct Line {
+    name: String,
+    port: SerialPort,
+    _connection: SerialConnection,
+}
+
+impl SerialConnections {
+    /// Without any line. The output of the console goes to `console_output`.
+    pub fn new(console_output: Box<dyn Write + Send>) -> Self {
+        Self(Mutex::new(Lines {
+            lines: Vec::new(),
+            console_output: Some(console_output),
+            console: None,
+            ptys: Vec::new(),
+        }))
+    }
+
+    /// A new line for the device called `name`, connected to `end`.
+    pub fn connect(&self, name: &str, end: &SerialEnd) -> Result<SerialPort, SerialError> {
+        let mut lines = self.0.lock();
+        let port = SerialPort::new();
+        let backend = match end {
+            SerialEnd::Console => {
+                lines.console.get_or_insert(port.clone());
+                match lines.console_output.take() {
+                    Some(output) => SerialBackend::sink(output),
+                    None => SerialBackend::stdout(),
+                }
+            }
+            SerialEnd::Stderr => SerialBackend::stderr(),
+            SerialEnd::File(path) => SerialBackend::file(path)?,
+            SerialEnd::Listen(path) => SerialBackend::unix_listener(path)?,
+            SerialEnd::Pty => {
+                let (backend, path) = SerialBackend::pty()?;
+                lines.ptys.push((name.to_owned(), path));
+                backend
+            }
+        };
+        let connection = port.connect(name, backend)?;
+        lines.lines.push(Line {
+            name: name.to_owned(),
+            port: port.clone(),
+            _connection: connection,
+        });
+        Ok(port)
+    }
+
+    /// The line that is the front end's console.
+    pub fn console(&self) -> Option<SerialPort> {
+        self.0.lock().console.clone()
+    }
+
+    /// The pseudo-terminals that were made: the device's name, and the terminal's path.
+    pub fn ptys(&self) -> Vec<(String, PathBuf)> {
+        self.0.lock().ptys.clone()
+    }
+
+    /// Writes out what the lines hold. A reader that takes nothing is given up on.
+    pub fn flush(&self) {
+        for line in &self.0.lock().lines {
+            let left = line.port.flush(FLUSH_PATIENCE);
+            if left > 0 {
+                tracing::warn!(
+                    port = line.name,
+                    bytes = left,
+                    "the last output was not read and is lost"
+                );
+            }
+        }
+    }
+
+    /// How much went over the lines, by the devices' names.
+    pub fn inspect(&self) -> Value {
+        let lines = self.0.lock();
+        let lines = lines.lines.iter().map(|line| {
+            let stats = line.port.stats();
+            (line.name.clone(), format!("{stats:?}").into())
+        });
+        Value::Object(lines.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_goes_to_its_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = SerialConnections::new(Box::new(std::io::sink()));
+        assert!(lines.console().is_none());
+        let end = SerialEnd::File(file.path().into());
+        let port = lines.connect("com2", &end).unwrap();
+        lines.connect("com1", &SerialEnd::Console).unwrap();
+        lines.connect("com3", &SerialEnd::Pty).unwrap();
+        assert!(port.write_output(b'x'));
+        lines.flush();
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"x");
+        assert!(lines.console().is_some());
+        let ptys = lines.ptys();
+        assert_eq!(ptys[0].0, "com3");
+        assert!(ptys[0].1.starts_with("/dev/pts"));
+        let names: Vec<_> = match lines.inspect() {
+            Value::Object(map) => map.into_iter().map(|(name, _)| name).collect(),
+            other => panic!("{other}"),
+        };
+        assert_eq!(names, ["com2", "com1", "com3"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_an_error() {
+        let lines = SerialConnections::new(Box::new(std::io::sink()));
+        let end = SerialEnd::File("/nonexistent/x".into());
+        let error = lines.connect("com1", &end).unwrap_err();
+        assert!(matches!(error, SerialError::Backend(_)));
+        assert_eq!(lines.inspect(), serde_json::json!({}));
+    }
+}

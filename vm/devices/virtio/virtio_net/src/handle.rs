@@ -1,0 +1,113 @@
+use crate::MacAddress;
+use crate::NetConfig;
+use crate::NetDevice;
+use crate::Tap;
+use crate::TapError;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
+use chipset_device::MachineContext;
+use minicbor::Decode;
+use minicbor::Decoder;
+use minicbor::Encode;
+use minicbor::Encoder;
+use minicbor::encode::Write;
+use uuid::Uuid;
+
+/// A network interface on a tap interface of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct VirtioNetHandle {
+    /// The host's tap interface; made if it does not exist.
+    #[n(1)]
+    pub tap: String,
+    /// The guest's address; derived from the VM's identity and the device's name where `None`.
+    #[n(2)]
+    pub mac: Option<MacAddress>,
+    /// The largest packet the guest is told of, at least 68.
+    #[n(3)]
+    pub mtu: Option<u16>,
+}
+
+/// The host's end of the interface cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to connect it to the host's network")]
+struct ConnectError(#[from] TapError);
+
+impl VirtioNetHandle {
+    fn mac(&self, name: &str, vm: Uuid) -> MacAddress {
+        let derived = || MacAddress::derive(&format!("{}/{name}", vm.hyphenated()));
+        self.mac.unwrap_or_else(derived)
+    }
+}
+
+impl DeviceHandle for VirtioNetHandle {
+    const ID: &'static str = "virtio-net";
+
+    fn identity(&self, name: &str, vm: Uuid) -> Option<String> {
+        Some(format!("virtio-net {}", self.mac(name, vm)))
+    }
+
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
+        let mac = self.mac(machine.name, machine.vm);
+        let tap = Tap::open(&self.tap, mac.other_end()).map_err(ConnectError)?;
+        let config = NetConfig { mac, mtu: self.mtu };
+        virtio::build_pci_function(NetDevice::new(tap, config), machine)
+    }
+}
+
+impl<C> Encode<C> for MacAddress {
+    fn encode<W: Write>(
+        &self,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.bytes(&self.bytes())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for MacAddress {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let bytes = decoder.bytes()?.try_into();
+        let bytes = bytes.map_err(minicbor::decode::Error::custom)?;
+        Self::new(bytes).map_err(minicbor::decode::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::payload;
+
+    fn handle(mac: Option<&str>) -> VirtioNetHandle {
+        VirtioNetHandle {
+            tap: "t".into(),
+            mac: mac.map(|mac| mac.parse().unwrap()),
+            mtu: Some(68),
+        }
+    }
+
+    #[test]
+    fn handles_survive_encoding() {
+        let bytes = payload::encode(&handle(Some("02:00:00:00:00:01")));
+        let expected = [0xa3, 1, 0x61, b't', 2, 0x46, 2, 0, 0, 0, 0, 1, 3, 0x18, 68];
+        assert_eq!(bytes, expected);
+        for mac in [None, Some("02:00:00:00:00:01")] {
+            let handle = handle(mac);
+            assert_eq!(payload::decode(&payload::encode(&handle)), Ok(handle));
+        }
+        let group = [0xa2, 1, 0x61, b't', 2, 0x46, 1, 0, 0, 0, 0, 1];
+        assert!(payload::decode::<VirtioNetHandle>(&group).is_err());
+        let short = [0xa2, 1, 0x61, b't', 2, 0x41, 2];
+        assert!(payload::decode::<VirtioNetHandle>(&short).is_err());
+    }
+
+    #[test]
+    fn the_identity_is_the_address_that_the_guest_sees() {
+        let vm = Uuid::from_bytes(std::array::from_fn(|n| n as u8 * 0x11));
+        let chosen = handle(Some("02:00:00:00:00:01")).identity("net0", vm);
+        assert_eq!(chosen.as_deref(), Some("virtio-net 02:00:00:00:00:01"));
+        let derived = MacAddress::derive("00112233-4455-6677-8899-aabbccddeeff/net0");
+        let identity = handle(None).identity("net0", vm);
+        assert_eq!(identity, Some(format!("virtio-net {derived}")));
+    }
+}

@@ -1,0 +1,122 @@
+use crate::Resource;
+use chipset_device::BuildResult;
+use chipset_device::DeviceHandle;
+use chipset_device::MachineContext;
+use chipset_device::SharedDevice;
+use mesh::payload;
+use mesh::payload::DecodeError;
+use std::collections::BTreeMap;
+use std::error::Error;
+use uuid::Uuid;
+
+/// Why there is no device for a resource.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// No handle of this kind is registered.
+    #[error("cannot create {name}: unknown kind of device `{id}`")]
+    UnknownKind {
+        /// The device's name.
+        name: String,
+        /// The kind.
+        id: String,
+    },
+    /// The handle does not decode.
+    #[error("cannot create {name}: its configuration is not that of a `{id}`")]
+    Decode {
+        /// The device's name.
+        name: String,
+        /// The kind.
+        id: String,
+        /// What is wrong with the handle.
+        #[source]
+        source: DecodeError,
+    },
+    /// The device cannot be built.
+    #[error("cannot create {name}")]
+    Build {
+        /// The device's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// A handle whose kind is known only to itself.
+trait AnyHandle: Send + Sync {
+    fn identity(&self, name: &str, vm: Uuid) -> Option<String>;
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult;
+}
+
+impl<H: DeviceHandle> AnyHandle for H {
+    fn identity(&self, name: &str, vm: Uuid) -> Option<String> {
+        DeviceHandle::identity(self, name, vm)
+    }
+
+    fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
+        DeviceHandle::build(self, machine)
+    }
+}
+
+fn decode<H: DeviceHandle>(bytes: &[u8]) -> Result<Box<dyn AnyHandle>, DecodeError> {
+    Ok(Box::new(payload::decode::<H>(bytes)?))
+}
+
+/// The kinds of devices that a machine can have.
+#[derive(Default)]
+pub struct Registry(BTreeMap<&'static str, fn(&[u8]) -> Result<Box<dyn AnyHandle>, DecodeError>>);
+
+/// A device of a known kind, to be built.
+pub struct ResolvedDevice {
+    name: String,
+    handle: Box<dyn AnyHandle>,
+}
+
+impl Registry {
+    /// Adds the kind of devices that `H` is the handle of.
+    pub fn register<H: DeviceHandle>(&mut self) {
+        self.0.insert(H::ID, decode::<H>);
+    }
+
+    /// The kinds of devices.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    /// What builds the device called `name`.
+    pub fn resolve(&self, name: &str, resource: &Resource) -> Result<ResolvedDevice, ResolveError> {
+        let (name, id) = (name.to_owned(), resource.id.clone());
+        let Some(decode) = self.0.get(&*id) else {
+            return Err(ResolveError::UnknownKind { name, id });
+        };
+        match decode(&resource.handle) {
+            Ok(handle) => Ok(ResolvedDevice { name, handle }),
+            Err(source) => Err(ResolveError::Decode { name, id, source }),
+        }
+    }
+}
+
+impl ResolvedDevice {
+    /// The device's name in the VM.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What of the device a hibernated or snapshotted guest of the VM `vm` relies on.
+    pub fn identity(&self, vm: Uuid) -> Option<String> {
+        self.handle.identity(&self.name, vm)
+    }
+
+    /// Builds the device.
+    pub fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, ResolveError> {
+        let built = self.handle.build(machine);
+        built.map_err(|source| ResolveError::Build {
+            name: self.name.clone(),
+            source,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "registry_test.rs"]
+mod tests;
