@@ -1,4 +1,4 @@
-//! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
+//! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device and the generation ID.
 
 use super::preserved::FLASH_END;
 use chipset::pm::PmControl;
@@ -19,20 +19,22 @@ use std::sync::Arc;
 use virt::Partition;
 use vmotherboard::ChipsetBuilder;
 
-/// The general-purpose event that says that the generation ID has changed.
+/// The general-purpose event that is raised when the generation ID changes.
 pub(crate) const GENERATION_ID_EVENT: u8 = 0;
 
-/// The devices that belong to what runs first.
+/// The devices that a machine's firmware needs.
 pub(crate) enum FirmwareDevices {
-    /// There are none.
+    /// None.
     None,
     /// Those of UEFI firmware.
     PcUefi(Box<PcUefiDevices>),
 }
 
-/// What the devices of UEFI firmware are made from.
+/// What the devices of UEFI firmware are built from.
 pub(crate) struct PcUefiDevices {
+    /// The contents of the flash chip that ends at 4 GiB.
     pub code: Arc<[u8]>,
+    /// The contents of the flash chip below, and what keeps them.
     pub variables: Option<(Vec<u8>, VariableStorage)>,
     pub fw_cfg: FwCfgBuilder,
     pub generation_id: [u8; 16],
@@ -57,7 +59,7 @@ pub enum FirmwareDeviceError {
     /// The firmware configuration device cannot be made.
     #[error("the firmware configuration device cannot be made")]
     FwCfg(#[from] fw_cfg::BuildError),
-    /// The machine lacks something that a device needs.
+    /// The machine does not offer what a device needs.
     #[error(transparent)]
     Service(#[from] MissingService),
 }
