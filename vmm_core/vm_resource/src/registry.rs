@@ -58,13 +58,11 @@ impl<H: DeviceHandle> AnyHandle for H {
     }
 }
 
-fn decode<H: DeviceHandle>(bytes: &[u8]) -> Result<Box<dyn AnyHandle>, DecodeError> {
-    Ok(Box::new(payload::decode::<H>(bytes)?))
-}
+type DecodeHandle = fn(&[u8]) -> Result<Box<dyn AnyHandle>, DecodeError>;
 
 /// The kinds of devices that a machine can have.
 #[derive(Default)]
-pub struct Registry(BTreeMap<&'static str, fn(&[u8]) -> Result<Box<dyn AnyHandle>, DecodeError>>);
+pub struct Registry(BTreeMap<&'static str, DecodeHandle>);
 
 /// A device of a known kind, to be built.
 pub struct ResolvedDevice {
@@ -75,7 +73,8 @@ pub struct ResolvedDevice {
 impl Registry {
     /// Adds the kind of devices that `H` is the handle of.
     pub fn register<H: DeviceHandle>(&mut self) {
-        self.0.insert(H::ID, decode::<H>);
+        self.0
+            .insert(H::ID, |bytes| Ok(Box::new(payload::decode::<H>(bytes)?)));
     }
 
     /// The kinds of devices.

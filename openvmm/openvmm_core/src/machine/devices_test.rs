@@ -120,11 +120,7 @@ fn what_a_hibernated_guest_relies_on_never_changes() {
 fn the_profile_alone_has_an_identity_only_with_the_ioapic_of_the_vmm() {
     let kernel = plan(&config(IrqchipMode::Kernel)).unwrap();
     assert!(kernel.identities().is_empty());
-    let names: Vec<_> = kernel
-        .profile
-        .iter()
-        .map(vm_resource::ResolvedDevice::name)
-        .collect();
+    let names: Vec<_> = kernel.profile.iter().map(ResolvedDevice::name).collect();
     let expected = [
         "rtc",
         "pm",

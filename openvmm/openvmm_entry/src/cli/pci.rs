@@ -15,58 +15,38 @@ use vm_resource::Resource;
 /// The smallest packet that an interface must carry (RFC 791).
 const SMALLEST_MTU: u16 = 68;
 
-/// An option that adds PCI devices.
-struct DeviceOption<'a> {
-    option: &'static str,
-    /// The devices' names, before their number.
-    name: &'static str,
-    /// The option's values.
-    values: &'a [String],
-    /// Reads a value, without its slot.
-    parse: fn(&str) -> Result<Resource, String>,
-}
+/// Reads the value of an option that adds a device, without the device's slot.
+type Parse = fn(&str) -> Result<Resource, String>;
 
 impl Options {
     /// The PCI devices, in the order in which they get slots: disks, networks, the rest.
     pub(super) fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDeviceConfig> {
         let generators = vec![String::new(); self.virtio_rng.into()];
-        let options = [
-            DeviceOption {
-                option: "--disk",
-                name: "disk",
-                values: &self.disk,
-                parse: |text| {
-                    let disk = text
-                        .parse()
-                        .map_err(|error: ParseError| error.to_string())?;
-                    Ok(Resource::new(&VirtioBlkHandle { disk }))
-                },
-            },
-            DeviceOption {
-                option: "--net",
-                name: "net",
-                values: &self.net,
-                parse: |text| Ok(Resource::new(&parse_net(text)?)),
-            },
-            DeviceOption {
-                option: "--virtio-rng",
-                name: "rng",
-                values: &generators,
-                parse: |_| Ok(Resource::new(&VirtioRngHandle {})),
-            },
+        let options: [(&str, &str, &[String], Parse); 3] = [
+            ("--disk", "disk", &self.disk, |text| {
+                let disk = text
+                    .parse()
+                    .map_err(|error: ParseError| error.to_string())?;
+                Ok(Resource::new(&VirtioBlkHandle { disk }))
+            }),
+            ("--net", "net", &self.net, |text| {
+                Ok(Resource::new(&parse_net(text)?))
+            }),
+            ("--virtio-rng", "rng", &generators, |_| {
+                Ok(Resource::new(&VirtioRngHandle {}))
+            }),
         ];
         let mut devices = Vec::new();
-        for option in &options {
-            for (n, text) in option.values.iter().enumerate() {
-                let parsed = take_slot(text)
-                    .and_then(|(slot, rest)| Ok(Some((slot, (option.parse)(&rest)?))));
-                if let Some((slot, resource)) = errors.take(option.option, parsed, None) {
-                    devices.push(PciDeviceRequest {
-                        name: format!("{}{n}", option.name),
+        for (option, name, values, parse) in options {
+            for (n, text) in values.iter().enumerate() {
+                let parsed = take_slot(text).and_then(|(slot, rest)| {
+                    Ok(Some(PciDeviceRequest {
+                        name: format!("{name}{n}"),
                         slot,
-                        resource,
-                    });
-                }
+                        resource: parse(&rest)?,
+                    }))
+                });
+                devices.extend(errors.take(option, parsed, None));
             }
         }
         assign_pci_slots(devices).unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device, the generation ID.
+//! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device and the generation ID.
 
 use chipset::pm::PmControl;
 use chipset_device::MissingService;
@@ -23,7 +23,7 @@ use virt::Partition;
 use vmgs_broker::VmgsClient;
 use vmotherboard::ChipsetBuilder;
 
-/// The general-purpose event that says that the generation ID has changed.
+/// The general-purpose event that is raised when the generation ID changes.
 pub(crate) const GENERATION_ID_EVENT: u8 = 0;
 
 /// What the devices of UEFI firmware are built from.
@@ -67,7 +67,7 @@ pub enum FirmwareDeviceError {
     /// The firmware configuration device cannot be made.
     #[error("the firmware configuration device cannot be made")]
     FwCfg(#[from] fw_cfg::BuildError),
-    /// The machine lacks something that a device needs.
+    /// The machine does not offer what a device needs.
     #[error(transparent)]
     Service(#[from] MissingService),
 }
