@@ -35,8 +35,8 @@ pub enum UnitsState {
     Stopped,
     /// All are running.
     Running,
-    /// All are stopped, and their states do not belong together: a restore or a reset failed midway.
-    /// Only a reset that works makes them usable again.
+    /// All are stopped and their states are inconsistent, because a restore or a reset failed midway. Only a
+    /// successful reset makes them usable again.
     Inconsistent,
 }
 
@@ -50,17 +50,17 @@ impl std::fmt::Display for UnitsState {
     }
 }
 
-/// What becomes of units that a restore has no state for.
+/// How a restore treats units that have no saved state.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum MissingUnits {
-    /// The restore is refused.
+    /// The restore fails.
     Refuse,
-    /// They stay as they are: as built, if nothing ran yet.
-    LeaveAsTheyAre,
+    /// They are left unchanged.
+    LeaveUnchanged,
 }
 
 impl StateUnits {
-    /// Begins to collect units.
+    /// Returns a builder without units.
     pub fn builder() -> StateUnitsBuilder {
         StateUnitsBuilder::default()
     }
@@ -85,7 +85,7 @@ impl StateUnits {
             .map(|index| self.units[*index].name.as_str())
     }
 
-    /// Starts the units, dependencies first. Nothing happens if they run already.
+    /// Starts the units, dependencies first. No effect if they are running.
     pub fn start(&mut self) -> Result<(), WrongState> {
         if self.state == UnitsState::Running {
             return Ok(());
@@ -100,7 +100,7 @@ impl StateUnits {
         Ok(())
     }
 
-    /// Stops the units, dependencies last. Nothing happens if they do not run.
+    /// Stops the units, dependencies last. No effect if they are not running.
     pub fn stop(&mut self) {
         if self.state != UnitsState::Running {
             return;
@@ -115,7 +115,7 @@ impl StateUnits {
 
     /// Resets the units, dependencies first. They must not be running.
     ///
-    /// If one fails, they are [`UnitsState::Inconsistent`].
+    /// If a unit fails, the state becomes [`UnitsState::Inconsistent`].
     pub fn reset(&mut self) -> Result<(), ResetUnitsError> {
         if self.state == UnitsState::Running {
             return Err(self.wrong_state(Operation::Reset).into());
@@ -136,8 +136,8 @@ impl StateUnits {
         Ok(())
     }
 
-    /// Whether the units can be saved, as far as is known without stopping them. Finds every unit that
-    /// cannot.
+    /// Checks whether the units can be saved, as far as this is known without stopping them. The error lists all
+    /// units that cannot.
     pub fn check_saveable(&self) -> Result<(), UnitErrors> {
         let errors = self
             .units
@@ -159,7 +159,7 @@ impl StateUnits {
 
     /// Saves the units, in the order of their names. They must be stopped.
     ///
-    /// If some cannot be saved, the error names all of them.
+    /// The error lists all units that cannot be saved.
     pub fn save(&mut self) -> Result<SavedUnits, SaveUnitsError> {
         self.require_stopped(Operation::Save)?;
         self.check_saveable()?;
@@ -187,7 +187,7 @@ impl StateUnits {
 
     /// Restores the units, dependencies first. They must be stopped.
     ///
-    /// The names in `saved` are checked before any unit is touched. If a unit fails, the units are
+    /// The names in `saved` are checked before any unit is changed. If a unit fails, the state becomes
     /// [`UnitsState::Inconsistent`].
     pub fn restore(
         &mut self,
@@ -201,7 +201,7 @@ impl StateUnits {
         for index in &self.order {
             let Unit { name, unit } = &mut self.units[*index];
             let Some(state) = states.get(name.as_str()) else {
-                tracing::debug!(unit = %name, "not saved; left as it is");
+                tracing::debug!(unit = %name, "no saved state; leaving the unit unchanged");
                 continue;
             };
             tracing::trace!(unit = %name, "restoring");
@@ -218,7 +218,7 @@ impl StateUnits {
         Ok(())
     }
 
-    /// What a person debugging the VM wants to see: a value for each unit, by name.
+    /// The state of each unit for debugging, by name.
     pub fn inspect(&self) -> serde_json::Value {
         self.units
             .iter()
@@ -227,7 +227,7 @@ impl StateUnits {
             .into()
     }
 
-    /// The saved states by name, each of which is that of a unit.
+    /// Returns the saved states by name, after checking that their names match the units.
     fn match_names<'a>(
         &self,
         saved: &'a SavedUnits,
@@ -244,7 +244,7 @@ impl StateUnits {
             }
         }
         let missing = match missing_units {
-            MissingUnits::LeaveAsTheyAre => Vec::new(),
+            MissingUnits::LeaveUnchanged => Vec::new(),
             MissingUnits::Refuse => self
                 .units
                 .iter()
@@ -293,9 +293,9 @@ impl StateUnits {
     }
 }
 
-/// Refuses to save what [`SavedUnits::decode`] would refuse to read back.
+/// Fails if [`SavedUnits::decode`] would refuse to read the states back.
 fn check_length(saved: &[SavedUnit]) -> Result<(), SaveUnitsError> {
-    // The lengths and the heads around a state and its name, generously.
+    // An upper bound for the encoding around a state and its name.
     const OVERHEAD: usize = 64;
     let len = saved
         .iter()
