@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// The devices of a machine behind the addresses they answer. Shared by all VP threads.
+/// Routes accesses of the guest to the devices of a machine. Shared by all VP threads.
 ///
-/// No access fails: a read that no device answers gives all ones, as on a bus that nobody drives, and a
-/// write is dropped. Either is counted, and logged at a limited rate.
+/// No access fails: a read that no device claims returns all ones, as on a bus that nothing drives, and a
+/// write is dropped. Both are counted, and logged at a limited rate.
 pub struct Chipset {
     devices: Box<[DeviceHandle]>,
     routes: Arc<RouteTable>,
     functions: Arc<PciFunctions>,
-    /// Ports whose unclaimed accesses are normal.
+    /// Ports of absent hardware, whose unclaimed accesses are not logged.
     ignored_ports: RangeRoutes<u16>,
     ports: Unclaimed,
     mmio: Unclaimed,
@@ -32,7 +32,7 @@ struct Unclaimed {
     limit: LogLimit,
 }
 
-/// How many accesses no device claimed since the chipset was built.
+/// The number of accesses that no device claimed since the chipset was built.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct UnclaimedCounts {
     /// Reads of I/O ports.
@@ -63,7 +63,7 @@ impl Chipset {
         }
     }
 
-    /// The devices in the order they were added, to be started, stopped, saved…
+    /// The devices, with their names, in the order they were added.
     pub fn devices(&self) -> impl ExactSizeIterator<Item = (&str, DeviceHandle)> {
         self.devices.iter().map(|d| (d.name(), d.clone()))
     }
@@ -73,7 +73,9 @@ impl Chipset {
         let Some(device) = self.device(self.routes.port(port)) else {
             data.fill(0xff);
             let quiet = self.ignored_ports.find(port).is_some();
-            return self.ports.note_read("port", port.into(), data.len(), quiet);
+            return self
+                .ports
+                .count_read("port", port.into(), data.len(), quiet);
         };
         let result = match device.device().lock().port_io() {
             Some(io) => io.read(port, data),
@@ -82,7 +84,7 @@ impl Chipset {
         if let Err(error) = result {
             data.fill(0xff);
             self.errors
-                .note(device, "port read", port.into(), data.len(), error);
+                .log(device, "port read", port.into(), data.len(), error);
         }
     }
 
@@ -90,7 +92,7 @@ impl Chipset {
     pub fn write_port(&self, port: u16, data: &[u8]) {
         let Some(device) = self.device(self.routes.port(port)) else {
             let quiet = self.ignored_ports.find(port).is_some();
-            return self.ports.note_write("port", port.into(), data, quiet);
+            return self.ports.count_write("port", port.into(), data, quiet);
         };
         let result = match device.device().lock().port_io() {
             Some(io) => io.write(port, data),
@@ -98,7 +100,7 @@ impl Chipset {
         };
         if let Err(error) = result {
             self.errors
-                .note(device, "port write", port.into(), data.len(), error);
+                .log(device, "port write", port.into(), data.len(), error);
         }
     }
 
@@ -106,7 +108,7 @@ impl Chipset {
     pub fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
         let Some(device) = self.device(self.routes.mmio(gpa)) else {
             data.fill(0xff);
-            return self.mmio.note_read("memory", gpa, data.len(), false);
+            return self.mmio.count_read("memory", gpa, data.len(), false);
         };
         let result = match device.device().lock().mmio() {
             Some(io) => io.read(gpa, data),
@@ -115,14 +117,14 @@ impl Chipset {
         if let Err(error) = result {
             data.fill(0xff);
             self.errors
-                .note(device, "memory read", gpa, data.len(), error);
+                .log(device, "memory read", gpa, data.len(), error);
         }
     }
 
     /// Writes `data` (1, 2, 4 or 8 bytes) to guest-physical address `gpa`.
     pub fn write_mmio(&self, gpa: u64, data: &[u8]) {
         let Some(device) = self.device(self.routes.mmio(gpa)) else {
-            return self.mmio.note_write("memory", gpa, data, false);
+            return self.mmio.count_write("memory", gpa, data, false);
         };
         let result = match device.device().lock().mmio() {
             Some(io) => io.write(gpa, data),
@@ -130,13 +132,13 @@ impl Chipset {
         };
         if let Err(error) = result {
             self.errors
-                .note(device, "memory write", gpa, data.len(), error);
+                .log(device, "memory write", gpa, data.len(), error);
         }
     }
 
     /// Reads the 32-bit register at `offset` (a multiple of 4) of a function's configuration space.
     ///
-    /// A function that does not exist reads all ones without further notice: that is how guests search.
+    /// A function that does not exist reads all ones and is not logged: guests probe for functions like this.
     pub fn pci_config_read(&self, function: PciAddress, offset: u16) -> u32 {
         self.functions.read(function, offset)
     }
@@ -147,12 +149,12 @@ impl Chipset {
         self.functions.write(function, offset, value, mask);
     }
 
-    /// The PCI functions there are, by address, and the names of the devices that have them.
+    /// The addresses of all PCI functions, with the names of their devices.
     pub fn pci_functions(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
         self.functions.iter()
     }
 
-    /// How many accesses no device claimed.
+    /// The number of accesses that no device claimed.
     pub fn unclaimed(&self) -> UnclaimedCounts {
         UnclaimedCounts {
             port_reads: self.ports.reads.load(Ordering::Relaxed),
@@ -176,7 +178,7 @@ impl std::fmt::Debug for Chipset {
 }
 
 impl Unclaimed {
-    fn note_read(&self, class: &'static str, address: u64, len: usize, quiet: bool) {
+    fn count_read(&self, class: &'static str, address: u64, len: usize, quiet: bool) {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if !quiet && let Some(suppressed) = self.limit.allow() {
             let address = format_args!("{address:#x}");
@@ -184,7 +186,7 @@ impl Unclaimed {
         }
     }
 
-    fn note_write(&self, class: &'static str, address: u64, data: &[u8], quiet: bool) {
+    fn count_write(&self, class: &'static str, address: u64, data: &[u8], quiet: bool) {
         self.writes.fetch_add(1, Ordering::Relaxed);
         if !quiet && let Some(suppressed) = self.limit.allow() {
             let address = format_args!("{address:#x}");
@@ -192,3 +194,7 @@ impl Unclaimed {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "chipset_test.rs"]
+mod tests;

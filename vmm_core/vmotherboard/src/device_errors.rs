@@ -2,13 +2,13 @@ use crate::DeviceHandle;
 use chipset_device::IoError;
 use log_limit::LogLimit;
 
-/// Logs the accesses that devices do not take, at a limited rate.
+/// Logs accesses that devices reject, at a limited rate.
 #[derive(Default)]
 pub(crate) struct DeviceErrors(LogLimit);
 
 impl DeviceErrors {
     #[cold]
-    pub(crate) fn note(
+    pub(crate) fn log(
         &self,
         device: &DeviceHandle,
         access: &'static str,
@@ -25,7 +25,7 @@ impl DeviceErrors {
                 len,
                 suppressed,
                 %error,
-                "the device does not take the access"
+                "the device rejected the access"
             );
         }
     }

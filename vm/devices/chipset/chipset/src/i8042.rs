@@ -1,7 +1,7 @@
 //! The i8042 keyboard controller without a keyboard: guests find it, and reset the machine through it.
 
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
@@ -217,10 +217,10 @@ impl PortIoDevice for I8042 {
 }
 
 impl ChipsetDevice for I8042 {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![DATA_PORT..=DATA_PORT, COMMAND_PORT..=COMMAND_PORT],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

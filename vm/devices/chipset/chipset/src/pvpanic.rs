@@ -1,7 +1,7 @@
 //! The pvpanic device: a register through which a guest's kernel says that it crashed.
 
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PortIoDevice;
@@ -111,15 +111,15 @@ impl MmioDevice for PvPanic {
 }
 
 impl ChipsetDevice for PvPanic {
-    fn claims(&self) -> Claims {
+    fn fixed_resources(&self) -> FixedResources {
         match self.place {
-            Place::Port(port) => Claims {
+            Place::Port(port) => FixedResources {
                 ports: vec![port..=port],
-                ..Claims::default()
+                ..FixedResources::default()
             },
-            Place::Memory(gpa) => Claims {
+            Place::Memory(gpa) => FixedResources {
                 mmio: vec![gpa..=gpa],
-                ..Claims::default()
+                ..FixedResources::default()
             },
         }
     }

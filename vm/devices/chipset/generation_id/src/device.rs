@@ -1,5 +1,5 @@
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::LineInterrupt;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
@@ -115,8 +115,8 @@ impl GenerationId {
 
 impl ChipsetDevice for GenerationId {
     /// None: the address comes by way of firmware.
-    fn claims(&self) -> Claims {
-        Claims::default()
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::default()
     }
 
     /// Forgets the address, which was the one of the firmware before the reset.

@@ -10,8 +10,8 @@ use crate::registers::lsr;
 use crate::registers::mcr;
 use crate::registers::msr;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
@@ -239,10 +239,10 @@ impl PortIoDevice for Serial16550 {
 }
 
 impl ChipsetDevice for Serial16550 {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![self.base..=self.base + 7],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

@@ -1,6 +1,6 @@
 use crate::SleepAnnouncement;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
@@ -92,10 +92,10 @@ impl PortIoDevice for SleepPort {
 }
 
 impl ChipsetDevice for SleepPort {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![self.port..=self.port],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

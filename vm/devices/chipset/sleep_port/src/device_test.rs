@@ -22,7 +22,7 @@ fn device() -> (SleepPort, Arc<Mutex<Vec<SleepAnnouncement>>>) {
 #[test]
 fn announcements_are_heard_in_order() {
     let (mut port, heard) = device();
-    assert_eq!(port.claims().ports, [0x506..=0x506]);
+    assert_eq!(port.fixed_resources().ports, [0x506..=0x506]);
     assert_eq!(port.inspect()["last"], serde_json::Value::Null);
     for byte in [0x14, 0x24, 0x14] {
         port.write(0x506, &[byte]).unwrap();

@@ -8,7 +8,7 @@ use crate::persister::Persister;
 use crate::queue::Block;
 use crate::storage::FlashStorage;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::RestoreError;
@@ -294,11 +294,11 @@ impl MmioDevice for Flash {
 }
 
 impl ChipsetDevice for Flash {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             // No overflow: the region is not empty, and ends in the address space.
             mmio: vec![self.gpa()..=self.gpa() + (self.region.len() - 1)],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

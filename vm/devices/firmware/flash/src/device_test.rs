@@ -140,7 +140,7 @@ fn accesses_across_the_edges_are_refused() {
         assert!(flash.write(gpa, &[0x10; 8]).is_err(), "{gpa:#x}");
     }
     assert_eq!(flash.content(), [0x11; SIZE]);
-    assert_eq!(flash.claims().mmio, [start..=end - 1]);
+    assert_eq!(flash.fixed_resources().mmio, [start..=end - 1]);
 }
 
 #[test]

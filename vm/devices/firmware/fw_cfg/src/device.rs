@@ -4,7 +4,7 @@ use crate::dma::TransferError;
 use crate::item::Item;
 use crate::item::Items;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
@@ -250,10 +250,10 @@ impl PortIoDevice for FwCfg {
 }
 
 impl ChipsetDevice for FwCfg {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![SELECTOR_PORT..=DATA_PORT, DMA_PORT..=DMA_PORT_END],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

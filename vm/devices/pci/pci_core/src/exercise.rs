@@ -11,8 +11,8 @@ use crate::MsixLayout;
 use crate::PciFunction;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::MmioDevice;
@@ -22,7 +22,7 @@ use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
-use chipset_device::exercise::exercise_decoding;
+use chipset_device::exercise::exercise_with_bars;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -32,12 +32,12 @@ const VECTORS: u16 = 70;
 /// A device with all that a function can have. What is written to its own registers drives its interrupt pin.
 struct Device {
     function: PciFunction,
-    told: Arc<Mutex<Decodes>>,
+    told: Arc<Mutex<DecodedRanges>>,
 }
 
 impl Device {
     fn new(messages: &MsiRecorder) -> Result<Self, LayoutError> {
-        let told = Arc::new(Mutex::new(Decodes::default()));
+        let told = Arc::new(Mutex::new(DecodedRanges::default()));
         let decoder = {
             let told = told.clone();
             AddressDecoder::new(move |decodes| *told.lock() = decodes)
@@ -77,7 +77,7 @@ impl Device {
 
     /// What must hold at any time.
     fn check(&self) {
-        let decodes = self.function.decodes();
+        let decodes = self.function.decoded_ranges();
         assert_eq!(*self.told.lock(), decodes, "the chipset knows otherwise");
         for range in &decodes.mmio {
             for gpa in [*range.start(), *range.end()] {
@@ -93,14 +93,14 @@ impl Device {
 }
 
 impl ChipsetDevice for Device {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(PciAddress {
                 bus: 0,
                 device: 1,
                 function: 0,
             }),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -124,7 +124,7 @@ impl ChipsetDevice for Device {
     fn reset(&mut self) {
         self.function.reset();
         self.check();
-        assert_eq!(self.function.decodes(), Decodes::default());
+        assert_eq!(self.function.decoded_ranges(), DecodedRanges::default());
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
@@ -206,7 +206,7 @@ pub fn pci_function(script: &[u8]) {
         let _ = device.function.write_config(offset, value, u32::MAX);
     }
     let decodes = || told.lock().clone();
-    exercise_decoding(&mut device, script, &decodes, &mut |byte| match byte {
+    exercise_with_bars(&mut device, script, &decodes, &mut |byte| match byte {
         0 => messages.break_down(),
         1..16 => messages.mend(),
         16..32 => drop(messages.take()),

@@ -6,7 +6,7 @@ use crate::msix::MsixState;
 use crate::msix::MsixTable;
 use crate::registers;
 use chipset_device::AddressDecoder;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PciConfigDevice;
@@ -57,9 +57,9 @@ pub struct PciFunction {
 #[must_use]
 pub enum ConfigChange {
     /// The BARs decode what they decoded before.
-    SameDecodes,
+    DecodingUnchanged,
     /// They decode something else. The chipset knows already; a device with doorbells must move them.
-    NewDecodes,
+    DecodingChanged,
 }
 
 /// What is at an address that a function decodes.
@@ -125,7 +125,7 @@ impl PciFunction {
     pub fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> ConfigChange {
         let index = usize::from(offset / 4);
         let Some(register) = self.registers.get_mut(index) else {
-            return ConfigChange::SameDecodes;
+            return ConfigChange::DecodingUnchanged;
         };
         let mask = mask & self.layout.writable[index];
         *register = *register & !mask | value & mask;
@@ -343,16 +343,16 @@ impl PciFunction {
             bar.window(self.registers[registers::COMMAND], register(0), high)
         });
         if windows == self.windows {
-            return ConfigChange::SameDecodes;
+            return ConfigChange::DecodingUnchanged;
         }
         self.windows = windows;
-        self.decoder.set(self.decodes());
-        ConfigChange::NewDecodes
+        self.decoder.set(self.decoded_ranges());
+        ConfigChange::DecodingChanged
     }
 
     /// All that the BARs decode now.
-    pub fn decodes(&self) -> Decodes {
-        let mut decodes = Decodes::default();
+    pub fn decoded_ranges(&self) -> DecodedRanges {
+        let mut decodes = DecodedRanges::default();
         for window in self.windows.iter().flatten() {
             match window {
                 Window::Memory(range) => decodes.mmio.push(range.clone()),

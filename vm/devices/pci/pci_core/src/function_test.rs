@@ -9,7 +9,7 @@ use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
 use chipset_device::AddressDecoder;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
 use chipset_device::RestoreError;
@@ -38,7 +38,7 @@ const MEMORY64: Bar = Bar::Memory64 {
 /// What the chipset and the interrupt controller were told.
 #[derive(Clone, Default)]
 struct Told {
-    decodes: Arc<Mutex<Vec<Decodes>>>,
+    decodes: Arc<Mutex<Vec<DecodedRanges>>>,
     levels: Arc<Mutex<Vec<bool>>>,
 }
 
@@ -118,7 +118,7 @@ fn guests_find_the_sizes() {
     let mut probe = |offset| {
         assert_eq!(
             set(&mut function, offset, u32::MAX),
-            ConfigChange::SameDecodes
+            ConfigChange::DecodingUnchanged
         );
         function.read_config(offset)
     };
@@ -140,25 +140,28 @@ fn enabled_bars_are_decoded_where_they_are() {
         (0x18, 0x20),
         (0x1c, 0x6020),
     ] {
-        assert_eq!(set(&mut function, offset, value), ConfigChange::SameDecodes);
+        assert_eq!(
+            set(&mut function, offset, value),
+            ConfigChange::DecodingUnchanged
+        );
     }
     assert_eq!(told.decodes.lock().len(), 0);
     assert_eq!(function.memory_base(0), None);
 
-    assert_eq!(set(&mut function, 4, 2), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 4, 2), ConfigChange::DecodingChanged);
     let memory = vec![0xc000_0100..=0xc000_01ff, 0x20_0000_4000..=0x20_0000_7fff];
     let last = || told.decodes.lock().last().cloned().unwrap();
     assert_eq!(
         last(),
-        Decodes {
+        DecodedRanges {
             ports: vec![],
             mmio: memory.clone()
         }
     );
-    assert_eq!(set(&mut function, 4, 3), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 4, 3), ConfigChange::DecodingChanged);
     assert_eq!(
         last(),
-        Decodes {
+        DecodedRanges {
             ports: vec![0x6020..=0x603f],
             mmio: memory
         }
@@ -187,13 +190,13 @@ fn enabled_bars_are_decoded_where_they_are() {
     assert_eq!(function.locate_port(0x6040), None);
 
     // Moved while enabled, half by half.
-    assert_eq!(set(&mut function, 0x18, 0), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 0x18, 0), ConfigChange::DecodingChanged);
     assert_eq!(function.memory_base(1), Some(0x4000));
-    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::DecodingChanged);
     assert_eq!(function.memory_base(1), None, "unassigned");
-    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::SameDecodes);
+    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::DecodingUnchanged);
     function.reset();
-    assert_eq!(last(), Decodes::default());
+    assert_eq!(last(), DecodedRanges::default());
     assert_eq!(function.read_config(0x10), 0);
 }
 
@@ -339,9 +342,9 @@ proptest! {
         let mut model = initial.clone();
         for (register, value, mask) in writes {
             let change = function.write_config(register * 4, value, mask);
-            if change == ConfigChange::NewDecodes {
+            if change == ConfigChange::DecodingChanged {
                 let last = told.decodes.lock().last().cloned();
-                prop_assert_eq!(last, Some(function.decodes()));
+                prop_assert_eq!(last, Some(function.decoded_ranges()));
             }
             if let Some(stored) = model.get_mut(usize::from(register)) {
                 let mask = mask & writable[usize::from(register)];

@@ -1,5 +1,5 @@
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
@@ -136,10 +136,10 @@ fn lanes(port: u16, len: usize) -> Result<std::ops::Range<usize>, IoError> {
 }
 
 impl ChipsetDevice for ConfigPorts {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![ADDRESS..=DATA_LAST],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

@@ -5,7 +5,7 @@ use crate::Ecam;
 use crate::HostBridge;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
@@ -137,7 +137,7 @@ fn accesses_past_the_data_port_are_refused() {
 struct Memory {
     ecam: Ecam,
     bridge: HostBridge,
-    told: Arc<Mutex<Vec<Decodes>>>,
+    told: Arc<Mutex<Vec<DecodedRanges>>>,
 }
 
 impl Memory {
@@ -217,7 +217,7 @@ fn a_smaller_window_has_fewer_buses() {
 }
 
 #[test]
-fn the_window_has_no_state_of_its_own() {
+fn the_ecam_has_no_state() {
     let mut memory = Memory::new(&Bytes::default());
     let state = memory.ecam.save().unwrap();
     memory.ecam.restore(&state).unwrap();

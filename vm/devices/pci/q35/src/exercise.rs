@@ -6,13 +6,13 @@ use crate::HostBridge;
 use crate::IsaBridge;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigAccess;
 use chipset_device::PciConfigSpace;
 use chipset_device::PowerSink;
 use chipset_device::exercise::exercise;
-use chipset_device::exercise::exercise_decoding;
+use chipset_device::exercise::exercise_with_bars;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub fn q35(script: &[u8]) {
     let Some((choice, script)) = script.split_first() else {
         return;
     };
-    let decodes = Arc::new(Mutex::new(Decodes::default()));
+    let decodes = Arc::new(Mutex::new(DecodedRanges::default()));
     let told = decodes.clone();
     let decoder = AddressDecoder::new(move |decodes| *told.lock() = decodes);
     let space = PciConfigSpace::new();
@@ -80,7 +80,7 @@ pub fn q35(script: &[u8]) {
         _ => {
             space.connect(Bridges(Mutex::new((host, isa))));
             let decodes = || decodes.lock().clone();
-            exercise_decoding(&mut ecam, script, &decodes, &mut |_| ());
+            exercise_with_bars(&mut ecam, script, &decodes, &mut |_| ());
         }
     }
 }

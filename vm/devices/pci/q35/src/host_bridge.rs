@@ -1,7 +1,7 @@
 use crate::ecam::EcamWindow;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
@@ -126,10 +126,10 @@ impl PciConfigDevice for HostBridge {
 }
 
 impl ChipsetDevice for HostBridge {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(Self::ADDRESS),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

@@ -1,6 +1,6 @@
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
@@ -105,10 +105,10 @@ impl IsaBridge {
 }
 
 impl ChipsetDevice for IsaBridge {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(Self::ADDRESS),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

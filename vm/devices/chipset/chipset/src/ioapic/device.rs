@@ -3,7 +3,7 @@ use super::PINS;
 use super::core::Core;
 use super::core::State;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineTarget;
 use chipset_device::MmioDevice;
@@ -103,10 +103,10 @@ impl MmioDevice for IoApic {
 }
 
 impl ChipsetDevice for IoApic {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             mmio: vec![self.gpa..=self.gpa.saturating_add(PAGE - 1)],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

@@ -2,8 +2,8 @@ use super::registers;
 use super::registers::PmLayout;
 use super::registers::Registers;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
@@ -287,10 +287,10 @@ impl PortIoDevice for PmDevice {
 }
 
 impl ChipsetDevice for PmDevice {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![self.base..=self.base + (self.layout.length() - 1)],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

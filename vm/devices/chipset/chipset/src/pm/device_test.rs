@@ -281,7 +281,7 @@ fn impossible_states_are_refused() {
 #[test]
 fn ich9_has_its_events_elsewhere_and_more_of_them() {
     let m = Machine::ich9();
-    assert_eq!(m.pm.lock().claims().ports, [BASE..=BASE + 0x7f]);
+    assert_eq!(m.pm.lock().fixed_resources().ports, [BASE..=BASE + 0x7f]);
     m.control.gpe(0).pulse();
     m.control.set_gpe(63);
     m.control.set_gpe(64);

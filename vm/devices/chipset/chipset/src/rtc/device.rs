@@ -5,8 +5,8 @@ use super::calendar::is_time;
 use super::calendar::seconds_from_registers;
 use super::calendar::time_register;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
@@ -463,10 +463,10 @@ impl PortIoDevice for Rtc {
 }
 
 impl ChipsetDevice for Rtc {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![INDEX_PORT..=DATA_PORT],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
