@@ -57,6 +57,13 @@ pub enum BuildError {
     },
 }
 
+impl StateUnits {
+    /// Returns a builder without units.
+    pub fn builder() -> StateUnitsBuilder {
+        StateUnitsBuilder::default()
+    }
+}
+
 impl StateUnitsBuilder {
     /// Adds a unit.
     ///

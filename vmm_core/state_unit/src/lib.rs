@@ -44,6 +44,7 @@
 mod builder;
 mod error;
 mod saved;
+mod state;
 mod unit;
 mod units;
 
@@ -63,8 +64,8 @@ pub use saved::MAX_NAME_LEN;
 pub use saved::MAX_UNITS;
 pub use saved::SavedUnit;
 pub use saved::SavedUnits;
+pub use state::UnitsState;
 pub use unit::ResetError;
 pub use unit::StateUnit;
 pub use units::MissingUnits;
 pub use units::StateUnits;
-pub use units::UnitsState;

@@ -5,9 +5,9 @@ use crate::SaveUnitsError;
 use crate::SavedUnit;
 use crate::SavedUnits;
 use crate::StateUnit;
-use crate::StateUnitsBuilder;
 use crate::UnitErrors;
 use crate::UnitSaveError;
+use crate::UnitsState;
 use crate::WrongState;
 use crate::saved::MAX_ENCODED_LEN;
 use mesh::saved_state::SavedState;
@@ -28,28 +28,6 @@ pub(crate) struct Unit {
     pub(crate) unit: Box<dyn StateUnit>,
 }
 
-/// What the units of a VM are doing.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum UnitsState {
-    /// All are stopped.
-    Stopped,
-    /// All are running.
-    Running,
-    /// All are stopped and their states are inconsistent, because a restore or a reset failed midway. Only a
-    /// successful reset makes them usable again.
-    Inconsistent,
-}
-
-impl std::fmt::Display for UnitsState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Stopped => "stopped",
-            Self::Running => "running",
-            Self::Inconsistent => "inconsistent since a restore or a reset failed",
-        })
-    }
-}
-
 /// How a restore treats units that have no saved state.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum MissingUnits {
@@ -60,11 +38,6 @@ pub enum MissingUnits {
 }
 
 impl StateUnits {
-    /// Returns a builder without units.
-    pub fn builder() -> StateUnitsBuilder {
-        StateUnitsBuilder::default()
-    }
-
     pub(crate) fn new(units: Vec<Unit>, order: Vec<usize>) -> Self {
         Self {
             units,
