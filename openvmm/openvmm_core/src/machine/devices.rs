@@ -12,7 +12,6 @@ use chipset::ioapic::IoApic;
 use chipset::ioapic::IoApicPins;
 use chipset::pm::PmControl;
 use chipset::pm::PmDevice;
-use chipset::pm::PmLayout;
 use chipset::pvpanic::PvPanic;
 use chipset::rtc::Rtc;
 use chipset::rtc::WallClock;
@@ -129,8 +128,7 @@ pub(crate) fn build(parts: DeviceParts<'_>) -> Result<Devices, MachineError> {
         )
     });
     let pm = builder.add("pm", |context| {
-        let pm = PmDevice::with_layout(
-            PmLayout::Ich9,
+        let pm = PmDevice::new(
             platform::PM_BASE,
             lines.irq(platform::SCI_IRQ),
             power.clone(),
