@@ -20,7 +20,7 @@ impl I8042 {
         self.write(port, &[value]).unwrap();
     }
 
-    /// A command, and the answer that must be there at once.
+    /// Writes a command and returns its response, which must be available at once.
     fn ask(&mut self, command: u8) -> u8 {
         self.set(0x64, command);
         assert_eq!(self.get(0x64) & 0x03, 0x01);
@@ -43,24 +43,24 @@ fn resets_the_machine() {
 }
 
 #[test]
-fn the_probe_of_linux_ends_without_a_timeout() {
+fn the_probe_of_linux_does_not_time_out() {
     let (mut controller, requests) = i8042();
-    // The buffer must run empty.
+    // The buffer is empty.
     assert_eq!(controller.get(0x64) & 0x01, 0);
     assert_eq!(controller.ask(0xaa), 0x55);
-    // The mode is read twice and must agree, then is written and read back.
+    // The mode is read twice with the same result, then written and read back.
     let mode = controller.ask(0x20);
     assert_eq!(controller.ask(0x20), mode);
     controller.set(0x64, 0x60);
     controller.set(0x60, mode & !1 | 0x10);
     assert_eq!(controller.ask(0x20), mode & !1 | 0x10);
-    // The auxiliary loop answers without the mark of the auxiliary port, and its test fails.
+    // The auxiliary loopback responds without the auxiliary status bit, and the port's test fails.
     controller.set(0x64, 0xd3);
     controller.set(0x60, 0x5a);
     assert_eq!(controller.get(0x64) & 0x21, 0x01);
     assert_eq!(controller.get(0x60), 0x5a);
     assert_eq!(controller.ask(0xa9), 0x02);
-    // The keyboard is asked who it is, with its interrupt on.
+    // The keyboard is identified, with its interrupt enabled.
     controller.set(0x64, 0x60);
     controller.set(0x60, mode & !0x10 | 0x41);
     controller.set(0x60, 0xf2);
@@ -83,7 +83,7 @@ fn uefi_does_not_wait_for_a_keyboard() {
 }
 
 #[test]
-fn a20_is_remembered() {
+fn the_a20_bit_is_stored() {
     let (mut controller, _requests) = i8042();
     assert_eq!(controller.ask(0xd0), 0x03);
     controller.set(0x64, 0xdd);
@@ -93,7 +93,7 @@ fn a20_is_remembered() {
 }
 
 #[test]
-fn a_restored_controller_goes_on() {
+fn a_restored_controller_continues() {
     let (mut first, _) = i8042();
     first.set(0x64, 0x60);
     first.set(0x60, 0x45);

@@ -1,4 +1,4 @@
-//! The pvpanic device: a register through which a guest's kernel says that it crashed.
+//! The pvpanic device: a register through which a guest's kernel reports a panic.
 
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
@@ -17,22 +17,22 @@ use serde_json::json;
 /// The kernel panicked.
 const PANICKED: u8 = 1 << 0;
 
-/// The kernel panicked and runs its crash kernel.
+/// The kernel panicked and starts its crash kernel.
 const CRASH_LOADED: u8 = 1 << 1;
 
 /// The pvpanic device (`docs/specs/pvpanic` of QEMU; ACPI id QEMU0001): one byte, in I/O or memory space.
 ///
-/// A panic is reported once until the machine is reset. That a crash kernel was loaded is only noted: the
-/// guest is busy with dumping its memory.
+/// A panic is reported once until the machine is reset. The start of a crash kernel is only logged: the guest
+/// continues and dumps its memory.
 #[derive(Debug)]
 pub struct PvPanic {
-    place: Place,
+    address: Address,
     power: PowerSink,
     state: State,
 }
 
 #[derive(Debug, Copy, Clone)]
-enum Place {
+enum Address {
     Port(u16),
     Memory(u64),
 }
@@ -40,7 +40,7 @@ enum Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 struct State {
-    /// The events so far.
+    /// The events since the last reset.
     #[n(1)]
     events: u8,
 }
@@ -48,17 +48,17 @@ struct State {
 impl PvPanic {
     /// The device at an I/O port. Panics go to `power`.
     pub fn at_port(port: u16, power: PowerSink) -> Self {
-        Self::new(Place::Port(port), power)
+        Self::new(Address::Port(port), power)
     }
 
     /// The device at a guest-physical address. Panics go to `power`.
     pub fn at_memory(gpa: u64, power: PowerSink) -> Self {
-        Self::new(Place::Memory(gpa), power)
+        Self::new(Address::Memory(gpa), power)
     }
 
-    fn new(place: Place, power: PowerSink) -> Self {
+    fn new(address: Address, power: PowerSink) -> Self {
         Self {
-            place,
+            address,
             power,
             state: State::default(),
         }
@@ -68,7 +68,7 @@ impl PvPanic {
         let [value] = data else {
             return Err(IoError::InvalidAccessSize);
         };
-        // Which events it understands.
+        // The supported events.
         *value = PANICKED | CRASH_LOADED;
         Ok(())
     }
@@ -81,7 +81,7 @@ impl PvPanic {
         let new = events & !self.state.events;
         self.state.events |= events;
         if new & CRASH_LOADED != 0 {
-            tracing::warn!("the guest's kernel panicked and its crash kernel runs");
+            tracing::warn!("the guest's kernel panicked and starts its crash kernel");
         }
         if new & PANICKED != 0 {
             self.power.request(PowerEvent::GuestPanicked);
@@ -112,12 +112,12 @@ impl MmioDevice for PvPanic {
 
 impl ChipsetDevice for PvPanic {
     fn fixed_resources(&self) -> FixedResources {
-        match self.place {
-            Place::Port(port) => FixedResources {
+        match self.address {
+            Address::Port(port) => FixedResources {
                 ports: vec![port..=port],
                 ..FixedResources::default()
             },
-            Place::Memory(gpa) => FixedResources {
+            Address::Memory(gpa) => FixedResources {
                 mmio: vec![gpa..=gpa],
                 ..FixedResources::default()
             },
@@ -143,7 +143,7 @@ impl ChipsetDevice for PvPanic {
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: State = state.decode()?;
         if state.events & !(PANICKED | CRASH_LOADED) != 0 {
-            let text = format!("events {:#04x}", state.events);
+            let text = format!("unsupported events {:#04x}", state.events);
             return Err(RestoreError::Invalid(text));
         }
         self.state = state;
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_reported_once() {
+    fn a_panic_is_reported_once_until_reset() {
         let (power, count) = counting_sink();
         let mut device = PvPanic::at_memory(0xfed0_0000, power);
         let mut data = [0];

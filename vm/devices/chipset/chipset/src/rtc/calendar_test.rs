@@ -11,7 +11,7 @@ fn formats() -> impl Strategy<Value = Format> {
 }
 
 #[test]
-fn hours_in_twelve() {
+fn twelve_hour_format() {
     let format = Format {
         binary: false,
         hours_24: false,
@@ -23,7 +23,7 @@ fn hours_in_twelve() {
 }
 
 #[test]
-fn a_leap_day() {
+fn registers_on_a_leap_day() {
     // 2024-02-29 12:34:56, a Thursday.
     let seconds = 1_709_210_096;
     let registers = [
@@ -43,7 +43,7 @@ fn a_leap_day() {
 }
 
 #[test]
-fn a_day_the_month_lacks_becomes_its_last() {
+fn a_day_past_the_end_of_the_month_is_clamped() {
     let value = |register| match register {
         DAY => 0x31,
         MONTH => 0x02,
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn nonsense_is_some_time(values in any::<[u8; 128]>(), format in formats(), after in any::<i64>()) {
+    fn any_register_values_decode_to_a_time(values in any::<[u8; 128]>(), format in formats(), after in any::<i64>()) {
         let seconds = seconds_from_registers(|r| values[usize::from(r)], format);
         for register in 0..=CENTURY {
             time_register(register, seconds, format);
