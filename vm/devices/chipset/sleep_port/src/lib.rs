@@ -1,4 +1,4 @@
-//! The port to which a guest's ACPI methods write that it goes to sleep, and that it woke.
+//! The I/O port to which a guest's ACPI methods report that it prepares to sleep and that it woke.
 #![forbid(unsafe_code)]
 
 mod announcement;
@@ -12,6 +12,3 @@ pub use announcement::SleepState;
 pub use announcement::WAKE;
 pub use device::AnnouncementSink;
 pub use device::SleepPort;
-
-#[cfg(test)]
-mod device_test;
