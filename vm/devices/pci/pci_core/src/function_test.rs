@@ -35,17 +35,17 @@ const MEMORY64: Bar = Bar::Memory64 {
     prefetchable: true,
 };
 
-/// What the chipset and the interrupt controller were told.
+/// Records the calls to the chipset and the interrupt controller.
 #[derive(Clone, Default)]
-struct Told {
-    decodes: Arc<Mutex<Vec<DecodedRanges>>>,
+struct Recorder {
+    ranges: Arc<Mutex<Vec<DecodedRanges>>>,
     levels: Arc<Mutex<Vec<bool>>>,
 }
 
-impl Told {
+impl Recorder {
     fn decoder(&self) -> AddressDecoder {
-        let told = self.decodes.clone();
-        AddressDecoder::new(move |decodes| told.lock().push(decodes))
+        let ranges = self.ranges.clone();
+        AddressDecoder::new(move |decoded| ranges.lock().push(decoded))
     }
 
     fn line(&self) -> LineInterrupt {
@@ -53,19 +53,19 @@ impl Told {
     }
 }
 
-impl LineTarget for Told {
+impl LineTarget for Recorder {
     fn set_line(&self, _gsi: u32, high: bool) {
         self.levels.lock().push(high);
     }
 }
 
 /// A function with a BAR of each kind, INTx and MSI-X.
-fn function(told: &Told) -> PciFunction {
+fn function(recorder: &Recorder) -> PciFunction {
     let mut builder = FunctionBuilder::new(&IDS);
     builder.bar(0, Bar::Memory32 { size: 0x100 }).unwrap();
     builder.bar(1, MEMORY64).unwrap();
     builder.bar(3, Bar::Io { size: 32 }).unwrap();
-    builder.intx(told.line());
+    builder.intx(recorder.line());
     let layout = MsixLayout {
         bar: 1,
         vectors: 3,
@@ -73,7 +73,7 @@ fn function(told: &Told) -> PciFunction {
         pending_offset: 0x3000,
     };
     builder.msix(layout, &MsiRecorder::new()).unwrap();
-    builder.build(told.decoder())
+    builder.build(recorder.decoder())
 }
 
 fn set(function: &mut PciFunction, offset: u16, value: u32) -> ConfigChange {
@@ -81,8 +81,8 @@ fn set(function: &mut PciFunction, offset: u16, value: u32) -> ConfigChange {
 }
 
 #[test]
-fn the_header_says_what_it_is() {
-    let function = function(&Told::default());
+fn the_header_has_the_ids() {
+    let function = function(&Recorder::default());
     let header: Vec<_> = (0..0x40)
         .step_by(4)
         .map(|o| function.read_config(o))
@@ -113,8 +113,8 @@ fn the_header_says_what_it_is() {
 }
 
 #[test]
-fn guests_find_the_sizes() {
-    let mut function = function(&Told::default());
+fn guests_can_determine_bar_sizes() {
+    let mut function = function(&Recorder::default());
     let mut probe = |offset| {
         assert_eq!(
             set(&mut function, offset, u32::MAX),
@@ -131,9 +131,9 @@ fn guests_find_the_sizes() {
 }
 
 #[test]
-fn enabled_bars_are_decoded_where_they_are() {
-    let told = Told::default();
-    let mut function = function(&told);
+fn enabled_bars_are_decoded_at_their_address() {
+    let recorder = Recorder::default();
+    let mut function = function(&recorder);
     for (offset, value) in [
         (0x10, 0xc000_0100),
         (0x14, 0x0000_4000),
@@ -145,12 +145,12 @@ fn enabled_bars_are_decoded_where_they_are() {
             ConfigChange::DecodingUnchanged
         );
     }
-    assert_eq!(told.decodes.lock().len(), 0);
+    assert_eq!(recorder.ranges.lock().len(), 0);
     assert_eq!(function.memory_base(0), None);
 
     assert_eq!(set(&mut function, 4, 2), ConfigChange::DecodingChanged);
     let memory = vec![0xc000_0100..=0xc000_01ff, 0x20_0000_4000..=0x20_0000_7fff];
-    let last = || told.decodes.lock().last().cloned().unwrap();
+    let last = || recorder.ranges.lock().last().cloned().unwrap();
     assert_eq!(
         last(),
         DecodedRanges {
@@ -201,10 +201,10 @@ fn enabled_bars_are_decoded_where_they_are() {
 }
 
 #[test]
-fn the_pin_is_driven_when_the_guest_wants_it() {
-    let told = Told::default();
-    let mut function = function(&told);
-    let levels = || std::mem::take(&mut *told.levels.lock());
+fn the_pin_is_driven_unless_disabled() {
+    let recorder = Recorder::default();
+    let mut function = function(&recorder);
+    let levels = || std::mem::take(&mut *recorder.levels.lock());
     function.set_intx(true);
     function.set_intx(true);
     assert_eq!(levels(), [true]);
@@ -254,7 +254,7 @@ fn capabilities_are_linked() {
 }
 
 #[test]
-fn impossible_layouts_are_refused() {
+fn invalid_layouts_are_refused() {
     let mut builder = FunctionBuilder::new(&IDS);
     let memory = Bar::Memory32 { size: 0x1000 };
     let mut bar = |index, bar| builder.bar(index, bar).map(|_| ()).unwrap_err();
@@ -292,7 +292,7 @@ fn impossible_layouts_are_refused() {
 
 #[test]
 fn states_of_other_functions_are_refused() {
-    let mut function = function(&Told::default());
+    let mut function = function(&Recorder::default());
     let _ = set(&mut function, 0x10, 0xc000_0000);
     let _ = set(&mut function, 0x04, 2);
     let before = function.save();
@@ -305,7 +305,7 @@ fn states_of_other_functions_are_refused() {
     let other = builder.build(AddressDecoder::detached()).save();
     let error = function.restore(&other).unwrap_err();
     assert!(matches!(&error, RestoreError::Invalid(text)
-        if text.contains("register 0x00 is 0x10411af4, and 0x10421af4 here")));
+        if text.contains("register 0x00 is 0x10411af4, and that of this device is 0x10421af4")));
 
     // The same function without MSI-X.
     let mut builder = FunctionBuilder::new(&IDS);
@@ -327,8 +327,8 @@ proptest! {
     fn registers_remember_what_they_can(
         writes in prop::collection::vec((0_u16..80, any::<u32>(), any::<u32>()), 0..50),
     ) {
-        let told = Told::default();
-        let mut function = function(&told);
+        let recorder = Recorder::default();
+        let mut function = function(&recorder);
         let initial: Vec<_> = (0..64).map(|i| function.read_config(i * 4)).collect();
         let writable: Vec<_> = (0..64)
             .map(|i| {
@@ -343,7 +343,7 @@ proptest! {
         for (register, value, mask) in writes {
             let change = function.write_config(register * 4, value, mask);
             if change == ConfigChange::DecodingChanged {
-                let last = told.decodes.lock().last().cloned();
+                let last = recorder.ranges.lock().last().cloned();
                 prop_assert_eq!(last, Some(function.decoded_ranges()));
             }
             if let Some(stored) = model.get_mut(usize::from(register)) {

@@ -1,11 +1,11 @@
-//! The bridges as firmware and kernels see them.
+//! The registers of the bridges.
 
-use crate::Ecam;
-use crate::HostBridge;
-use crate::IsaBridge;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::PciConfigSpace;
+use q35::Ecam;
+use q35::HostBridge;
+use q35::IsaBridge;
 
 fn host_bridge() -> HostBridge {
     let ecam = Ecam::new(PciConfigSpace::new(), AddressDecoder::detached());
@@ -45,7 +45,7 @@ fn registers(bridge: &mut dyn ChipsetDevice) -> Vec<(u16, u32, u32)> {
 }
 
 #[test]
-fn the_host_bridge_has_these_registers() {
+fn host_bridge_registers() {
     assert_eq!(
         registers(&mut host_bridge()),
         [
@@ -64,7 +64,7 @@ fn the_host_bridge_has_these_registers() {
 }
 
 #[test]
-fn the_isa_bridge_has_these_registers() {
+fn isa_bridge_registers() {
     assert_eq!(
         registers(&mut IsaBridge::new(0x600).unwrap()),
         [
@@ -91,7 +91,7 @@ fn the_isa_bridge_has_these_registers() {
 }
 
 #[test]
-fn a_bridge_refuses_the_state_of_another() {
+fn a_bridge_refuses_the_state_of_the_other() {
     let state = host_bridge().save().unwrap();
     let mut isa = IsaBridge::new(0x600).unwrap();
     isa.restore(&state).unwrap_err();
