@@ -19,7 +19,7 @@ use flash::VmgsStorage;
 use flash::VmgsStorageError;
 use fw_cfg::Content;
 use fw_cfg::FwCfgBuilder;
-use fw_cfg::MemoryKind;
+use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::Hibernation;
@@ -218,7 +218,7 @@ fn firmware_files(parts: &UefiParts<'_>) -> Result<BTreeMap<String, Vec<u8>>, Ue
 /// RAM. A file as any other, so that it can be kept for a hibernated guest.
 fn e820(layout: &MemoryLayout) -> Vec<u8> {
     let ram = layout.ram().iter();
-    ram.flat_map(|ram| MemoryKind::Ram.e820_entry(ram.start, ram.len()))
+    ram.flat_map(|ram| e820_ram_entry(ram.start, ram.len()))
         .collect()
 }
 
