@@ -10,8 +10,8 @@ use crate::worker::EventSink;
 use crate::worker::Message;
 use crate::worker::OnReset;
 use crate::worker::Worker;
-use guest_memory::LayoutError;
 use guest_memory::MemoryLayout;
+use guest_memory::MemoryLayoutError;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::PciDevice;
 use openvmm_defs::config::VmConfig;
@@ -103,7 +103,7 @@ pub fn launch(
 }
 
 /// Whether guest RAM can be laid out as configured. The processor's address width is known only later.
-pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
+pub fn check_memory(memory: &MemoryConfig) -> Result<(), MemoryLayoutError> {
     const WIDEST: u8 = 52;
     MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
 }

@@ -22,7 +22,7 @@ pub struct UnitBuilder<'a> {
 
 /// Why [`StateUnitsBuilder::build`] failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
+pub enum BuildUnitsError {
     /// A name is empty, or longer than [`MAX_NAME_LEN`].
     #[error("unit name {name:?} must be 1 to {MAX_NAME_LEN} bytes long")]
     NameLength {
@@ -82,25 +82,25 @@ impl StateUnitsBuilder {
     }
 
     /// Builds the set of units, all stopped.
-    pub fn build(mut self) -> Result<StateUnits, BuildError> {
+    pub fn build(mut self) -> Result<StateUnits, BuildUnitsError> {
         let count = self.units.len();
         if count > MAX_UNITS {
-            return Err(BuildError::TooManyUnits { count });
+            return Err(BuildUnitsError::TooManyUnits { count });
         }
         self.units.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (name, _) in &self.units {
             if !(1..=MAX_NAME_LEN).contains(&name.len()) {
-                return Err(BuildError::NameLength { name: name.clone() });
+                return Err(BuildUnitsError::NameLength { name: name.clone() });
             }
         }
         for pair in self.units.windows(2) {
             if pair[0].0 == pair[1].0 {
-                return Err(BuildError::DuplicateName {
+                return Err(BuildUnitsError::DuplicateName {
                     name: pair[0].0.clone(),
                 });
             }
         }
-        let order = start_order(&self.edges()?).map_err(|cycle| BuildError::Cycle {
+        let order = start_order(&self.edges()?).map_err(|cycle| BuildUnitsError::Cycle {
             units: cycle
                 .into_iter()
                 .map(|index| self.units[index].0.clone())
@@ -115,7 +115,7 @@ impl StateUnitsBuilder {
     }
 
     /// For each unit, in the order of names, the indices of the units it depends on.
-    fn edges(&self) -> Result<Vec<BTreeSet<usize>>, BuildError> {
+    fn edges(&self) -> Result<Vec<BTreeSet<usize>>, BuildUnitsError> {
         let indices = self
             .units
             .iter()
@@ -126,7 +126,7 @@ impl StateUnitsBuilder {
         for (unit, other) in &self.dependencies {
             let indices = (indices.get(unit.as_str()), indices.get(other.as_str()));
             let (Some(dependent), Some(on)) = indices else {
-                return Err(BuildError::UnknownDependency {
+                return Err(BuildUnitsError::UnknownDependency {
                     unit: unit.clone(),
                     other: other.clone(),
                 });

@@ -29,7 +29,7 @@ impl StateUnit for Inert {
     }
 }
 
-fn build(names: &[&str], depends_on: &[(&str, &str)]) -> Result<Vec<String>, BuildError> {
+fn build(names: &[&str], depends_on: &[(&str, &str)]) -> Result<Vec<String>, BuildUnitsError> {
     let mut builder = StateUnits::builder();
     for name in names {
         let mut unit = builder.add(*name, Inert);
@@ -75,23 +75,27 @@ fn units_start_after_their_dependencies() {
 
 #[test]
 fn errors_name_the_units() {
-    let unknown = |unit: &str, other: &str| BuildError::UnknownDependency {
+    let unknown = |unit: &str, other: &str| BuildUnitsError::UnknownDependency {
         unit: unit.into(),
         other: other.into(),
     };
-    let cycle = |units: &[&str]| BuildError::Cycle {
+    let cycle = |units: &[&str]| BuildUnitsError::Cycle {
         units: units.iter().map(|unit| (*unit).to_owned()).collect(),
     };
-    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], BuildError);
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], BuildUnitsError);
     let long = "n".repeat(MAX_NAME_LEN + 1);
     let cases: &[Case<'_>] = &[
         (
             &["a", "b", "a"],
             &[],
-            BuildError::DuplicateName { name: "a".into() },
+            BuildUnitsError::DuplicateName { name: "a".into() },
         ),
-        (&[""], &[], BuildError::NameLength { name: "".into() }),
-        (&[&long], &[], BuildError::NameLength { name: long.clone() }),
+        (&[""], &[], BuildUnitsError::NameLength { name: "".into() }),
+        (
+            &[&long],
+            &[],
+            BuildUnitsError::NameLength { name: long.clone() },
+        ),
         (&["a"], &[("a", "b")], unknown("a", "b")),
         (&["a"], &[("a", "a")], cycle(&["a"])),
         (&["a", "b"], &[("a", "b"), ("b", "a")], cycle(&["a", "b"])),
@@ -132,7 +136,7 @@ fn the_number_of_units_is_limited() {
     assert_eq!(build(MAX_UNITS), Ok(()));
     assert_eq!(
         build(MAX_UNITS + 1),
-        Err(BuildError::TooManyUnits {
+        Err(BuildUnitsError::TooManyUnits {
             count: MAX_UNITS + 1
         })
     );

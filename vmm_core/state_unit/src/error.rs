@@ -10,7 +10,7 @@ use std::fmt::Formatter;
 
 /// An operation on all units.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Operation {
+pub enum UnitsOperation {
     /// Start them.
     Start,
     /// Reset them.
@@ -21,7 +21,7 @@ pub enum Operation {
     Restore,
 }
 
-impl Display for Operation {
+impl Display for UnitsOperation {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Start => "start",
@@ -37,7 +37,7 @@ impl Display for Operation {
 #[error("cannot {operation} the units: they are {state}")]
 pub struct WrongState {
     /// The operation.
-    pub operation: Operation,
+    pub operation: UnitsOperation,
     /// The state.
     pub state: UnitsState,
 }

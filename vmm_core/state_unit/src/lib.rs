@@ -48,15 +48,15 @@ mod state;
 mod unit;
 mod units;
 
-pub use builder::BuildError;
+pub use builder::BuildUnitsError;
 pub use builder::StateUnitsBuilder;
 pub use builder::UnitBuilder;
-pub use error::Operation;
 pub use error::ResetUnitsError;
 pub use error::RestoreUnitsError;
 pub use error::SaveUnitsError;
 pub use error::UnitErrors;
 pub use error::UnitSaveError;
+pub use error::UnitsOperation;
 pub use error::WrongState;
 pub use saved::DecodeUnitsError;
 pub use saved::MAX_ENCODED_LEN;

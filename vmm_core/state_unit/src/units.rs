@@ -1,4 +1,3 @@
-use crate::Operation;
 use crate::ResetUnitsError;
 use crate::RestoreUnitsError;
 use crate::SaveUnitsError;
@@ -7,6 +6,7 @@ use crate::SavedUnits;
 use crate::StateUnit;
 use crate::UnitErrors;
 use crate::UnitSaveError;
+use crate::UnitsOperation;
 use crate::UnitsState;
 use crate::WrongState;
 use crate::saved::MAX_ENCODED_LEN;
@@ -63,7 +63,7 @@ impl StateUnits {
         if self.state == UnitsState::Running {
             return Ok(());
         }
-        self.require_stopped(Operation::Start)?;
+        self.require_stopped(UnitsOperation::Start)?;
         for index in &self.order {
             let Unit { name, unit } = &mut self.units[*index];
             tracing::trace!(unit = %name, "starting");
@@ -91,7 +91,7 @@ impl StateUnits {
     /// If a unit fails, the state becomes [`UnitsState::Inconsistent`].
     pub fn reset(&mut self) -> Result<(), ResetUnitsError> {
         if self.state == UnitsState::Running {
-            return Err(self.wrong_state(Operation::Reset).into());
+            return Err(self.wrong_state(UnitsOperation::Reset).into());
         }
         self.state = UnitsState::Inconsistent;
         for (position, index) in self.order.iter().enumerate() {
@@ -134,7 +134,7 @@ impl StateUnits {
     ///
     /// The error lists all units that cannot be saved.
     pub fn save(&mut self) -> Result<SavedUnits, SaveUnitsError> {
-        self.require_stopped(Operation::Save)?;
+        self.require_stopped(UnitsOperation::Save)?;
         self.check_saveable()?;
         let mut saved = Vec::with_capacity(self.units.len());
         let mut errors = Vec::new();
@@ -167,7 +167,7 @@ impl StateUnits {
         saved: &SavedUnits,
         missing_units: MissingUnits,
     ) -> Result<(), RestoreUnitsError> {
-        self.require_stopped(Operation::Restore)?;
+        self.require_stopped(UnitsOperation::Restore)?;
         let states = self.match_names(saved, missing_units)?;
         self.state = UnitsState::Inconsistent;
         let mut restored = Vec::new();
@@ -250,7 +250,7 @@ impl StateUnits {
             .collect()
     }
 
-    fn require_stopped(&self, operation: Operation) -> Result<(), WrongState> {
+    fn require_stopped(&self, operation: UnitsOperation) -> Result<(), WrongState> {
         if self.state == UnitsState::Stopped {
             Ok(())
         } else {
@@ -258,7 +258,7 @@ impl StateUnits {
         }
     }
 
-    fn wrong_state(&self, operation: Operation) -> WrongState {
+    fn wrong_state(&self, operation: UnitsOperation) -> WrongState {
         WrongState {
             operation,
             state: self.state,

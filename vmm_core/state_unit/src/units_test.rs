@@ -202,18 +202,18 @@ fn running_units_are_neither_saved_nor_restored_nor_reset() {
     let Err(SaveUnitsError::WrongState(error)) = units.save() else {
         panic!("saved");
     };
-    assert_eq!(error, wrong(Operation::Save));
+    assert_eq!(error, wrong(UnitsOperation::Save));
     assert_eq!(error.to_string(), "cannot save the units: they are running");
     let Err(RestoreUnitsError::WrongState(error)) =
         units.restore(&saved(&[]), MissingUnits::LeaveUnchanged)
     else {
         panic!("restored");
     };
-    assert_eq!(error, wrong(Operation::Restore));
+    assert_eq!(error, wrong(UnitsOperation::Restore));
     let Err(ResetUnitsError::WrongState(error)) = units.reset() else {
         panic!("reset");
     };
-    assert_eq!(error, wrong(Operation::Reset));
+    assert_eq!(error, wrong(UnitsOperation::Reset));
     assert_eq!(taken(&log), [""; 0]);
     assert_eq!(units.state(), UnitsState::Running);
 }
@@ -363,7 +363,7 @@ fn a_restore_that_fails_midway_lists_the_restored_units() {
         operation,
         state: UnitsState::Inconsistent,
     };
-    assert_eq!(units.start(), Err(inconsistent(Operation::Start)));
+    assert_eq!(units.start(), Err(inconsistent(UnitsOperation::Start)));
     assert!(matches!(units.save(), Err(SaveUnitsError::WrongState(_))));
     assert!(matches!(
         units.restore(&all, MissingUnits::Refuse),

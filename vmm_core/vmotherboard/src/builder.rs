@@ -103,7 +103,7 @@ pub enum Conflict {
 /// All conflicts because of which a chipset cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the devices of the chipset conflict: {}", list(conflicts))]
-pub struct BuildError {
+pub struct ChipsetError {
     /// At least one.
     pub conflicts: Vec<Conflict>,
 }
@@ -160,10 +160,10 @@ impl ChipsetBuilder {
     }
 
     /// Builds the chipset.
-    pub fn build(self) -> Result<Chipset, BuildError> {
+    pub fn build(self) -> Result<Chipset, ChipsetError> {
         let conflicts = find_conflicts(&self.devices);
         if !conflicts.is_empty() {
-            return Err(BuildError { conflicts });
+            return Err(ChipsetError { conflicts });
         }
         let function = |(handle, resources): &(DeviceHandle, FixedResources)| {
             let address = resources.pci?;

@@ -26,8 +26,8 @@ mod handle;
 mod route_table;
 mod routes;
 
-pub use builder::BuildError;
 pub use builder::ChipsetBuilder;
+pub use builder::ChipsetError;
 pub use builder::Conflict;
 pub use builder::DeviceContext;
 pub use chipset::Chipset;

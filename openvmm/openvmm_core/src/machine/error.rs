@@ -3,8 +3,8 @@ use super::firmware::UefiError;
 use super::pci::PciError;
 use super::serial::SerialError;
 use super::vmgs_store::VmgsError;
-use guest_memory::LayoutError;
 use guest_memory::MemoryError;
+use guest_memory::MemoryLayoutError;
 use machine_parts::VpError;
 
 /// Why a machine cannot be built, or reset.
@@ -21,7 +21,7 @@ pub enum MachineError {
     Topology(#[from] virt::TopologyError),
     /// Guest RAM cannot be laid out.
     #[error(transparent)]
-    Layout(#[from] LayoutError),
+    Layout(#[from] MemoryLayoutError),
     /// Guest RAM cannot be had.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -39,7 +39,7 @@ pub enum MachineError {
     Uefi(#[from] UefiError),
     /// The chipset's bridges cannot be made.
     #[error("the PCI bridges cannot be made")]
-    Bridges(#[from] pci_core::LayoutError),
+    Bridges(#[from] pci_core::PciLayoutError),
     /// A PCI device cannot be made.
     #[error(transparent)]
     Pci(#[from] PciError),
@@ -48,10 +48,10 @@ pub enum MachineError {
     Serial(#[from] SerialError),
     /// The devices do not fit together.
     #[error(transparent)]
-    Chipset(#[from] vmotherboard::BuildError),
+    Chipset(#[from] vmotherboard::ChipsetError),
     /// The parts' names or dependencies are wrong.
     #[error("the machine's parts do not fit together")]
-    Units(#[from] state_unit::BuildError),
+    Units(#[from] state_unit::BuildUnitsError),
     /// The parts are not in a state to start from.
     #[error(transparent)]
     State(#[from] state_unit::WrongState),

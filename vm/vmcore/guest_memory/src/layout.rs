@@ -42,7 +42,7 @@ impl fmt::Display for MemoryRange {
 
 /// Why a memory layout is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LayoutError {
+pub enum MemoryLayoutError {
     /// The size is less than [`MIN_RAM`].
     #[error("guest memory of {size} bytes is less than the minimum of {MIN_RAM} bytes (32 MiB)")]
     TooSmall {
@@ -82,12 +82,16 @@ impl MemoryLayout {
 
     /// Lays out `size` bytes of RAM around a gap from `low_mmio_start` to 4 GiB, in an address space of
     /// `address_bits` bits.
-    pub fn new(size: u64, low_mmio_start: u64, address_bits: u8) -> Result<Self, LayoutError> {
+    pub fn new(
+        size: u64,
+        low_mmio_start: u64,
+        address_bits: u8,
+    ) -> Result<Self, MemoryLayoutError> {
         if size < MIN_RAM {
-            return Err(LayoutError::TooSmall { size });
+            return Err(MemoryLayoutError::TooSmall { size });
         }
         if !size.is_multiple_of(PAGE) {
-            return Err(LayoutError::Unaligned { size });
+            return Err(MemoryLayoutError::Unaligned { size });
         }
         let low_mmio = MemoryRange {
             start: low_mmio_start,
@@ -98,7 +102,7 @@ impl MemoryLayout {
         if size > low {
             let end = FOUR_GIB.saturating_add(size - low);
             if end > 1u64.checked_shl(address_bits.into()).unwrap_or(u64::MAX) {
-                return Err(LayoutError::TooLarge {
+                return Err(MemoryLayoutError::TooLarge {
                     size,
                     end,
                     bits: address_bits,
@@ -159,15 +163,15 @@ mod tests {
         let gap = MemoryLayout::DEFAULT_LOW_MMIO_START;
         assert!(matches!(
             MemoryLayout::new(16 << 20, gap, 46),
-            Err(LayoutError::TooSmall { .. })
+            Err(MemoryLayoutError::TooSmall { .. })
         ));
         assert!(matches!(
             MemoryLayout::new((64 << 20) + 1, gap, 46),
-            Err(LayoutError::Unaligned { .. })
+            Err(MemoryLayoutError::Unaligned { .. })
         ));
         assert!(matches!(
             MemoryLayout::new(1 << 40, gap, 36),
-            Err(LayoutError::TooLarge { bits: 36, .. })
+            Err(MemoryLayoutError::TooLarge { bits: 36, .. })
         ));
     }
 }

@@ -17,8 +17,8 @@ use flash::FileStorageError;
 use flash::FlashError;
 use flash::VmgsStorage;
 use flash::VmgsStorageError;
-use fw_cfg::Content;
 use fw_cfg::FwCfgBuilder;
+use fw_cfg::ItemContent;
 use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryError;
 use guest_memory::MemoryLayout;
@@ -112,7 +112,7 @@ pub enum UefiError {
     Memory(#[from] MemoryError),
     /// What the firmware is told cannot be put together.
     #[error("the firmware configuration device cannot be made")]
-    FwCfg(#[from] fw_cfg::BuildError),
+    FwCfg(#[from] fw_cfg::FwCfgError),
     /// The ACPI tables cannot be handed to the firmware.
     #[error("the ACPI tables cannot be handed to the firmware")]
     Acpi(#[from] acpi_spec::BuildError),
@@ -240,8 +240,8 @@ fn fw_cfg(
     Ok(fw_cfg)
 }
 
-fn content(path: &Path) -> Result<Content, UefiError> {
-    let content = File::open(path).and_then(Content::file);
+fn content(path: &Path) -> Result<ItemContent, UefiError> {
+    let content = File::open(path).and_then(ItemContent::file);
     content.map_err(|source| UefiError::Read {
         path: path.into(),
         source,

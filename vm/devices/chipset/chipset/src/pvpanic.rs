@@ -10,6 +10,7 @@ use chipset_device::PowerSink;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
@@ -29,6 +30,7 @@ pub struct PvPanic {
     address: Address,
     power: PowerSink,
     state: State,
+    crash_log: LogLimit,
 }
 
 #[derive(Debug, Copy, Clone)]
@@ -61,6 +63,7 @@ impl PvPanic {
             address,
             power,
             state: State::default(),
+            crash_log: LogLimit::new(),
         }
     }
 
@@ -80,8 +83,13 @@ impl PvPanic {
         let events = value & (PANICKED | CRASH_LOADED);
         let new = events & !self.state.events;
         self.state.events |= events;
-        if new & CRASH_LOADED != 0 {
-            tracing::warn!("the guest's kernel panicked and starts its crash kernel");
+        if new & CRASH_LOADED != 0
+            && let Some(suppressed) = self.crash_log.allow()
+        {
+            tracing::warn!(
+                suppressed,
+                "the guest's kernel panicked and starts its crash kernel"
+            );
         }
         if new & PANICKED != 0 {
             self.power.request(PowerEvent::GuestPanicked);

@@ -1,6 +1,6 @@
 //! Collects the items of a device.
 
-use crate::content::Content;
+use crate::content::ItemContent;
 use crate::device::FwCfg;
 use crate::item::Items;
 use crate::item::OnWrite;
@@ -37,7 +37,7 @@ pub fn e820_ram_entry(start: u64, len: u64) -> [u8; 20] {
 
 /// Why a device cannot have an item.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub enum FwCfgError {
     /// A file's name does not fit into the directory.
     #[error("`{name}` is no name for a fw_cfg file: 1 to {MAX_NAME} printable ASCII characters")]
     Name {
@@ -84,7 +84,7 @@ pub enum BuildError {
 #[derive(Default)]
 #[must_use]
 pub struct FwCfgBuilder {
-    numbered: BTreeMap<u16, Content>,
+    numbered: BTreeMap<u16, ItemContent>,
     /// Sorted by name, as in the directory.
     files: BTreeMap<String, StoredItem>,
 }
@@ -95,18 +95,22 @@ impl FwCfgBuilder {
         Self::default()
     }
 
-    fn add_item(mut self, selector: u16, content: impl Into<Content>) -> Result<Self, BuildError> {
+    fn add_item(
+        mut self,
+        selector: u16,
+        content: impl Into<ItemContent>,
+    ) -> Result<Self, FwCfgError> {
         let content = content.into();
         check_len(|| format!("{selector:#x}"), content.len(), u32::MAX.into())?;
         match self.numbered.entry(selector) {
             Entry::Vacant(entry) => entry.insert(content),
-            Entry::Occupied(_) => return Err(BuildError::DuplicateItem { selector }),
+            Entry::Occupied(_) => return Err(FwCfgError::DuplicateItem { selector }),
         };
         Ok(self)
     }
 
     /// Adds a file that the guest can read.
-    pub fn add_file(self, name: &str, content: impl Into<Content>) -> Result<Self, BuildError> {
+    pub fn add_file(self, name: &str, content: impl Into<ItemContent>) -> Result<Self, FwCfgError> {
         self.insert(name, content.into(), None)
     }
 
@@ -120,26 +124,26 @@ impl FwCfgBuilder {
         name: &str,
         initial: Vec<u8>,
         on_write: impl FnMut(&[u8]) + Send + 'static,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, FwCfgError> {
         check_len(|| name.into(), initial.len() as u64, MAX_WRITABLE as u64)?;
-        let content = Content::from(initial.as_slice());
+        let content = ItemContent::from(initial.as_slice());
         self.insert(name, content, Some((initial, Box::new(on_write))))
     }
 
     fn insert(
         mut self,
         name: &str,
-        content: Content,
+        content: ItemContent,
         writable: Option<(Vec<u8>, OnWrite)>,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, FwCfgError> {
         let name = name.to_owned();
         let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
         if name.is_empty() || name.len() > MAX_NAME || !printable {
-            return Err(BuildError::Name { name });
+            return Err(FwCfgError::Name { name });
         }
         check_len(|| name.clone(), content.len(), u32::MAX.into())?;
         if self.files.contains_key(&name) {
-            return Err(BuildError::DuplicateName { name });
+            return Err(FwCfgError::DuplicateName { name });
         }
         let item = StoredItem {
             name: Some(name.clone()),
@@ -151,16 +155,16 @@ impl FwCfgBuilder {
     }
 
     /// Sets the number of VPs at power-on.
-    pub fn boot_cpu_count(self, count: u16) -> Result<Self, BuildError> {
+    pub fn boot_cpu_count(self, count: u16) -> Result<Self, FwCfgError> {
         self.add_item(selector::BOOT_CPU_COUNT, count.to_le_bytes().to_vec())
     }
 
     /// Sets the kernel to boot and its command line (without a NUL). The kernel is a bzImage or another PE image that
     /// UEFI can run.
-    pub fn kernel(self, kernel: &Content, command_line: &str) -> Result<Self, BuildError> {
+    pub fn kernel(self, kernel: &ItemContent, command_line: &str) -> Result<Self, FwCfgError> {
         let (setup, rest) = kernel::split(kernel)?;
         if command_line.contains('\0') {
-            return Err(BuildError::CommandLine);
+            return Err(FwCfgError::CommandLine);
         }
         let mut command_line = command_line.as_bytes().to_vec();
         command_line.push(0);
@@ -174,23 +178,23 @@ impl FwCfgBuilder {
     }
 
     /// Sets the kernel's initial RAM disk.
-    pub fn initrd(self, content: Content) -> Result<Self, BuildError> {
+    pub fn initrd(self, content: ItemContent) -> Result<Self, FwCfgError> {
         self.sized(selector::INITRD_SIZE, selector::INITRD_DATA, content)
     }
 
-    fn sized(self, size: u16, data: u16, content: Content) -> Result<Self, BuildError> {
+    fn sized(self, size: u16, data: u16, content: ItemContent) -> Result<Self, FwCfgError> {
         let len = content.len();
         let this = self.add_item(data, content)?;
         this.add_item(size, (len as u32).to_le_bytes().to_vec())
     }
 
     /// Builds the device. Its DMA descriptors and buffers are in `memory`.
-    pub fn build(self, memory: GuestMemory) -> Result<FwCfg, BuildError> {
+    pub fn build(self, memory: GuestMemory) -> Result<FwCfg, FwCfgError> {
         let count = self.files.len();
         if count > MAX_FILES {
-            return Err(BuildError::TooManyFiles { count });
+            return Err(FwCfgError::TooManyFiles { count });
         }
-        let fixed = |content: Content| StoredItem {
+        let fixed = |content: ItemContent| StoredItem {
             name: None,
             content,
             writable: None,
@@ -213,11 +217,11 @@ impl FwCfgBuilder {
     }
 }
 
-fn check_len(item: impl FnOnce() -> String, len: u64, limit: u64) -> Result<(), BuildError> {
+fn check_len(item: impl FnOnce() -> String, len: u64, limit: u64) -> Result<(), FwCfgError> {
     if len <= limit {
         return Ok(());
     }
-    Err(BuildError::TooLarge {
+    Err(FwCfgError::TooLarge {
         item: item(),
         len,
         limit,

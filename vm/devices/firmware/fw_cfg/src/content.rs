@@ -9,7 +9,7 @@ use std::sync::Arc;
 ///
 /// Clones share the bytes. Changes of the file while the VM is running are visible to the guest.
 #[derive(Debug, Clone)]
-pub struct Content {
+pub struct ItemContent {
     source: Source,
     start: u64,
     len: u64,
@@ -21,7 +21,7 @@ enum Source {
     File(Arc<File>),
 }
 
-impl Content {
+impl ItemContent {
     fn new(source: Source, start: u64, len: u64) -> Self {
         Self { source, start, len }
     }
@@ -85,20 +85,20 @@ impl Content {
     }
 }
 
-impl From<Arc<[u8]>> for Content {
+impl From<Arc<[u8]>> for ItemContent {
     fn from(bytes: Arc<[u8]>) -> Self {
         let len = bytes.len() as u64;
         Self::new(Source::Bytes(bytes), 0, len)
     }
 }
 
-impl From<Vec<u8>> for Content {
+impl From<Vec<u8>> for ItemContent {
     fn from(bytes: Vec<u8>) -> Self {
         Self::from(Arc::<[u8]>::from(bytes))
     }
 }
 
-impl From<&[u8]> for Content {
+impl From<&[u8]> for ItemContent {
     fn from(bytes: &[u8]) -> Self {
         Self::from(Arc::<[u8]>::from(bytes))
     }
@@ -109,10 +109,10 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    fn both(bytes: &[u8]) -> [Content; 2] {
+    fn both(bytes: &[u8]) -> [ItemContent; 2] {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        [Content::from(bytes), Content::file(file).unwrap()]
+        [ItemContent::from(bytes), ItemContent::file(file).unwrap()]
     }
 
     #[test]
@@ -141,9 +141,9 @@ mod tests {
     fn reading_a_truncated_file_fails() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(300_000).unwrap();
-        let content = Content::file(file.try_clone().unwrap()).unwrap();
+        let content = ItemContent::file(file.try_clone().unwrap()).unwrap();
         file.set_len(4).unwrap();
         assert!(content.read_at(2, &mut [0; 4]).is_err());
-        assert!(Content::file(File::open("/").unwrap()).is_err());
+        assert!(ItemContent::file(File::open("/").unwrap()).is_err());
     }
 }

@@ -1,4 +1,4 @@
-use crate::content::Content;
+use crate::content::ItemContent;
 use crate::dma;
 use crate::dma::Transfer;
 use crate::dma::TransferError;
@@ -327,7 +327,7 @@ impl ChipsetDevice for FwCfg {
 }
 
 /// The SHA-256 of a short content, in hexadecimal.
-fn digest(content: &Content) -> Option<String> {
+fn digest(content: &ItemContent) -> Option<String> {
     if content.len() > MAX_DIGEST_LEN {
         return None;
     }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::BuildError;
-use crate::Content;
 use crate::FwCfgBuilder;
+use crate::FwCfgError;
+use crate::ItemContent;
 use crate::e820_ram_entry;
 use crate::selector;
 use guest_memory::MemoryLayout;
@@ -116,10 +116,10 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
 }
 
-fn file(bytes: &[u8]) -> Content {
+fn file(bytes: &[u8]) -> ItemContent {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Content::file(file).unwrap()
+    ItemContent::file(file).unwrap()
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_kernel_and_an_initrd_are_items() {
 
 #[test]
 fn dma_selects_skips_and_reads_zeros_past_the_end() {
-    for content in [Content::from(pattern(100)), file(&pattern(100))] {
+    for content in [ItemContent::from(pattern(100)), file(&pattern(100))] {
         let builder = FwCfgBuilder::new().add_file("f", content).unwrap();
         let mut guest = Guest::new(builder);
         assert_eq!(guest.dma(select_of(0x20), 77), 0);
@@ -349,11 +349,11 @@ fn a_restored_device_continues_a_read() {
 #[test]
 fn invalid_items_are_refused() {
     let new = FwCfgBuilder::new;
-    let message = |result: Result<FwCfgBuilder, BuildError>| result.err().unwrap().to_string();
+    let message = |result: Result<FwCfgBuilder, FwCfgError>| result.err().unwrap().to_string();
     let long = "x".repeat(56);
     for name in ["", "a b", "ä", "a\0", &long] {
         let result = new().add_file(name, vec![]);
-        assert!(matches!(result, Err(BuildError::Name { .. })), "{name}");
+        assert!(matches!(result, Err(FwCfgError::Name { .. })), "{name}");
     }
     assert!(new().add_file(&long[1..], vec![]).is_ok());
     let twice = new().add_file("a", vec![]).unwrap().add_file("a", vec![]);
@@ -365,17 +365,17 @@ fn invalid_items_are_refused() {
     );
     let large = tempfile::tempfile().unwrap();
     large.set_len(1 << 32).unwrap();
-    let result = new().initrd(Content::file(large).unwrap());
+    let result = new().initrd(ItemContent::file(large).unwrap());
     assert!(matches!(
         result,
-        Err(BuildError::TooLarge {
+        Err(FwCfgError::TooLarge {
             len: 0x1_0000_0000,
             ..
         })
     ));
     assert!(matches!(
         new().kernel(&b"MZ".to_vec().into(), "a\0b"),
-        Err(BuildError::CommandLine)
+        Err(FwCfgError::CommandLine)
     ));
 }
 

@@ -1,8 +1,8 @@
 //! Drives the device with a script of arbitrary operations, for fuzzing and tests.
 
-use crate::Content;
 use crate::FwCfg;
 use crate::FwCfgBuilder;
+use crate::ItemContent;
 use chipset_device::ChipsetDevice as _;
 use chipset_device::PortIoDevice as _;
 use chipset_device::exercise::exercise;
@@ -19,7 +19,7 @@ const WRITABLE: usize = 24;
 const RAM: u64 = MIN_RAM;
 
 fn device(memory: GuestMemory) -> FwCfg {
-    let kernel = Content::from([&b"MZ"[..], &[7; 5000]].concat());
+    let kernel = ItemContent::from([&b"MZ"[..], &[7; 5000]].concat());
     FwCfgBuilder::new()
         .boot_cpu_count(4)
         .and_then(|builder| builder.kernel(&kernel, "console=ttyS0"))

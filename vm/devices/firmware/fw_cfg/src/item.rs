@@ -1,6 +1,6 @@
 //! The items of a device.
 
-use crate::content::Content;
+use crate::content::ItemContent;
 use crate::selector;
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub(crate) struct StoredItem {
     /// The name of a file in the directory.
     pub(crate) name: Option<String>,
     /// The content. For a writable item, the initial content.
-    pub(crate) content: Content,
+    pub(crate) content: ItemContent,
     pub(crate) writable: Option<Writable>,
 }
 

@@ -1,6 +1,6 @@
 //! Splits a kernel into its setup part and the rest.
 
-use crate::content::Content;
+use crate::content::ItemContent;
 use std::io;
 
 /// Offset of the number of 512-byte setup sectors after the first one (Linux boot protocol).
@@ -29,7 +29,7 @@ pub enum KernelError {
 }
 
 /// Returns the setup part of `kernel`, which is empty for a PE image that is not a bzImage, and the rest.
-pub(crate) fn split(kernel: &Content) -> Result<(Content, Content), KernelError> {
+pub(crate) fn split(kernel: &ItemContent) -> Result<(ItemContent, ItemContent), KernelError> {
     let len = kernel.len();
     let mut head = [0; MAGIC + 4];
     let available = (head.len() as u64).min(len) as usize;

@@ -15,9 +15,9 @@ mod item;
 mod kernel;
 mod selector;
 
-pub use builder::BuildError;
 pub use builder::FwCfgBuilder;
+pub use builder::FwCfgError;
 pub use builder::e820_ram_entry;
-pub use content::Content;
+pub use content::ItemContent;
 pub use device::FwCfg;
 pub use kernel::KernelError;

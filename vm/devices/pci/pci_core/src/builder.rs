@@ -1,5 +1,5 @@
 use crate::bar::Bar;
-use crate::error::LayoutError;
+use crate::error::PciLayoutError;
 use crate::function::Layout;
 use crate::function::PciFunction;
 use crate::ids::HardwareIds;
@@ -62,21 +62,21 @@ impl FunctionBuilder {
     }
 
     /// Adds a BAR.
-    pub fn bar(&mut self, index: usize, bar: Bar) -> Result<&mut Self, LayoutError> {
+    pub fn bar(&mut self, index: usize, bar: Bar) -> Result<&mut Self, PciLayoutError> {
         let last = index.saturating_add(bar.registers() - 1);
         if last > 5 {
-            return Err(LayoutError::NoSuchBar(index));
+            return Err(PciLayoutError::NoSuchBar(index));
         }
         if !bar.has_valid_size() {
             let size = bar.size();
-            return Err(LayoutError::BarSize { index, size });
+            return Err(PciLayoutError::BarSize { index, size });
         }
         let overlaps = |other: usize| {
             let taken = self.layout.bars[other];
             taken.is_some_and(|bar| other <= last && index < other + bar.registers())
         };
         if (0..6).any(overlaps) {
-            return Err(LayoutError::BarTaken(index));
+            return Err(PciLayoutError::BarTaken(index));
         }
         self.layout.bars[index] = Some(bar);
         let register = registers::BAR0 + index;
@@ -96,9 +96,9 @@ impl FunctionBuilder {
         offset: u16,
         reset: u32,
         writable: u32,
-    ) -> Result<&mut Self, LayoutError> {
+    ) -> Result<&mut Self, PciLayoutError> {
         if !offset.is_multiple_of(4) || !self.take(offset, 4) {
-            return Err(LayoutError::NoRoomForRegister(offset));
+            return Err(PciLayoutError::NoRoomForRegister(offset));
         }
         let register = usize::from(offset / 4);
         self.layout.reset[register] = reset;
@@ -108,13 +108,18 @@ impl FunctionBuilder {
 
     /// Adds a capability. `body` follows its id and link. `writable` are the bits of the body that guests can write;
     /// bytes that are missing are read-only. Returns the offset of the capability.
-    pub fn capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> Result<u16, LayoutError> {
+    pub fn capability(
+        &mut self,
+        id: u8,
+        body: &[u8],
+        writable: &[u8],
+    ) -> Result<u16, PciLayoutError> {
         let len = body.len().saturating_add(2);
         let offset = (registers::HEADER_LENGTH..=0xfc)
             .step_by(4)
             .find(|offset| self.take(*offset, len));
         let Some(offset) = offset else {
-            return Err(LayoutError::NoRoomForCapability { id, len });
+            return Err(PciLayoutError::NoRoomForCapability { id, len });
         };
         self.set_byte(self.link, offset as u8);
         self.link = offset + 1;
@@ -142,16 +147,16 @@ impl FunctionBuilder {
         &mut self,
         layout: MsixLayout,
         target: &dyn MsiTarget,
-    ) -> Result<&mut Self, LayoutError> {
+    ) -> Result<&mut Self, PciLayoutError> {
         if self.msix.is_some() {
-            return Err(LayoutError::MsixTwice);
+            return Err(PciLayoutError::MsixTwice);
         }
         let size = match self.layout.bars.get(layout.bar) {
             Some(Some(bar @ (Bar::Memory32 { .. } | Bar::Memory64 { .. }))) => bar.size(),
             _ => 0,
         };
         if !layout.fits(size) {
-            return Err(LayoutError::MsixLayout(layout));
+            return Err(PciLayoutError::MsixLayout(layout));
         }
         self.msix = Some(MsixTable::new(layout, target)?);
         let (body, writable) = layout.capability();

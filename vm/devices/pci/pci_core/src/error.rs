@@ -3,7 +3,7 @@ use crate::msix_layout::MsixLayout;
 /// Why a [`FunctionBuilder`](crate::FunctionBuilder) refuses a part of a function. All but the last are bugs of the
 /// device; the last means that the host is out of resources.
 #[derive(Debug, thiserror::Error)]
-pub enum LayoutError {
+pub enum PciLayoutError {
     /// BARs are numbered 0 to 5; a 64-bit one is 0 to 4.
     #[error("BAR {0} does not exist")]
     NoSuchBar(usize),

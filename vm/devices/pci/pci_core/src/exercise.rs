@@ -4,11 +4,11 @@ use crate::Bar;
 use crate::FunctionBuilder;
 use crate::FunctionState;
 use crate::HardwareIds;
-use crate::LayoutError;
 use crate::Location;
 use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
+use crate::PciLayoutError;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::DecodedRanges;
@@ -36,7 +36,7 @@ struct Device {
 }
 
 impl Device {
-    fn new(messages: &MsiRecorder) -> Result<Self, LayoutError> {
+    fn new(messages: &MsiRecorder) -> Result<Self, PciLayoutError> {
         let reported = Arc::new(Mutex::new(DecodedRanges::default()));
         let decoder = {
             let reported = reported.clone();

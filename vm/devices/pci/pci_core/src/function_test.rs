@@ -3,11 +3,11 @@ use crate::ClassCode;
 use crate::ConfigChange;
 use crate::FunctionBuilder;
 use crate::HardwareIds;
-use crate::LayoutError;
 use crate::Location;
 use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
+use crate::PciLayoutError;
 use chipset_device::AddressDecoder;
 use chipset_device::DecodedRanges;
 use chipset_device::LineInterrupt;
@@ -258,26 +258,26 @@ fn invalid_layouts_are_refused() {
     let mut builder = FunctionBuilder::new(&IDS);
     let memory = Bar::Memory32 { size: 0x1000 };
     let mut bar = |index, bar| builder.bar(index, bar).map(|_| ()).unwrap_err();
-    assert!(matches!(bar(6, memory), LayoutError::NoSuchBar(6)));
-    assert!(matches!(bar(5, MEMORY64), LayoutError::NoSuchBar(5)));
+    assert!(matches!(bar(6, memory), PciLayoutError::NoSuchBar(6)));
+    assert!(matches!(bar(5, MEMORY64), PciLayoutError::NoSuchBar(5)));
     assert!(matches!(
         bar(usize::MAX, MEMORY64),
-        LayoutError::NoSuchBar(usize::MAX)
+        PciLayoutError::NoSuchBar(usize::MAX)
     ));
     assert!(matches!(
         bar(0, Bar::Io { size: 6 }),
-        LayoutError::BarSize { index: 0, size: 6 }
+        PciLayoutError::BarSize { index: 0, size: 6 }
     ));
     builder.bar(2, MEMORY64).unwrap();
     for (index, kind) in [(1, MEMORY64), (2, memory), (3, memory), (3, MEMORY64)] {
         let error = builder.bar(index, kind).unwrap_err();
-        assert!(matches!(error, LayoutError::BarTaken(at) if at == index));
+        assert!(matches!(error, PciLayoutError::BarTaken(at) if at == index));
     }
     builder.bar(4, MEMORY64).unwrap();
 
     for offset in [0x00, 0x3c, 0x42, 0x100, 0xfffc] {
         let error = builder.register(offset, 0, 0).unwrap_err();
-        assert!(matches!(error, LayoutError::NoRoomForRegister(at) if at == offset));
+        assert!(matches!(error, PciLayoutError::NoRoomForRegister(at) if at == offset));
     }
     builder.register(0x80, 0, 0).unwrap();
     builder.register(0x80, 0, 0).unwrap_err();
@@ -285,7 +285,7 @@ fn invalid_layouts_are_refused() {
     let error = builder.capability(9, &[0; 0x3f], &[]).unwrap_err();
     assert!(matches!(
         error,
-        LayoutError::NoRoomForCapability { id: 9, len: 0x41 }
+        PciLayoutError::NoRoomForCapability { id: 9, len: 0x41 }
     ));
     assert_eq!(builder.capability(9, &[0; 0x3e], &[]).unwrap(), 0x40);
 }

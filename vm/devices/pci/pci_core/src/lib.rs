@@ -24,7 +24,7 @@ mod registers;
 
 pub use bar::Bar;
 pub use builder::FunctionBuilder;
-pub use error::LayoutError;
+pub use error::PciLayoutError;
 pub use function::ConfigChange;
 pub use function::FunctionState;
 pub use function::Location;

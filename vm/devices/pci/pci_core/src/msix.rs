@@ -1,4 +1,4 @@
-use crate::error::LayoutError;
+use crate::error::PciLayoutError;
 use crate::msix_layout::ENTRY_LENGTH;
 use crate::msix_layout::MsixLayout;
 use chipset_device::IoError;
@@ -118,14 +118,14 @@ pub struct MsixState {
 }
 
 impl MsixTable {
-    pub(crate) fn new(layout: MsixLayout, target: &dyn MsiTarget) -> Result<Self, LayoutError> {
+    pub(crate) fn new(layout: MsixLayout, target: &dyn MsiTarget) -> Result<Self, PciLayoutError> {
         let vectors = (0..layout.vectors).map(|vector| match target.new_vector() {
             Ok(interrupt) => Ok(Vector {
                 interrupt: MsixInterrupt(interrupt.into()),
                 entry: Entry::AT_RESET,
                 enabled: None,
             }),
-            Err(source) => Err(LayoutError::MsixVector { vector, source }),
+            Err(source) => Err(PciLayoutError::MsixVector { vector, source }),
         });
         Ok(Self {
             layout,

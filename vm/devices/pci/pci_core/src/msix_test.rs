@@ -1,11 +1,11 @@
 use crate::Bar;
 use crate::FunctionBuilder;
 use crate::HardwareIds;
-use crate::LayoutError;
 use crate::Location;
 use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
+use crate::PciLayoutError;
 use chipset_device::AddressDecoder;
 use chipset_device::IoError;
 use chipset_device::MsiMessage;
@@ -236,7 +236,10 @@ fn a_failed_route_change_is_retried() {
     let mut function = function(&messages);
     messages.break_down();
     let error = builder().msix(LAYOUT, &messages).map(|_| ()).unwrap_err();
-    assert!(matches!(error, LayoutError::MsixVector { vector: 0, .. }));
+    assert!(matches!(
+        error,
+        PciLayoutError::MsixVector { vector: 0, .. }
+    ));
     unmask(&mut function, 0);
     set(&mut function, CONTROL, ENABLE);
     signal(&function, 0);
@@ -254,7 +257,7 @@ fn invalid_layouts_are_refused() {
         let mut builder = builder();
         builder.bar(1, Bar::Io { size: 256 }).unwrap();
         let error = builder.msix(layout, &messages).map(|_| ()).unwrap_err();
-        assert!(matches!(error, LayoutError::MsixLayout(_)), "{error}");
+        assert!(matches!(error, PciLayoutError::MsixLayout(_)), "{error}");
     };
     for vectors in [0, 257, 2049, u16::MAX] {
         refused(MsixLayout { vectors, ..LAYOUT });
@@ -282,5 +285,5 @@ fn invalid_layouts_are_refused() {
     let mut builder = builder();
     builder.msix(LAYOUT, &messages).unwrap();
     let twice = builder.msix(LAYOUT, &messages).map(|_| ()).unwrap_err();
-    assert!(matches!(twice, LayoutError::MsixTwice));
+    assert!(matches!(twice, PciLayoutError::MsixTwice));
 }

@@ -14,8 +14,8 @@ use pci_core::ClassCode;
 use pci_core::FunctionBuilder;
 use pci_core::FunctionState;
 use pci_core::HardwareIds;
-use pci_core::LayoutError;
 use pci_core::PciFunction;
+use pci_core::PciLayoutError;
 use serde_json::json;
 use std::ops::RangeInclusive;
 
@@ -65,7 +65,7 @@ impl HostBridge {
 
     /// A host bridge with the ECAM at guest-physical address `ecam_base` at reset, which it moves through `window`. The
     /// base is a multiple of 256 MiB below 64 GiB; other bits are ignored.
-    pub fn new(ecam_base: u64, window: EcamWindow) -> Result<Self, LayoutError> {
+    pub fn new(ecam_base: u64, window: EcamWindow) -> Result<Self, PciLayoutError> {
         let mut builder = FunctionBuilder::new(&HardwareIds {
             vendor: 0x8086,
             device: 0x29c0,

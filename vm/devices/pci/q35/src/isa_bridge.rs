@@ -12,8 +12,8 @@ use pci_core::ClassCode;
 use pci_core::FunctionBuilder;
 use pci_core::FunctionState;
 use pci_core::HardwareIds;
-use pci_core::LayoutError;
 use pci_core::PciFunction;
+use pci_core::PciLayoutError;
 use serde_json::json;
 
 /// The LPC interface bridge of an I/O controller hub 9, at 00:1f.0 (data sheet 316972, section 13.1).
@@ -79,7 +79,7 @@ impl IsaBridge {
     };
 
     /// A bridge whose PMBASE is `pm_base`, a multiple of 128.
-    pub fn new(pm_base: u16) -> Result<Self, LayoutError> {
+    pub fn new(pm_base: u16) -> Result<Self, PciLayoutError> {
         let mut builder = FunctionBuilder::new(&HardwareIds {
             vendor: 0x8086,
             device: 0x2918,
