@@ -68,7 +68,7 @@ fn lengths_and_counts_are_limited() {
             count: MAX_UNITS + 1
         })
     );
-    // Zeroed pages that nobody touches.
+    // Zeroed pages, which are never accessed.
     let len = MAX_ENCODED_LEN + 1;
     assert_eq!(
         SavedUnits::decode(&vec![0; len]),

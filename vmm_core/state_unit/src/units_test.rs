@@ -115,7 +115,7 @@ fn units(flaws: [Flaws; 3]) -> (StateUnits, Log) {
     (builder.build().unwrap(), log)
 }
 
-fn sound() -> (StateUnits, Log) {
+fn intact_units() -> (StateUnits, Log) {
     units(Default::default())
 }
 
@@ -146,7 +146,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 
 #[test]
 fn operations_follow_the_dependency_order() {
-    let (mut units, log) = sound();
+    let (mut units, log) = intact_units();
     assert_eq!(units.state(), UnitsState::Stopped);
     assert_eq!(units.start_order().collect::<Vec<_>>(), ["b", "c", "a"]);
 
@@ -181,7 +181,7 @@ fn operations_follow_the_dependency_order() {
 
 #[test]
 fn starting_and_stopping_twice_does_nothing() {
-    let (mut units, log) = sound();
+    let (mut units, log) = intact_units();
     units.stop();
     assert_eq!(taken(&log), [""; 0]);
     units.start().unwrap();
@@ -192,7 +192,7 @@ fn starting_and_stopping_twice_does_nothing() {
 
 #[test]
 fn running_units_are_neither_saved_nor_restored_nor_reset() {
-    let (mut units, log) = sound();
+    let (mut units, log) = intact_units();
     units.start().unwrap();
     taken(&log);
     let wrong = |operation| WrongState {
@@ -302,7 +302,7 @@ fn names_that_do_not_match_are_refused_before_any_unit_is_restored() {
         ),
     ];
     for (set, policy, names, text) in cases {
-        let (mut units, log) = sound();
+        let (mut units, log) = intact_units();
         let error = units.restore(&saved(set), *policy).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
         let RestoreUnitsError::Mismatch {
@@ -322,7 +322,7 @@ fn names_that_do_not_match_are_refused_before_any_unit_is_restored() {
 
 #[test]
 fn missing_units_can_be_left_unchanged() {
-    let (mut units, log) = sound();
+    let (mut units, log) = intact_units();
     units
         .restore(&saved(&[("c", 9), ("a", 7)]), MissingUnits::LeaveUnchanged)
         .unwrap();
@@ -377,7 +377,7 @@ fn a_restore_that_fails_midway_lists_the_restored_units() {
 
 #[test]
 fn a_decoding_error_names_the_unit_and_the_field() {
-    let (mut units, _log) = sound();
+    let (mut units, _log) = intact_units();
     let mut set = saved(&[("a", 7), ("b", 8)]).units().to_vec();
     set.push(SavedUnit {
         name: "c".to_owned(),
@@ -425,7 +425,7 @@ fn a_reset_that_fails_midway_can_be_tried_again() {
 fn states_too_long_to_be_read_back_are_not_saved() {
     let unit = |name: &str, len| SavedUnit {
         name: name.to_owned(),
-        // Zeroed pages that nobody touches.
+        // Zeroed pages, which are never accessed.
         state: SavedState::from_bytes(vec![0; len]),
     };
     assert!(check_length(&[unit("a", MAX_ENCODED_LEN / 2), unit("b", 100)]).is_ok());

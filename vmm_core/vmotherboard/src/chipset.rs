@@ -4,7 +4,6 @@ use crate::functions::PciFunctions;
 use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
 use chipset_device::IoError;
-use chipset_device::PciAddress;
 use log_limit::LogLimit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,7 +16,8 @@ use std::sync::atomic::Ordering;
 pub struct Chipset {
     devices: Box<[DeviceHandle]>,
     routes: Arc<RouteTable>,
-    functions: Arc<PciFunctions>,
+    /// Devices refer to it weakly, so the chipset keeps it alive.
+    _functions: Arc<PciFunctions>,
     /// Ports of absent hardware, whose unclaimed accesses are not logged.
     ignored_ports: RangeRoutes<u16>,
     ports: Unclaimed,
@@ -55,7 +55,7 @@ impl Chipset {
         Self {
             devices,
             routes,
-            functions,
+            _functions: functions,
             ignored_ports,
             ports: Unclaimed::default(),
             mmio: Unclaimed::default(),
@@ -134,24 +134,6 @@ impl Chipset {
             self.errors
                 .log(device, "memory write", gpa, data.len(), error);
         }
-    }
-
-    /// Reads the 32-bit register at `offset` (a multiple of 4) of a function's configuration space.
-    ///
-    /// A function that does not exist reads all ones and is not logged: guests probe for functions like this.
-    pub fn pci_config_read(&self, function: PciAddress, offset: u16) -> u32 {
-        self.functions.read(function, offset)
-    }
-
-    /// Writes `value` to the bits in `mask` of the 32-bit register at `offset` (a multiple of 4) of a
-    /// function's configuration space.
-    pub fn pci_config_write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
-        self.functions.write(function, offset, value, mask);
-    }
-
-    /// The addresses of all PCI functions, with the names of their devices.
-    pub fn pci_functions(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
-        self.functions.iter()
     }
 
     /// The number of accesses that no device claimed.

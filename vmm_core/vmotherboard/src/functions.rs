@@ -58,11 +58,6 @@ impl PciFunctions {
                 .log(device, "configuration write", address, 4, error);
         }
     }
-
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
-        let functions = self.functions.iter();
-        functions.map(|(address, device)| (*address, device.name()))
-    }
 }
 
 /// Access to the functions for a device of the chipset. It does not keep them alive.

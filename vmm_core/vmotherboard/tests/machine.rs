@@ -163,7 +163,7 @@ fn an_interrupt_driven_transmitter_sends_all_through_a_slow_backend() {
 }
 
 #[test]
-fn input_interrupts_and_waits_while_stopped() {
+fn input_while_stopped_interrupts_after_the_start() {
     let machine = Machine::new();
     machine.start();
     machine.out(0x3f9, 0x01);
@@ -178,7 +178,7 @@ fn input_interrupts_and_waits_while_stopped() {
 }
 
 #[test]
-fn the_clock_ticks_by_itself() {
+fn the_periodic_interrupt_fires_on_the_timer_thread() {
     let machine = Machine::new();
     machine.start();
     machine.out(0x70, 0x0b);

@@ -50,7 +50,7 @@ impl Tagged {
             .into_iter()
             .enumerate()
         {
-            builder.bar(index, bar).expect("the BARs are possible");
+            builder.bar(index, bar).expect("the BARs are valid");
         }
         Self {
             tag,
@@ -157,16 +157,16 @@ impl Machine {
         });
         let window = ecam.lock().window();
         builder.add("host_bridge", |_| {
-            HostBridge::new(ECAM, window).expect("it is possible")
+            HostBridge::new(ECAM, window).expect("the layout is valid")
         });
         builder.add("isa_bridge", |_| {
-            IsaBridge::new(0x600).expect("it is possible")
+            IsaBridge::new(0x600).expect("the layout is valid")
         });
         for (name, tag) in [("first", 2), ("second", 3)] {
             builder.add(name, |context| Tagged::new(tag, context.decoder()));
         }
         Self {
-            chipset: builder.build().expect("the devices fit together"),
+            chipset: builder.build().expect("the devices do not conflict"),
             resets,
         }
     }
@@ -263,18 +263,8 @@ fn firmware_moves_configuration_space() {
 }
 
 #[test]
-fn functions_are_found_sized_and_placed() {
+fn bars_are_sized_and_placed() {
     let machine = Machine::new();
-    let listed: Vec<_> = machine.chipset.pci_functions().collect();
-    assert_eq!(
-        listed,
-        [
-            (HostBridge::ADDRESS, "host_bridge"),
-            (function_at(2), "first"),
-            (function_at(3), "second"),
-            (IsaBridge::ADDRESS, "isa_bridge"),
-        ]
-    );
     for (device, base) in [(2, 0xc000_0000), (3, 0xc000_1000)] {
         machine.write_config(device, 0x10, u32::MAX);
         let size = machine.read_through_ports(device, 0x10);
@@ -349,10 +339,9 @@ fn vps_move_bars_while_others_access_them() {
         scope.spawn(move || {
             for i in 0..2000 {
                 machine.write_through_ports(3, 0x3c, &[i as u8]);
-                let command = 2 | (i % 2);
-                machine
-                    .chipset
-                    .pci_config_write(function_at(2), 0x04, command, 0xffff);
+                let command = 2_u16 | (i % 2);
+                let gpa = ECAM + (2 << 15) + 0x04;
+                machine.chipset.write_mmio(gpa, &command.to_le_bytes());
             }
         });
         for _ in 0..2 {

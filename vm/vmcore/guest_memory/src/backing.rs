@@ -49,9 +49,9 @@ pub enum MemoryError {
          check and set their number with `sysctl vm.nr_hugepages`"
     )]
     HugePages {
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: vm_memory::mmap::MmapRegionError,
     },
@@ -68,15 +68,15 @@ pub enum MemoryError {
     DeviceRegion {
         /// Start of the range.
         gpa: u64,
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
     },
     /// The memory was mapped, but its pages could not be allocated.
     #[error("failed to preallocate {size} bytes of guest memory")]
     Preallocate {
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
@@ -87,7 +87,7 @@ pub enum MemoryError {
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },

@@ -171,12 +171,12 @@ fn a_socket_serves_one_client_at_a_time() {
     let port = SerialPort::new();
     let backend = SerialBackend::unix_listener(&path).unwrap();
     let connection = port.connect("com1", backend).unwrap();
-    send(&port, b"nobody there yet\n");
+    send(&port, b"no client yet\n");
 
     let mut first = UnixStream::connect(&path).unwrap();
-    let mut buffer = [0; 17];
+    let mut buffer = [0; 14];
     first.read_exact(&mut buffer).unwrap();
-    assert_eq!(&buffer, b"nobody there yet\n");
+    assert_eq!(&buffer, b"no client yet\n");
     first.write_all(b"ls\n").unwrap();
     wait_until(|| port.stats().input == 3);
     drop(first);

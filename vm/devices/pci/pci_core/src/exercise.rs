@@ -183,8 +183,8 @@ impl MmioDevice for Device {
     }
 }
 
-/// A function that the guest plays with while its vectors are signalled, and the host's interrupt routes
-/// fail now and then.
+/// A function that the guest accesses, while its vectors are signalled and changes of its interrupt routes
+/// sometimes fail.
 pub fn pci_function(script: &[u8]) {
     let messages = MsiRecorder::new();
     let mut device = match Device::new(&messages) {

@@ -169,14 +169,6 @@ impl PciFunction {
         }
     }
 
-    /// The port at which an I/O BAR begins, if it is decoded.
-    pub fn port_base(&self, bar: usize) -> Option<u16> {
-        match self.windows.get(bar)? {
-            Some(Window::Ports(range)) => Some(*range.start()),
-            _ => None,
-        }
-    }
-
     /// Whether the guest allows the function to access memory.
     pub fn is_bus_master(&self) -> bool {
         self.registers[registers::COMMAND] & registers::BUS_MASTER != 0

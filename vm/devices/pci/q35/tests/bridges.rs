@@ -9,16 +9,21 @@ use q35::IsaBridge;
 
 fn host_bridge() -> HostBridge {
     let ecam = Ecam::new(PciConfigSpace::new(), AddressDecoder::detached());
-    HostBridge::new(0xb000_0000, ecam.window()).unwrap()
+    HostBridge::new(0xb000_0000, ecam.window()).expect("the layout is valid")
 }
 
 fn read(bridge: &mut dyn ChipsetDevice, offset: u16) -> u32 {
-    bridge.pci().unwrap().read(offset).unwrap()
+    bridge
+        .pci()
+        .expect("it has a function")
+        .read(offset)
+        .expect("the register exists")
 }
 
 fn write(bridge: &mut dyn ChipsetDevice, offset: u16, value: u32) {
-    let pci = bridge.pci().unwrap();
-    pci.write(offset, value, u32::MAX).unwrap();
+    let pci = bridge.pci().expect("it has a function");
+    pci.write(offset, value, u32::MAX)
+        .expect("the register exists");
 }
 
 /// Registers that are not 0, with their values at reset and after ones were written to all bits.
@@ -31,12 +36,12 @@ fn registers(bridge: &mut dyn ChipsetDevice) -> Vec<(u16, u32, u32)> {
             (offset, reset, read(bridge, offset))
         })
         .collect();
-    let state = bridge.save().unwrap();
+    let state = bridge.save().expect("it has a state");
     bridge.reset();
     for (offset, reset, _) in &values {
         assert_eq!(read(bridge, *offset), *reset, "register {offset:#x}");
     }
-    bridge.restore(&state).unwrap();
+    bridge.restore(&state).expect("it is its own state");
     for (offset, _, written) in &values {
         assert_eq!(read(bridge, *offset), *written, "register {offset:#x}");
     }

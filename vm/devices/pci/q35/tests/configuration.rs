@@ -80,7 +80,7 @@ fn read<const N: usize>(ports: &mut ConfigPorts, port: u16) -> Result<[u8; N], I
 }
 
 fn write(ports: &mut ConfigPorts, port: u16, data: &[u8]) {
-    PortIoDevice::write(ports, port, data).unwrap();
+    PortIoDevice::write(ports, port, data).expect("the access is valid");
 }
 
 #[test]
@@ -148,7 +148,7 @@ impl Memory {
             AddressDecoder::new(move |ranges| reported.lock().push(ranges))
         };
         let ecam = Ecam::new(bytes.space(), decoder);
-        let bridge = HostBridge::new(0xb000_0000, ecam.window()).unwrap();
+        let bridge = HostBridge::new(0xb000_0000, ecam.window()).expect("the layout is valid");
         Self {
             ecam,
             bridge,
@@ -157,13 +157,19 @@ impl Memory {
     }
 
     fn set_pciexbar(&mut self, low: u32, high: u32) {
-        PciConfigDevice::write(&mut self.bridge, 0x64, high, u32::MAX).unwrap();
-        PciConfigDevice::write(&mut self.bridge, 0x60, low, u32::MAX).unwrap();
+        PciConfigDevice::write(&mut self.bridge, 0x64, high, u32::MAX)
+            .expect("the register exists");
+        PciConfigDevice::write(&mut self.bridge, 0x60, low, u32::MAX).expect("the register exists");
     }
 
     fn range(&self) -> Option<RangeInclusive<u64>> {
         let range = self.ecam.window().range();
-        let last = self.reported.lock().last().cloned().unwrap();
+        let last = self
+            .reported
+            .lock()
+            .last()
+            .cloned()
+            .expect("a window was reported");
         let mmio: Vec<_> = range.clone().into_iter().collect();
         assert_eq!(last.mmio, mmio, "reported to the chipset");
         range

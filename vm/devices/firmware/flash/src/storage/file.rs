@@ -151,7 +151,7 @@ impl FileStorage {
             Err(TryLockError::WouldBlock) => Err(FileStorageError::InUse { path: path.into() }),
             // Some file systems do not support locks.
             Err(TryLockError::Error(error)) => {
-                tracing::warn!(path = %path.display(), %error, "the variable store cannot be locked");
+                tracing::warn!(path = %path.display(), %error, "cannot lock the variable store");
                 Ok(())
             }
         }
