@@ -7,8 +7,8 @@ use crate::machine::MachineError;
 use crate::machine::MachinePlan;
 use crate::worker::EventSink;
 use crate::worker::Worker;
-use guest_memory::LayoutError;
 use guest_memory::MemoryLayout;
+use guest_memory::MemoryLayoutError;
 use machine_parts::RunControl;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::VmConfig;
@@ -112,7 +112,7 @@ pub fn launch(
 }
 
 /// Whether guest RAM can be laid out as configured. The processor's address width is known only later.
-pub fn check_memory(memory: &MemoryConfig) -> Result<(), LayoutError> {
+pub fn check_memory(memory: &MemoryConfig) -> Result<(), MemoryLayoutError> {
     const WIDEST: u8 = 52;
     MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
 }

@@ -194,7 +194,7 @@ fn each_kind_of_device_is_built_from_its_handle() {
             continue;
         }
         let device = built.unwrap();
-        assert_eq!(device.lock().claims().pci, Some(SLOT.address));
+        assert_eq!(device.lock().fixed_resources().pci, Some(SLOT.address));
     }
 }
 

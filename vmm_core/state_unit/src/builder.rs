@@ -6,42 +6,31 @@ use crate::units::Unit;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-/// Collects units and what they depend on.
+/// Collects units and their dependencies.
 #[derive(Default)]
 pub struct StateUnitsBuilder {
     units: Vec<(String, Box<dyn StateUnit>)>,
-    dependencies: Vec<Dependency>,
+    /// Pairs of a unit and one that it depends on.
+    dependencies: Vec<(String, String)>,
 }
 
-struct Dependency {
-    dependent: String,
-    on: String,
-    /// Who said so.
-    stated_by: Side,
-}
-
-enum Side {
-    Dependent,
-    Dependency,
-}
-
-/// A unit that was added, to say what it depends on.
+/// A unit that was added, to declare its dependencies.
 pub struct UnitBuilder<'a> {
     builder: &'a mut StateUnitsBuilder,
     name: String,
 }
 
-/// Why units do not make a whole.
+/// Why [`StateUnitsBuilder::build`] failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
+pub enum BuildUnitsError {
     /// A name is empty, or longer than [`MAX_NAME_LEN`].
-    #[error("unit name {name:?} is not 1 to {MAX_NAME_LEN} bytes long")]
+    #[error("unit name {name:?} must be 1 to {MAX_NAME_LEN} bytes long")]
     NameLength {
         /// The name.
         name: String,
     },
     /// Two units have the same name.
-    #[error("there are two units called {name}")]
+    #[error("there are two units named `{name}`")]
     DuplicateName {
         /// The name.
         name: String,
@@ -49,15 +38,15 @@ pub enum BuildError {
     /// There are more than [`MAX_UNITS`] units.
     #[error("there are {count} units; the limit is {MAX_UNITS}")]
     TooManyUnits {
-        /// How many.
+        /// Number of units.
         count: usize,
     },
-    /// A unit depends on, or is a dependency of, one that there is not.
-    #[error("unit {unit} refers to unit {other}, which there is not")]
+    /// A unit depends on one that was not added.
+    #[error("unit `{unit}` depends on unknown unit `{other}`")]
     UnknownDependency {
-        /// The unit that refers to it.
+        /// The unit with the dependency.
         unit: String,
-        /// What it refers to.
+        /// The name of the unknown unit.
         other: String,
     },
     /// Units depend on each other.
@@ -68,10 +57,17 @@ pub enum BuildError {
     },
 }
 
+impl StateUnits {
+    /// Returns a builder without units.
+    pub fn builder() -> StateUnitsBuilder {
+        StateUnitsBuilder::default()
+    }
+}
+
 impl StateUnitsBuilder {
     /// Adds a unit.
     ///
-    /// Its state is saved by `name`, which therefore stays the same from version to version.
+    /// `name` is the key of its saved state, so it must not change between versions.
     pub fn add(
         &mut self,
         name: impl Into<String>,
@@ -85,26 +81,26 @@ impl StateUnitsBuilder {
         }
     }
 
-    /// The units as a whole, stopped.
-    pub fn build(mut self) -> Result<StateUnits, BuildError> {
+    /// Builds the set of units, all stopped.
+    pub fn build(mut self) -> Result<StateUnits, BuildUnitsError> {
         let count = self.units.len();
         if count > MAX_UNITS {
-            return Err(BuildError::TooManyUnits { count });
+            return Err(BuildUnitsError::TooManyUnits { count });
         }
         self.units.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (name, _) in &self.units {
             if !(1..=MAX_NAME_LEN).contains(&name.len()) {
-                return Err(BuildError::NameLength { name: name.clone() });
+                return Err(BuildUnitsError::NameLength { name: name.clone() });
             }
         }
         for pair in self.units.windows(2) {
             if pair[0].0 == pair[1].0 {
-                return Err(BuildError::DuplicateName {
+                return Err(BuildUnitsError::DuplicateName {
                     name: pair[0].0.clone(),
                 });
             }
         }
-        let order = start_order(&self.edges()?).map_err(|cycle| BuildError::Cycle {
+        let order = start_order(&self.edges()?).map_err(|cycle| BuildUnitsError::Cycle {
             units: cycle
                 .into_iter()
                 .map(|index| self.units[index].0.clone())
@@ -118,8 +114,8 @@ impl StateUnitsBuilder {
         Ok(StateUnits::new(units, order))
     }
 
-    /// For each unit, in the order of names, the units it depends on.
-    fn edges(&self) -> Result<Vec<BTreeSet<usize>>, BuildError> {
+    /// For each unit, in the order of names, the indices of the units it depends on.
+    fn edges(&self) -> Result<Vec<BTreeSet<usize>>, BuildUnitsError> {
         let indices = self
             .units
             .iter()
@@ -127,16 +123,10 @@ impl StateUnitsBuilder {
             .map(|(index, (name, _))| (name.as_str(), index))
             .collect::<BTreeMap<_, _>>();
         let mut edges = vec![BTreeSet::new(); self.units.len()];
-        for dependency in &self.dependencies {
-            let Dependency { dependent, on, .. } = dependency;
-            let (Some(dependent), Some(on)) =
-                (indices.get(dependent.as_str()), indices.get(on.as_str()))
-            else {
-                let (unit, other) = match dependency.stated_by {
-                    Side::Dependent => (dependent, on),
-                    Side::Dependency => (on, dependent),
-                };
-                return Err(BuildError::UnknownDependency {
+        for (unit, other) in &self.dependencies {
+            let indices = (indices.get(unit.as_str()), indices.get(other.as_str()));
+            let (Some(dependent), Some(on)) = indices else {
+                return Err(BuildUnitsError::UnknownDependency {
                     unit: unit.clone(),
                     other: other.clone(),
                 });
@@ -150,21 +140,8 @@ impl StateUnitsBuilder {
 impl UnitBuilder<'_> {
     /// The unit starts, is reset and is restored after `name`, and stops before it.
     pub fn depends_on(self, name: impl Into<String>) -> Self {
-        self.builder.dependencies.push(Dependency {
-            dependent: self.name.clone(),
-            on: name.into(),
-            stated_by: Side::Dependent,
-        });
-        self
-    }
-
-    /// The unit starts, is reset and is restored before `name`, and stops after it.
-    pub fn dependency_of(self, name: impl Into<String>) -> Self {
-        self.builder.dependencies.push(Dependency {
-            dependent: name.into(),
-            on: self.name.clone(),
-            stated_by: Side::Dependency,
-        });
+        let dependency = (self.name.clone(), name.into());
+        self.builder.dependencies.push(dependency);
         self
     }
 }
@@ -183,10 +160,10 @@ impl std::fmt::Debug for UnitBuilder<'_> {
     }
 }
 
-/// An order in which each index comes after those it depends on, or a cycle.
+/// Returns an order in which each index comes after those it depends on, or a cycle.
 ///
-/// Among the indices that may come next it is always the lowest, so that a VM starts in the same order
-/// however it was put together.
+/// Among the indices that may come next, the lowest is chosen, so that the start order does not depend on the order
+/// in which units were added.
 fn start_order(dependencies: &[BTreeSet<usize>]) -> Result<Vec<usize>, Vec<usize>> {
     let mut waiting_for = dependencies.to_vec();
     let mut dependents = vec![Vec::new(); dependencies.len()];
@@ -214,13 +191,13 @@ fn start_order(dependencies: &[BTreeSet<usize>]) -> Result<Vec<usize>, Vec<usize
     }
 }
 
-/// The cycle that is met from `start`, which like all it waits for waits for something.
+/// Finds a cycle by following dependencies from `start`. Every index that is reachable must have a dependency.
 fn find_cycle(waiting_for: &[BTreeSet<usize>], start: usize) -> Vec<usize> {
     let mut path = vec![start];
     let mut last = start;
     while let Some(next) = waiting_for[last].first().copied() {
-        if let Some(begin) = path.iter().position(|index| *index == next) {
-            return path.split_off(begin);
+        if let Some(first) = path.iter().position(|index| *index == next) {
+            return path.split_off(first);
         }
         path.push(next);
         last = next;

@@ -29,7 +29,7 @@ impl StateUnit for Inert {
     }
 }
 
-fn build(names: &[&str], depends_on: &[(&str, &str)]) -> Result<Vec<String>, BuildError> {
+fn build(names: &[&str], depends_on: &[(&str, &str)]) -> Result<Vec<String>, BuildUnitsError> {
     let mut builder = StateUnits::builder();
     for name in names {
         let mut unit = builder.add(*name, Inert);
@@ -44,7 +44,7 @@ fn build(names: &[&str], depends_on: &[(&str, &str)]) -> Result<Vec<String>, Bui
 }
 
 #[test]
-fn orders() {
+fn units_start_after_their_dependencies() {
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
     let cases: &[Case<'_>] = &[
         (&[], &[], &[]),
@@ -61,7 +61,7 @@ fn orders() {
             &[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")],
             &["d", "b", "c", "a"],
         ),
-        // As few as possible are moved.
+        // Otherwise in the order of their names.
         (&["a", "b", "c", "d"], &[("b", "d")], &["a", "c", "d", "b"]),
     ];
     for (names, depends_on, order) in cases {
@@ -74,38 +74,32 @@ fn orders() {
 }
 
 #[test]
-fn either_side_may_state_a_dependency() {
-    let mut builder = StateUnits::builder();
-    builder.add("a", Inert);
-    builder.add("b", Inert).dependency_of("a").depends_on("c");
-    builder.add("c", Inert);
-    let units = builder.build().unwrap();
-    assert_eq!(units.start_order().collect::<Vec<_>>(), ["c", "b", "a"]);
-}
-
-#[test]
-fn mistakes_are_named() {
-    let unknown = |unit: &str, other: &str| BuildError::UnknownDependency {
+fn errors_name_the_units() {
+    let unknown = |unit: &str, other: &str| BuildUnitsError::UnknownDependency {
         unit: unit.into(),
         other: other.into(),
     };
-    let cycle = |units: &[&str]| BuildError::Cycle {
+    let cycle = |units: &[&str]| BuildUnitsError::Cycle {
         units: units.iter().map(|unit| (*unit).to_owned()).collect(),
     };
-    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], BuildError);
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], BuildUnitsError);
     let long = "n".repeat(MAX_NAME_LEN + 1);
     let cases: &[Case<'_>] = &[
         (
             &["a", "b", "a"],
             &[],
-            BuildError::DuplicateName { name: "a".into() },
+            BuildUnitsError::DuplicateName { name: "a".into() },
         ),
-        (&[""], &[], BuildError::NameLength { name: "".into() }),
-        (&[&long], &[], BuildError::NameLength { name: long.clone() }),
+        (&[""], &[], BuildUnitsError::NameLength { name: "".into() }),
+        (
+            &[&long],
+            &[],
+            BuildUnitsError::NameLength { name: long.clone() },
+        ),
         (&["a"], &[("a", "b")], unknown("a", "b")),
         (&["a"], &[("a", "a")], cycle(&["a"])),
         (&["a", "b"], &[("a", "b"), ("b", "a")], cycle(&["a", "b"])),
-        // Those that depend on the cycle, or are depended on by it, are no part of it.
+        // Units outside of the cycle are not reported.
         (
             &["a", "b", "c", "d", "e"],
             &[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b"), ("d", "e")],
@@ -120,9 +114,10 @@ fn mistakes_are_named() {
         );
     }
 
-    let mut builder = StateUnits::builder();
-    builder.add("a", Inert).dependency_of("b");
-    assert_eq!(builder.build().unwrap_err(), unknown("a", "b"));
+    assert_eq!(
+        unknown("a", "b").to_string(),
+        "unit `a` depends on unknown unit `b`"
+    );
     assert_eq!(
         cycle(&["b", "c", "d"]).to_string(),
         "units depend on each other in a cycle: b, c, d"
@@ -141,16 +136,16 @@ fn the_number_of_units_is_limited() {
     assert_eq!(build(MAX_UNITS), Ok(()));
     assert_eq!(
         build(MAX_UNITS + 1),
-        Err(BuildError::TooManyUnits {
+        Err(BuildUnitsError::TooManyUnits {
             count: MAX_UNITS + 1
         })
     );
 }
 
 proptest! {
-    /// Any graph either has an order that respects it, or a cycle that is one.
+    /// Any graph has either an order that respects all dependencies, or a cycle.
     #[test]
-    fn an_order_or_a_cycle(
+    fn finds_an_order_or_a_cycle(
         edges in proptest::collection::vec((0usize..12, 0usize..12), 0..24),
     ) {
         let mut dependencies = vec![BTreeSet::new(); 12];

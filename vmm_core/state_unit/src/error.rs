@@ -8,9 +8,9 @@ use std::error::Error;
 use std::fmt::Display;
 use std::fmt::Formatter;
 
-/// What was to be done with all units.
+/// An operation on all units.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Operation {
+pub enum UnitsOperation {
     /// Start them.
     Start,
     /// Reset them.
@@ -21,7 +21,7 @@ pub enum Operation {
     Restore,
 }
 
-impl Display for Operation {
+impl Display for UnitsOperation {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Start => "start",
@@ -32,19 +32,19 @@ impl Display for Operation {
     }
 }
 
-/// The units are not in a state for the operation. Nothing was done.
+/// The units are in the wrong state for the operation. Nothing was done.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {operation} the units: they are {state}")]
 pub struct WrongState {
     /// The operation.
-    pub operation: Operation,
+    pub operation: UnitsOperation,
     /// The state.
     pub state: UnitsState,
 }
 
 /// A unit cannot be saved.
 #[derive(Debug, thiserror::Error)]
-#[error("unit {unit} cannot be saved")]
+#[error("cannot save unit `{unit}`")]
 pub struct UnitSaveError {
     /// The unit's name.
     pub unit: String,
@@ -63,7 +63,7 @@ impl Display for UnitErrors {
             if index != 0 {
                 f.write_str("; ")?;
             }
-            // A list has no one source, so each chain is part of the text.
+            // A list has no single source, so the text contains the chain of each error.
             write!(f, "{}", Chain(error))?;
         }
         Ok(())
@@ -72,7 +72,7 @@ impl Display for UnitErrors {
 
 impl Error for UnitErrors {}
 
-/// Why the units were not saved. None of them changed.
+/// Why the units were not saved. They are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveUnitsError {
     /// The units are not stopped.
@@ -81,10 +81,10 @@ pub enum SaveUnitsError {
     /// Some units cannot be saved.
     #[error(transparent)]
     Units(#[from] UnitErrors),
-    /// The states are longer than is ever read back.
+    /// The states are too long to be read back.
     #[error(
-        "the units' states are {len} bytes long, most of them unit {largest}'s; \
-         the limit is {MAX_ENCODED_LEN}"
+        "the saved states are {len} bytes long and the limit is {MAX_ENCODED_LEN}; \
+         the largest is that of unit `{largest}`"
     )]
     TooLong {
         /// Their encoded length, in bytes.
@@ -101,7 +101,7 @@ pub enum ResetUnitsError {
     #[error(transparent)]
     WrongState(#[from] WrongState),
     /// A unit failed. The units after it were not reset: reset all again, or destroy the VM.
-    #[error("unit {unit} cannot be reset (reset before it: {})", list(.reset))]
+    #[error("cannot reset unit `{unit}` (already reset: {})", list(.reset))]
     Unit {
         /// The unit's name.
         unit: String,
@@ -119,22 +119,22 @@ pub enum RestoreUnitsError {
     /// The units are not stopped. Nothing was done.
     #[error(transparent)]
     WrongState(#[from] WrongState),
-    /// The saved units are not those of this VM. Nothing was done.
+    /// The saved units do not match those of this VM. Nothing was done.
     #[error(
-        "the saved units are not those of this VM (unknown here: {}; saved twice: {}; not saved: {})",
+        "the saved units do not match those of this VM (unknown: {}; saved twice: {}; missing: {})",
         list(.unknown), list(.duplicate), list(.missing)
     )]
     Mismatch {
-        /// Saved, and not there.
+        /// Saved units that this VM does not have.
         unknown: Vec<String>,
-        /// Saved more than once.
+        /// Units that were saved more than once.
         duplicate: Vec<String>,
-        /// There, and not saved.
+        /// Units of this VM that were not saved.
         missing: Vec<String>,
     },
-    /// A unit failed. The units before it have the saved state and those after it do not: destroy the
+    /// A unit failed. The units before it have been restored and those after it have not: destroy the
     /// VM, or reset it.
-    #[error("unit {unit} cannot be restored (restored before it: {})", list(.restored))]
+    #[error("cannot restore unit `{unit}` (already restored: {})", list(.restored))]
     Unit {
         /// The unit's name.
         unit: String,

@@ -4,16 +4,16 @@ use mesh::saved_state::SavedState;
 use minicbor::Decode;
 use minicbor::Encode;
 
-/// The most units a VM has.
+/// The maximum number of units of a VM.
 pub const MAX_UNITS: usize = 4096;
 
-/// The longest name of a unit, in bytes.
+/// The maximum length of a unit's name, in bytes.
 pub const MAX_NAME_LEN: usize = 255;
 
-/// The longest encoding of [`SavedUnits`], in bytes. Guest memory is not among them.
+/// The maximum length of encoded [`SavedUnits`], in bytes. They do not contain guest memory.
 pub const MAX_ENCODED_LEN: usize = 256 << 20;
 
-/// The states of a VM's units, in the order of their names.
+/// The saved states of a VM's units, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct SavedUnits {
@@ -21,7 +21,7 @@ pub struct SavedUnits {
     units: Vec<SavedUnit>,
 }
 
-/// The state of a unit.
+/// The saved state of a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SavedUnit {
@@ -33,31 +33,31 @@ pub struct SavedUnit {
     pub state: SavedState,
 }
 
-/// Why bytes are not the states of a VM's units.
+/// Why [`SavedUnits::decode`] failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeUnitsError {
-    /// There are more bytes than any encoding has.
+    /// There are more than [`MAX_ENCODED_LEN`] bytes.
     #[error("the saved units are {len} bytes long; the limit is {MAX_ENCODED_LEN}")]
     TooLong {
-        /// How many.
+        /// Number of bytes.
         len: usize,
     },
-    /// There are more units than any VM has.
-    #[error("{count} units are saved; the limit is {MAX_UNITS}")]
+    /// There are more than [`MAX_UNITS`] units.
+    #[error("there are {count} saved units; the limit is {MAX_UNITS}")]
     TooManyUnits {
-        /// How many.
+        /// Number of units.
         count: usize,
     },
     /// A unit's name is empty, or longer than [`MAX_NAME_LEN`].
-    #[error("the name of saved unit number {index} is {len} bytes long, not 1 to {MAX_NAME_LEN}")]
+    #[error("the name of saved unit {index} is {len} bytes long; it must be 1 to {MAX_NAME_LEN}")]
     NameLength {
-        /// The place of the unit in the list, from 0.
+        /// The unit's index in the list.
         index: usize,
-        /// The length in bytes.
+        /// The name's length in bytes.
         len: usize,
     },
-    /// The bytes do not decode.
-    #[error("the saved units do not decode")]
+    /// The encoding is invalid.
+    #[error("cannot decode the saved units")]
     Decode(#[from] DecodeError),
 }
 
@@ -66,12 +66,13 @@ impl SavedUnits {
         Self { units }
     }
 
-    /// The units and their states. Names are unique only if the VM that saved them was sound.
+    /// The units and their states. Decoded names may not be unique; [`StateUnits::restore`](crate::StateUnits::restore)
+    /// checks this.
     pub fn units(&self) -> &[SavedUnit] {
         &self.units
     }
 
-    /// The state of the first unit called `name`.
+    /// The state of the first unit named `name`.
     pub fn get(&self, name: &str) -> Option<&SavedState> {
         self.units
             .iter()
@@ -84,9 +85,9 @@ impl SavedUnits {
         payload::encode(self)
     }
 
-    /// Decodes what [`SavedUnits::encode`] made. The states themselves are not looked into.
+    /// Decodes the result of [`SavedUnits::encode`]. The states themselves are not decoded.
     ///
-    /// A reader need not read more than [`MAX_ENCODED_LEN`] bytes from wherever they are kept.
+    /// The caller need not read more than [`MAX_ENCODED_LEN`] bytes from storage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeUnitsError> {
         if bytes.len() > MAX_ENCODED_LEN {
             return Err(DecodeUnitsError::TooLong { len: bytes.len() });

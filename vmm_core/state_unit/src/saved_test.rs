@@ -9,7 +9,7 @@ fn unit(name: &str, state: &[u8]) -> SavedUnit {
 }
 
 #[test]
-fn the_encoding() {
+fn encodes_as_a_map_with_numbered_fields() {
     let saved = SavedUnits::new(vec![unit("pit", &[1, 2])]);
     let bytes = saved.encode();
     // {1: [{1: "pit", 2: h'0102'}]}
@@ -26,7 +26,7 @@ fn the_encoding() {
 }
 
 #[test]
-fn fields_of_newer_versions_are_skipped_and_none_may_be_missing() {
+fn unknown_fields_are_skipped_and_missing_ones_are_errors() {
     // {1: [{1: "a", 2: h'', 3: 0}], 2: []}
     let newer = [
         0xa2, 0x01, 0x81, 0xa3, 0x01, 0x61, b'a', 0x02, 0x40, 0x03, 0x00, 0x02, 0x80,
@@ -49,7 +49,7 @@ fn fields_of_newer_versions_are_skipped_and_none_may_be_missing() {
 }
 
 #[test]
-fn limits() {
+fn lengths_and_counts_are_limited() {
     let long = "n".repeat(MAX_NAME_LEN + 1);
     for name in ["", &long] {
         assert_eq!(
@@ -68,7 +68,7 @@ fn limits() {
             count: MAX_UNITS + 1
         })
     );
-    // Zeroed pages that nobody touches.
+    // Zeroed pages, which are never accessed.
     let len = MAX_ENCODED_LEN + 1;
     assert_eq!(
         SavedUnits::decode(&vec![0; len]),

@@ -1,13 +1,13 @@
-use crate::Operation;
 use crate::ResetUnitsError;
 use crate::RestoreUnitsError;
 use crate::SaveUnitsError;
 use crate::SavedUnit;
 use crate::SavedUnits;
 use crate::StateUnit;
-use crate::StateUnitsBuilder;
 use crate::UnitErrors;
 use crate::UnitSaveError;
+use crate::UnitsOperation;
+use crate::UnitsState;
 use crate::WrongState;
 use crate::saved::MAX_ENCODED_LEN;
 use mesh::saved_state::SavedState;
@@ -28,43 +28,16 @@ pub(crate) struct Unit {
     pub(crate) unit: Box<dyn StateUnit>,
 }
 
-/// What the units of a VM are doing.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum UnitsState {
-    /// All are stopped.
-    Stopped,
-    /// All are running.
-    Running,
-    /// All are stopped, and their states do not belong together: a restore or a reset failed midway.
-    /// Only a reset that works makes them usable again.
-    Inconsistent,
-}
-
-impl std::fmt::Display for UnitsState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Stopped => "stopped",
-            Self::Running => "running",
-            Self::Inconsistent => "inconsistent since a restore or a reset failed",
-        })
-    }
-}
-
-/// What becomes of units that a restore has no state for.
+/// How a restore treats units that have no saved state.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum MissingUnits {
-    /// The restore is refused.
+    /// The restore fails.
     Refuse,
-    /// They stay as they are: as built, if nothing ran yet.
-    LeaveAsTheyAre,
+    /// They are left unchanged.
+    LeaveUnchanged,
 }
 
 impl StateUnits {
-    /// Begins to collect units.
-    pub fn builder() -> StateUnitsBuilder {
-        StateUnitsBuilder::default()
-    }
-
     pub(crate) fn new(units: Vec<Unit>, order: Vec<usize>) -> Self {
         Self {
             units,
@@ -85,12 +58,12 @@ impl StateUnits {
             .map(|index| self.units[*index].name.as_str())
     }
 
-    /// Starts the units, dependencies first. Nothing happens if they run already.
+    /// Starts the units, dependencies first. No effect if they are running.
     pub fn start(&mut self) -> Result<(), WrongState> {
         if self.state == UnitsState::Running {
             return Ok(());
         }
-        self.require_stopped(Operation::Start)?;
+        self.require_stopped(UnitsOperation::Start)?;
         for index in &self.order {
             let Unit { name, unit } = &mut self.units[*index];
             tracing::trace!(unit = %name, "starting");
@@ -100,7 +73,7 @@ impl StateUnits {
         Ok(())
     }
 
-    /// Stops the units, dependencies last. Nothing happens if they do not run.
+    /// Stops the units, dependencies last. No effect if they are not running.
     pub fn stop(&mut self) {
         if self.state != UnitsState::Running {
             return;
@@ -115,10 +88,10 @@ impl StateUnits {
 
     /// Resets the units, dependencies first. They must not be running.
     ///
-    /// If one fails, they are [`UnitsState::Inconsistent`].
+    /// If a unit fails, the state becomes [`UnitsState::Inconsistent`].
     pub fn reset(&mut self) -> Result<(), ResetUnitsError> {
         if self.state == UnitsState::Running {
-            return Err(self.wrong_state(Operation::Reset).into());
+            return Err(self.wrong_state(UnitsOperation::Reset).into());
         }
         self.state = UnitsState::Inconsistent;
         for (position, index) in self.order.iter().enumerate() {
@@ -136,8 +109,8 @@ impl StateUnits {
         Ok(())
     }
 
-    /// Whether the units can be saved, as far as is known without stopping them. Finds every unit that
-    /// cannot.
+    /// Checks whether the units can be saved, as far as this is known without stopping them. The error lists all
+    /// units that cannot.
     pub fn check_saveable(&self) -> Result<(), UnitErrors> {
         let errors = self
             .units
@@ -159,9 +132,9 @@ impl StateUnits {
 
     /// Saves the units, in the order of their names. They must be stopped.
     ///
-    /// If some cannot be saved, the error names all of them.
+    /// The error lists all units that cannot be saved.
     pub fn save(&mut self) -> Result<SavedUnits, SaveUnitsError> {
-        self.require_stopped(Operation::Save)?;
+        self.require_stopped(UnitsOperation::Save)?;
         self.check_saveable()?;
         let mut saved = Vec::with_capacity(self.units.len());
         let mut errors = Vec::new();
@@ -187,21 +160,21 @@ impl StateUnits {
 
     /// Restores the units, dependencies first. They must be stopped.
     ///
-    /// The names in `saved` are checked before any unit is touched. If a unit fails, the units are
+    /// The names in `saved` are checked before any unit is changed. If a unit fails, the state becomes
     /// [`UnitsState::Inconsistent`].
     pub fn restore(
         &mut self,
         saved: &SavedUnits,
         missing_units: MissingUnits,
     ) -> Result<(), RestoreUnitsError> {
-        self.require_stopped(Operation::Restore)?;
+        self.require_stopped(UnitsOperation::Restore)?;
         let states = self.match_names(saved, missing_units)?;
         self.state = UnitsState::Inconsistent;
         let mut restored = Vec::new();
         for index in &self.order {
             let Unit { name, unit } = &mut self.units[*index];
             let Some(state) = states.get(name.as_str()) else {
-                tracing::debug!(unit = %name, "not saved; left as it is");
+                tracing::debug!(unit = %name, "no saved state; leaving the unit unchanged");
                 continue;
             };
             tracing::trace!(unit = %name, "restoring");
@@ -218,7 +191,7 @@ impl StateUnits {
         Ok(())
     }
 
-    /// What a person debugging the VM wants to see: a value for each unit, by name.
+    /// The state of each unit for debugging, by name.
     pub fn inspect(&self) -> serde_json::Value {
         self.units
             .iter()
@@ -227,7 +200,7 @@ impl StateUnits {
             .into()
     }
 
-    /// The saved states by name, each of which is that of a unit.
+    /// Returns the saved states by name, after checking that their names match the units.
     fn match_names<'a>(
         &self,
         saved: &'a SavedUnits,
@@ -244,7 +217,7 @@ impl StateUnits {
             }
         }
         let missing = match missing_units {
-            MissingUnits::LeaveAsTheyAre => Vec::new(),
+            MissingUnits::LeaveUnchanged => Vec::new(),
             MissingUnits::Refuse => self
                 .units
                 .iter()
@@ -277,7 +250,7 @@ impl StateUnits {
             .collect()
     }
 
-    fn require_stopped(&self, operation: Operation) -> Result<(), WrongState> {
+    fn require_stopped(&self, operation: UnitsOperation) -> Result<(), WrongState> {
         if self.state == UnitsState::Stopped {
             Ok(())
         } else {
@@ -285,7 +258,7 @@ impl StateUnits {
         }
     }
 
-    fn wrong_state(&self, operation: Operation) -> WrongState {
+    fn wrong_state(&self, operation: UnitsOperation) -> WrongState {
         WrongState {
             operation,
             state: self.state,
@@ -293,9 +266,9 @@ impl StateUnits {
     }
 }
 
-/// Refuses to save what [`SavedUnits::decode`] would refuse to read back.
+/// Fails if [`SavedUnits::decode`] would refuse to read the states back.
 fn check_length(saved: &[SavedUnit]) -> Result<(), SaveUnitsError> {
-    // The lengths and the heads around a state and its name, generously.
+    // An upper bound for the encoding around a state and its name.
     const OVERHEAD: usize = 64;
     let len = saved
         .iter()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// Writes down what is done to it.
+/// Logs the calls of its methods.
 #[derive(Clone)]
 struct Recorder {
     name: String,
@@ -115,7 +115,7 @@ fn units(flaws: [Flaws; 3]) -> (StateUnits, Log) {
     (builder.build().unwrap(), log)
 }
 
-fn sound() -> (StateUnits, Log) {
+fn intact_units() -> (StateUnits, Log) {
     units(Default::default())
 }
 
@@ -145,8 +145,8 @@ fn strings(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn each_operation_has_its_order() {
-    let (mut units, log) = sound();
+fn operations_follow_the_dependency_order() {
+    let (mut units, log) = intact_units();
     assert_eq!(units.state(), UnitsState::Stopped);
     assert_eq!(units.start_order().collect::<Vec<_>>(), ["b", "c", "a"]);
 
@@ -181,7 +181,7 @@ fn each_operation_has_its_order() {
 
 #[test]
 fn starting_and_stopping_twice_does_nothing() {
-    let (mut units, log) = sound();
+    let (mut units, log) = intact_units();
     units.stop();
     assert_eq!(taken(&log), [""; 0]);
     units.start().unwrap();
@@ -192,7 +192,7 @@ fn starting_and_stopping_twice_does_nothing() {
 
 #[test]
 fn running_units_are_neither_saved_nor_restored_nor_reset() {
-    let (mut units, log) = sound();
+    let (mut units, log) = intact_units();
     units.start().unwrap();
     taken(&log);
     let wrong = |operation| WrongState {
@@ -202,24 +202,24 @@ fn running_units_are_neither_saved_nor_restored_nor_reset() {
     let Err(SaveUnitsError::WrongState(error)) = units.save() else {
         panic!("saved");
     };
-    assert_eq!(error, wrong(Operation::Save));
+    assert_eq!(error, wrong(UnitsOperation::Save));
     assert_eq!(error.to_string(), "cannot save the units: they are running");
     let Err(RestoreUnitsError::WrongState(error)) =
-        units.restore(&saved(&[]), MissingUnits::LeaveAsTheyAre)
+        units.restore(&saved(&[]), MissingUnits::LeaveUnchanged)
     else {
         panic!("restored");
     };
-    assert_eq!(error, wrong(Operation::Restore));
+    assert_eq!(error, wrong(UnitsOperation::Restore));
     let Err(ResetUnitsError::WrongState(error)) = units.reset() else {
         panic!("reset");
     };
-    assert_eq!(error, wrong(Operation::Reset));
+    assert_eq!(error, wrong(UnitsOperation::Reset));
     assert_eq!(taken(&log), [""; 0]);
     assert_eq!(units.state(), UnitsState::Running);
 }
 
 #[test]
-fn all_units_that_cannot_be_saved_are_named_before_any_is_touched() {
+fn units_known_not_to_save_are_reported_before_any_is_saved() {
     let flawed = || Flaws {
         known_unsaveable: true,
         ..Flaws::default()
@@ -231,8 +231,8 @@ fn all_units_that_cannot_be_saved_are_named_before_any_is_touched() {
     let errors = units.check_saveable().unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "unit a cannot be saved: saving is not supported: known; \
-         unit c cannot be saved: saving is not supported: known"
+        "cannot save unit `a`: saving is not supported: known; \
+         cannot save unit `c`: saving is not supported: known"
     );
     units.stop();
     taken(&log);
@@ -241,7 +241,7 @@ fn all_units_that_cannot_be_saved_are_named_before_any_is_touched() {
 }
 
 #[test]
-fn all_units_that_turn_out_not_to_save_are_named() {
+fn all_units_that_fail_to_save_are_reported() {
     let (mut units, log) = units([
         Flaws {
             unsaveable: true,
@@ -256,8 +256,8 @@ fn all_units_that_turn_out_not_to_save_are_named() {
     units.check_saveable().unwrap();
     assert_eq!(
         units.save().unwrap_err().to_string(),
-        "unit a cannot be saved: saving is not supported: host; \
-         unit c cannot be saved: reading the state failed: I/O error"
+        "cannot save unit `a`: saving is not supported: host; \
+         cannot save unit `c`: reading the state failed: I/O error"
     );
     assert_eq!(taken(&log).len(), 3);
     // Nothing is lost.
@@ -266,8 +266,8 @@ fn all_units_that_turn_out_not_to_save_are_named() {
 }
 
 #[test]
-fn a_set_that_does_not_match_is_refused_before_any_unit_is_touched() {
-    use MissingUnits::LeaveAsTheyAre;
+fn names_that_do_not_match_are_refused_before_any_unit_is_restored() {
+    use MissingUnits::LeaveUnchanged;
     use MissingUnits::Refuse;
     type Case<'a> = (
         &'a [(&'a str, u32)],
@@ -280,29 +280,29 @@ fn a_set_that_does_not_match_is_refused_before_any_unit_is_touched() {
             &[("a", 7), ("b", 8), ("c", 9), ("x", 1)],
             Refuse,
             [&["x"], &[], &[]],
-            "unknown here: x; saved twice: none; not saved: none",
+            "unknown: x; saved twice: none; missing: none",
         ),
         (
             &[("a", 7), ("b", 8), ("c", 9), ("b", 8)],
-            LeaveAsTheyAre,
+            LeaveUnchanged,
             [&[], &["b"], &[]],
-            "unknown here: none; saved twice: b; not saved: none",
+            "unknown: none; saved twice: b; missing: none",
         ),
         (
             &[("b", 7)],
             Refuse,
             [&[], &[], &["a", "c"]],
-            "unknown here: none; saved twice: none; not saved: a, c",
+            "unknown: none; saved twice: none; missing: a, c",
         ),
         (
             &[("y", 1), ("a", 7), ("x", 1), ("a", 7), ("a", 7)],
             Refuse,
             [&["y", "x"], &["a"], &["b", "c"]],
-            "unknown here: y, x; saved twice: a; not saved: b, c",
+            "unknown: y, x; saved twice: a; missing: b, c",
         ),
     ];
     for (set, policy, names, text) in cases {
-        let (mut units, log) = sound();
+        let (mut units, log) = intact_units();
         let error = units.restore(&saved(set), *policy).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
         let RestoreUnitsError::Mismatch {
@@ -321,17 +321,17 @@ fn a_set_that_does_not_match_is_refused_before_any_unit_is_touched() {
 }
 
 #[test]
-fn missing_units_may_be_left_as_they_are() {
-    let (mut units, log) = sound();
+fn missing_units_can_be_left_unchanged() {
+    let (mut units, log) = intact_units();
     units
-        .restore(&saved(&[("c", 9), ("a", 7)]), MissingUnits::LeaveAsTheyAre)
+        .restore(&saved(&[("c", 9), ("a", 7)]), MissingUnits::LeaveUnchanged)
         .unwrap();
     assert_eq!(taken(&log), ["restore c", "restore a"]);
     assert_eq!(values(&units), [7, 2, 9]);
 }
 
 #[test]
-fn a_restore_that_fails_midway_says_how_far_it_came() {
+fn a_restore_that_fails_midway_lists_the_restored_units() {
     let (mut units, log) = units([
         Flaws::default(),
         Flaws::default(),
@@ -344,7 +344,7 @@ fn a_restore_that_fails_midway_says_how_far_it_came() {
     let error = units.restore(&all, MissingUnits::Refuse).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unit c cannot be restored (restored before it: b)"
+        "cannot restore unit `c` (already restored: b)"
     );
     let RestoreUnitsError::Unit {
         unit,
@@ -363,7 +363,7 @@ fn a_restore_that_fails_midway_says_how_far_it_came() {
         operation,
         state: UnitsState::Inconsistent,
     };
-    assert_eq!(units.start(), Err(inconsistent(Operation::Start)));
+    assert_eq!(units.start(), Err(inconsistent(UnitsOperation::Start)));
     assert!(matches!(units.save(), Err(SaveUnitsError::WrongState(_))));
     assert!(matches!(
         units.restore(&all, MissingUnits::Refuse),
@@ -376,8 +376,8 @@ fn a_restore_that_fails_midway_says_how_far_it_came() {
 }
 
 #[test]
-fn a_state_that_does_not_decode_names_unit_and_field() {
-    let (mut units, _log) = sound();
+fn a_decoding_error_names_the_unit_and_the_field() {
+    let (mut units, _log) = intact_units();
     let mut set = saved(&[("a", 7), ("b", 8)]).units().to_vec();
     set.push(SavedUnit {
         name: "c".to_owned(),
@@ -408,7 +408,7 @@ fn a_reset_that_fails_midway_can_be_tried_again() {
     let error = units.reset().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unit c cannot be reset (reset before it: b)"
+        "cannot reset unit `c` (already reset: b)"
     );
     assert!(
         matches!(error, ResetUnitsError::Unit { unit, reset, .. } if unit == "c" && reset == ["b"])
@@ -422,10 +422,10 @@ fn a_reset_that_fails_midway_can_be_tried_again() {
 }
 
 #[test]
-fn states_longer_than_are_read_back_are_not_saved() {
+fn states_too_long_to_be_read_back_are_not_saved() {
     let unit = |name: &str, len| SavedUnit {
         name: name.to_owned(),
-        // Zeroed pages that nobody touches.
+        // Zeroed pages, which are never accessed.
         state: SavedState::from_bytes(vec![0; len]),
     };
     assert!(check_length(&[unit("a", MAX_ENCODED_LEN / 2), unit("b", 100)]).is_ok());
@@ -434,7 +434,7 @@ fn states_longer_than_are_read_back_are_not_saved() {
 }
 
 proptest! {
-    /// Units in a random graph without cycles: every operation sees dependencies on the right side.
+    /// In a random graph without cycles, every operation runs in the order of dependencies.
     #[test]
     fn operations_respect_any_graph(
         edges in proptest::collection::vec((0usize..10, 0usize..10), 0..30),
@@ -444,7 +444,7 @@ proptest! {
         let mut builder = StateUnits::builder();
         let mut dependencies = Vec::new();
         for number in 0..10 {
-            // Shuffled, so that the order of names says nothing about the graph.
+            // Shuffled, so that the order of names is unrelated to the graph.
             let name = |number: usize| names[number].to_string();
             let mut unit = builder.add(name(number), Recorder {
                 name: name(number),
@@ -454,13 +454,11 @@ proptest! {
                 log: log.clone(),
             });
             for (a, b) in &edges {
-                // From higher to lower numbers only; half of them stated by the other side.
-                if *a == number && a > b {
-                    unit = unit.depends_on(name(*b));
-                    dependencies.push((name(*a), name(*b)));
-                } else if *a == number && a < b {
-                    unit = unit.dependency_of(name(*b));
-                    dependencies.push((name(*b), name(*a)));
+                // From higher to lower numbers only, so there is no cycle.
+                let (high, low) = (*a.max(b), *a.min(b));
+                if high == number && high != low {
+                    unit = unit.depends_on(name(low));
+                    dependencies.push((name(high), name(low)));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Runs what the fuzz target `mesh_payload` tries over a few seeds.
+//! Runs the driver of the fuzz target `mesh_payload` on a few seeds.
 
 #[path = "../../../fuzz/drivers/mesh_payload.rs"]
 mod driver;
@@ -64,13 +64,13 @@ fn saved_units() -> Vec<u8> {
 }
 
 #[test]
-fn sound_seeds_decode() {
+fn valid_seeds_decode() {
     assert_eq!(run(&payload::encode(&message())), (true, false));
     assert_eq!(run(&saved_units()), (false, true));
 }
 
 #[test]
-fn damaged_seeds_do_no_harm() {
+fn corrupted_seeds_do_not_panic() {
     for seed in [payload::encode(&message()), saved_units()] {
         for len in 0..seed.len() {
             assert_eq!(run(&seed[..len]), (false, false));
@@ -91,7 +91,7 @@ fn damaged_seeds_do_no_harm() {
 }
 
 #[test]
-fn hostile_seeds_do_no_harm() {
+fn hostile_seeds_do_not_panic() {
     for repeated in [[0xa1, 0x08], [0x81, 0x81], [0xc1, 0xc1], [0x9f, 0xbf]] {
         assert_eq!(run(&repeated.repeat(1 << 16)), (false, false));
     }

@@ -1,25 +1,22 @@
-//! What the chipset adds to an access, with 20 devices that do nothing.
+//! The cost of routing an access, with 20 devices that do nothing.
 
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PortIoDevice;
-use chipset_device::RestoreError;
-use chipset_device::SaveError;
-use chipset_device::SavedState;
 use criterion::Criterion;
 use criterion::criterion_group;
 use criterion::criterion_main;
 use std::hint::black_box;
 use vmotherboard::ChipsetBuilder;
 
-struct Null(Claims);
+struct Null(FixedResources);
 
 impl ChipsetDevice for Null {
-    fn claims(&self) -> Claims {
+    fn fixed_resources(&self) -> FixedResources {
         self.0.clone()
     }
 
@@ -29,16 +26,6 @@ impl ChipsetDevice for Null {
 
     fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
         Some(self)
-    }
-
-    fn reset(&mut self) {}
-
-    fn save(&mut self) -> Result<SavedState, SaveError> {
-        Ok(SavedState::default())
-    }
-
-    fn restore(&mut self, _state: &SavedState) -> Result<(), RestoreError> {
-        Ok(())
     }
 
     fn inspect(&self) -> serde_json::Value {
@@ -72,17 +59,17 @@ fn routing(criterion: &mut Criterion) {
     let mut builder = ChipsetBuilder::new();
     for i in 0..20_u16 {
         let gpa = 0xfe00_0000 + u64::from(i) * 0x2000;
-        let claims = Claims {
+        let resources = FixedResources {
             ports: vec![i * 0x20..=i * 0x20 + 7],
             mmio: vec![gpa..=gpa + 0xfff],
             pci: None,
         };
-        builder.add(format!("device{i}"), |_| Null(claims));
+        builder.add(format!("device{i}"), |_| Null(resources));
     }
     let mut decoder = AddressDecoder::detached();
     builder.add("movable", |context| {
         decoder = context.decoder();
-        Null(Claims::default())
+        Null(FixedResources::default())
     });
     let Ok(chipset) = builder.build() else {
         return;
@@ -109,14 +96,14 @@ fn routing(criterion: &mut Criterion) {
     moving(criterion, &decoder);
 }
 
-/// A guest that moves a BAR to and fro.
+/// A guest that moves a BAR back and forth.
 fn moving(criterion: &mut Criterion, decoder: &AddressDecoder) {
     criterion.bench_function("BAR moved", |b| {
         let places = [0xc000_0000_u64, 0xfe00_1000];
         let mut places = places.iter().cycle();
         b.iter(|| {
             let base = places.next().copied().unwrap_or_default();
-            decoder.set(Decodes {
+            decoder.set(DecodedRanges {
                 ports: Vec::new(),
                 mmio: vec![base..=base + 0xffff],
             });

@@ -6,8 +6,8 @@ use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
 use chipset_device::SharedDevice;
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// What a device's constructor is given.
+/// What a device's constructor is passed.
 #[derive(Debug)]
 pub struct DeviceContext {
     waker: DeviceWaker,
@@ -24,20 +24,20 @@ pub struct DeviceContext {
 }
 
 impl DeviceContext {
-    /// Makes the chipset poll the device; connected once the constructor has returned. Wake-ups of a
-    /// stopped device have no effect, and a device is polled when it is started.
+    /// Makes the chipset poll the device; connected once the constructor has returned. It has no effect while the
+    /// device is stopped, and a device is polled when it starts.
     pub fn waker(&self) -> DeviceWaker {
         self.waker.clone()
     }
 
-    /// Tells the chipset which addresses the device answers beside its claims. It works in the constructor
-    /// already.
+    /// Tells the chipset which addresses the device decodes in addition to its fixed resources. It can be used in
+    /// the constructor.
     pub fn decoder(&self) -> AddressDecoder {
         self.decoder.clone()
     }
 
-    /// The configuration space of all functions of the chipset, for a device through which guests reach it.
-    /// Without functions until the chipset is built.
+    /// The configuration space of all functions of the chipset, for a device through which guests access it.
+    /// It has no functions until the chipset is built.
     pub fn pci_config_space(&self) -> PciConfigSpace {
         self.config_space.clone()
     }
@@ -46,51 +46,51 @@ impl DeviceContext {
 /// Collects the devices of a [`Chipset`].
 #[derive(Debug, Default)]
 pub struct ChipsetBuilder {
-    devices: Vec<(DeviceHandle, Claims)>,
+    devices: Vec<(DeviceHandle, FixedResources)>,
     ignored_ports: Vec<RangeInclusive<u16>>,
     routes: Arc<RouteTable>,
     config_space: PciConfigSpace,
 }
 
-/// Why two devices cannot be in one chipset, or one cannot at all.
+/// Why devices cannot be in one chipset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// Two devices have one name.
-    #[error("there are two devices {name}")]
+    /// Two devices have the same name.
+    #[error("there are two devices named `{name}`")]
     Name {
         /// The name.
         name: String,
     },
-    /// A device claims a range that ends before it begins.
-    #[error("{device} claims an empty range at {start:#x}")]
+    /// A range of a device ends before it starts.
+    #[error("`{device}` claims an empty range at {start:#x}")]
     EmptyRange {
         /// The device's name.
         device: String,
-        /// Where the range begins.
+        /// The start of the range.
         start: u64,
     },
-    /// Two claims of I/O ports overlap.
-    #[error("{first} and {second} both claim ports {:#x}-{:#x}", ports.start(), ports.end())]
+    /// Two ranges of I/O ports overlap.
+    #[error("`{first}` and `{second}` both claim ports {:#x}-{:#x}", ports.start(), ports.end())]
     Ports {
         /// The device added first.
         first: String,
-        /// The other device; the same name if a device overlaps itself.
+        /// The other device, or the same one if it overlaps itself.
         second: String,
-        /// What both claim.
+        /// The ports that both claim.
         ports: RangeInclusive<u16>,
     },
-    /// Two claims of guest-physical addresses overlap.
-    #[error("{first} and {second} both claim memory {:#x}-{:#x}", range.start(), range.end())]
+    /// Two ranges of guest-physical addresses overlap.
+    #[error("`{first}` and `{second}` both claim memory {:#x}-{:#x}", range.start(), range.end())]
     Mmio {
         /// The device added first.
         first: String,
-        /// The other device; the same name if a device overlaps itself.
+        /// The other device, or the same one if it overlaps itself.
         second: String,
-        /// What both claim.
+        /// The addresses that both claim.
         range: RangeInclusive<u64>,
     },
-    /// Two devices claim one PCI function.
-    #[error("{first} and {second} both claim PCI function {function}")]
+    /// Two devices claim the same PCI function.
+    #[error("`{first}` and `{second}` both claim PCI function {function}")]
     Pci {
         /// The device added first.
         first: String,
@@ -101,10 +101,10 @@ pub enum Conflict {
     },
 }
 
-/// Why a chipset cannot be built: all conflicts there are.
+/// All conflicts because of which a chipset cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the devices do not fit together: {}", list(conflicts))]
-pub struct BuildError {
+#[error("the devices of the chipset conflict: {}", list(conflicts))]
+pub struct ChipsetError {
     /// At least one.
     pub conflicts: Vec<Conflict>,
 }
@@ -120,8 +120,8 @@ impl ChipsetBuilder {
         Self::default()
     }
 
-    /// Adds the device that `construct` makes, under a name that also keys its saved state. Whether it
-    /// conflicts with another device shows when the chipset is built.
+    /// Adds the device that `construct` returns. Its name is also the key of its saved state. Conflicts with other
+    /// devices are reported by [`ChipsetBuilder::build`].
     pub fn add<D: ChipsetDevice>(
         &mut self,
         name: impl Into<Arc<str>>,
@@ -133,7 +133,7 @@ impl ChipsetBuilder {
         device
     }
 
-    /// As [`ChipsetBuilder::add`], for a device of any type, and where making it can fail. Then nothing was added.
+    /// As [`ChipsetBuilder::add`], for a device of any type and a constructor that can fail. On an error nothing is added.
     pub fn try_add<E>(
         &mut self,
         name: impl Into<Arc<str>>,
@@ -149,39 +149,39 @@ impl ChipsetBuilder {
         let (index, routes) = (self.devices.len(), self.routes.clone());
         DeviceContext {
             waker: DeviceWaker::new(),
-            decoder: AddressDecoder::new(move |decodes| routes.set_decodes(index, decodes)),
+            decoder: AddressDecoder::new(move |ranges| routes.set_decoded(index, ranges)),
             config_space: self.config_space.clone(),
         }
     }
 
     fn insert(&mut self, name: Arc<str>, context: &DeviceContext, device: SharedDevice) {
-        let claims = device.lock().claims();
+        let resources = device.lock().fixed_resources();
         let handle = DeviceHandle::new(name, device);
         context.waker.connect(handle.poller());
-        self.devices.push((handle, claims));
+        self.devices.push((handle, resources));
     }
 
-    /// Declares ports of hardware known to be absent: accesses that no device claims are not logged.
+    /// Declares ports of hardware that is known to be absent: unclaimed accesses to them are not logged.
     pub fn ignore_ports(&mut self, ports: RangeInclusive<u16>) {
         self.ignored_ports.push(ports);
     }
 
     /// Builds the chipset.
-    pub fn build(self) -> Result<Chipset, BuildError> {
+    pub fn build(self) -> Result<Chipset, ChipsetError> {
         let conflicts = find_conflicts(&self.devices);
         if !conflicts.is_empty() {
-            return Err(BuildError { conflicts });
+            return Err(ChipsetError { conflicts });
         }
-        let function = |(handle, claims): &(DeviceHandle, Claims)| {
-            let address = claims.pci?;
+        let function = |(handle, resources): &(DeviceHandle, FixedResources)| {
+            let address = resources.pci?;
             Some((address, handle.clone()))
         };
         let functions = self.devices.iter().filter_map(function).collect();
         let functions = Arc::new(PciFunctions::new(functions));
         self.config_space
             .connect(FunctionAccess(Arc::downgrade(&functions)));
-        let (devices, claims): (Vec<_>, Vec<_>) = self.devices.into_iter().unzip();
-        self.routes.connect(claims);
+        let (devices, resources): (Vec<_>, Vec<_>) = self.devices.into_iter().unzip();
+        self.routes.connect(resources);
         Ok(Chipset::new(
             devices.into(),
             self.routes,
@@ -191,17 +191,17 @@ impl ChipsetBuilder {
     }
 }
 
-fn find_conflicts(devices: &[(DeviceHandle, Claims)]) -> Vec<Conflict> {
+fn find_conflicts(devices: &[(DeviceHandle, FixedResources)]) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     let mut ports: Vec<(&str, &RangeInclusive<u16>)> = Vec::new();
     let mut mmio: Vec<(&str, &RangeInclusive<u64>)> = Vec::new();
     let mut pci: Vec<(&str, PciAddress)> = Vec::new();
-    for (i, (handle, claims)) in devices.iter().enumerate() {
+    for (i, (handle, resources)) in devices.iter().enumerate() {
         let name = handle.name();
         if devices[..i].iter().any(|(other, _)| other.name() == name) {
             conflicts.push(Conflict::Name { name: name.into() });
         }
-        for range in &claims.ports {
+        for range in &resources.ports {
             if range.is_empty() {
                 conflicts.push(Conflict::EmptyRange {
                     device: name.into(),
@@ -218,7 +218,7 @@ fn find_conflicts(devices: &[(DeviceHandle, Claims)]) -> Vec<Conflict> {
             }
             ports.push((name, range));
         }
-        for range in &claims.mmio {
+        for range in &resources.mmio {
             if range.is_empty() {
                 conflicts.push(Conflict::EmptyRange {
                     device: name.into(),
@@ -235,7 +235,7 @@ fn find_conflicts(devices: &[(DeviceHandle, Claims)]) -> Vec<Conflict> {
             }
             mmio.push((name, range));
         }
-        if let Some(function) = claims.pci {
+        if let Some(function) = resources.pci {
             let same = pci.iter().filter(|(_, other)| *other == function);
             for (first, _) in same {
                 conflicts.push(Conflict::Pci {
@@ -250,7 +250,7 @@ fn find_conflicts(devices: &[(DeviceHandle, Claims)]) -> Vec<Conflict> {
     conflicts
 }
 
-/// The parts of `range` that are claimed already, with the names of those that claim them.
+/// The parts of `range` that devices have claimed, with the names of these devices.
 fn overlaps<'a, A: Copy + Ord>(
     claimed: &[(&'a str, &RangeInclusive<A>)],
     range: &RangeInclusive<A>,

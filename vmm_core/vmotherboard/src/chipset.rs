@@ -1,24 +1,24 @@
 use crate::DeviceHandle;
 use crate::device_errors::DeviceErrors;
 use crate::functions::PciFunctions;
-use crate::rate_limit::RateLimit;
 use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
 use chipset_device::IoError;
-use chipset_device::PciAddress;
+use log_limit::LogLimit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// The devices of a machine behind the addresses they answer. Shared by all VP threads.
+/// Routes accesses of the guest to the devices of a machine. Shared by all VP threads.
 ///
-/// No access fails: a read that no device answers gives all ones, as on a bus that nobody drives, and a
-/// write is dropped. Either is counted, and logged at a limited rate.
+/// No access fails: a read that no device claims returns all ones, as on a bus that nothing drives, and a
+/// write is dropped. Both are counted, and logged at a limited rate.
 pub struct Chipset {
     devices: Box<[DeviceHandle]>,
     routes: Arc<RouteTable>,
-    functions: Arc<PciFunctions>,
-    /// Ports whose unclaimed accesses are normal.
+    /// Devices refer to it weakly, so the chipset keeps it alive.
+    _functions: Arc<PciFunctions>,
+    /// Ports of absent hardware, whose unclaimed accesses are not logged.
     ignored_ports: RangeRoutes<u16>,
     ports: Unclaimed,
     mmio: Unclaimed,
@@ -29,10 +29,10 @@ pub struct Chipset {
 struct Unclaimed {
     reads: AtomicU64,
     writes: AtomicU64,
-    limit: RateLimit,
+    limit: LogLimit,
 }
 
-/// How many accesses no device claimed since the chipset was built.
+/// The number of accesses that no device claimed since the chipset was built.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct UnclaimedCounts {
     /// Reads of I/O ports.
@@ -55,7 +55,7 @@ impl Chipset {
         Self {
             devices,
             routes,
-            functions,
+            _functions: functions,
             ignored_ports,
             ports: Unclaimed::default(),
             mmio: Unclaimed::default(),
@@ -63,7 +63,7 @@ impl Chipset {
         }
     }
 
-    /// The devices in the order they were added, to be started, stopped, saved…
+    /// The devices, with their names, in the order they were added.
     pub fn devices(&self) -> impl ExactSizeIterator<Item = (&str, DeviceHandle)> {
         self.devices.iter().map(|d| (d.name(), d.clone()))
     }
@@ -73,7 +73,9 @@ impl Chipset {
         let Some(device) = self.device(self.routes.port(port)) else {
             data.fill(0xff);
             let quiet = self.ignored_ports.find(port).is_some();
-            return self.ports.note_read("port", port.into(), data.len(), quiet);
+            return self
+                .ports
+                .count_read("port", port.into(), data.len(), quiet);
         };
         let result = match device.device().lock().port_io() {
             Some(io) => io.read(port, data),
@@ -82,7 +84,7 @@ impl Chipset {
         if let Err(error) = result {
             data.fill(0xff);
             self.errors
-                .note(device, "port read", port.into(), data.len(), error);
+                .log(device, "port read", port.into(), data.len(), error);
         }
     }
 
@@ -90,7 +92,7 @@ impl Chipset {
     pub fn write_port(&self, port: u16, data: &[u8]) {
         let Some(device) = self.device(self.routes.port(port)) else {
             let quiet = self.ignored_ports.find(port).is_some();
-            return self.ports.note_write("port", port.into(), data, quiet);
+            return self.ports.count_write("port", port.into(), data, quiet);
         };
         let result = match device.device().lock().port_io() {
             Some(io) => io.write(port, data),
@@ -98,7 +100,7 @@ impl Chipset {
         };
         if let Err(error) = result {
             self.errors
-                .note(device, "port write", port.into(), data.len(), error);
+                .log(device, "port write", port.into(), data.len(), error);
         }
     }
 
@@ -106,7 +108,7 @@ impl Chipset {
     pub fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
         let Some(device) = self.device(self.routes.mmio(gpa)) else {
             data.fill(0xff);
-            return self.mmio.note_read("memory", gpa, data.len(), false);
+            return self.mmio.count_read("memory", gpa, data.len(), false);
         };
         let result = match device.device().lock().mmio() {
             Some(io) => io.read(gpa, data),
@@ -115,14 +117,14 @@ impl Chipset {
         if let Err(error) = result {
             data.fill(0xff);
             self.errors
-                .note(device, "memory read", gpa, data.len(), error);
+                .log(device, "memory read", gpa, data.len(), error);
         }
     }
 
     /// Writes `data` (1, 2, 4 or 8 bytes) to guest-physical address `gpa`.
     pub fn write_mmio(&self, gpa: u64, data: &[u8]) {
         let Some(device) = self.device(self.routes.mmio(gpa)) else {
-            return self.mmio.note_write("memory", gpa, data, false);
+            return self.mmio.count_write("memory", gpa, data, false);
         };
         let result = match device.device().lock().mmio() {
             Some(io) => io.write(gpa, data),
@@ -130,29 +132,11 @@ impl Chipset {
         };
         if let Err(error) = result {
             self.errors
-                .note(device, "memory write", gpa, data.len(), error);
+                .log(device, "memory write", gpa, data.len(), error);
         }
     }
 
-    /// Reads the 32-bit register at `offset` (a multiple of 4) of a function's configuration space.
-    ///
-    /// A function that does not exist reads all ones without further notice: that is how guests search.
-    pub fn pci_config_read(&self, function: PciAddress, offset: u16) -> u32 {
-        self.functions.read(function, offset)
-    }
-
-    /// Writes `value` to the bits in `mask` of the 32-bit register at `offset` (a multiple of 4) of a
-    /// function's configuration space.
-    pub fn pci_config_write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
-        self.functions.write(function, offset, value, mask);
-    }
-
-    /// The PCI functions there are, by address, and the names of the devices that have them.
-    pub fn pci_functions(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
-        self.functions.iter()
-    }
-
-    /// How many accesses no device claimed.
+    /// The number of accesses that no device claimed.
     pub fn unclaimed(&self) -> UnclaimedCounts {
         UnclaimedCounts {
             port_reads: self.ports.reads.load(Ordering::Relaxed),
@@ -176,19 +160,23 @@ impl std::fmt::Debug for Chipset {
 }
 
 impl Unclaimed {
-    fn note_read(&self, class: &'static str, address: u64, len: usize, quiet: bool) {
+    fn count_read(&self, class: &'static str, address: u64, len: usize, quiet: bool) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        if !quiet && let Some(suppressed) = self.limit.pass() {
+        if !quiet && let Some(suppressed) = self.limit.allow() {
             let address = format_args!("{address:#x}");
             tracing::info!(class, address, len, suppressed, "unclaimed read");
         }
     }
 
-    fn note_write(&self, class: &'static str, address: u64, data: &[u8], quiet: bool) {
+    fn count_write(&self, class: &'static str, address: u64, data: &[u8], quiet: bool) {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        if !quiet && let Some(suppressed) = self.limit.pass() {
+        if !quiet && let Some(suppressed) = self.limit.allow() {
             let address = format_args!("{address:#x}");
             tracing::info!(class, address, ?data, suppressed, "unclaimed write");
         }
     }
 }
+
+#[cfg(test)]
+#[path = "chipset_test.rs"]
+mod tests;

@@ -2,12 +2,13 @@ use crate::Chipset;
 use crate::ChipsetBuilder;
 use crate::Conflict;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
+use chipset_device::PciConfigSpace;
 use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
@@ -16,10 +17,10 @@ use proptest::prelude::*;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Answers reads with its tag, and keeps what happens to it.
+/// Reads return its tag. Records all calls.
 struct Probe {
     tag: u8,
-    claims: Claims,
+    resources: FixedResources,
     waker: Option<DeviceWaker>,
     polls: usize,
     started: bool,
@@ -27,10 +28,10 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(tag: u8, claims: Claims) -> Self {
+    fn new(tag: u8, resources: FixedResources) -> Self {
         Self {
             tag,
-            claims,
+            resources,
             waker: None,
             polls: 0,
             started: false,
@@ -41,9 +42,9 @@ impl Probe {
     fn at_ports(tag: u8, ports: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
         Self::new(
             tag,
-            Claims {
+            FixedResources {
                 ports: ports.into_iter().collect(),
-                ..Claims::default()
+                ..FixedResources::default()
             },
         )
     }
@@ -65,8 +66,8 @@ impl Probe {
 }
 
 impl ChipsetDevice for Probe {
-    fn claims(&self) -> Claims {
-        self.claims.clone()
+    fn fixed_resources(&self) -> FixedResources {
+        self.resources.clone()
     }
 
     fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
@@ -148,7 +149,7 @@ fn port(chipset: &Chipset, port: u16) -> u8 {
 }
 
 #[test]
-fn accesses_reach_the_claimant() {
+fn accesses_reach_the_device_that_claims_the_address() {
     let mut builder = ChipsetBuilder::new();
     let a = builder.add("a", |_| Probe::at_ports(1, [0x10..=0x17, 0x30..=0x30]));
     let function = PciAddress {
@@ -156,10 +157,12 @@ fn accesses_reach_the_claimant() {
         device: 3,
         function: 0,
     };
-    let b = builder.add("b", |_| {
+    let mut space = PciConfigSpace::new();
+    let b = builder.add("b", |context| {
+        space = context.pci_config_space();
         Probe::new(
             2,
-            Claims {
+            FixedResources {
                 ports: vec![0x18..=0x18],
                 mmio: vec![0xfec0_0000..=0xfec0_0fff],
                 pci: Some(function),
@@ -184,8 +187,8 @@ fn accesses_reach_the_claimant() {
     chipset.write_mmio(0xfec0_0000, &[7]);
     assert_eq!(b.lock().accesses, [(0xfec0_0000, vec![7])]);
 
-    assert_eq!(chipset.pci_config_read(function, 8), 0x0002_0008);
-    chipset.pci_config_write(function, 4, 0x1234_5678, 0xffff);
+    assert_eq!(space.read(function, 8), 0x0002_0008);
+    space.write(function, 4, 0x1234_5678, 0xffff);
     assert_eq!(
         b.lock().accesses.last().unwrap().1,
         0x5678_u32.to_le_bytes()
@@ -194,12 +197,12 @@ fn accesses_reach_the_claimant() {
         function: 1,
         ..function
     };
-    assert_eq!(chipset.pci_config_read(absent, 0), u32::MAX);
-    chipset.pci_config_write(absent, 0, 0, 0);
+    assert_eq!(space.read(absent, 0), u32::MAX);
+    space.write(absent, 0, 0, 0);
 }
 
 #[test]
-fn unclaimed_accesses_float_and_are_counted() {
+fn unclaimed_reads_return_all_ones_and_are_counted() {
     let mut builder = ChipsetBuilder::new();
     builder.ignore_ports(0x20..=0x21);
     builder.ignore_ports(0x21..=0x22);
@@ -219,14 +222,14 @@ fn unclaimed_accesses_float_and_are_counted() {
 }
 
 #[test]
-fn an_access_past_the_end_of_a_claim_goes_to_the_claimant_whole() {
+fn an_access_past_the_end_of_a_range_reaches_the_device_as_a_whole() {
     let mut builder = ChipsetBuilder::new();
     let a = builder.add("a", |_| Probe::at_ports(1, [0x10..=0x11]));
     let b = builder.add("b", |_| Probe::at_ports(2, [0x12..=0x13]));
     let chipset = builder.build().unwrap();
     let mut data = [0; 4];
     chipset.read_port(0x11, &mut data);
-    // The device answered an error after it had touched the buffer.
+    // The device changed the buffer before it returned an error.
     assert_eq!(data, [0xff; 4]);
     assert_eq!(a.lock().accesses, [(0x11, vec![])]);
     chipset.read_port(0x0f, &mut data);
@@ -241,14 +244,14 @@ fn all_conflicts_are_reported() {
         device: 1,
         function: 0,
     };
-    let claims = |port: u16, gpa: u64| Claims {
+    let resources = |port: u16, gpa: u64| FixedResources {
         ports: vec![port..=port + 7],
         mmio: vec![gpa..=gpa + 0xfff],
         pci: Some(function),
     };
     let mut builder = ChipsetBuilder::new();
-    builder.add("com1", |_| Probe::new(0, claims(0x3f8, 0x1000)));
-    builder.add("dbg", |_| Probe::new(0, claims(0x3ff, 0x1800)));
+    builder.add("com1", |_| Probe::new(0, resources(0x3f8, 0x1000)));
+    builder.add("dbg", |_| Probe::new(0, resources(0x3ff, 0x1800)));
     builder.add("com1", |_| {
         Probe::at_ports(0, [0x400..=0x401, RangeInclusive::new(9, 8)])
     });
@@ -286,14 +289,14 @@ fn all_conflicts_are_reported() {
     );
     let text = error.to_string();
     assert!(
-        text.contains("com1 and dbg both claim ports 0x3ff-0x3ff"),
+        text.contains("`com1` and `dbg` both claim ports 0x3ff-0x3ff"),
         "{text}"
     );
     assert!(text.contains("memory 0x1800-0x1fff"), "{text}");
 }
 
 #[test]
-fn a_device_is_driven_and_woken_only_while_started() {
+fn waking_polls_a_device_only_while_it_is_running() {
     let mut builder = ChipsetBuilder::new();
     let device = builder.add("a", |context| Probe {
         waker: Some(context.waker()),
@@ -329,7 +332,7 @@ fn a_device_is_driven_and_woken_only_while_started() {
 }
 
 #[test]
-fn a_waker_does_not_keep_the_device() {
+fn a_waker_does_not_keep_the_device_alive() {
     let mut builder = ChipsetBuilder::new();
     let device = builder.add("a", |context| Probe {
         waker: Some(context.waker()),
@@ -363,11 +366,11 @@ fn vps_access_devices_in_parallel() {
 
 proptest! {
     #[test]
-    fn a_chipset_is_built_exactly_when_no_two_claims_overlap(
-        claims in prop::collection::vec((0_u16..200, 0_u16..12), 1..12),
+    fn a_chipset_is_built_exactly_when_no_two_ranges_overlap(
+        ports in prop::collection::vec((0_u16..200, 0_u16..12), 1..12),
     ) {
         let mut builder = ChipsetBuilder::new();
-        let ranges: Vec<_> = claims.iter().map(|(start, len)| *start..=start + len).collect();
+        let ranges: Vec<_> = ports.iter().map(|(start, len)| *start..=start + len).collect();
         for (i, range) in ranges.iter().enumerate() {
             builder.add(format!("d{i}"), |_| Probe::at_ports(i as u8, [range.clone()]));
         }

@@ -5,7 +5,7 @@ use chipset_device::PciAddress;
 use chipset_device::PciConfigAccess;
 use std::sync::Weak;
 
-/// The devices with a PCI configuration space. Which they are never changes.
+/// The devices with a PCI configuration space. The set never changes.
 pub(crate) struct PciFunctions {
     /// Sorted by address.
     functions: Box<[(PciAddress, DeviceHandle)]>,
@@ -39,7 +39,7 @@ impl PciFunctions {
         result.unwrap_or_else(|error| {
             let address = offset.into();
             self.errors
-                .note(device, "configuration read", address, 4, error);
+                .log(device, "configuration read", address, 4, error);
             u32::MAX
         })
     }
@@ -55,17 +55,12 @@ impl PciFunctions {
         if let Err(error) = result {
             let address = offset.into();
             self.errors
-                .note(device, "configuration write", address, 4, error);
+                .log(device, "configuration write", address, 4, error);
         }
-    }
-
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (PciAddress, &str)> {
-        let functions = self.functions.iter();
-        functions.map(|(address, device)| (*address, device.name()))
     }
 }
 
-/// How a device of the chipset reaches the functions, which it does not keep alive.
+/// Access to the functions for a device of the chipset. It does not keep them alive.
 pub(crate) struct FunctionAccess(pub(crate) Weak<PciFunctions>);
 
 impl PciConfigAccess for FunctionAccess {

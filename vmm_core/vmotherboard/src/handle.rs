@@ -8,12 +8,12 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-/// A device of the chipset, to be driven through its life. Cheap to clone; each call locks the device.
+/// Starts, stops, resets, saves and restores a device of the chipset. Cheap to clone; each call locks the device.
 #[derive(Clone)]
 pub struct DeviceHandle {
     name: Arc<str>,
     device: Arc<Mutex<dyn ChipsetDevice>>,
-    /// Changes only under the device's lock.
+    /// Changes only while the device is locked.
     running: Arc<AtomicBool>,
 }
 
@@ -26,12 +26,12 @@ impl DeviceHandle {
         }
     }
 
-    /// The name it was added under, unique in its chipset.
+    /// The device's name, unique in its chipset.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// VPs are about to run. The device is polled too, for what happened while it was stopped.
+    /// Starts the device before VPs run, and polls it for what happened while it was stopped.
     pub fn start(&mut self) {
         let mut device = self.device.lock();
         device.start();
@@ -39,7 +39,7 @@ impl DeviceHandle {
         device.poll();
     }
 
-    /// VPs have stopped. Until the next start, wake-ups of the device have no effect on it.
+    /// Stops the device after VPs have stopped. Until the next start, waking the device has no effect.
     pub fn stop(&mut self) {
         let mut device = self.device.lock();
         self.running.store(false, Ordering::Relaxed);
@@ -51,17 +51,17 @@ impl DeviceHandle {
         self.device.lock().reset();
     }
 
-    /// The device's state. The device must be stopped.
+    /// Returns the device's state. The device must be stopped.
     pub fn save(&mut self) -> Result<SavedState, SaveError> {
         self.device.lock().save()
     }
 
-    /// Gives the device a saved state. The device must be stopped; on an error it is as it was.
+    /// Restores a saved state. The device must be stopped; on an error it is unchanged.
     pub fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         self.device.lock().restore(state)
     }
 
-    /// What a person debugging the guest wants to see.
+    /// The device's state for debugging.
     pub fn inspect(&self) -> serde_json::Value {
         self.device.lock().inspect()
     }
@@ -70,7 +70,7 @@ impl DeviceHandle {
         &self.device
     }
 
-    /// A function that polls the device while it is started, and does not keep it alive.
+    /// Returns a function that polls the device while it is running. It does not keep the device alive.
     pub(crate) fn poller(&self) -> impl Fn() + Send + Sync + 'static {
         let device: Weak<Mutex<dyn ChipsetDevice>> = Arc::downgrade(&self.device);
         let running = self.running.clone();

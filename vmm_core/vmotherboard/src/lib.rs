@@ -1,21 +1,21 @@
-//! The address-routed chipset: who answers which port, MMIO range and PCI function.
+//! The address-routed chipset: routes port, MMIO and PCI configuration accesses to devices.
 //!
-//! A [`ChipsetBuilder`] takes the devices of a machine, checks that no two claim the same address, and
-//! builds a [`Chipset`]. VP threads hand it the accesses that trap. The lookup takes no lock; the access
-//! itself holds the one lock of the device it goes to.
+//! A [`ChipsetBuilder`] collects the devices of a machine, checks that no two claim the same address, and
+//! builds a [`Chipset`]. VP threads pass it the accesses that trap. The lookup takes no lock; the access
+//! itself locks only the device it is routed to.
 //!
-//! Beside its claims, a device answers addresses that the guest chose (those of its PCI BARs), and says which
-//! through its [`DeviceContext::decoder`]. Claims take precedence over them, and among them those of the
-//! device added first. What is covered by something else is not lost: it is answered again once the other
-//! one is gone.
+//! In addition to its fixed resources, a device decodes ranges that the guest programmed (its PCI BARs), and
+//! reports them through its [`DeviceContext::decoder`]. Fixed resources take precedence over decoded ranges, and
+//! among these the range of the device added first does. A range that is hidden by another one is routed again
+//! once the other one is gone.
 //!
-//! Guests reach PCI configuration spaces through devices too. Such a device holds its own lock while the
-//! function it accesses is locked, in this order. No thread takes these locks the other way round, since
-//! only devices without a function use a [`DeviceContext::pci_config_space`].
+//! Guests access PCI configuration space through devices too. Such a device is locked first and then the
+//! function that it accesses. No thread takes these locks in the opposite order, because only devices without a
+//! function use [`DeviceContext::pci_config_space`].
 //!
-//! An access belongs to the device that claims its first byte, even if it runs past the end of the claim:
-//! the device sees the whole access and answers [`chipset_device::IoError::InvalidAccessSize`] if it
-//! cannot take it. An access that begins outside of all claims is nobody's, even if it runs into one.
+//! An access is routed by its first byte, even if it extends past the end of the range: the device gets the whole
+//! access and returns [`chipset_device::IoError::InvalidAccessSize`] if it does not support it. An access that
+//! starts outside of all ranges is unclaimed, even if it extends into one.
 #![forbid(unsafe_code)]
 
 mod builder;
@@ -23,21 +23,13 @@ mod chipset;
 mod device_errors;
 mod functions;
 mod handle;
-mod rate_limit;
 mod route_table;
 mod routes;
 
-pub use builder::BuildError;
 pub use builder::ChipsetBuilder;
+pub use builder::ChipsetError;
 pub use builder::Conflict;
 pub use builder::DeviceContext;
 pub use chipset::Chipset;
 pub use chipset::UnclaimedCounts;
 pub use handle::DeviceHandle;
-
-#[cfg(test)]
-mod chipset_test;
-#[cfg(test)]
-mod decoder_test;
-#[cfg(test)]
-mod routes_test;

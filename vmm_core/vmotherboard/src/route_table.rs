@@ -1,15 +1,14 @@
 use crate::routes::RangeRoutes;
 use crate::routes::Routes;
 use arc_swap::ArcSwap;
-use chipset_device::Claims;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
+use chipset_device::FixedResources;
 use parking_lot::Mutex;
 use std::ops::RangeInclusive;
 
-/// The routes of now, made anew whenever a device decodes other addresses.
+/// The current routes, rebuilt whenever the ranges that a device decodes change.
 ///
-/// The lock in here is the last one that any thread takes: devices change what they decode while they are
-/// locked themselves.
+/// Its lock is the innermost one: devices change the ranges that they decode while they are locked.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     /// Replaced as a whole; readers never wait.
@@ -17,12 +16,12 @@ pub(crate) struct RouteTable {
     sources: Mutex<Sources>,
 }
 
-/// What the routes are made of, by the index of the device.
+/// What the routes are built from, by the index of the device.
 #[derive(Debug, Default)]
 struct Sources {
-    /// None until the chipset is built.
-    claims: Option<Vec<Claims>>,
-    decodes: Vec<Decodes>,
+    /// `None` until the chipset is built.
+    fixed: Option<Vec<FixedResources>>,
+    decoded: Vec<DecodedRanges>,
 }
 
 impl RouteTable {
@@ -34,30 +33,32 @@ impl RouteTable {
         self.current.load().mmio.find(gpa)
     }
 
-    /// Routes what devices claim from now on, and what they decode.
-    pub(crate) fn connect(&self, claims: Vec<Claims>) {
+    /// Starts to route accesses.
+    pub(crate) fn connect(&self, fixed: Vec<FixedResources>) {
         let mut sources = self.sources.lock();
-        sources.claims = Some(claims);
+        sources.fixed = Some(fixed);
         self.update(&sources);
     }
 
-    /// Replaces what the device decodes.
-    pub(crate) fn set_decodes(&self, device: usize, decodes: Decodes) {
+    /// Replaces the ranges that the device decodes.
+    pub(crate) fn set_decoded(&self, device: usize, ranges: DecodedRanges) {
         let mut sources = self.sources.lock();
-        if sources.decodes.len() <= device {
-            sources.decodes.resize_with(device + 1, Decodes::default);
+        if sources.decoded.len() <= device {
+            sources
+                .decoded
+                .resize_with(device + 1, DecodedRanges::default);
         }
-        if sources.decodes[device] != decodes {
-            sources.decodes[device] = decodes;
+        if sources.decoded[device] != ranges {
+            sources.decoded[device] = ranges;
             self.update(&sources);
         }
     }
 
     fn update(&self, sources: &Sources) {
-        if let Some(claims) = &sources.claims {
-            let decodes = &sources.decodes;
-            let ports = in_order_of_precedence(claims, |c| &c.ports, decodes, |d| &d.ports);
-            let mmio = in_order_of_precedence(claims, |c| &c.mmio, decodes, |d| &d.mmio);
+        if let Some(fixed) = &sources.fixed {
+            let decoded = &sources.decoded;
+            let ports = by_precedence(fixed, |f| &f.ports, decoded, |d| &d.ports);
+            let mmio = by_precedence(fixed, |f| &f.mmio, decoded, |d| &d.mmio);
             self.current.store(
                 Routes {
                     ports: RangeRoutes::new(ports),
@@ -69,17 +70,21 @@ impl RouteTable {
     }
 }
 
-/// All claims, then what devices decode in the order they were added.
-fn in_order_of_precedence<A: Clone>(
-    claims: &[Claims],
-    claimed: impl Fn(&Claims) -> &Vec<RangeInclusive<A>>,
-    decodes: &[Decodes],
-    decoded: impl Fn(&Decodes) -> &Vec<RangeInclusive<A>>,
+/// All fixed ranges, then the decoded ones, each in the order the devices were added.
+fn by_precedence<A: Clone>(
+    fixed: &[FixedResources],
+    fixed_ranges: impl Fn(&FixedResources) -> &Vec<RangeInclusive<A>>,
+    decoded: &[DecodedRanges],
+    decoded_ranges: impl Fn(&DecodedRanges) -> &Vec<RangeInclusive<A>>,
 ) -> Vec<(RangeInclusive<A>, usize)> {
-    let claims = claims.iter().map(claimed).enumerate();
-    let decodes = decodes.iter().map(decoded).enumerate();
-    claims
-        .chain(decodes)
+    let fixed = fixed.iter().map(fixed_ranges).enumerate();
+    let decoded = decoded.iter().map(decoded_ranges).enumerate();
+    fixed
+        .chain(decoded)
         .flat_map(|(device, ranges)| ranges.iter().map(move |range| (range.clone(), device)))
         .collect()
 }
+
+#[cfg(test)]
+#[path = "route_table_test.rs"]
+mod tests;

@@ -1,18 +1,18 @@
 use std::ops::RangeInclusive;
 
-/// The device that answers for each address, by its index in the chipset.
+/// The device that each address is routed to, as an index into the devices of the chipset.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     pub(crate) ports: RangeRoutes<u16>,
     pub(crate) mmio: RangeRoutes<u64>,
 }
 
-/// An address that has neighbours.
+/// An address whose neighbours can be computed.
 pub(crate) trait Address: Copy + Ord {
-    /// The address behind this one, unless this is the last one.
+    /// The address after this one, or `None` if this is the last one.
     fn next(self) -> Option<Self>;
 
-    /// The address before this one, unless this is the first one.
+    /// The address before this one, or `None` if this is the first one.
     fn previous(self) -> Option<Self>;
 }
 
@@ -38,36 +38,36 @@ impl Address for u64 {
 
 /// Disjoint ranges of addresses, each with the index of its owner.
 ///
-/// Starts are kept apart from the rest so that the search touches few cache lines.
+/// Starts are stored separately so that the search touches few cache lines.
 #[derive(Debug, Default)]
 pub(crate) struct RangeRoutes<A> {
     starts: Box<[A]>,
-    /// The last address and the owner of the range with the same position in `starts`.
-    rest: Box<[(A, usize)]>,
+    /// The last address and the owner of each range, in the order of `starts`.
+    ends: Box<[(A, usize)]>,
 }
 
 impl<A: Address> RangeRoutes<A> {
-    /// Takes ranges in any order. Where ranges overlap, the one that comes first owns the addresses. Empty
+    /// Ranges may be in any order. Where they overlap, the earlier one in the iteration owns the addresses. Empty
     /// ranges own none.
     pub(crate) fn new(ranges: impl IntoIterator<Item = (RangeInclusive<A>, usize)>) -> Self {
         let mut disjoint: Vec<(RangeInclusive<A>, usize)> = Vec::new();
         for (range, owner) in ranges {
-            // The owned ranges that the new one touches are neighbours.
+            // The owned ranges that overlap the new one are adjacent in the list.
             let first = disjoint.partition_point(|(owned, _)| owned.end() < range.start());
-            let behind = disjoint.partition_point(|(owned, _)| owned.start() <= range.end());
+            let end = disjoint.partition_point(|(owned, _)| owned.start() <= range.end());
             if range.is_empty() {
                 continue;
             }
-            let free = gaps(&range, &disjoint[first..behind]);
-            let owned = disjoint[first..behind].iter().cloned();
+            let free = gaps(&range, &disjoint[first..end]);
+            let owned = disjoint[first..end].iter().cloned();
             let mut pieces: Vec<_> = free.into_iter().map(|gap| (gap, owner)).collect();
             pieces.extend(owned);
             pieces.sort_by_key(|(piece, _)| *piece.start());
-            disjoint.splice(first..behind, pieces);
+            disjoint.splice(first..end, pieces);
         }
         Self {
             starts: disjoint.iter().map(|(range, _)| *range.start()).collect(),
-            rest: disjoint
+            ends: disjoint
                 .iter()
                 .map(|(range, owner)| (*range.end(), *owner))
                 .collect(),
@@ -76,18 +76,18 @@ impl<A: Address> RangeRoutes<A> {
 
     pub(crate) fn find(&self, address: A) -> Option<usize> {
         let after = self.starts.partition_point(|start| *start <= address);
-        let (end, owner) = *self.rest.get(after.checked_sub(1)?)?;
+        let (end, owner) = *self.ends.get(after.checked_sub(1)?)?;
         (address <= end).then_some(owner)
     }
 }
 
-/// What of `range` lies outside of `owned`, sorted disjoint ranges that all overlap it.
+/// The parts of `range` outside of `owned`, which are sorted disjoint ranges that all overlap it.
 fn gaps<A: Address>(
     range: &RangeInclusive<A>,
     owned: &[(RangeInclusive<A>, usize)],
 ) -> Vec<RangeInclusive<A>> {
     let mut gaps = Vec::new();
-    // Where the next gap begins; none if the owned range before it reaches the last address.
+    // Where the next gap starts; `None` if the owned range before it ends at the last address.
     let mut cursor = Some(*range.start());
     for (owned, _) in owned {
         if let (Some(start), Some(end)) = (cursor, owned.start().previous())
@@ -104,3 +104,7 @@ fn gaps<A: Address>(
     }
     gaps
 }
+
+#[cfg(test)]
+#[path = "routes_test.rs"]
+mod tests;

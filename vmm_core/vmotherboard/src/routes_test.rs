@@ -20,7 +20,7 @@ fn naive(ranges: &[(RangeInclusive<u16>, usize)], address: u16) -> Option<usize>
 
 proptest! {
     #[test]
-    fn the_search_equals_a_scan(
+    fn the_search_equals_a_linear_search(
         ranges in disjoint().prop_shuffle(),
         addresses in prop::collection::vec(any::<u16>(), 100),
     ) {

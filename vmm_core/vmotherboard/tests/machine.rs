@@ -1,4 +1,4 @@
-//! Real devices behind the chipset, with timers, backends and VPs on threads of their own.
+//! Real devices in a chipset, with timers, backends and VPs on their own threads.
 
 use chipset::ioapic::IoApic;
 use chipset::ioapic::IoApicRouting;
@@ -20,13 +20,13 @@ use vmotherboard::Chipset;
 use vmotherboard::ChipsetBuilder;
 use vmtime::VmClock;
 
-/// Long enough for the slowest machine; nothing waits for it when all is well.
+/// Long enough for the slowest machine; a passing test never waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const SERIAL_VECTOR: u8 = 0x34;
 const CLOCK_VECTOR: u8 = 0x38;
 
-/// Local APICs that hand vectors to whoever stands for the guest's interrupt handler.
+/// Local APICs that send vectors to the test, which acts as the guest's interrupt handler.
 struct LocalApics {
     routes: Mutex<[Option<MsiMessage>; 24]>,
     handler: mpsc::Sender<u8>,
@@ -77,7 +77,7 @@ impl Machine {
             Rtc::new(line, &clock, wall, context.waker(), &[0; CMOS_SIZE])
         });
         let machine = Self {
-            chipset: builder.build().expect("the devices fit together"),
+            chipset: builder.build().expect("the devices do not conflict"),
             clock,
             com1,
             interrupts,
@@ -119,7 +119,7 @@ impl Machine {
     }
 }
 
-/// Takes its time now and then.
+/// A sink whose writes take 2 ms.
 struct Slow(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Slow {
@@ -163,7 +163,7 @@ fn an_interrupt_driven_transmitter_sends_all_through_a_slow_backend() {
 }
 
 #[test]
-fn input_interrupts_and_waits_while_stopped() {
+fn input_while_stopped_interrupts_after_the_start() {
     let machine = Machine::new();
     machine.start();
     machine.out(0x3f9, 0x01);
@@ -178,7 +178,7 @@ fn input_interrupts_and_waits_while_stopped() {
 }
 
 #[test]
-fn the_clock_ticks_by_itself() {
+fn the_periodic_interrupt_fires_on_the_timer_thread() {
     let machine = Machine::new();
     machine.start();
     machine.out(0x70, 0x0b);

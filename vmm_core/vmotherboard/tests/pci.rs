@@ -2,7 +2,7 @@
 
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
@@ -31,8 +31,8 @@ use vmotherboard::ChipsetBuilder;
 const ECAM: u64 = 0xb000_0000;
 const BAR_SIZE: u32 = 0x1000;
 
-/// A function with 4 KiB of registers in BAR 0 and 16 ports in BAR 1, where the lowest byte of the offset and
-/// the device's tag are to be read.
+/// A function with 4 KiB of registers in BAR 0 and 16 ports in BAR 1. Reads return the lowest byte of the offset
+/// and the device's tag.
 struct Tagged {
     tag: u8,
     address: PciAddress,
@@ -50,7 +50,7 @@ impl Tagged {
             .into_iter()
             .enumerate()
         {
-            builder.bar(index, bar).expect("the BARs are possible");
+            builder.bar(index, bar).expect("the BARs are valid");
         }
         Self {
             tag,
@@ -59,7 +59,7 @@ impl Tagged {
         }
     }
 
-    fn answer(&self, location: Option<Location>, data: &mut [u8]) -> Result<(), IoError> {
+    fn read_bar(&self, location: Option<Location>, data: &mut [u8]) -> Result<(), IoError> {
         let Some(Location::Bar { offset, .. }) = location else {
             return Err(IoError::InvalidRegister);
         };
@@ -70,10 +70,10 @@ impl Tagged {
 }
 
 impl ChipsetDevice for Tagged {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(self.address),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -109,7 +109,7 @@ impl ChipsetDevice for Tagged {
 
 impl PortIoDevice for Tagged {
     fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        self.answer(self.function.locate_port(port), data)
+        self.read_bar(self.function.locate_port(port), data)
     }
 
     fn write(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
@@ -119,7 +119,7 @@ impl PortIoDevice for Tagged {
 
 impl MmioDevice for Tagged {
     fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        self.answer(self.function.locate_memory(gpa), data)
+        self.read_bar(self.function.locate_memory(gpa), data)
     }
 
     fn write(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
@@ -157,16 +157,16 @@ impl Machine {
         });
         let window = ecam.lock().window();
         builder.add("host_bridge", |_| {
-            HostBridge::new(ECAM, window).expect("it is possible")
+            HostBridge::new(ECAM, window).expect("the layout is valid")
         });
         builder.add("isa_bridge", |_| {
-            IsaBridge::new(0x600).expect("it is possible")
+            IsaBridge::new(0x600).expect("the layout is valid")
         });
         for (name, tag) in [("first", 2), ("second", 3)] {
             builder.add(name, |context| Tagged::new(tag, context.decoder()));
         }
         Self {
-            chipset: builder.build().expect("the devices fit together"),
+            chipset: builder.build().expect("the devices do not conflict"),
             resets,
         }
     }
@@ -206,7 +206,7 @@ impl Machine {
 }
 
 #[test]
-fn firmware_finds_its_platform() {
+fn firmware_finds_the_bridges_and_the_pm_ports() {
     let machine = Machine::new();
     // Which chipset it is, and that the PM ports are set up.
     assert_eq!(machine.read_through_ports(0, 2), [0xc0, 0x29]);
@@ -254,7 +254,7 @@ fn firmware_moves_configuration_space() {
     machine.write_through_ports(0, 0x64, &[0; 4]);
     machine.write_through_ports(0, 0x60, &(moved | 1_u32).to_le_bytes());
     assert_eq!(machine.read_memory(moved.into()), [0x86, 0x80, 0xc0, 0x29]);
-    // Out of the ground it stands on.
+    // Moved by a write through the window itself.
     machine
         .chipset
         .write_mmio(u64::from(moved) + 0x60, &0xc000_0001_u32.to_le_bytes());
@@ -263,18 +263,8 @@ fn firmware_moves_configuration_space() {
 }
 
 #[test]
-fn functions_are_found_sized_and_placed() {
+fn bars_are_sized_and_placed() {
     let machine = Machine::new();
-    let listed: Vec<_> = machine.chipset.pci_functions().collect();
-    assert_eq!(
-        listed,
-        [
-            (HostBridge::ADDRESS, "host_bridge"),
-            (function_at(2), "first"),
-            (function_at(3), "second"),
-            (IsaBridge::ADDRESS, "isa_bridge"),
-        ]
-    );
     for (device, base) in [(2, 0xc000_0000), (3, 0xc000_1000)] {
         machine.write_config(device, 0x10, u32::MAX);
         let size = machine.read_through_ports(device, 0x10);
@@ -293,12 +283,12 @@ fn functions_are_found_sized_and_placed() {
         machine.chipset.read_port(port + 5, &mut data);
         assert_eq!(data, [5, device]);
     }
-    // The second onto the first: the one added first answers, and the other one when that is gone.
+    // Overlapping BARs: accesses go to the device added first, and to the other one once the first is disabled.
     machine.write_config(3, 0x10, 0xc000_0000);
     assert_eq!(machine.read_memory(0xc000_0000), [0, 2]);
     machine.write_config(2, 0x04, 0);
     assert_eq!(machine.read_memory(0xc000_0000), [0, 3]);
-    // Onto configuration space, which was added before.
+    // A BAR that overlaps configuration space, which was added before.
     machine.write_config(3, 0x10, ECAM as u32);
     assert_eq!(machine.read_memory(ECAM), [0x86, 0x80]);
     machine.write_config(3, 0x10, 0xc000_3000);
@@ -306,7 +296,7 @@ fn functions_are_found_sized_and_placed() {
 }
 
 #[test]
-fn what_is_restored_is_routed() {
+fn restored_bars_are_routed() {
     let machine = Machine::new();
     machine.write_config(2, 0x10, 0xc000_0000);
     machine.write_config(2, 0x04, 2);
@@ -331,8 +321,8 @@ fn what_is_restored_is_routed() {
     assert_eq!(other.read_memory(ECAM + 2), [0xc0, 0x29]);
 }
 
-/// Configuration accesses hold two locks, and moving a BAR takes a third one; accesses elsewhere find their
-/// device at any moment.
+/// Configuration accesses hold two locks, and moving a BAR takes a third one. Accesses to other addresses always
+/// reach their device.
 #[test]
 fn vps_move_bars_while_others_access_them() {
     let machine = Machine::new();
@@ -349,10 +339,9 @@ fn vps_move_bars_while_others_access_them() {
         scope.spawn(move || {
             for i in 0..2000 {
                 machine.write_through_ports(3, 0x3c, &[i as u8]);
-                let command = 2 | (i % 2);
-                machine
-                    .chipset
-                    .pci_config_write(function_at(2), 0x04, command, 0xffff);
+                let command = 2_u16 | (i % 2);
+                let gpa = ECAM + (2 << 15) + 0x04;
+                machine.chipset.write_mmio(gpa, &command.to_le_bytes());
             }
         });
         for _ in 0..2 {
@@ -369,8 +358,8 @@ fn vps_move_bars_while_others_access_them() {
     });
 }
 
-/// Whoever moves configuration space holds the lock of a mechanism and that of the host bridge, and so does
-/// whoever reads the host bridge through the other mechanism.
+/// Moving configuration space locks a configuration mechanism and the host bridge, and so does reading the host
+/// bridge through the other mechanism.
 #[test]
 fn vps_move_configuration_space_while_others_use_it() {
     let machine = Machine::new();
@@ -388,7 +377,7 @@ fn vps_move_configuration_space_while_others_use_it() {
                     let ids: [u8; 4] = machine.read_memory(base);
                     let there = [0x86, 0x80, 0xc0, 0x29];
                     assert!([there, [0xff; 4]].contains(&ids), "{ids:x?}");
-                    // Moves it on its own ground, if that is there.
+                    // Moves it by a write through the window itself, if it is at `base`.
                     machine
                         .chipset
                         .write_mmio(base + 0x60, &0xe000_0001_u32.to_le_bytes());

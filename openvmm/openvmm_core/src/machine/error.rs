@@ -4,8 +4,8 @@ use super::firmware::UefiError;
 use super::guest::LoadGuestError;
 use super::vmgs_store::VmgsError;
 use chipset_device::MissingService;
-use guest_memory::LayoutError;
 use guest_memory::MemoryError;
+use guest_memory::MemoryLayoutError;
 use machine_parts::LifecycleError;
 use machine_parts::VpError;
 use vm_resource::ResolveError;
@@ -24,7 +24,7 @@ pub enum MachineError {
     Topology(#[from] virt::TopologyError),
     /// Guest RAM cannot be laid out.
     #[error(transparent)]
-    Layout(#[from] LayoutError),
+    Layout(#[from] MemoryLayoutError),
     /// Guest RAM cannot be had.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -48,10 +48,10 @@ pub enum MachineError {
     Service(#[from] MissingService),
     /// The devices do not fit together.
     #[error(transparent)]
-    Chipset(#[from] vmotherboard::BuildError),
+    Chipset(#[from] vmotherboard::ChipsetError),
     /// The parts' names or dependencies are wrong.
     #[error("the machine's parts do not fit together")]
-    Units(#[from] state_unit::BuildError),
+    Units(#[from] state_unit::BuildUnitsError),
     /// What runs first cannot be loaded, or the saved machine cannot be restored.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError<LoadGuestError>),

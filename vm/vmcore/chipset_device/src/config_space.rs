@@ -2,7 +2,7 @@ use crate::PciAddress;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-/// The PCI configuration space of a machine: all functions' registers.
+/// Access to the PCI configuration space of all functions of a machine.
 pub trait PciConfigAccess: Send + Sync {
     /// Reads the register at `offset` (a multiple of 4). A function that does not exist reads all ones.
     fn read(&self, function: PciAddress, offset: u16) -> u32;
@@ -11,22 +11,21 @@ pub trait PciConfigAccess: Send + Sync {
     fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32);
 }
 
-/// Leads to the configuration space of the machine that a device is part of, for the devices through which
-/// guests reach it.
+/// The PCI configuration space of a machine, for devices through which guests access it.
 ///
-/// Given to a device's constructor; connected once the chipset is built, and without functions until then.
-/// An access locks the device that has the function. So a device with a function of its own must not make
-/// accesses while it is locked: two of them could wait for each other, or one for itself.
+/// Passed to a device's constructor and connected when the chipset is built; until then it has no functions.
+/// An access locks the device that owns the function. A device that owns a function must therefore not make
+/// accesses while it is locked: it could deadlock with itself or with another such device.
 #[derive(Clone, Default)]
 pub struct PciConfigSpace(Arc<OnceLock<Box<dyn PciConfigAccess>>>);
 
 impl PciConfigSpace {
-    /// A configuration space not connected yet.
+    /// A configuration space that is not connected yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Connects it; the first connection stays.
+    /// Connects it. Later calls have no effect.
     pub fn connect(&self, access: impl PciConfigAccess + 'static) {
         let _ = self.0.set(Box::new(access));
     }

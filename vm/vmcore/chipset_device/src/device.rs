@@ -21,9 +21,9 @@ impl std::fmt::Display for PciAddress {
     }
 }
 
-/// The addresses a device answers for as long as the VM exists.
+/// The addresses that a device decodes for as long as the VM exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claims {
+pub struct FixedResources {
     /// I/O ports.
     pub ports: Vec<RangeInclusive<u16>>,
     /// Guest-physical addresses.
@@ -34,11 +34,13 @@ pub struct Claims {
 
 /// A device on the chipset.
 ///
-/// Life of a device: built stopped; `start`; any mix of accesses and `poll`; `stop`; then `save`,
-/// `restore`, `reset` or `start` again. `reset` may be called in the running state too.
+/// Lifecycle of a device: built stopped; `start`; any mix of accesses and `poll`; `stop`; then `save`,
+/// `restore`, `reset` or `start` again. `reset` may also be called while running.
+///
+/// A device with state implements `reset`, `save` and `restore`. Their defaults are for a device without state.
 pub trait ChipsetDevice: Send + 'static {
-    /// The addresses the device answers. Read once, when the device is added.
-    fn claims(&self) -> Claims;
+    /// The addresses that the device always decodes. Read once, when the device is added.
+    fn fixed_resources(&self) -> FixedResources;
 
     /// The device's I/O ports, if it has any.
     fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
@@ -55,27 +57,35 @@ pub trait ChipsetDevice: Send + 'static {
         None
     }
 
-    /// Something outside the guest changed (a deadline passed, input came): look at it.
+    /// Handles a change from outside the guest: a deadline passed, or input arrived.
     fn poll(&mut self) {}
 
     /// VPs are about to run.
     fn start(&mut self) {}
 
-    /// VPs have stopped. Afterwards the device's state may only change through these methods.
+    /// VPs have stopped. From here on the device's state changes only through these methods.
     fn stop(&mut self) {}
 
-    /// Returns to the state the device had when the VM was powered on. Host-side connections stay.
-    fn reset(&mut self);
+    /// Returns to the state at power-on. Host-side connections stay.
+    fn reset(&mut self) {}
 
-    /// The device's state. Called only while stopped.
-    fn save(&mut self) -> Result<SavedState, SaveError>;
+    /// Returns the device's state. Called only while stopped.
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        Ok(SavedState::default())
+    }
 
-    /// Takes a saved state. Called only while stopped. On an error the device is as it was.
+    /// Restores a saved state. Called only while stopped. On an error the device is unchanged.
     ///
-    /// A level-triggered interrupt line that the restored state holds high is driven again.
-    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError>;
+    /// A level-triggered interrupt line that the restored state asserts is driven again.
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        if *state == SavedState::default() {
+            Ok(())
+        } else {
+            Err(RestoreError::Invalid("the device has no state".into()))
+        }
+    }
 
-    /// What a person debugging the guest wants to see.
+    /// The device's state for debugging.
     fn inspect(&self) -> serde_json::Value;
 }
 

@@ -1,7 +1,7 @@
-//! Puts a device through an arbitrary life, and checks the promises every device makes.
+//! Drives a device with a script of arbitrary operations, and checks what every device must guarantee.
 
 use crate::ChipsetDevice;
-use crate::Decodes;
+use crate::DecodedRanges;
 use crate::SavedState;
 
 /// Reads a script byte by byte; past its end it reads zeros.
@@ -25,7 +25,7 @@ impl Script<'_> {
         (0..len).map(|_| self.byte()).collect()
     }
 
-    /// An address in or just behind one of `ranges`.
+    /// An address in one of `ranges` or just after it.
     fn address(&mut self, ranges: &[(u64, u64)]) -> Option<u64> {
         let index = usize::from(self.byte()).checked_rem(ranges.len())?;
         let (start, end) = ranges[index];
@@ -34,32 +34,32 @@ impl Script<'_> {
     }
 }
 
-/// Does with `device` what `script` says: accesses of all sizes at the addresses it claims, polls,
-/// resets, stops and starts, saves and restores. `outside` stands for what happens outside of the device
-/// (time passes, input comes); it gets a byte of the script to choose by.
+/// Performs the operations of `script` on `device`: accesses of all sizes to its fixed resources, polls,
+/// resets, stops and starts, saves and restores. `outside` makes something happen outside of the device
+/// (time passes, input arrives), chosen by a byte of the script.
 ///
-/// Panics if the device panics, if a state it saved does not restore to the same state, or if a state it
+/// Panics if the device panics, if a state it saved does not restore to the same state, or if a state that it
 /// refuses to restore changes it.
 pub fn exercise(device: &mut dyn ChipsetDevice, script: &[u8], outside: &mut dyn FnMut(u8)) {
-    exercise_decoding(device, script, &Decodes::default, outside);
+    exercise_with_bars(device, script, &DecodedRanges::default, outside);
 }
 
-/// As [`exercise`], with accesses at the addresses too that the device decodes, which `decodes` gives.
-pub fn exercise_decoding(
+/// As [`exercise`], with accesses also to the ranges that the device currently decodes, which `decoded` returns.
+pub fn exercise_with_bars(
     device: &mut dyn ChipsetDevice,
     script: &[u8],
-    decodes: &dyn Fn() -> Decodes,
+    decoded: &dyn Fn() -> DecodedRanges,
     outside: &mut dyn FnMut(u8),
 ) {
-    let claims = device.claims();
+    let fixed = device.fixed_resources();
     let ports = || -> Vec<_> {
-        let ranges = claims.ports.iter().cloned().chain(decodes().ports);
+        let ranges = fixed.ports.iter().cloned().chain(decoded().ports);
         ranges
             .map(|r| ((*r.start()).into(), (*r.end()).into()))
             .collect()
     };
     let mmio = || -> Vec<_> {
-        let ranges = claims.mmio.iter().cloned().chain(decodes().mmio);
+        let ranges = fixed.mmio.iter().cloned().chain(decoded().mmio);
         ranges.map(|r| (*r.start(), *r.end())).collect()
     };
     let mut script = Script(script);
@@ -88,7 +88,7 @@ fn port_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, ports: &
     let shape = script.byte();
     let len = [1, 1, 2, 4][usize::from(shape & 3)];
     let mut data: [u8; 4] = script.bytes();
-    // Whether the device takes it is its own business.
+    // The device may refuse the access.
     let _ = if shape & 4 == 0 {
         io.read(port, &mut data[..len])
     } else {
@@ -112,10 +112,10 @@ fn mmio_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, mmio: &[
 
 fn config_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
     let Some(pci) = device.pci() else {
-        // Devices without configuration space are rather polled.
+        // A device without a configuration space is polled instead.
         return device.poll();
     };
-    // Mostly the registers of conventional functions.
+    // Mostly the first 256 bytes, which conventional functions have.
     let offset = match script.byte() {
         byte @ ..0xf8 => u16::from(byte & 0x3f) * 4,
         byte => u16::from(byte) * 16,
@@ -143,11 +143,11 @@ fn save_and_restore(device: &mut dyn ChipsetDevice) {
     if let Err(error) = device.restore(&state) {
         panic!("the device refuses its own state: {error}");
     }
-    assert_eq!(save(device), state, "the restored state is another one");
+    assert_eq!(save(device), state, "the restored state differs");
     device.start();
 }
 
-/// Offers the device a state that may be anything: its own with some bytes changed, or noise.
+/// Restores an arbitrary state: the device's own with some bytes changed, or noise.
 fn restore_foreign(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
     device.stop();
     let before = save(device);
@@ -168,14 +168,14 @@ fn restore_foreign(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
             if let Err(error) = device.restore(&after) {
                 panic!("the device refuses its own state: {error}");
             }
-            assert_eq!(save(device), after, "the restored state is another one");
+            assert_eq!(save(device), after, "the restored state differs");
         }
-        Err(_) => assert_eq!(save(device), before, "a refused state changed the device"),
+        Err(_) => assert_eq!(save(device), before, "a failed restore changed the device"),
     }
     device.start();
 }
 
-/// A script of `len` bytes that depends on nothing but `seed`, for tests without a fuzzer.
+/// A script of `len` bytes derived from `seed`, for tests without a fuzzer.
 pub fn pseudo_random_script(seed: u64, len: usize) -> Vec<u8> {
     // SplitMix64.
     let mut state = seed;

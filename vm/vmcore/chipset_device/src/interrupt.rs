@@ -1,16 +1,15 @@
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// Where an interrupt line ends: the interrupt controller.
+/// The interrupt controller that an interrupt line is connected to.
 pub trait LineTarget: Send + Sync {
-    /// Drives line `gsi` high or low.
+    /// Drives the line of global system interrupt (GSI) `gsi` high or low.
     fn set_line(&self, gsi: u32, high: bool);
 }
 
-/// A device's end of an interrupt line.
+/// A device's output to an interrupt line.
 ///
-/// Calls that do not change the line's level reach the interrupt controller only through
-/// [`LineInterrupt::pulse`]; `set` with the level the line already has is free.
+/// [`LineInterrupt::set`] calls the interrupt controller only if the level of the line changes.
 pub struct LineInterrupt {
     shared: Arc<SharedLine>,
     source: u32,
@@ -43,9 +42,9 @@ impl LineSet {
         }))
     }
 
-    /// A further source on the line, low at first.
+    /// Adds a source to the line, low at first.
     ///
-    /// Panics past 64 sources; sources are added while a VM is built, never by its guest.
+    /// Panics past 64 sources. Sources are added while a VM is built, never by its guest.
     pub fn source(&self) -> LineInterrupt {
         let mut state = self.0.state.lock();
         assert!(state.sources < 64, "more than 64 sources on one line");
@@ -64,13 +63,13 @@ impl LineInterrupt {
         LineSet::new(gsi, target).source()
     }
 
-    /// A line that ends nowhere.
+    /// A line that is connected to nothing.
     pub fn detached() -> Self {
-        struct Nowhere;
-        impl LineTarget for Nowhere {
+        struct Detached;
+        impl LineTarget for Detached {
             fn set_line(&self, _gsi: u32, _high: bool) {}
         }
-        Self::new(0, Arc::new(Nowhere))
+        Self::new(0, Arc::new(Detached))
     }
 
     /// Drives the line high or low.
@@ -84,7 +83,7 @@ impl LineInterrupt {
             state.high &= !bit;
         }
         if (was != 0) != (state.high != 0) {
-            // Under the lock, so that the controller sees the levels in order.
+            // With the lock held, so that the controller sees the levels in order.
             self.shared
                 .target
                 .set_line(self.shared.gsi, state.high != 0);
@@ -102,7 +101,7 @@ impl LineInterrupt {
         self.set(false);
     }
 
-    /// Tells the controller the level again, after the controller itself was reset or restored.
+    /// Drives the current level again, after the interrupt controller was reset or restored.
     pub fn redrive(&self) {
         let state = self.shared.state.lock();
         self.shared

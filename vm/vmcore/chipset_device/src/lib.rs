@@ -1,7 +1,7 @@
 //! The contract between a device and the chipset that routes guest accesses to it.
 //!
 //! A device is a plain struct behind one lock. The chipset calls it on the thread of the VP that made
-//! the access; anything else that needs the device (a timer that expires, input that arrives) goes
+//! the access. Everything else that concerns the device (a timer expires, input arrives) goes
 //! through its [`DeviceWaker`], which takes the same lock and calls [`ChipsetDevice::poll`].
 #![forbid(unsafe_code)]
 
@@ -23,9 +23,9 @@ mod waker;
 pub use config_space::PciConfigAccess;
 pub use config_space::PciConfigSpace;
 pub use decoder::AddressDecoder;
-pub use decoder::Decodes;
+pub use decoder::DecodedRanges;
 pub use device::ChipsetDevice;
-pub use device::Claims;
+pub use device::FixedResources;
 pub use device::MmioDevice;
 pub use device::PciAddress;
 pub use device::PciConfigDevice;

@@ -1,10 +1,10 @@
-/// A device's memory that guests may read and execute without an exit, such as flash in array mode.
+/// Device memory that guests can read and execute without an exit, such as flash in array mode.
 ///
-/// While it is shown, reads do not reach the device and writes do, as MMIO. While it is hidden, both do.
+/// While it is mapped, only writes reach the device, as MMIO. While it is unmapped, reads do too.
 pub trait RomMapping: Send + Sync {
-    /// Shows the memory to the guest. Shown already, nothing happens.
+    /// Maps the memory into the guest. No effect if it is mapped.
     fn show(&self) -> std::io::Result<()>;
 
-    /// Hides it, so that reads reach the device too. Hidden already, nothing happens.
+    /// Unmaps it, so that reads reach the device. No effect if it is unmapped.
     fn hide(&self) -> std::io::Result<()>;
 }

@@ -5,18 +5,18 @@ type Poll = Box<dyn Fn() + Send + Sync>;
 
 /// Makes the chipset call a device's `poll`, from any thread.
 ///
-/// Given to a device's constructor; connected to the device once it has its lock, and a no-op until
-/// then. It must not be called with that lock held, that is from inside one of the device's methods.
+/// Passed to a device's constructor and connected once the device is built; until then it has no effect. It locks
+/// the device, so it must not be called from inside one of the device's methods.
 #[derive(Clone, Default)]
 pub struct DeviceWaker(Arc<OnceLock<Poll>>);
 
 impl DeviceWaker {
-    /// A waker not connected yet.
+    /// A waker that is not connected yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Connects the waker; the first connection stays.
+    /// Connects the waker. Later calls have no effect.
     pub fn connect(&self, poll: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.set(Box::new(poll));
     }

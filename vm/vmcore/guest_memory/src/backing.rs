@@ -1,97 +1,97 @@
-//! What guest RAM can be made of.
+//! The kinds of host memory for guest RAM.
 
 use std::io;
 use std::path::PathBuf;
 
-/// The size of the pages that [`MemorySource::HugePages`] is made of, in bytes.
+/// The page size of [`MemorySource::HugePages`], in bytes.
 pub const HUGE_PAGE: u64 = 2 << 20;
 
-/// What guest RAM is made of.
+/// The host memory for guest RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MemoryBacking {
-    /// Where the bytes are.
+    /// The kind of memory.
     pub source: MemorySource,
-    /// Take all of it from the host before the VM starts, instead of page by page as the guest touches it.
+    /// Allocate all pages before the VM starts, instead of when the guest first accesses them.
     pub prealloc: bool,
 }
 
-/// Where the bytes of guest RAM are.
+/// The kind of host memory for guest RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum MemorySource {
-    /// Memory of the process, in transparent huge pages where the host has some.
+    /// Anonymous memory, in transparent huge pages if the host supports them.
     #[default]
     Anonymous,
-    /// Pages of 2 MiB from the host's pool (`/proc/sys/vm/nr_hugepages`), reserved at once.
+    /// 2 MiB pages from the host's pool (`/proc/sys/vm/nr_hugepages`), all reserved at creation.
     HugePages,
-    /// A file, shared with whoever else maps it: RAM ranges follow one another in it, ascending.
+    /// A file, mapped shared. It contains the RAM ranges one after another, ascending.
     ///
-    /// It is created with mode 0600 if absent, and filled to its size if empty; otherwise it must have the size of
-    /// guest RAM, and its content is what the guest finds. Its space is reserved, and it is locked
+    /// A file that does not exist is created with mode 0600. A file that is empty is extended; any other must have the
+    /// size of guest RAM, and its content is the initial content of RAM. Its space is reserved, and it is locked
     /// (`flock`) against other VMs for as long as the memory exists.
     File(PathBuf),
 }
 
-/// Why guest RAM could not be had.
+/// Why guest RAM or device memory could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// The host has no such memory to give.
+    /// The host cannot map the memory.
     #[error("failed to map {size} bytes of guest memory")]
     Map {
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: vm_memory::mmap::MmapRegionError,
     },
     /// The pool of huge pages is too small.
     #[error(
-        "failed to take {size} bytes from the host's 2 MiB huge pages; \
-         `sysctl vm.nr_hugepages` says how many there are, and sets it"
+        "failed to reserve {size} bytes of the host's 2 MiB huge pages; \
+         check and set their number with `sysctl vm.nr_hugepages`"
     )]
     HugePages {
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: vm_memory::mmap::MmapRegionError,
     },
-    /// Guest RAM is not made of whole huge pages.
+    /// A range of guest RAM is not aligned to huge pages.
     #[error("guest memory of {size} bytes at {gpa:#x} is not a multiple of 2 MiB huge pages")]
     NotHugePages {
-        /// Where the range starts in the guest.
+        /// Start of the range.
         gpa: u64,
         /// Its length in bytes.
         size: u64,
     },
-    /// A device's memory is empty, or reaches past the end of the address space.
-    #[error("{size} bytes at {gpa:#x} are no place for a device's memory")]
+    /// A device's memory is empty, or extends past the end of the address space.
+    #[error("invalid range for device memory: {size} bytes at {gpa:#x}")]
     DeviceRegion {
-        /// Where it was to start in the guest.
+        /// Start of the range.
         gpa: u64,
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
     },
-    /// Memory was promised, and could not be had when taken.
+    /// The memory was mapped, but its pages could not be allocated.
     #[error("failed to preallocate {size} bytes of guest memory")]
     Preallocate {
-        /// Bytes asked for.
+        /// Size in bytes.
         size: u64,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
-    /// The memory file cannot be used.
+    /// An operation on the memory file failed.
     #[error("failed to {operation} the memory file {}", path.display())]
     File {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
-    /// The memory file is no regular file.
+    /// The memory file is not a regular file.
     #[error("the memory file {} is not a regular file", path.display())]
     NotRegular {
         /// The file.
@@ -103,10 +103,10 @@ pub enum MemoryError {
         /// The file.
         path: PathBuf,
     },
-    /// The memory file has content of another size.
+    /// The memory file is not empty and has another size.
     #[error(
-        "the memory file {} has {found} bytes, guest memory {expected}; \
-         remove it, or give it that size",
+        "the memory file {} has {found} bytes, but guest memory has {expected}; \
+         remove the file, or configure the VM with that much memory",
         path.display()
     )]
     FileSize {

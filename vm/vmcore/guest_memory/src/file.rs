@@ -1,4 +1,4 @@
-//! The file behind file-backed guest RAM.
+//! The file of file-backed guest RAM.
 
 use crate::MemoryError;
 use rustix::fs::FallocateFlags;
@@ -13,16 +13,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use vm_memory::FileOffset;
 
-/// What has to be undone if guest RAM cannot be had after all.
+/// How to restore the file if guest RAM cannot be created.
 enum Undo {
     Nothing,
-    /// The file was there, and empty.
+    /// Truncate it: it existed and was empty.
     Empty,
-    /// The file was not there.
+    /// Remove it: it did not exist.
     Remove,
 }
 
-/// An open, locked memory file of the right size. Dropped, it is as it was found, unless it is kept.
+/// An open, locked memory file of the right size. Dropping it undoes the changes to the file, unless
+/// [`MemoryFile::keep`] was called.
 pub(crate) struct MemoryFile {
     file: Arc<File>,
     path: PathBuf,
@@ -37,7 +38,7 @@ fn error(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> 
     }
 }
 
-/// Opens the file, and says whether it is new.
+/// Opens or creates the file. Returns whether it was created.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
@@ -51,7 +52,7 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
 impl MemoryFile {
     pub(crate) fn open(path: &Path, size: u64) -> Result<Self, MemoryError> {
         let (file, created) = open(path).map_err(|e| error("open", path, e))?;
-        // Whoever holds the lock owns the file, even if it was created here.
+        // Only the holder of the lock may change the file, even if it was created here.
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -70,11 +71,11 @@ impl MemoryFile {
         Ok(memory_file)
     }
 
-    /// Gives the file its size if it has none, and reserves its space.
+    /// Sets the size of an empty file, checks that of another one, and reserves the space.
     fn size(&mut self, size: u64) -> Result<(), MemoryError> {
         let path = &self.path;
         let metadata = self.file.metadata();
-        let metadata = metadata.map_err(|e| error("look at", path, e))?;
+        let metadata = metadata.map_err(|e| error("get the size of", path, e))?;
         if !metadata.is_file() {
             return Err(MemoryError::NotRegular { path: path.clone() });
         }
@@ -93,7 +94,7 @@ impl MemoryFile {
                 });
             }
         }
-        // Also grows the file. A full file system is found out here, and not by a signal when the guest writes.
+        // Also grows the file. A full file system is an error here, instead of a SIGBUS when the guest writes.
         loop {
             match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
                 Ok(()) => return Ok(()),
@@ -108,7 +109,7 @@ impl MemoryFile {
         FileOffset::from_arc(self.file.clone(), offset)
     }
 
-    /// The file is in use from now on; its mappings hold it open, and so the lock.
+    /// Keeps the changes to the file. Its mappings keep it open and locked.
     pub(crate) fn keep(mut self) {
         self.undo = Undo::Nothing;
     }
@@ -122,7 +123,7 @@ impl Drop for MemoryFile {
             Undo::Remove => std::fs::remove_file(&self.path),
         };
         if let Err(error) = undone {
-            tracing::warn!(path = %self.path.display(), %error, "the memory file stays as it is");
+            tracing::warn!(path = %self.path.display(), %error, "cannot undo the changes to the memory file");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Guest RAM as one object.
+//! Guest RAM and device memory.
 
 use crate::MemoryBacking;
 use crate::MemoryError;
@@ -11,7 +11,7 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::GuestRegionMmap;
 
-/// Host memory that appears at a fixed place in the guest-physical address space.
+/// Host memory with a fixed guest-physical address.
 pub type GuestRegion = Arc<GuestRegionMmap>;
 
 /// Guest RAM.
@@ -22,8 +22,8 @@ pub struct GuestMemory {
     map: GuestMemoryMmap,
 }
 
-/// Zeroed anonymous memory of `size` bytes at `gpa`, for a device that shows memory of its own to the guest (a ROM,
-/// a flash chip). It is not RAM: no [`GuestMemory`] holds it.
+/// Zeroed anonymous memory of `size` bytes at `gpa`, for a device with memory of its own (a ROM, a flash chip). It
+/// is not RAM: no [`GuestMemory`] contains it.
 pub fn device_region(gpa: u64, size: u64) -> Result<GuestRegion, MemoryError> {
     let fits = size > 0 && gpa.checked_add(size).is_some() && usize::try_from(size).is_ok();
     let region = fits
@@ -36,7 +36,7 @@ pub fn device_region(gpa: u64, size: u64) -> Result<GuestRegion, MemoryError> {
 }
 
 impl GuestMemory {
-    /// Takes guest RAM from `backing`. Nothing stays behind if that fails.
+    /// Creates guest RAM from `backing`. A failure leaves nothing behind.
     pub fn new(layout: MemoryLayout, backing: &MemoryBacking) -> Result<Self, MemoryError> {
         let file = match &backing.source {
             MemorySource::File(path) => Some(MemoryFile::open(path, layout.ram_size())?),
@@ -63,7 +63,7 @@ impl GuestMemory {
         if let Some(file) = file {
             file.keep();
         }
-        // The layout's ranges are ascending and apart, so this holds them all.
+        // The layout's ranges are ascending and disjoint, so this does not fail.
         let map = GuestMemoryMmap::from_arc_regions(regions.clone()).unwrap_or_default();
         Ok(Self {
             layout,
@@ -72,12 +72,12 @@ impl GuestMemory {
         })
     }
 
-    /// Anonymous memory, taken from the host page by page as the guest touches it.
+    /// Anonymous memory, whose pages are allocated when the guest first accesses them.
     pub fn anonymous(layout: MemoryLayout) -> Result<Self, MemoryError> {
         Self::new(layout, &MemoryBacking::default())
     }
 
-    /// Where RAM lies.
+    /// The address ranges of RAM.
     pub fn layout(&self) -> &MemoryLayout {
         &self.layout
     }
@@ -87,7 +87,7 @@ impl GuestMemory {
         &self.regions
     }
 
-    /// Access to the bytes.
+    /// Access to the content.
     pub fn map(&self) -> &GuestMemoryMmap {
         &self.map
     }

@@ -63,7 +63,7 @@ fn preallocated_memory_is_resident() {
 }
 
 #[test]
-fn huge_pages_are_whole_or_an_error() {
+fn unaligned_or_missing_huge_pages_are_errors() {
     let backing = MemoryBacking {
         source: MemorySource::HugePages,
         prealloc: false,
@@ -146,7 +146,7 @@ fn a_file_of_another_size_is_refused_and_left_alone() {
 }
 
 #[test]
-fn what_is_not_a_file_is_refused() {
+fn paths_that_are_not_regular_files_are_refused() {
     let null = GuestMemory::new(layout(MIN_RAM), &in_file(Path::new("/dev/null")));
     assert!(matches!(null, Err(MemoryError::NotRegular { .. })));
     let dir = tempfile::tempdir().unwrap();

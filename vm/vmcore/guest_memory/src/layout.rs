@@ -1,4 +1,4 @@
-//! Where RAM and the MMIO gaps lie.
+//! The guest-physical address ranges of RAM and the low MMIO gap.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ impl MemoryRange {
         self.end - self.start
     }
 
-    /// Whether the range has no byte.
+    /// Whether the range is empty.
     pub const fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -42,27 +42,27 @@ impl fmt::Display for MemoryRange {
 
 /// Why a memory layout is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LayoutError {
-    /// Too little RAM.
+pub enum MemoryLayoutError {
+    /// The size is less than [`MIN_RAM`].
     #[error("guest memory of {size} bytes is less than the minimum of {MIN_RAM} bytes (32 MiB)")]
     TooSmall {
         /// The size asked for, in bytes.
         size: u64,
     },
-    /// Not whole pages.
+    /// The size is not a multiple of the page size.
     #[error("guest memory of {size} bytes is not a multiple of the page size")]
     Unaligned {
         /// The size asked for, in bytes.
         size: u64,
     },
-    /// RAM would end past what the processor can address.
+    /// RAM would extend past the guest-physical address space.
     #[error(
         "guest memory of {size} bytes ends at {end:#x}, past the {bits}-bit physical addresses"
     )]
     TooLarge {
         /// The size asked for, in bytes.
         size: u64,
-        /// Where RAM would end.
+        /// End of RAM.
         end: u64,
         /// The width of a guest-physical address.
         bits: u8,
@@ -77,17 +77,21 @@ pub struct MemoryLayout {
 }
 
 impl MemoryLayout {
-    /// Where the low MMIO gap starts unless a machine profile says otherwise.
+    /// The default start of the low MMIO gap.
     pub const DEFAULT_LOW_MMIO_START: u64 = 0xc000_0000;
 
     /// Lays out `size` bytes of RAM around a gap from `low_mmio_start` to 4 GiB, in an address space of
     /// `address_bits` bits.
-    pub fn new(size: u64, low_mmio_start: u64, address_bits: u8) -> Result<Self, LayoutError> {
+    pub fn new(
+        size: u64,
+        low_mmio_start: u64,
+        address_bits: u8,
+    ) -> Result<Self, MemoryLayoutError> {
         if size < MIN_RAM {
-            return Err(LayoutError::TooSmall { size });
+            return Err(MemoryLayoutError::TooSmall { size });
         }
         if !size.is_multiple_of(PAGE) {
-            return Err(LayoutError::Unaligned { size });
+            return Err(MemoryLayoutError::Unaligned { size });
         }
         let low_mmio = MemoryRange {
             start: low_mmio_start,
@@ -98,7 +102,7 @@ impl MemoryLayout {
         if size > low {
             let end = FOUR_GIB.saturating_add(size - low);
             if end > 1u64.checked_shl(address_bits.into()).unwrap_or(u64::MAX) {
-                return Err(LayoutError::TooLarge {
+                return Err(MemoryLayoutError::TooLarge {
                     size,
                     end,
                     bits: address_bits,
@@ -122,7 +126,7 @@ impl MemoryLayout {
         self.ram.iter().map(MemoryRange::len).sum()
     }
 
-    /// The gap below 4 GiB where devices' registers lie.
+    /// The MMIO gap below 4 GiB.
     pub fn low_mmio(&self) -> MemoryRange {
         self.low_mmio
     }
@@ -138,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ram_goes_around_the_gap() {
+    fn ram_past_the_gap_starts_at_4_gib() {
         let gap = MemoryLayout::DEFAULT_LOW_MMIO_START;
         let small = MemoryLayout::new(512 << 20, gap, 46).unwrap();
         assert_eq!(
@@ -159,15 +163,15 @@ mod tests {
         let gap = MemoryLayout::DEFAULT_LOW_MMIO_START;
         assert!(matches!(
             MemoryLayout::new(16 << 20, gap, 46),
-            Err(LayoutError::TooSmall { .. })
+            Err(MemoryLayoutError::TooSmall { .. })
         ));
         assert!(matches!(
             MemoryLayout::new((64 << 20) + 1, gap, 46),
-            Err(LayoutError::Unaligned { .. })
+            Err(MemoryLayoutError::Unaligned { .. })
         ));
         assert!(matches!(
             MemoryLayout::new(1 << 40, gap, 36),
-            Err(LayoutError::TooLarge { bits: 36, .. })
+            Err(MemoryLayoutError::TooLarge { bits: 36, .. })
         ));
     }
 }

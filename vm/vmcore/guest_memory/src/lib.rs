@@ -13,7 +13,7 @@ pub use backing::MemorySource;
 pub use guest_memory::GuestMemory;
 pub use guest_memory::GuestRegion;
 pub use guest_memory::device_region;
-pub use layout::LayoutError;
 pub use layout::MIN_RAM;
 pub use layout::MemoryLayout;
+pub use layout::MemoryLayoutError;
 pub use layout::MemoryRange;

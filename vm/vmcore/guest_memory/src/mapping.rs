@@ -1,8 +1,5 @@
-//! The mappings behind guest RAM.
-#![allow(
-    unsafe_code,
-    reason = "the kernel is told of mappings by their addresses"
-)]
+//! Host mappings for guest memory.
+#![allow(unsafe_code, reason = "mmap, munmap and madvise take addresses")]
 
 use crate::HUGE_PAGE;
 use crate::MemoryError;
@@ -34,11 +31,11 @@ fn map(file: Option<FileOffset>, size: u64, flags: i32) -> MapResult {
     MmapRegion::build(file, size as usize, PROT_READ | PROT_WRITE, flags)
 }
 
-/// As `map`, at a multiple of the huge page size if the kernel has a place. Guest RAM begins at such multiples too,
-/// and a page is a huge one to the guest only if it is in both address spaces.
+/// As `map`, but aligned to the huge page size if possible. Guest RAM starts at multiples of it too, and the
+/// processor uses a huge page only if it is aligned in both address spaces.
 fn map_aligned(size: u64, flags: i32) -> MapResult {
-    // The kernel takes the highest gap that fits. One that fits exactly, at such an address, is left in a larger
-    // reservation. If another mapping gets there first this one is as good as any.
+    // The kernel maps at the highest gap that fits. A larger reservation leaves a gap of exactly this size at an
+    // aligned address. If another thread maps there first, the mapping works without being aligned.
     let reserved = Reservation::new(size as usize + HUGE_PAGE as usize);
     if let Some(reserved) = &reserved {
         reserved.open(HUGE_PAGE as usize, size as usize);
@@ -46,7 +43,7 @@ fn map_aligned(size: u64, flags: i32) -> MapResult {
     map(None, size, flags)
 }
 
-/// Addresses that nothing is mapped at, except where it has been opened.
+/// A range of reserved addresses, with a gap in it once [`Reservation::open`] was called.
 struct Reservation {
     start: *mut c_void,
     size: usize,
@@ -56,7 +53,7 @@ struct Reservation {
 impl Reservation {
     fn new(size: usize) -> Option<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: the kernel chooses the address, and nothing can be accessed there.
+        // SAFETY: the kernel chooses the address, and the mapping cannot be accessed.
         let start = unsafe { mmap_anonymous(null_mut(), size, ProtFlags::empty(), flags) }.ok()?;
         Some(Self {
             start,
@@ -65,7 +62,7 @@ impl Reservation {
         })
     }
 
-    /// Gives up `size` bytes at the first multiple of `alignment`.
+    /// Unmaps `size` bytes at the first multiple of `alignment`.
     fn open(&self, alignment: usize, size: usize) {
         let offset = self.start.addr().next_multiple_of(alignment) - self.start.addr();
         self.unmap(offset..offset + size);
@@ -76,7 +73,7 @@ impl Reservation {
         if range.is_empty() || range.end > self.size {
             return;
         }
-        // SAFETY: the range is in the reservation, has not been given up yet, and nothing refers to it.
+        // SAFETY: the range is in the reservation, has not been unmapped yet, and nothing refers to it.
         let _ = unsafe { munmap(self.start.byte_add(range.start), range.len()) };
     }
 }
@@ -95,8 +92,7 @@ fn misalignment(region: &MmapRegion) -> u64 {
 }
 
 fn advise(region: &MmapRegion, advice: Advice) -> io::Result<()> {
-    // SAFETY: the range is a whole mapping that `region` owns, and neither advice used here changes what the
-    // memory holds.
+    // SAFETY: the range is the whole mapping that `region` owns, and neither advice used here changes its content.
     Ok(unsafe { rustix::mm::madvise(region.as_ptr().cast(), region.size(), advice) }?)
 }
 
@@ -109,7 +105,7 @@ pub(crate) fn anonymous(size: u64) -> Result<MmapRegion, MemoryError> {
     Ok(region)
 }
 
-/// Without `MAP_NORESERVE`: a pool that is too small is an error here, and not a signal when the guest runs.
+/// Without `MAP_NORESERVE`, a pool that is too small is an error here, instead of a SIGBUS when the guest runs.
 pub(crate) fn huge_pages(range: &MemoryRange) -> Result<MmapRegion, MemoryError> {
     let (gpa, size) = (range.start, range.len());
     if !size.is_multiple_of(HUGE_PAGE) || !gpa.is_multiple_of(HUGE_PAGE) {
@@ -128,7 +124,7 @@ pub(crate) fn shared(file: FileOffset, size: u64) -> Result<MmapRegion, MemoryEr
         .map_err(|source| MemoryError::Map { size, source })
 }
 
-/// Takes all of the memory from the host now.
+/// Allocates all pages of the region.
 pub(crate) fn populate(region: &MmapRegion) -> io::Result<()> {
     loop {
         match advise(region, Advice::LinuxPopulateWrite) {
@@ -143,8 +139,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn anonymous_memory_suits_huge_pages() {
-        // Other tests' threads may get in between once.
+    fn anonymous_memory_is_aligned_to_huge_pages() {
+        // Threads of other tests may take the gap, so try several times.
         let sizes = [64 << 20, (64 << 20) + 0x1000, 6 << 20, HUGE_PAGE];
         let aligned = |size| (0..8).any(|_| misalignment(&anonymous(size).unwrap()) == 0);
         assert!(sizes.into_iter().all(aligned));

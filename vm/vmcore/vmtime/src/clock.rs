@@ -1,6 +1,6 @@
 use crate::VmInstant;
-use crate::VmTimer;
-use crate::timer::TimerQueue;
+use crate::queue::TimerQueue;
+use log_limit::LogLimit;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -11,33 +11,35 @@ use std::time::Instant;
 /// The clock of one VM, in nanoseconds of guest time. Cheap to clone; all clones are one clock.
 ///
 /// It is created stopped at [`VmInstant::ZERO`]. While it is stopped its time does not change and no
-/// timer fires, so a pause of the VM costs the guest no deadline.
+/// timer fires, so a guest misses no deadline while its VM is paused.
 ///
 /// Callbacks of the timers run one at a time on a thread that is spawned when the first timer is armed
-/// and ends when the clock and all its timers are gone. They run with no lock of the clock held.
+/// and ends when the clock and all its timers are dropped. The clock is not locked while a callback runs.
 #[derive(Clone)]
 pub struct VmClock(pub(crate) Arc<Handle>);
 
-/// Owned by clocks and timers only, so that its drop tells the service thread that nobody is left.
+/// Owned by clocks and timers only. Dropping the last one ends the service thread.
 pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
 }
 
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
-    /// For the service thread: the next deadline or the running state changed.
+    /// Wakes the service thread: the next deadline or the running state changed.
     pub(crate) changed: Condvar,
-    /// For `stop`: no callback is running any more.
+    /// Wakes `stop`: no callback is running.
     idle: Condvar,
+    spawn_errors: LogLimit,
 }
 
 pub(crate) struct State {
     source: Source,
-    /// Guest time at the last change of `running` or, on a manual clock, now.
+    /// Guest time when the clock was last started, stopped or set. On a manual clock, the current time.
     base: u64,
-    running: Running,
+    /// The host time at which `base` was current; `None` while stopped.
+    running_since: Option<Instant>,
     pub(crate) queue: TimerQueue,
-    /// The thread a callback is running on.
+    /// The thread on which a callback is running.
     in_callback: Option<ThreadId>,
     service: Service,
 }
@@ -46,12 +48,6 @@ pub(crate) struct State {
 enum Source {
     Host,
     Manual,
-}
-
-#[derive(Copy, Clone)]
-enum Running {
-    No,
-    Since(Instant),
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -63,9 +59,9 @@ enum Service {
 
 impl State {
     fn now(&self) -> u64 {
-        match (self.source, self.running) {
-            (Source::Manual, _) | (_, Running::No) => self.base,
-            (Source::Host, Running::Since(start)) => {
+        match (self.source, self.running_since) {
+            (Source::Manual, _) | (_, None) => self.base,
+            (Source::Host, Some(start)) => {
                 let elapsed = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 self.base.saturating_add(elapsed)
             }
@@ -73,7 +69,7 @@ impl State {
     }
 
     fn is_running(&self) -> bool {
-        matches!(self.running, Running::Since(_))
+        self.running_since.is_some()
     }
 }
 
@@ -89,7 +85,7 @@ impl VmClock {
         Self::with_source(Source::Host)
     }
 
-    /// A clock that moves, while it is started, only when the returned handle advances it.
+    /// A clock that, while it is started, moves only when the returned handle advances it.
     ///
     /// Callbacks of its timers run on the thread that advances it.
     pub fn manual() -> (Self, ManualTime) {
@@ -102,13 +98,14 @@ impl VmClock {
             state: Mutex::new(State {
                 source,
                 base: 0,
-                running: Running::No,
+                running_since: None,
                 queue: TimerQueue::default(),
                 in_callback: None,
                 service: Service::NotSpawned,
             }),
             changed: Condvar::new(),
             idle: Condvar::new(),
+            spawn_errors: LogLimit::new(),
         };
         Self(Arc::new(Handle {
             shared: Arc::new(shared),
@@ -120,56 +117,46 @@ impl VmClock {
         VmInstant::from_nanos(self.0.shared.state.lock().now())
     }
 
-    /// Whether the clock runs.
+    /// Whether the clock is running.
     pub fn is_running(&self) -> bool {
         self.0.shared.state.lock().is_running()
     }
 
-    /// Lets time pass. Nothing happens if it does already.
+    /// Starts the clock. No effect if it is running.
     pub fn start(&self) {
         let shared = &self.0.shared;
         let mut state = shared.state.lock();
         if !state.is_running() {
-            state.running = Running::Since(Instant::now());
+            state.running_since = Some(Instant::now());
             shared.serve(&mut state);
         }
     }
 
-    /// Freezes the time. Afterwards no callback runs: one that had begun has ended, unless `stop` is
-    /// called by that callback.
+    /// Stops the clock. When it returns, no callback is running, except one that itself calls `stop`.
     ///
     /// The caller must not hold a lock that a callback takes.
     pub fn stop(&self) {
         let shared = &self.0.shared;
         let mut state = shared.state.lock();
         state.base = state.now();
-        state.running = Running::No;
+        state.running_since = None;
         let this = std::thread::current().id();
         while state.in_callback.is_some_and(|thread| thread != this) {
             shared.idle.wait(&mut state);
         }
     }
 
-    /// Sets the guest time, for a restored VM. Timers keep their deadlines.
+    /// Sets the guest time of a restored VM. Timers keep their deadlines.
     ///
-    /// The clock must be stopped; on a running clock the time jumps, and timers that became due fire.
+    /// The clock should be stopped. If it is running, timers that become due fire.
     pub fn set(&self, now: VmInstant) {
         let shared = &self.0.shared;
         let mut state = shared.state.lock();
         state.base = now.as_nanos();
         if state.is_running() {
-            state.running = Running::Since(Instant::now());
+            state.running_since = Some(Instant::now());
             shared.serve(&mut state);
         }
-    }
-
-    /// A timer that calls `callback`. It is not armed. `name` is for logs.
-    pub fn new_timer(
-        &self,
-        name: impl Into<Arc<str>>,
-        callback: impl Fn() + Send + Sync + 'static,
-    ) -> VmTimer {
-        VmTimer::new(self.clone(), name.into(), Arc::new(callback))
     }
 }
 
@@ -188,8 +175,8 @@ impl std::fmt::Debug for VmClock {
 pub struct ManualTime(VmClock);
 
 impl ManualTime {
-    /// Lets `duration` pass for the guest, and runs the callbacks of the timers that become due, each at
-    /// its deadline and in their order. While the clock is stopped nothing happens.
+    /// Advances the guest time by `duration`, and runs the callbacks of the timers that become due, each at
+    /// its deadline and in the order of their deadlines. No effect while the clock is stopped.
     pub fn advance(&self, duration: Duration) {
         let shared = &self.0.0.shared;
         let mut state = shared.state.lock();
@@ -206,7 +193,7 @@ impl ManualTime {
 }
 
 impl Shared {
-    /// Makes the service thread look at the queue, if there is something in it to wait for.
+    /// Wakes the service thread, or spawns it, if there is a deadline to wait for.
     pub(crate) fn serve(self: &Arc<Self>, state: &mut State) {
         if state.source == Source::Manual || !state.is_running() || state.queue.first().is_none() {
             return;
@@ -221,8 +208,12 @@ impl Shared {
             .spawn(move || shared.service());
         match spawned {
             Ok(_) => state.service = Service::Spawned,
-            // The next timer to be armed tries again.
-            Err(error) => tracing::error!(%error, "cannot spawn the timer thread"),
+            // Tried again when the next timer is armed, which a guest can do at any rate.
+            Err(error) => {
+                if let Some(suppressed) = self.spawn_errors.allow() {
+                    tracing::error!(%error, suppressed, "cannot spawn the timer thread");
+                }
+            }
         }
     }
 
@@ -244,7 +235,7 @@ impl Shared {
         }
     }
 
-    /// Runs the callback of the first timer in the queue, unlocked.
+    /// Runs the callback of the first timer in the queue, with the clock unlocked.
     fn run_first(&self, state: &mut parking_lot::MutexGuard<'_, State>) {
         let Some(callback) = state.queue.pop_first() else {
             return;
@@ -252,7 +243,7 @@ impl Shared {
         let outer = state.in_callback.replace(std::thread::current().id());
         parking_lot::MutexGuard::unlocked(state, || {
             callback();
-            // It may hold the last reference to something whose drop needs the clock.
+            // Still unlocked: it may hold the last reference to something whose drop locks the clock.
             drop(callback);
         });
         state.in_callback = outer;
@@ -271,197 +262,5 @@ impl Drop for Handle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::atomic::Ordering;
-    use std::sync::mpsc;
-
-    #[test]
-    fn time_passes_only_while_started() {
-        let clock = VmClock::new();
-        assert_eq!(clock.now(), VmInstant::ZERO);
-        std::thread::sleep(Duration::from_millis(2));
-        assert_eq!(clock.now(), VmInstant::ZERO);
-        clock.start();
-        while clock.now() == VmInstant::ZERO {}
-        clock.stop();
-        let stopped = clock.now();
-        std::thread::sleep(Duration::from_millis(2));
-        assert_eq!(clock.now(), stopped);
-        clock.start();
-        assert!(clock.now() >= stopped);
-    }
-
-    #[test]
-    fn time_can_be_set_while_stopped() {
-        let clock = VmClock::new();
-        clock.set(VmInstant::from_nanos(1 << 40));
-        assert_eq!(clock.now().as_nanos(), 1 << 40);
-        clock.start();
-        assert!(clock.now().as_nanos() >= 1 << 40);
-    }
-
-    #[test]
-    fn no_thread_without_a_timer() {
-        let clock = VmClock::new();
-        clock.start();
-        let _timer = clock.new_timer("t", || ());
-        assert!(clock.0.shared.state.lock().service == Service::NotSpawned);
-    }
-
-    #[test]
-    fn a_timer_fires_on_the_service_thread() {
-        let clock = VmClock::new();
-        let (send, receive) = mpsc::channel();
-        let this = clock.clone();
-        let timer = clock.new_timer("t", move || {
-            let _ = send.send((this.now(), std::thread::current().id()));
-        });
-        let deadline = VmInstant::from_nanos(3_000_000);
-        timer.arm(deadline);
-        clock.start();
-        let (fired, thread) = receive.recv().unwrap();
-        assert!(fired >= deadline);
-        assert_ne!(thread, std::thread::current().id());
-        // Armed again from scratch, with a deadline in the past.
-        timer.arm(VmInstant::ZERO);
-        receive.recv().unwrap();
-    }
-
-    #[test]
-    fn an_earlier_deadline_overtakes() {
-        let clock = VmClock::new();
-        clock.start();
-        let (send, receive) = mpsc::channel();
-        let late = clock.new_timer("late", || ());
-        late.arm(VmInstant::MAX);
-        let early = clock.new_timer("early", move || {
-            let _ = send.send(());
-        });
-        early.arm(clock.now().saturating_add(Duration::from_millis(1)));
-        receive.recv().unwrap();
-    }
-
-    #[test]
-    fn nothing_fires_while_stopped() {
-        let clock = VmClock::new();
-        clock.start();
-        let count = Arc::new(AtomicUsize::new(0));
-        let timer = {
-            let count = count.clone();
-            clock.new_timer("t", move || {
-                count.fetch_add(1, Ordering::SeqCst);
-            })
-        };
-        for _ in 0..200 {
-            timer.arm(clock.now().saturating_add(Duration::from_micros(20)));
-            std::thread::yield_now();
-            clock.stop();
-            let before = count.load(Ordering::SeqCst);
-            std::thread::yield_now();
-            assert_eq!(count.load(Ordering::SeqCst), before);
-            clock.start();
-        }
-    }
-
-    #[test]
-    fn stop_from_a_callback_does_not_deadlock() {
-        let clock = VmClock::new();
-        let (send, receive) = mpsc::channel();
-        let timer = {
-            let stopped = clock.clone();
-            clock.new_timer("t", move || {
-                stopped.stop();
-                let _ = send.send(());
-            })
-        };
-        timer.arm(VmInstant::ZERO);
-        clock.start();
-        receive.recv().unwrap();
-        assert!(!clock.is_running());
-    }
-
-    #[test]
-    fn stop_waits_for_a_callback() {
-        let clock = VmClock::new();
-        let (begun, wait_begun) = mpsc::channel();
-        let done = Arc::new(AtomicUsize::new(0));
-        let timer = {
-            let done = done.clone();
-            clock.new_timer("t", move || {
-                let _ = begun.send(());
-                std::thread::sleep(Duration::from_millis(20));
-                done.store(1, Ordering::SeqCst);
-            })
-        };
-        timer.arm(VmInstant::ZERO);
-        clock.start();
-        wait_begun.recv().unwrap();
-        clock.stop();
-        assert_eq!(done.load(Ordering::SeqCst), 1);
-    }
-
-    #[test]
-    fn a_manual_clock_fires_in_order_and_at_the_deadlines() {
-        let (clock, time) = VmClock::manual();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let timers: Vec<_> = [("b", 20), ("a", 10), ("c", 40)]
-            .into_iter()
-            .map(|(name, at)| {
-                let (log, now) = (log.clone(), clock.clone());
-                let timer = clock.new_timer(name, move || {
-                    log.lock().push((name, now.now().as_nanos()));
-                });
-                timer.arm(VmInstant::from_nanos(at));
-                timer
-            })
-            .collect();
-        time.advance(Duration::from_nanos(100));
-        assert_eq!(clock.now(), VmInstant::ZERO, "stopped");
-        clock.start();
-        time.advance(Duration::from_nanos(30));
-        assert_eq!(*log.lock(), [("a", 10), ("b", 20)]);
-        timers[2].disarm();
-        time.advance(Duration::from_nanos(30));
-        assert_eq!(log.lock().len(), 2);
-        assert_eq!(clock.now().as_nanos(), 60);
-    }
-
-    #[test]
-    fn a_callback_may_arm_its_own_timer() {
-        let (clock, time) = VmClock::manual();
-        clock.start();
-        let slot: Arc<Mutex<Option<VmTimer>>> = Arc::default();
-        let count = Arc::new(AtomicUsize::new(0));
-        let timer = {
-            let (slot, count, now) = (Arc::downgrade(&slot), count.clone(), clock.clone());
-            clock.new_timer("t", move || {
-                count.fetch_add(1, Ordering::SeqCst);
-                let next = now.now().saturating_add(Duration::from_nanos(10));
-                if let Some(timer) = slot.upgrade()
-                    && let Some(timer) = &*timer.lock()
-                {
-                    timer.arm(next);
-                }
-            })
-        };
-        timer.arm(VmInstant::from_nanos(10));
-        *slot.lock() = Some(timer);
-        time.advance(Duration::from_nanos(100));
-        assert_eq!(count.load(Ordering::SeqCst), 10);
-    }
-
-    #[test]
-    fn the_service_thread_ends_with_the_clock() {
-        let clock = VmClock::new();
-        clock.start();
-        let timer = clock.new_timer("t", || ());
-        timer.arm(VmInstant::MAX);
-        let shared = Arc::downgrade(&clock.0.shared);
-        drop((clock, timer));
-        while shared.strong_count() > 0 {
-            std::thread::yield_now();
-        }
-    }
-}
+#[path = "clock_test.rs"]
+mod tests;

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-/// A point in guest time: nanoseconds for which the VM has run.
+/// A point in guest time: nanoseconds for which the VM has been running.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VmInstant(u64);
 
 impl VmInstant {
-    /// The moment the VM was powered on.
+    /// Power-on of the VM.
     pub const ZERO: Self = Self(0);
 
-    /// The latest representable point, more than 580 years of running.
+    /// The latest representable point, more than 580 years after power-on.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The point `nanos` nanoseconds of running after power-on.
@@ -27,7 +27,7 @@ impl VmInstant {
         Self(self.0.saturating_add(nanos))
     }
 
-    /// How long after `earlier` this point is, or zero if it is not after it.
+    /// The duration since `earlier`, or zero if this point is before it.
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,8 +1,9 @@
-//! Guest time: a clock that stands still while the VM is stopped, and timers on it.
+//! Guest time: a clock that is stopped while the VM is stopped, and timers on it.
 #![forbid(unsafe_code)]
 
 mod clock;
 mod instant;
+mod queue;
 mod timer;
 
 pub use clock::ManualTime;

@@ -19,9 +19,9 @@ use flash::FileStorage;
 use flash::FileStorageError;
 use flash::VmgsStorage;
 use flash::VmgsStorageError;
-use fw_cfg::Content;
 use fw_cfg::FwCfgBuilder;
-use fw_cfg::MemoryKind;
+use fw_cfg::ItemContent;
+use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
@@ -108,7 +108,7 @@ pub enum UefiError {
     SavedSession(#[from] mesh::saved_state::RestoreError),
     /// What the firmware is told cannot be put together.
     #[error("the firmware configuration device cannot be made")]
-    FwCfg(#[from] fw_cfg::BuildError),
+    FwCfg(#[from] fw_cfg::FwCfgError),
     /// The ACPI tables cannot be handed to the firmware.
     #[error("the ACPI tables cannot be handed to the firmware")]
     Acpi(#[from] acpi_spec::BuildError),
@@ -221,7 +221,7 @@ fn firmware_files(
 /// RAM. A file as any other, so that it can be kept for a hibernated guest.
 fn e820(layout: &MemoryLayout) -> Vec<u8> {
     let ram = layout.ram().iter();
-    ram.flat_map(|ram| MemoryKind::Ram.e820_entry(ram.start, ram.len()))
+    ram.flat_map(|ram| e820_ram_entry(ram.start, ram.len()))
         .collect()
 }
 
@@ -243,8 +243,8 @@ fn fw_cfg(
     Ok(fw_cfg)
 }
 
-fn content(path: &Path) -> Result<Content, UefiError> {
-    let content = File::open(path).and_then(Content::file);
+fn content(path: &Path) -> Result<ItemContent, UefiError> {
+    let content = File::open(path).and_then(ItemContent::file);
     content.map_err(|source| UefiError::Read {
         path: path.into(),
         source,

@@ -66,7 +66,7 @@ pub enum FirmwareDeviceError {
     Memory(#[from] MemoryError),
     /// The firmware configuration device cannot be made.
     #[error("the firmware configuration device cannot be made")]
-    FwCfg(#[from] fw_cfg::BuildError),
+    FwCfg(#[from] fw_cfg::FwCfgError),
     /// The machine does not offer what a device needs.
     #[error(transparent)]
     Service(#[from] MissingService),

@@ -1,26 +1,23 @@
-//! The debug console: a port that takes bytes, which firmware logs to.
+//! The debug console: a port that firmware writes its log to, byte by byte.
 
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PortIoDevice;
-use chipset_device::RestoreError;
-use chipset_device::SaveError;
-use chipset_device::SavedState;
 use serde_json::json;
 use serial_16550::SerialPort;
 use std::time::Duration;
 
-/// What a read gives, by which firmware tells that the port is there.
+/// The value that the port reads as, by which firmware detects it.
 const PRESENT: u8 = 0xe9;
 
-/// How long a write waits for a reader that has stalled, before its bytes are dropped.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a write waits for a stalled reader before its byte is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A debug console port. It has no state.
 ///
-/// It cannot make the guest wait as a UART can. When the line is full, the guest is held up for a short
-/// time once, and then output is dropped until there is room.
+/// Unlike a UART it has no status by which a guest could wait for the reader. When the line is full, one write
+/// blocks the VP for up to 20 ms, and then output is dropped until there is room.
 #[derive(Debug)]
 pub struct DebugPort {
     port: u16,
@@ -57,12 +54,12 @@ impl PortIoDevice for DebugPort {
         let [value] = data else {
             return Err(IoError::InvalidAccessSize);
         };
-        let patience = if self.stalled {
+        let timeout = if self.stalled {
             Duration::ZERO
         } else {
-            PATIENCE
+            WRITE_TIMEOUT
         };
-        self.stalled = !self.output.wait_output_room(patience);
+        self.stalled = !self.output.wait_output_room(timeout);
         if self.stalled || !self.output.write_output(*value) {
             self.dropped += 1;
         }
@@ -71,29 +68,15 @@ impl PortIoDevice for DebugPort {
 }
 
 impl ChipsetDevice for DebugPort {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![self.port..=self.port],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
     fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
         Some(self)
-    }
-
-    fn reset(&mut self) {}
-
-    fn save(&mut self) -> Result<SavedState, SaveError> {
-        Ok(SavedState::default())
-    }
-
-    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
-        if *state == SavedState::default() {
-            Ok(())
-        } else {
-            Err(RestoreError::Invalid("a debug port has no state".into()))
-        }
     }
 
     fn inspect(&self) -> serde_json::Value {
@@ -127,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn output_arrives_and_a_stalled_reader_does_not_hang_the_guest() {
+    fn output_reaches_the_backend_and_a_stalled_reader_does_not_block_the_guest() {
         let (send, receive) = mpsc::sync_channel(0);
         let line = SerialPort::new();
         let mut port = DebugPort::new(DebugPort::DEFAULT_PORT, line.clone());

@@ -1,4 +1,4 @@
-//! Puts the devices through the lives that scripts describe, for fuzzing and tests.
+//! Drives the devices with scripts of arbitrary operations, for fuzzing and tests.
 
 use crate::debug_port::DebugPort;
 use crate::i8042::I8042;
@@ -6,7 +6,6 @@ use crate::ioapic::IoApic;
 use crate::ioapic::IoApicRouting;
 use crate::ioapic::PINS;
 use crate::pm::PmDevice;
-use crate::pm::PmLayout;
 use crate::pvpanic::PvPanic;
 use crate::rtc::CMOS_SIZE;
 use crate::rtc::Rtc;
@@ -25,16 +24,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vmtime::VmClock;
 
-/// A time span between a microsecond and half an hour.
+/// A duration of 1 µs to about 36 minutes.
 fn span(byte: u8) -> Duration {
     Duration::from_micros(1 << (byte >> 3))
 }
 
-fn nowhere() -> PowerSink {
+fn ignoring_sink() -> PowerSink {
     PowerSink::new(|_| ())
 }
 
-/// An RTC for which time passes, and whose wall clock somebody sets to and fro.
+/// An RTC, while time passes and the wall clock is set forward and back.
 pub fn rtc(script: &[u8]) {
     let (clock, time) = VmClock::manual();
     clock.start();
@@ -57,48 +56,50 @@ pub fn rtc(script: &[u8]) {
     });
 }
 
-/// PM blocks of each layout, for which time passes, and on whose buttons somebody plays.
+/// A PM block, while time passes, the power button is pressed and events are signalled.
 pub fn pm(script: &[u8]) {
-    for (layout, base) in [(PmLayout::Compact, 0x400), (PmLayout::Ich9, 0x600)] {
-        let (clock, time) = VmClock::manual();
-        clock.start();
-        let (line, waker) = (LineInterrupt::detached(), DeviceWaker::new());
-        let mut pm = PmDevice::with_layout(layout, base, line, nowhere(), &clock, waker);
-        if script.len().is_multiple_of(2) {
-            pm = pm.with_hibernation();
-        }
-        let control = pm.control();
-        exercise(&mut pm, script, &mut |byte| match byte % 4 {
-            0 => control.press_power_button(),
-            1 => control.gpe(byte >> 2).pulse(),
-            _ => time.advance(span(byte)),
-        });
+    let (clock, time) = VmClock::manual();
+    clock.start();
+    let (line, waker) = (LineInterrupt::detached(), DeviceWaker::new());
+    let mut pm = PmDevice::new(0x600, line, ignoring_sink(), &clock, waker);
+    if script.len().is_multiple_of(2) {
+        pm = pm.with_hibernation();
     }
+    let control = pm.control();
+    exercise(&mut pm, script, &mut |byte| match byte % 4 {
+        0 => control.press_power_button(),
+        1 => control.gpe(byte >> 2).pulse(),
+        _ => time.advance(span(byte)),
+    });
 }
 
 /// A keyboard controller.
 pub fn i8042(script: &[u8]) {
-    let mut controller = I8042::new(LineInterrupt::detached(), nowhere());
+    let mut controller = I8042::new(LineInterrupt::detached(), ignoring_sink());
     exercise(&mut controller, script, &mut |_| ());
 }
 
-/// A debug port with nobody at its end.
+/// A debug port without a backend.
 pub fn debug_port(script: &[u8]) {
     let mut port = DebugPort::new(DebugPort::DEFAULT_PORT, SerialPort::new());
     exercise(&mut port, script, &mut |_| ());
 }
 
-/// The pvpanic device, in I/O and in memory space.
+/// The pvpanic device at an I/O port and in memory.
 pub fn pvpanic(script: &[u8]) {
-    exercise(&mut PvPanic::at_port(0x505, nowhere()), script, &mut |_| ());
     exercise(
-        &mut PvPanic::at_memory(1 << 40, nowhere()),
+        &mut PvPanic::at_port(0x505, ignoring_sink()),
+        script,
+        &mut |_| (),
+    );
+    exercise(
+        &mut PvPanic::at_memory(1 << 40, ignoring_sink()),
         script,
         &mut |_| (),
     );
 }
 
-/// Takes what it is given, if there is a route.
+/// Checks that a pin that delivers has a route.
 #[derive(Default)]
 struct Routes(Mutex<[Option<MsiMessage>; PINS as usize]>);
 
@@ -111,16 +112,16 @@ impl IoApicRouting for Routes {
         let route = self.0.lock()[usize::from(pin)];
         match route {
             Some(msi) => msi.data & 0x80 == 0,
-            None => panic!("pin {pin} delivers and has no route"),
+            None => panic!("pin {pin} delivers without a route"),
         }
     }
 }
 
-/// An I/O APIC whose pins move, and whose interrupts end.
+/// An I/O APIC, while its pins change and its interrupts are ended.
 pub fn ioapic(script: &[u8]) {
     let mut ioapic = IoApic::new(IoApic::DEFAULT_GPA, Arc::new(Routes::default()));
     let pins = ioapic.pins();
-    // The page is mostly empty; aim at its registers.
+    // Most of the page is empty; use mostly the offsets of registers.
     let mut script = script.to_vec();
     for bytes in script.chunks_exact_mut(16) {
         bytes[2] &= 0x50;
@@ -137,40 +138,40 @@ mod tests {
     use super::*;
     use chipset_device::exercise::pseudo_random_script;
 
-    fn survives(life: fn(&[u8])) {
+    fn run_random_scripts(exercise: fn(&[u8])) {
         for seed in 0..200 {
             let len = 1_500 + (seed as usize) % 2;
-            life(&pseudo_random_script(seed, len));
+            exercise(&pseudo_random_script(seed, len));
         }
     }
 
     #[test]
-    fn rtc_survives() {
-        survives(rtc);
+    fn rtc_survives_random_scripts() {
+        run_random_scripts(rtc);
     }
 
     #[test]
-    fn pm_survives() {
-        survives(pm);
+    fn pm_survives_random_scripts() {
+        run_random_scripts(pm);
     }
 
     #[test]
-    fn i8042_survives() {
-        survives(i8042);
+    fn i8042_survives_random_scripts() {
+        run_random_scripts(i8042);
     }
 
     #[test]
-    fn debug_port_survives() {
-        survives(debug_port);
+    fn debug_port_survives_random_scripts() {
+        run_random_scripts(debug_port);
     }
 
     #[test]
-    fn pvpanic_survives() {
-        survives(pvpanic);
+    fn pvpanic_survives_random_scripts() {
+        run_random_scripts(pvpanic);
     }
 
     #[test]
-    fn ioapic_survives() {
-        survives(ioapic);
+    fn ioapic_survives_random_scripts() {
+        run_random_scripts(ioapic);
     }
 }

@@ -4,8 +4,8 @@ use crate::debug_port::DebugPort;
 use crate::i8042::I8042;
 use crate::ioapic::IoApic;
 use crate::ioapic::IoApicRouting;
+use crate::pm::PM_BLOCK_LENGTH;
 use crate::pm::PmDevice;
-use crate::pm::PmLayout;
 use crate::pvpanic::PvPanic;
 use crate::rtc::Rtc;
 use crate::rtc::WallClock;
@@ -105,12 +105,11 @@ impl DeviceHandle for PmHandle {
     const ID: &'static str = "pm";
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
-        let (layout, base) = (PmLayout::Ich9, self.base);
-        if base.checked_add(layout.length()).is_none() {
+        let base = self.base;
+        if base.checked_add(PM_BLOCK_LENGTH).is_none() {
             return Err(PmBaseError { base }.into());
         }
-        let mut pm = PmDevice::with_layout(
-            layout,
+        let mut pm = PmDevice::new(
             base,
             machine.line(self.irq.into())?,
             machine.get::<PowerSink>()?.clone(),

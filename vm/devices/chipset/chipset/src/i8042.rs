@@ -1,7 +1,7 @@
-//! The i8042 keyboard controller without a keyboard: guests find it, and reset the machine through it.
+//! An i8042 keyboard controller without a keyboard. Guests detect it, and can reset the machine through it.
 
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
@@ -20,9 +20,9 @@ const COMMAND_PORT: u16 = 0x64;
 const STATUS_OUTPUT_FULL: u8 = 1 << 0;
 const STATUS_SYSTEM: u8 = 1 << 2;
 const STATUS_COMMAND: u8 = 1 << 3;
-/// The keyboard is not locked by a key; Linux warns of one that is.
+/// The keyboard is not locked; Linux warns if it is.
 const STATUS_UNLOCKED: u8 = 1 << 4;
-/// The keyboard did not answer in time.
+/// The keyboard did not respond in time.
 const STATUS_TIMEOUT: u8 = 1 << 6;
 const STATUS_PARITY_ERROR: u8 = 1 << 7;
 
@@ -32,25 +32,24 @@ const MODE_KEYBOARD_DISABLED: u8 = 1 << 4;
 const MODE_AUX_DISABLED: u8 = 1 << 5;
 const MODE_AT_POWER_ON: u8 = MODE_KEYBOARD_DISABLED | MODE_AUX_DISABLED;
 
-/// Bits of the output port: a reset line that is low when the machine resets, and A20.
+/// Bits of the output port: the reset line (active low) and the A20 line.
 const OUTPUT_NOT_RESET: u8 = 1 << 0;
 const OUTPUT_A20: u8 = 1 << 1;
 
 const SELF_TEST_PASSED: u8 = 0x55;
 const INTERFACE_TEST_PASSED: u8 = 0x00;
-/// The clock line of the auxiliary port is stuck: there is nothing to talk to.
+/// The clock line of the auxiliary port is stuck: there is no device.
 const AUX_CLOCK_STUCK: u8 = 0x02;
-/// What the controller puts in the place of the answer of a keyboard that is not there.
+/// The response to a byte that a missing keyboard does not accept.
 const RESEND: u8 = 0xfe;
 
-/// An i8042 (IBM PC/AT keyboard controller) at ports 0x60 and 0x64, with nothing plugged in.
+/// An i8042 (IBM PC/AT keyboard controller) at ports 0x60 and 0x64, without any device.
 ///
-/// Every command that expects an answer gets one at once, also one that says "nobody there", so that a
-/// driver's probe does not wait for its timeouts. Until its self test ran, the status shows both a timeout
-/// and a parity error: UEFI's driver takes that for a machine without a keyboard, and does not wait for
-/// one, which takes it seconds. A byte for the keyboard is answered as by a controller
-/// whose keyboard is silent, with the interrupt if the guest enabled it. Resets of the machine through
-/// the output port work. The A20 line is remembered and gates nothing.
+/// Every command with a response gets one at once, even if it means "no device", so that a driver's probe does not
+/// run into timeouts. Until the self test has run, the status shows both a timeout and a parity error: UEFI's driver
+/// takes that for a machine without a keyboard, and skips waiting for one, which takes seconds. A byte for the
+/// keyboard gets the response of a controller whose keyboard times out, with the interrupt if the guest enabled it.
+/// The reset bit of the output port resets the machine. The A20 bit is stored and has no effect.
 #[derive(Debug)]
 pub struct I8042 {
     line: LineInterrupt,
@@ -61,15 +60,15 @@ pub struct I8042 {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 struct State {
-    /// The output buffer, and what the status register says about it.
+    /// The output buffer, and the timeout bit of the status register.
     #[n(1)]
     output: Option<u8>,
     #[n(2)]
     timed_out: bool,
-    /// The last write went to the command port.
+    /// The last write was to the command port.
     #[n(3)]
     last_was_command: bool,
-    /// The command that waits for its parameter.
+    /// The command whose parameter is expected next.
     #[n(4)]
     pending: Option<u8>,
     /// The controller's RAM; its first byte is the mode ("command byte").
@@ -108,14 +107,14 @@ impl State {
         set.fold(STATUS_UNLOCKED, |status, (_, bit)| status | bit)
     }
 
-    fn answer(&mut self, byte: u8) {
+    fn respond(&mut self, byte: u8) {
         self.output = Some(byte);
         self.timed_out = false;
     }
 }
 
 impl I8042 {
-    /// A controller that raises `line` (IRQ 1 in a PC) for its keyboard. Resets go to `power`.
+    /// A controller with `line` (IRQ 1 in a PC) as its keyboard interrupt. Resets go to `power`.
     pub fn new(line: LineInterrupt, power: PowerSink) -> Self {
         Self {
             line,
@@ -124,7 +123,7 @@ impl I8042 {
         }
     }
 
-    /// The interrupt is high while the output buffer is full, if it is enabled.
+    /// The interrupt, if enabled, is high while the output buffer is full.
     fn update_line(&self) {
         let enabled = self.state.ram[0] & MODE_KEYBOARD_INTERRUPT != 0;
         self.line.set(enabled && self.state.output.is_some());
@@ -136,26 +135,26 @@ impl I8042 {
         match command {
             0x20..=0x3f => {
                 let byte = self.state.ram[usize::from(command & 0x1f)];
-                self.state.answer(byte);
+                self.state.respond(byte);
             }
-            // Write RAM, output port, output buffers and auxiliary device: each with a parameter.
+            // Commands with a parameter: write RAM, output port, output buffers, auxiliary device.
             0x60..=0x7f | 0xd1..=0xd4 => self.state.pending = Some(command),
             0xa7 => self.state.ram[0] |= MODE_AUX_DISABLED,
             0xa8 => self.state.ram[0] &= !MODE_AUX_DISABLED,
-            0xa9 => self.state.answer(AUX_CLOCK_STUCK),
+            0xa9 => self.state.respond(AUX_CLOCK_STUCK),
             0xaa => {
                 self.state.ram[0] |= MODE_SYSTEM;
-                self.state.answer(SELF_TEST_PASSED);
+                self.state.respond(SELF_TEST_PASSED);
             }
-            0xab => self.state.answer(INTERFACE_TEST_PASSED),
+            0xab => self.state.respond(INTERFACE_TEST_PASSED),
             0xad => self.state.ram[0] |= MODE_KEYBOARD_DISABLED,
             0xae => self.state.ram[0] &= !MODE_KEYBOARD_DISABLED,
-            // The input port: nothing is pulled low.
-            0xc0 => self.state.answer(0xff),
-            0xd0 => self.state.answer(self.state.output_port),
+            // Read the input port: all lines are high.
+            0xc0 => self.state.respond(0xff),
+            0xd0 => self.state.respond(self.state.output_port),
             0xdd => self.state.output_port &= !OUTPUT_A20,
             0xdf => self.state.output_port |= OUTPUT_A20,
-            // Pulses low the lines whose bits are 0.
+            // Pulse low the output lines whose bits are 0.
             0xf0..=0xff if command & OUTPUT_NOT_RESET == 0 => {
                 self.power.request(PowerEvent::Reset);
             }
@@ -175,12 +174,12 @@ impl I8042 {
                     self.power.request(PowerEvent::Reset);
                 }
             }
-            // As if it came from the keyboard. With the auxiliary port's buffer the same: there is no
-            // such port, and a driver that tests for one sees that by the missing mark.
-            Some(0xd2 | 0xd3) => self.state.answer(byte),
-            // To the keyboard or the auxiliary device.
+            // Write the output buffer, as if the byte came from the keyboard or the auxiliary device. The status bit
+            // for the auxiliary device is not set, by which drivers see that there is no such port.
+            Some(0xd2 | 0xd3) => self.state.respond(byte),
+            // A byte for the keyboard or the auxiliary device.
             _ => {
-                self.state.answer(RESEND);
+                self.state.respond(RESEND);
                 self.state.timed_out = true;
             }
         }
@@ -217,10 +216,10 @@ impl PortIoDevice for I8042 {
 }
 
 impl ChipsetDevice for I8042 {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![DATA_PORT..=DATA_PORT, COMMAND_PORT..=COMMAND_PORT],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -240,12 +239,15 @@ impl ChipsetDevice for I8042 {
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: State = state.decode()?;
         if state.ram.len() != RAM_SIZE {
-            let text = format!("{} bytes of controller RAM", state.ram.len());
+            let text = format!(
+                "{} bytes of i8042 RAM instead of {RAM_SIZE}",
+                state.ram.len()
+            );
             return Err(RestoreError::Invalid(text));
         }
         self.state = state;
         self.update_line();
-        // The controller may have been restored to another level.
+        // The interrupt controller may have been restored with another level.
         self.line.redrive();
         Ok(())
     }
@@ -262,115 +264,5 @@ impl ChipsetDevice for I8042 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use parking_lot::Mutex;
-    use std::sync::Arc;
-
-    fn i8042() -> (I8042, Arc<Mutex<Vec<PowerEvent>>>) {
-        let requests: Arc<Mutex<Vec<PowerEvent>>> = Arc::default();
-        let log = requests.clone();
-        let power = PowerSink::new(move |event| log.lock().push(event));
-        (I8042::new(LineInterrupt::detached(), power), requests)
-    }
-
-    impl I8042 {
-        fn get(&mut self, port: u16) -> u8 {
-            let mut data = [0];
-            self.read(port, &mut data).unwrap();
-            data[0]
-        }
-
-        fn set(&mut self, port: u16, value: u8) {
-            self.write(port, &[value]).unwrap();
-        }
-
-        /// A command, and the answer that must be there at once.
-        fn ask(&mut self, command: u8) -> u8 {
-            self.set(0x64, command);
-            assert_eq!(self.get(0x64) & 0x03, 0x01);
-            self.get(0x60)
-        }
-    }
-
-    #[test]
-    fn resets_the_machine() {
-        let (mut controller, requests) = i8042();
-        controller.set(0x64, 0xfe);
-        assert_eq!(*requests.lock(), [PowerEvent::Reset]);
-        controller.set(0x64, 0xff);
-        controller.set(0x64, 0xd1);
-        controller.set(0x60, 0x03);
-        assert_eq!(requests.lock().len(), 1);
-        controller.set(0x64, 0xd1);
-        controller.set(0x60, 0x02);
-        assert_eq!(requests.lock().len(), 2);
-    }
-
-    #[test]
-    fn the_probe_of_linux_ends_without_a_timeout() {
-        let (mut controller, requests) = i8042();
-        // The buffer must run empty.
-        assert_eq!(controller.get(0x64) & 0x01, 0);
-        assert_eq!(controller.ask(0xaa), 0x55);
-        // The mode is read twice and must agree, then is written and read back.
-        let mode = controller.ask(0x20);
-        assert_eq!(controller.ask(0x20), mode);
-        controller.set(0x64, 0x60);
-        controller.set(0x60, mode & !1 | 0x10);
-        assert_eq!(controller.ask(0x20), mode & !1 | 0x10);
-        // The auxiliary loop answers without the mark of the auxiliary port, and its test fails.
-        controller.set(0x64, 0xd3);
-        controller.set(0x60, 0x5a);
-        assert_eq!(controller.get(0x64) & 0x21, 0x01);
-        assert_eq!(controller.get(0x60), 0x5a);
-        assert_eq!(controller.ask(0xa9), 0x02);
-        // The keyboard is asked who it is, with its interrupt on.
-        controller.set(0x64, 0x60);
-        controller.set(0x60, mode & !0x10 | 0x41);
-        controller.set(0x60, 0xf2);
-        assert_eq!(controller.inspect()["interrupt"], true);
-        assert_eq!(controller.get(0x64) & 0x41, 0x41);
-        assert_eq!(controller.get(0x60), 0xfe);
-        assert_eq!(controller.inspect()["interrupt"], false);
-        assert_eq!(controller.get(0x64) & 0x41, 0);
-        assert_eq!(*requests.lock(), []);
-    }
-
-    #[test]
-    fn uefi_does_not_wait_for_a_keyboard() {
-        let (mut controller, _requests) = i8042();
-        assert_eq!(controller.get(0x64) & 0xc0, 0xc0);
-        assert_eq!(controller.ask(0xaa), 0x55);
-        assert_eq!(controller.get(0x64) & 0xc0, 0);
-        controller.reset();
-        assert_eq!(controller.get(0x64) & 0xc0, 0xc0);
-    }
-
-    #[test]
-    fn a20_is_remembered() {
-        let (mut controller, _requests) = i8042();
-        assert_eq!(controller.ask(0xd0), 0x03);
-        controller.set(0x64, 0xdd);
-        assert_eq!(controller.ask(0xd0), 0x01);
-        controller.set(0x64, 0xdf);
-        assert_eq!(controller.ask(0xd0), 0x03);
-    }
-
-    #[test]
-    fn a_restored_controller_goes_on() {
-        let (mut first, _) = i8042();
-        first.set(0x64, 0x60);
-        first.set(0x60, 0x45);
-        first.set(0x64, 0xab);
-        first.set(0x64, 0x65);
-        let state = first.save().unwrap();
-        let (mut second, _) = i8042();
-        second.restore(&state).unwrap();
-        assert_eq!(second.inspect()["interrupt"], true);
-        assert_eq!(second.get(0x60), 0x00);
-        second.set(0x60, 0x77);
-        assert_eq!(second.ask(0x25), 0x77);
-        assert_eq!(second.ask(0x20), 0x45);
-    }
-}
+#[path = "i8042_test.rs"]
+mod tests;

@@ -1,7 +1,7 @@
-//! The pvpanic device: a register through which a guest's kernel says that it crashed.
+//! The pvpanic device: a register through which a guest's kernel reports a panic.
 
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PortIoDevice;
@@ -10,6 +10,7 @@ use chipset_device::PowerSink;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
@@ -17,22 +18,23 @@ use serde_json::json;
 /// The kernel panicked.
 const PANICKED: u8 = 1 << 0;
 
-/// The kernel panicked and runs its crash kernel.
+/// The kernel panicked and starts its crash kernel.
 const CRASH_LOADED: u8 = 1 << 1;
 
 /// The pvpanic device (`docs/specs/pvpanic` of QEMU; ACPI id QEMU0001): one byte, in I/O or memory space.
 ///
-/// A panic is reported once until the machine is reset. That a crash kernel was loaded is only noted: the
-/// guest is busy with dumping its memory.
+/// A panic is reported once until the machine is reset. The start of a crash kernel is only logged: the guest
+/// continues and dumps its memory.
 #[derive(Debug)]
 pub struct PvPanic {
-    place: Place,
+    address: Address,
     power: PowerSink,
     state: State,
+    crash_log: LogLimit,
 }
 
 #[derive(Debug, Copy, Clone)]
-enum Place {
+enum Address {
     Port(u16),
     Memory(u64),
 }
@@ -40,7 +42,7 @@ enum Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 struct State {
-    /// The events so far.
+    /// The events since the last reset.
     #[n(1)]
     events: u8,
 }
@@ -48,19 +50,20 @@ struct State {
 impl PvPanic {
     /// The device at an I/O port. Panics go to `power`.
     pub fn at_port(port: u16, power: PowerSink) -> Self {
-        Self::new(Place::Port(port), power)
+        Self::new(Address::Port(port), power)
     }
 
     /// The device at a guest-physical address. Panics go to `power`.
     pub fn at_memory(gpa: u64, power: PowerSink) -> Self {
-        Self::new(Place::Memory(gpa), power)
+        Self::new(Address::Memory(gpa), power)
     }
 
-    fn new(place: Place, power: PowerSink) -> Self {
+    fn new(address: Address, power: PowerSink) -> Self {
         Self {
-            place,
+            address,
             power,
             state: State::default(),
+            crash_log: LogLimit::new(),
         }
     }
 
@@ -68,7 +71,7 @@ impl PvPanic {
         let [value] = data else {
             return Err(IoError::InvalidAccessSize);
         };
-        // Which events it understands.
+        // The supported events.
         *value = PANICKED | CRASH_LOADED;
         Ok(())
     }
@@ -80,8 +83,13 @@ impl PvPanic {
         let events = value & (PANICKED | CRASH_LOADED);
         let new = events & !self.state.events;
         self.state.events |= events;
-        if new & CRASH_LOADED != 0 {
-            tracing::warn!("the guest's kernel panicked and its crash kernel runs");
+        if new & CRASH_LOADED != 0
+            && let Some(suppressed) = self.crash_log.allow()
+        {
+            tracing::warn!(
+                suppressed,
+                "the guest's kernel panicked and starts its crash kernel"
+            );
         }
         if new & PANICKED != 0 {
             self.power.request(PowerEvent::GuestPanicked);
@@ -111,15 +119,15 @@ impl MmioDevice for PvPanic {
 }
 
 impl ChipsetDevice for PvPanic {
-    fn claims(&self) -> Claims {
-        match self.place {
-            Place::Port(port) => Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        match self.address {
+            Address::Port(port) => FixedResources {
                 ports: vec![port..=port],
-                ..Claims::default()
+                ..FixedResources::default()
             },
-            Place::Memory(gpa) => Claims {
+            Address::Memory(gpa) => FixedResources {
                 mmio: vec![gpa..=gpa],
-                ..Claims::default()
+                ..FixedResources::default()
             },
         }
     }
@@ -143,7 +151,7 @@ impl ChipsetDevice for PvPanic {
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: State = state.decode()?;
         if state.events & !(PANICKED | CRASH_LOADED) != 0 {
-            let text = format!("events {:#04x}", state.events);
+            let text = format!("unsupported events {:#04x}", state.events);
             return Err(RestoreError::Invalid(text));
         }
         self.state = state;
@@ -176,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_reported_once() {
+    fn a_panic_is_reported_once_until_reset() {
         let (power, count) = counting_sink();
         let mut device = PvPanic::at_memory(0xfed0_0000, power);
         let mut data = [0];

@@ -1,10 +1,11 @@
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::LineInterrupt;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use guest_memory::GuestMemory;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
@@ -18,16 +19,15 @@ pub const GENERATION_ID_LEN: usize = 16;
 
 /// The generation ID device (Microsoft's Virtual Machine Generation ID specification).
 ///
-/// The guest's firmware finds a place for the ID in memory and tells the address; from then on the ID is there. The ID
-/// changes when the machine becomes another one, as when a snapshot is restored a second time, and the guest hears
-/// of that by a general-purpose event. A reset and a migration keep it.
+/// The guest's firmware allocates memory for the ID and sets the address; then the device writes the ID there. The ID
+/// changes when the machine is duplicated, for example when a snapshot is restored a second time, and a general-purpose
+/// event notifies the guest. A reset and a migration keep the ID.
 #[derive(Debug)]
 pub struct GenerationId {
     memory: GuestMemory,
     event: LineInterrupt,
     state: State,
-    /// A wrong address was refused, and that was logged.
-    refused_address: bool,
+    errors: LogLimit,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -35,34 +35,24 @@ pub struct GenerationId {
 struct State {
     #[cbor(n(1), with = "minicbor::bytes")]
     id: [u8; GENERATION_ID_LEN],
-    /// Guest-physical address, once the firmware has told it.
+    /// The guest-physical address, once the firmware has set it.
     #[n(2)]
     address: Option<u64>,
 }
 
 impl GenerationId {
-    /// A device with this ID (as the bytes are to appear in memory), whose changes pulse `event`.
+    /// A device with `id`, in the byte order of guest memory. Changes of the ID pulse `event`.
     pub fn new(id: [u8; GENERATION_ID_LEN], memory: GuestMemory, event: LineInterrupt) -> Self {
         Self {
             memory,
             event,
             state: State { id, address: None },
-            refused_address: false,
+            errors: LogLimit::new(),
         }
     }
 
-    /// The ID now.
-    pub fn id(&self) -> [u8; GENERATION_ID_LEN] {
-        self.state.id
-    }
-
-    /// Where it is in guest memory, once that is known.
-    pub fn address(&self) -> Option<u64> {
-        self.state.address
-    }
-
-    /// The guest says where the ID is to be: at guest-physical address `address`, to which it is written now; or
-    /// nowhere if that is 0. An address outside of RAM is refused, and the one before it stays.
+    /// Sets the guest-physical address of the ID, as requested by the guest, and writes the ID there. 0 means that there
+    /// is no address. An address outside of RAM is refused, and the previous one is kept.
     pub fn set_address(&mut self, address: u64) {
         if address == 0 {
             self.state.address = None;
@@ -71,24 +61,25 @@ impl GenerationId {
         if self.is_ram(address) {
             self.state.address = Some(address);
             self.write();
-        } else if !std::mem::replace(&mut self.refused_address, true) {
+        } else if let Some(suppressed) = self.errors.allow() {
             tracing::warn!(
                 gpa = format_args!("{address:#x}"),
-                "the guest asked for its generation ID outside of its memory"
+                suppressed,
+                "the guest set an address for its generation ID that is not in RAM"
             );
         }
     }
 
-    /// The machine became another one: it has this ID now, and the guest is told.
+    /// Changes the ID and notifies the guest.
     ///
-    /// May be called while the VM is stopped; the guest then hears of it when it runs.
+    /// May be called while the VM is stopped; the guest is then notified when it runs.
     pub fn change(&mut self, id: [u8; GENERATION_ID_LEN]) {
         self.state.id = id;
         self.write();
         self.event.pulse();
     }
 
-    /// Whether there is RAM for the ID at guest-physical address `address`.
+    /// Whether the ID at guest-physical address `address` would be in RAM.
     fn is_ram(&self, address: u64) -> bool {
         self.memory
             .map()
@@ -103,39 +94,41 @@ impl GenerationId {
             .memory
             .map()
             .write_slice(&self.state.id, GuestAddress(address));
-        if let Err(error) = written {
+        if let Err(error) = written
+            && let Some(suppressed) = self.errors.allow()
+        {
             tracing::error!(
                 gpa = format_args!("{address:#x}"),
                 error = &error as &dyn std::error::Error,
-                "the generation ID is not in guest memory"
+                suppressed,
+                "cannot write the generation ID to guest memory"
             );
         }
     }
 }
 
 impl ChipsetDevice for GenerationId {
-    /// None: the address comes by way of firmware.
-    fn claims(&self) -> Claims {
-        Claims::default()
+    /// None: the firmware sets the address through fw_cfg.
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::default()
     }
 
-    /// Forgets the address, which was the one of the firmware before the reset.
+    /// Clears the address, which the firmware sets again after the reset.
     fn reset(&mut self) {
         self.state.address = None;
-        self.refused_address = false;
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
         Ok(SavedState::encode(&self.state))
     }
 
-    /// The ID is written to where it was: whatever order parts are restored in, it is this one in the end.
+    /// Also writes the ID to guest memory, so that the result does not depend on the order in which units are restored.
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: State = state.decode()?;
         if let Some(address) = state.address
             && (address == 0 || !self.is_ram(address))
         {
-            let text = format!("a generation ID at {address:#x}, where it cannot be");
+            let text = format!("the address {address:#x} of the generation ID is not in RAM");
             return Err(RestoreError::Invalid(text));
         }
         self.state = state;
@@ -151,3 +144,7 @@ impl ChipsetDevice for GenerationId {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! The generation ID: 128 bits in guest memory that change when the machine is cloned or rolled back.
+//! The VM generation ID: 128 bits in guest memory that change when the machine is cloned or rolled back.
 #![forbid(unsafe_code)]
 
 mod device;
@@ -7,6 +7,3 @@ pub mod exercise;
 
 pub use device::GENERATION_ID_LEN;
 pub use device::GenerationId;
-
-#[cfg(test)]
-mod device_test;

@@ -13,11 +13,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// What is at the host's end of a line.
+/// The host's end of a serial line.
 pub struct SerialBackend(pub(crate) Kind);
 
 pub(crate) enum Kind {
-    /// Always there; takes output with blocking writes.
+    /// Always connected; output is written with blocking writes.
     Sink {
         sink: Box<dyn Write + Send>,
         what: String,
@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Pty(Pty),
 }
 
-/// A listening Unix socket; its file is removed with it.
+/// A listening Unix socket. Its file is removed when it is dropped.
 pub(crate) struct SocketListener {
     pub(crate) listener: UnixListener,
     path: PathBuf,
@@ -37,7 +37,7 @@ pub(crate) struct Pty {
     pub(crate) controller: OwnedFd,
 }
 
-/// Why a backend cannot be had.
+/// Why a backend cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The output file cannot be created.
@@ -49,7 +49,7 @@ pub enum BackendError {
         #[source]
         source: io::Error,
     },
-    /// The socket cannot be listened on.
+    /// The process cannot listen on the socket.
     #[error("cannot listen on the serial socket {}", path.display())]
     Socket {
         /// The socket's file.
@@ -64,7 +64,7 @@ pub enum BackendError {
 }
 
 impl SerialBackend {
-    /// A file for the output, created or truncated.
+    /// Writes output to a file, which is created or truncated.
     pub fn file(path: &Path) -> Result<Self, BackendError> {
         let file = File::create(path).map_err(|source| BackendError::File {
             path: path.into(),
@@ -76,8 +76,8 @@ impl SerialBackend {
         }))
     }
 
-    /// A Unix socket that listens at `path`, for one client at a time; the next one is served when the
-    /// client has gone. A socket file that a dead process left there is replaced.
+    /// A Unix socket that listens at `path`. It serves one client at a time. A socket file on which no process
+    /// listens is replaced.
     pub fn unix_listener(path: &Path) -> Result<Self, BackendError> {
         let listener = listen(path).map_err(|source| BackendError::Socket {
             path: path.into(),
@@ -89,7 +89,7 @@ impl SerialBackend {
         })))
     }
 
-    /// A new pseudo-terminal in raw mode, and the path at which programs open it.
+    /// A new pseudo-terminal in raw mode. Also returns the path at which programs open it.
     pub fn pty() -> Result<(Self, PathBuf), BackendError> {
         let open = || -> rustix::io::Result<_> {
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -97,7 +97,7 @@ impl SerialBackend {
             rustix::pty::grantpt(&controller)?;
             rustix::pty::unlockpt(&controller)?;
             let path = rustix::pty::ptsname(&controller, Vec::new())?;
-            // Opened once and closed: from then on the kernel tells whether somebody has it open.
+            // Open it and close it once: from then on the kernel reports whether a process has it open.
             let terminal = rustix::pty::ioctl_tiocgptpeer(&controller, flags)?;
             let mut termios = rustix::termios::tcgetattr(&terminal)?;
             termios.make_raw();
@@ -111,7 +111,7 @@ impl SerialBackend {
         Ok((Self(Kind::Pty(Pty { controller })), path))
     }
 
-    /// The process's standard output. If it is closed or breaks, the output is dropped.
+    /// Writes output to the standard output of the process. If that is closed, the output is dropped.
     pub fn stdout() -> Self {
         Self(Kind::Sink {
             sink: Box::new(Standard::Output),
@@ -119,7 +119,7 @@ impl SerialBackend {
         })
     }
 
-    /// The process's standard error. If it is closed or breaks, the output is dropped.
+    /// Writes output to the standard error of the process. If that is closed, the output is dropped.
     pub fn stderr() -> Self {
         Self(Kind::Sink {
             sink: Box::new(Standard::Error),
@@ -127,8 +127,8 @@ impl SerialBackend {
         })
     }
 
-    /// Output goes to `sink`, on the thread of the connection. A sink that blocks makes the guest wait.
-    /// Input comes through [`crate::SerialPort::write_input`].
+    /// Writes output to `sink`, on the thread of the connection. A sink that blocks makes the guest wait.
+    /// Send input with [`crate::SerialPort::write_input`].
     pub fn sink(sink: impl Write + Send + 'static) -> Self {
         Self(Kind::Sink {
             sink: Box::new(sink),
@@ -159,7 +159,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Whether `path` is a socket that nobody listens on.
+/// Whether `path` is a socket on which no process listens.
 fn is_stale(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     is_socket
@@ -168,12 +168,12 @@ fn is_stale(path: &Path) -> bool {
 
 impl Drop for SocketListener {
     fn drop(&mut self) {
-        // Somebody may have removed it already.
+        // It may have been removed already.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// A standard stream without the buffer and lock that the rest of the process shares.
+/// A standard stream of the process, without the buffer and the lock of `std`.
 enum Standard {
     Output,
     Error,
@@ -187,7 +187,7 @@ impl Write for Standard {
         };
         loop {
             match rustix::io::write(fd, bytes) {
-                // Another process that shares the stream made it non-blocking.
+                // A process that shares the stream has made it non-blocking.
                 Err(Errno::AGAIN) => {
                     let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
                     match rustix::event::poll(&mut fds, None) {

@@ -2,6 +2,7 @@ use crate::backend::Kind;
 use crate::backend::Pty;
 use crate::backend::SerialBackend;
 use crate::backend::SocketListener;
+use log_limit::LogLimit;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -13,7 +14,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// A backend at work: what the pump waits for and what it reads and writes.
+/// A backend in use: polled, read and written by the pump.
 pub(crate) enum Endpoint {
     Sink(Sink),
     Socket {
@@ -22,7 +23,7 @@ pub(crate) enum Endpoint {
     },
     Pty {
         pty: Pty,
-        /// Somebody has the terminal open.
+        /// Whether a process has the terminal open.
         open: bool,
     },
 }
@@ -31,53 +32,54 @@ pub(crate) struct Sink {
     sink: Box<dyn Write + Send>,
     what: String,
     state: SinkState,
+    failures: LogLimit,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
 enum SinkState {
-    Works,
-    /// The last write failed, and that was logged.
+    Working,
+    /// The last write failed.
     Failing,
-    /// It cannot work again.
+    /// All further writes will fail.
     Broken,
 }
 
 pub(crate) struct Client {
     stream: UnixStream,
-    /// It has sent all it is going to send.
+    /// The client has shut down its sending side.
     sent_all: bool,
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// So many bytes are gone.
+    /// The backend has written this many bytes.
     Bytes(usize),
-    /// So many bytes are gone, and the backend did not get them.
+    /// The backend failed to write this many bytes, which are dropped.
     Failed(usize),
-    /// The reader takes nothing at the moment.
+    /// The reader does not accept bytes at the moment.
     Stalled,
-    /// The reader has gone.
-    Gone,
+    /// There is no reader.
+    Disconnected,
 }
 
-/// What the wait for an endpoint brought.
+/// The result of polling an endpoint.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Nothing changed.
     None,
-    /// A reader came.
-    Came,
+    /// A reader connected.
+    Connected,
     /// There is input to read.
     Input,
-    /// The reader has gone; input it left can still be read.
-    Went,
+    /// The reader disconnected; input that it sent can still be read.
+    Disconnected,
 }
 
-/// How often to look whether somebody has opened a terminal: the kernel does not tell.
+/// How often to check whether a process has opened a terminal, for which there is no event.
 const OPEN_CHECK: Duration = Duration::from_millis(200);
 
-/// How long to leave a client alone that cannot be accepted.
+/// The pause after a failure to accept a client.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Endpoint {
@@ -86,7 +88,8 @@ impl Endpoint {
             Kind::Sink { sink, what } => Self::Sink(Sink {
                 sink,
                 what,
-                state: SinkState::Works,
+                state: SinkState::Working,
+                failures: LogLimit::new(),
             }),
             Kind::Socket(listener) => Self::Socket {
                 listener,
@@ -96,8 +99,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether somebody takes the output.
-    pub(crate) fn is_present(&self) -> bool {
+    /// Whether there is a reader for the output.
+    pub(crate) fn is_connected(&self) -> bool {
         match self {
             Self::Sink(_) => true,
             Self::Socket { client, .. } => client.is_some(),
@@ -105,7 +108,7 @@ impl Endpoint {
         }
     }
 
-    /// What to poll, with room for input or not, and with output to write to a reader that stalled.
+    /// What to poll. `room` says whether there is room for input, `stalled` whether output waits for the reader.
     pub(crate) fn interest(&self, room: bool, stalled: bool) -> Option<PollFd<'_>> {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, room);
@@ -127,14 +130,14 @@ impl Endpoint {
         }
     }
 
-    /// How long to wait at most before looking again.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    /// The longest time until the next poll.
+    pub(crate) fn poll_interval(&self) -> Option<Duration> {
         matches!(self, Self::Pty { open: false, .. }).then_some(OPEN_CHECK)
     }
 
-    /// Takes note of what a poll of [`Self::interest`] gave.
+    /// Handles the events that a poll of [`Self::interest`] returned.
     pub(crate) fn polled(&mut self, events: PollFlags) -> Event {
-        let gone = events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        let hung_up = events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
         match self {
             Self::Sink(_) => Event::None,
             Self::Socket {
@@ -146,7 +149,7 @@ impl Endpoint {
                 }
                 *client = accept(listener);
                 if client.is_some() {
-                    Event::Came
+                    Event::Connected
                 } else {
                     Event::None
                 }
@@ -155,8 +158,8 @@ impl Endpoint {
                 client: Some(_), ..
             }
             | Self::Pty { open: true, .. } => {
-                if gone {
-                    Event::Went
+                if hung_up {
+                    Event::Disconnected
                 } else if events.contains(PollFlags::IN) {
                     Event::Input
                 } else {
@@ -167,10 +170,10 @@ impl Endpoint {
                 let now = poll_now(pty.controller.as_fd());
                 if !now.contains(PollFlags::HUP) {
                     *open = true;
-                    Event::Came
+                    Event::Connected
                 } else if now.contains(PollFlags::IN) {
-                    // Opened, written to and closed again since the last look.
-                    Event::Went
+                    // Opened, written to and closed since the last poll.
+                    Event::Disconnected
                 } else {
                     Event::None
                 }
@@ -178,7 +181,7 @@ impl Endpoint {
         }
     }
 
-    /// Reads input. `None` when there is none at the moment or none will come.
+    /// Reads input. Returns `None` if there is none.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
         match self {
             Self::Sink(_) | Self::Socket { client: None, .. } => None,
@@ -199,12 +202,12 @@ impl Endpoint {
         }
     }
 
-    /// Writes output; does not wait, except for a sink.
+    /// Writes output. Does not block, except for a sink.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Written {
         let result = match self {
             Self::Sink(sink) => return sink.write(bytes),
             Self::Socket { client: None, .. } | Self::Pty { open: false, .. } => {
-                return Written::Gone;
+                return Written::Disconnected;
             }
             Self::Socket {
                 client: Some(client),
@@ -215,11 +218,11 @@ impl Endpoint {
         match result {
             Ok(count) => Written::Bytes(count),
             Err(Errno::AGAIN) => Written::Stalled,
-            Err(_) => Written::Gone,
+            Err(_) => Written::Disconnected,
         }
     }
 
-    /// Gives up the reader that has gone.
+    /// Drops a reader that disconnected.
     pub(crate) fn disconnect(&mut self) {
         match self {
             Self::Sink(_) => {}
@@ -236,12 +239,19 @@ impl Sink {
         }
         let result = self.sink.write_all(bytes);
         let Err(error) = result.and_then(|()| self.sink.flush()) else {
-            self.state = SinkState::Works;
+            self.state = SinkState::Working;
             return Written::Bytes(bytes.len());
         };
-        if self.state == SinkState::Works {
+        if self.state == SinkState::Working
+            && let Some(suppressed) = self.failures.allow()
+        {
             let (what, error) = (&self.what, &error as &dyn std::error::Error);
-            tracing::warn!(what, error, "cannot write serial output, dropping it");
+            tracing::warn!(
+                what,
+                error,
+                suppressed,
+                "cannot write serial output, dropping it"
+            );
         }
         let broken = error.kind() == std::io::ErrorKind::BrokenPipe
             || error.raw_os_error() == Some(Errno::BADF.raw_os_error());
@@ -258,8 +268,8 @@ fn accept(listener: &SocketListener) -> Option<Client> {
     let stream = match listener.listener.accept() {
         Ok((stream, _)) => stream,
         Err(error) => {
-            // A client that gave up before it was accepted, say. If the client still waits, because
-            // there is no file descriptor for it, it is not to keep this thread busy.
+            // For example, the client has disconnected. If it still waits, because the process is out of file
+            // descriptors, the pause keeps this thread from spinning.
             tracing::debug!(%error, "cannot accept a serial client");
             std::thread::sleep(ACCEPT_PAUSE);
             return None;

@@ -1,4 +1,4 @@
-//! Puts the UART through the life a script describes, for fuzzing and tests.
+//! Drives the UART with a script of arbitrary operations, for fuzzing and tests.
 
 use crate::Serial16550;
 use crate::SerialPort;
@@ -6,7 +6,7 @@ use chipset_device::DeviceWaker;
 use chipset_device::LineInterrupt;
 use chipset_device::exercise::exercise;
 
-/// A UART whose reader and writer at the host's end come, go and stall as `script` says.
+/// A UART, while the reader and the writer at the host's end connect, disconnect and stall.
 pub fn serial_16550(script: &[u8]) {
     let port = SerialPort::new();
     let line = LineInterrupt::detached();
@@ -20,7 +20,7 @@ pub fn serial_16550(script: &[u8]) {
             port.send_break();
         }
         4 => {
-            // Floods the line, so that the transmitter meets its end.
+            // Fills the output buffer.
             while port.wait_output_room(std::time::Duration::ZERO) && port.stats().overwritten == 0
             {
                 port.write_output(byte);
@@ -36,7 +36,7 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn any_life_is_survived() {
+    fn survives_random_scripts() {
         for seed in 0..200 {
             let len = 1_500 + (seed as usize) % 2;
             super::serial_16550(&pseudo_random_script(seed, len));

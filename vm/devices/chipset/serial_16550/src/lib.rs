@@ -1,13 +1,13 @@
-//! The 16550 UART, and the host side of the line it drives.
+//! The 16550 UART, and the host side of its serial line.
 //!
-//! [`Serial16550`] is the device in the guest, [`SerialPort`] the line between it and the host, and
-//! [`SerialBackend`] what the host's end of the line is: a file, a socket, a terminal, a program's own
-//! callback. [`SerialPort::connect`] runs the backend on a thread.
+//! [`Serial16550`] is the device, [`SerialPort`] the line between it and the host, and
+//! [`SerialBackend`] the host's end of the line: a file, a socket, a terminal, or a writer of the
+//! program. [`SerialPort::connect`] runs the backend on a thread.
 //!
-//! No byte is lost under load. A guest that writes faster than the host reads finds its transmitter busy;
-//! a host that writes faster than the guest reads finds no room. The one exception is a backend that
-//! waits for somebody to connect: while nobody is there the line keeps the most recent
-//! [`SerialPort::OUTPUT_CAPACITY`] bytes, so that a guest does not hang on an absent reader.
+//! No byte is lost under load. If the guest writes faster than the host reads, its transmitter is busy;
+//! if the host writes faster than the guest reads, there is no room for its input. The exception is a backend
+//! that waits for a client: without a client the line keeps the latest
+//! [`SerialPort::OUTPUT_CAPACITY`] bytes, so that a guest does not hang.
 #![forbid(unsafe_code)]
 
 mod backend;
@@ -33,8 +33,3 @@ pub use port::SerialPort;
 pub use pump::ConnectError;
 pub use pump::SerialConnection;
 pub use uart::Serial16550;
-
-#[cfg(test)]
-mod pump_test;
-#[cfg(test)]
-mod uart_test;

@@ -10,19 +10,19 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
 
-/// The line between a UART and the host. Cheap to clone; all clones are one line.
+/// The serial line between a UART and the host. Cheap to clone; all clones are the same line.
 ///
-/// It holds two rings, one for each direction. The device puts the guest's output into one, from which a
-/// thread hands it to the backend; the host's input waits in the other until the guest reads it.
+/// It has a buffer for each direction. The device adds the guest's output to one, and a thread (the pump) writes it
+/// to the backend. The other one keeps the host's input until the guest reads it.
 #[derive(Clone)]
 pub struct SerialPort(Arc<Shared>);
 
 struct Shared {
     lines: Mutex<Lines>,
-    /// Output went out, input was read, or the reader came or went.
+    /// Output was written, input was read, or the reader connected or disconnected.
     changed: Condvar,
     waker: Mutex<DeviceWaker>,
-    /// Signalled to make the pump look at the rings. Made for the first connection.
+    /// An eventfd that wakes the pump. Created for the first connection.
     pump_signal: OnceLock<OwnedFd>,
 }
 
@@ -30,26 +30,26 @@ struct Shared {
 struct Lines {
     output: VecDeque<u8>,
     reader: Reader,
-    /// The device found no room and waits for some.
+    /// The device waits for room for output.
     output_wanted: bool,
-    /// Somebody waits in `flush`.
+    /// The number of threads that wait in `flush`.
     flushing: usize,
     input: VecDeque<Input>,
-    /// The pump holds input for which there was no room.
+    /// The pump waits for room for input.
     input_wanted: bool,
     pump: PumpState,
     stats: PortStats,
 }
 
-/// Who takes the output.
+/// The state of the reader of the output.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
 enum Reader {
-    /// Nobody.
+    /// There is no reader.
     #[default]
     Absent,
-    /// The pump, which sleeps until it is signalled.
+    /// The pump waits for a signal.
     Asleep,
-    /// The pump, which is going to look at the ring by itself.
+    /// The pump will check the output by itself.
     Awake,
 }
 
@@ -57,9 +57,9 @@ enum Reader {
 enum PumpState {
     #[default]
     None,
-    Runs,
-    /// Told to end.
-    Ends,
+    Running,
+    /// It was told to end.
+    Stopping,
 }
 
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -68,31 +68,31 @@ pub(crate) enum Input {
     Break,
 }
 
-/// What became of a byte the device sent.
+/// The result of sending a byte.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// The byte is in the ring.
-    pub(crate) taken: bool,
-    /// There is room for a transmitter FIFO's worth of further bytes.
+    /// The byte was accepted.
+    pub(crate) accepted: bool,
+    /// There is room for as many bytes as the transmitter FIFO has.
     pub(crate) room: bool,
 }
 
-/// What went over a line, and what did not.
+/// Counters of a serial line.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
 pub struct PortStats {
     /// Bytes the guest sent.
     pub output: u64,
-    /// Output that was overwritten by later output while nobody was connected.
+    /// Bytes of output that were overwritten by later ones while there was no reader.
     pub overwritten: u64,
-    /// Output that the guest wrote although its transmitter was not ready, and lost.
+    /// Bytes of output that were lost because the guest sent them while its transmitter was not ready.
     pub refused: u64,
-    /// Output that the backend failed to write.
+    /// Bytes of output that the backend failed to write.
     pub failed: u64,
     /// Bytes the host sent.
     pub input: u64,
 }
 
-/// What the pump has to do.
+/// The work of the pump.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct Work {
     pub(crate) output: usize,
@@ -100,21 +100,21 @@ pub(crate) struct Work {
     pub(crate) end: bool,
 }
 
-/// The transmitter is ready while at least this much fits: a guest that sees it ready fills the
-/// 16-byte FIFO without looking again.
+/// The transmitter is ready while there is room for this many bytes. A guest that sees it ready fills the
+/// 16-byte FIFO without checking again.
 const FIFO_ROOM: usize = 16;
 
 impl SerialPort {
-    /// How many bytes of output the line holds for its reader.
+    /// The size of the output buffer in bytes.
     pub const OUTPUT_CAPACITY: usize = 64 << 10;
 
-    /// How many bytes of input the line holds for the guest.
+    /// The size of the input buffer in bytes.
     pub const INPUT_CAPACITY: usize = 16 << 10;
 
-    /// From here on the pump stops waiting for more.
+    /// The pump writes at once if there are this many bytes of output.
     pub(crate) const HALF: usize = Self::OUTPUT_CAPACITY / 2;
 
-    /// A line with nobody at the host's end.
+    /// A line without a backend.
     pub fn new() -> Self {
         Self(Arc::new(Shared {
             lines: Mutex::default(),
@@ -124,7 +124,7 @@ impl SerialPort {
         }))
     }
 
-    /// Sends `bytes` to the guest: as many as there is room for. Returns how many that were.
+    /// Sends as many of `bytes` to the guest as there is room for. Returns their number.
     pub fn write_input(&self, bytes: &[u8]) -> usize {
         let mut lines = self.0.lines.lock();
         let count = bytes.len().min(Self::INPUT_CAPACITY - lines.input.len());
@@ -138,7 +138,7 @@ impl SerialPort {
         count
     }
 
-    /// Sends a break condition to the guest, after the input sent so far. False if there is no room.
+    /// Sends a break condition to the guest, after the input sent so far. Returns false if there is no room.
     pub fn send_break(&self) -> bool {
         let mut lines = self.0.lines.lock();
         if lines.input.len() == Self::INPUT_CAPACITY {
@@ -162,9 +162,9 @@ impl SerialPort {
         Self::INPUT_CAPACITY - lines.input.len()
     }
 
-    /// Sends a byte of output, on behalf of a device. False if there was no room, and the byte is lost.
+    /// Sends a byte of output for a device. Returns false if the byte was lost because there was no room.
     pub fn write_output(&self, byte: u8) -> bool {
-        self.send(byte).taken
+        self.send(byte).accepted
     }
 
     /// Waits until there is room for output, at most for `timeout`. Returns whether there is.
@@ -179,10 +179,10 @@ impl SerialPort {
         lines.has_room()
     }
 
-    /// Waits until the backend has taken all output, at most for `timeout`, and returns how many bytes
-    /// it has not. To be called when the VM has stopped, before the process ends.
+    /// Waits until the backend has written all output, at most for `timeout`. Returns the number of bytes that are
+    /// left. Call it when the VM has stopped, before the process ends.
     ///
-    /// Where nobody is connected there is nothing to wait for.
+    /// Without a reader it returns at once.
     pub fn flush(&self, timeout: Duration) -> usize {
         let deadline = Instant::now().checked_add(timeout);
         let mut lines = self.0.lines.lock();
@@ -197,12 +197,12 @@ impl SerialPort {
         lines.output.len()
     }
 
-    /// What went over the line so far.
+    /// The counters of the line.
     pub fn stats(&self) -> PortStats {
         self.0.lines.lock().stats
     }
 
-    /// Waits for a change; true if the deadline passed first.
+    /// Waits for a change. Returns true if the deadline passed first.
     fn wait(
         &self,
         lines: &mut parking_lot::MutexGuard<'_, Lines>,
@@ -224,7 +224,7 @@ impl SerialPort {
 
     fn signal_pump(&self) {
         if let Some(signal) = self.0.pump_signal.get() {
-            // A full counter is as good as a signal.
+            // If the counter is full, the eventfd is already readable.
             let _ = rustix::io::write(signal, &1_u64.to_ne_bytes());
         }
     }
@@ -246,7 +246,7 @@ impl SerialPort {
                 lines.stats.refused += 1;
                 lines.output_wanted = true;
                 return Sent {
-                    taken: false,
+                    accepted: false,
                     room: false,
                 };
             }
@@ -267,10 +267,13 @@ impl SerialPort {
         if signal {
             self.signal_pump();
         }
-        Sent { taken: true, room }
+        Sent {
+            accepted: true,
+            room,
+        }
     }
 
-    /// Whether the transmitter is ready. If not, the device is woken when it is.
+    /// Whether the transmitter is ready. If not, the device is woken when it becomes ready.
     pub(crate) fn output_room(&self) -> bool {
         let mut lines = self.0.lines.lock();
         let room = lines.has_room();
@@ -294,19 +297,19 @@ impl SerialPort {
 
 /// The pump's side.
 impl SerialPort {
-    /// Makes the caller the pump of this line. False if there is one.
+    /// Makes the caller the pump of this line. Returns false if there is one already.
     pub(crate) fn attach_pump(&self) -> rustix::io::Result<bool> {
         if self.0.pump_signal.get().is_none() {
             let flags =
                 rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-            // Lost against another thread: that one's is as good.
+            // If another thread was faster, its eventfd is used.
             let _ = self.0.pump_signal.set(rustix::event::eventfd(0, flags)?);
         }
         let mut lines = self.0.lines.lock();
         if lines.pump != PumpState::None {
             return Ok(false);
         }
-        lines.pump = PumpState::Runs;
+        lines.pump = PumpState::Running;
         Ok(true)
     }
 
@@ -320,22 +323,22 @@ impl SerialPort {
         }
     }
 
-    /// The pump has ended.
+    /// Called by the pump when it ends.
     pub(crate) fn detach_pump(&self) {
         self.set_reader(false);
         self.0.lines.lock().pump = PumpState::None;
         self.0.changed.notify_all();
     }
 
-    /// Tells the pump to end, and waits until it has, at most for `timeout`. Returns whether it has.
+    /// Tells the pump to end and waits for that, at most for `timeout`. Returns whether it has ended.
     pub(crate) fn end_pump(&self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
         let mut lines = self.0.lines.lock();
-        if lines.pump == PumpState::Runs {
-            lines.pump = PumpState::Ends;
+        if lines.pump == PumpState::Running {
+            lines.pump = PumpState::Stopping;
             self.signal_pump();
         }
-        while lines.pump == PumpState::Ends {
+        while lines.pump == PumpState::Stopping {
             if self.wait(&mut lines, deadline) {
                 return false;
             }
@@ -343,7 +346,7 @@ impl SerialPort {
         true
     }
 
-    /// Says whether somebody takes the output.
+    /// Sets whether there is a reader for the output.
     pub(crate) fn set_reader(&self, present: bool) {
         let mut lines = self.0.lines.lock();
         lines.reader = if present {
@@ -369,11 +372,11 @@ impl SerialPort {
         Work {
             output: lines.output.len(),
             flush: lines.flushing != 0,
-            end: lines.pump == PumpState::Ends,
+            end: lines.pump == PumpState::Stopping,
         }
     }
 
-    /// Lets the pump sleep until it is signalled. False if there is output.
+    /// Lets the pump wait for a signal. Returns false if there is output.
     pub(crate) fn fall_asleep(&self) -> bool {
         let mut lines = self.0.lines.lock();
         if !lines.output.is_empty() {
@@ -385,7 +388,7 @@ impl SerialPort {
         true
     }
 
-    /// Copies the output to `buffer`. It stays in the ring until it is consumed.
+    /// Copies the output to `buffer`. It stays in the line until it is consumed.
     pub(crate) fn peek_output(&self, buffer: &mut Vec<u8>) {
         let lines = self.0.lines.lock();
         let (front, back) = lines.output.as_slices();
@@ -394,7 +397,7 @@ impl SerialPort {
         buffer.extend_from_slice(back);
     }
 
-    /// Removes the first `count` bytes of the output: the backend has them or, if they `failed`, nobody.
+    /// Removes the first `count` bytes of the output, which the backend has written or, if `failed`, has not.
     pub(crate) fn consume_output(&self, count: usize, failed: bool) {
         let mut lines = self.0.lines.lock();
         let count = count.min(lines.output.len());
@@ -402,7 +405,7 @@ impl SerialPort {
         if failed {
             lines.stats.failed += count as u64;
         }
-        // Not for each byte of room: the device is to be woken now and then, not all the time.
+        // The device is not woken for every byte of room, but when half of the buffer is free.
         let wake = lines.output.len() <= Self::HALF && std::mem::take(&mut lines.output_wanted);
         drop(lines);
         self.0.changed.notify_all();
@@ -411,7 +414,7 @@ impl SerialPort {
         }
     }
 
-    /// The room for input. If there is none, the pump is signalled when there is.
+    /// The room for input in bytes. If there is none, the pump is signalled when there is.
     pub(crate) fn input_room(&self) -> usize {
         let mut lines = self.0.lines.lock();
         let room = Self::INPUT_CAPACITY - lines.input.len();

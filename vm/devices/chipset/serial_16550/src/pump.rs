@@ -10,40 +10,40 @@ use std::io;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long to wait for more output after the first byte.
-const GATHER: Duration = Duration::from_millis(1);
+/// How long to collect output after the first byte.
+const COLLECT: Duration = Duration::from_millis(1);
 
-/// How long to gather output while it keeps coming: a flood costs 250 wake-ups per second.
-const GATHER_MORE: Duration = Duration::from_millis(4);
+/// How long to collect output while it continues: at most 250 writes per second.
+const COLLECT_MORE: Duration = Duration::from_millis(4);
 
-/// How much input a client may leave behind when it goes.
-const LEFT_INPUT: usize = 1 << 20;
+/// How many bytes of input are kept of a client that disconnected.
+const MAX_UNSENT_INPUT: usize = 1 << 20;
 
-/// How long the drop of a connection waits for output to go out.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long dropping a connection waits for its thread to end.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a backend cannot be connected to a line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The line has a backend.
-    #[error("the serial port is connected already")]
+    /// The line already has a backend.
+    #[error("the serial port already has a backend")]
     Connected,
-    /// The kernel refused a resource.
+    /// The host is out of threads or file descriptors.
     #[error("cannot start the serial port's thread")]
     Thread(#[source] io::Error),
 }
 
-/// A backend at work on a line. Dropping it ends it, after a last attempt to write the output out.
+/// A backend that is connected to a line. Dropping it disconnects it, after a last attempt to write the output.
 #[derive(Debug)]
 pub struct SerialConnection {
-    /// Taken when it is closed.
+    /// `None` once it is closed.
     port: Option<SerialPort>,
 }
 
 impl SerialPort {
     /// Runs `backend` at the host's end of the line, on a thread named after `name`.
     ///
-    /// A line has one backend at a time. Output that the line holds from before goes to the backend.
+    /// A line has one backend at a time. Output that is already in the line goes to the backend.
     pub fn connect(
         &self,
         name: &str,
@@ -54,14 +54,14 @@ impl SerialPort {
             return Err(ConnectError::Connected);
         }
         let endpoint = Endpoint::new(backend);
-        // Before the guest runs: it must not take a reader for absent that is only slow to start.
-        self.set_reader(endpoint.is_present());
+        // Set here and not on the thread, which may start late: until then output would be overwritten.
+        self.set_reader(endpoint.is_connected());
         let pump = Pump {
             port: self.clone(),
             endpoint,
             unsent_input: Vec::new(),
             buffer: Vec::new(),
-            gather_until: None,
+            collect_until: None,
             stalled: false,
         };
         let spawned = std::thread::Builder::new()
@@ -80,8 +80,8 @@ impl SerialPort {
 }
 
 impl SerialConnection {
-    /// Ends the connection and waits until its thread has ended, at most for `timeout`. False if it has
-    /// not: it is stuck in a write, and is left to itself.
+    /// Disconnects the backend and waits until its thread has ended, at most for `timeout`. Returns false if it has
+    /// not, because it is blocked in a write.
     pub fn close(mut self, timeout: Duration) -> bool {
         self.port.take().is_none_or(|port| port.end_pump(timeout))
     }
@@ -90,7 +90,7 @@ impl SerialConnection {
 impl Drop for SerialConnection {
     fn drop(&mut self) {
         if let Some(port) = self.port.take() {
-            port.end_pump(CLOSE_PATIENCE);
+            port.end_pump(DROP_TIMEOUT);
         }
     }
 }
@@ -98,10 +98,10 @@ impl Drop for SerialConnection {
 struct Pump {
     port: SerialPort,
     endpoint: Endpoint,
-    /// Input that was read and did not fit.
+    /// Input that was read and for which the line has no room.
     unsent_input: Vec<u8>,
     buffer: Vec<u8>,
-    gather_until: Option<Instant>,
+    collect_until: Option<Instant>,
     stalled: bool,
 }
 
@@ -114,28 +114,28 @@ impl Pump {
             }
             let room = self.feed_input();
             let wait = self.serve_output(work.output, work.flush);
-            let wait = match (wait, self.endpoint.patience()) {
+            let wait = match (wait, self.endpoint.poll_interval()) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
             let events = self.poll(room, wait);
             match self.endpoint.polled(events) {
                 Event::None => {}
-                Event::Came => self.reader_changed(true),
+                Event::Connected => self.set_reader(true),
                 Event::Input => self.read_input(),
-                Event::Went => self.reader_went(),
+                Event::Disconnected => self.disconnect(),
             }
-            // A reader that takes output again, or a poll that failed: the next write tells.
+            // After any event the next write finds out whether the reader still stalls.
             self.stalled &= events.is_empty();
         }
         self.write_rest();
         let Self { port, endpoint, .. } = self;
-        // First, so that whoever waits for the end finds the backend closed.
+        // Dropped first, so that the backend is closed when `end_pump` returns.
         drop(endpoint);
         port.detach_pump();
     }
 
-    /// Waits for the endpoint, the line, or the time.
+    /// Waits for an event of the endpoint, a signal of the line, or the timeout.
     fn poll(&self, room: bool, wait: Option<Duration>) -> PollFlags {
         let Some(signal) = self.port.pump_signal() else {
             return PollFlags::empty();
@@ -147,7 +147,7 @@ impl Pump {
             tv_sec: wait.as_secs() as i64,
             tv_nsec: wait.subsec_nanos().into(),
         });
-        // Interrupted is as good as woken.
+        // An interrupted wait is treated as a wake-up.
         let _ = rustix::event::poll(&mut fds, wait.as_ref());
         if !fds[0].revents().is_empty() {
             self.port.clear_pump_signal();
@@ -155,9 +155,9 @@ impl Pump {
         fds.get(1).map_or(PollFlags::empty(), PollFd::revents)
     }
 
-    /// Hands on input that waits for room. Whether there is room for more.
+    /// Sends input that waits for room. Returns whether there is room for more.
     fn feed_input(&mut self) -> bool {
-        // Asked first: if there is none, a signal follows when there is.
+        // If there is no room, `input_room` requests a signal for when there is.
         while self.port.input_room() != 0 {
             if self.unsent_input.is_empty() {
                 return true;
@@ -175,44 +175,45 @@ impl Pump {
         }
     }
 
-    fn reader_changed(&mut self, present: bool) {
+    fn set_reader(&mut self, present: bool) {
         self.stalled = false;
-        self.gather_until = None;
+        self.collect_until = None;
         self.port.set_reader(present);
     }
 
-    fn reader_went(&mut self) {
+    /// Reads the remaining input of a reader that disconnected, and drops the reader.
+    fn disconnect(&mut self) {
         let mut buffer = [0; 4096];
-        while self.unsent_input.len() < LEFT_INPUT {
+        while self.unsent_input.len() < MAX_UNSENT_INPUT {
             let Some(count) = self.endpoint.read(&mut buffer) else {
                 break;
             };
             self.unsent_input.extend_from_slice(&buffer[..count]);
         }
         self.endpoint.disconnect();
-        self.reader_changed(false);
+        self.set_reader(false);
     }
 
-    /// Writes output if it is time. How long to wait before looking again.
+    /// Writes output if it is due. Returns how long to wait until the next check.
     fn serve_output(&mut self, output: usize, flush: bool) -> Option<Duration> {
-        if !self.endpoint.is_present() || self.stalled {
+        if !self.endpoint.is_connected() || self.stalled {
             return None;
         }
         let now = Instant::now();
-        if output == 0 && self.gather_until.is_none_or(|until| until <= now) {
-            self.gather_until = None;
+        if output == 0 && self.collect_until.is_none_or(|until| until <= now) {
+            self.collect_until = None;
             if self.port.fall_asleep() {
                 return None;
             }
         }
-        let until = *self.gather_until.get_or_insert(now + GATHER);
+        let until = *self.collect_until.get_or_insert(now + COLLECT);
         let due = flush || output >= SerialPort::HALF || until <= now;
         if output == 0 || !due {
             return Some(until.saturating_duration_since(now));
         }
         self.write_output();
-        self.gather_until = Some(now + GATHER_MORE);
-        Some(GATHER_MORE)
+        self.collect_until = Some(now + COLLECT_MORE);
+        Some(COLLECT_MORE)
     }
 
     fn write_output(&mut self) -> Written {
@@ -222,12 +223,12 @@ impl Pump {
             Written::Bytes(count) => self.port.consume_output(count, false),
             Written::Failed(count) => self.port.consume_output(count, true),
             Written::Stalled => self.stalled = true,
-            Written::Gone => self.reader_went(),
+            Written::Disconnected => self.disconnect(),
         }
         written
     }
 
-    /// Writes what can be written without waiting for a reader.
+    /// Writes the output that a reader accepts without waiting.
     fn write_rest(&mut self) {
         while self.port.work().output != 0 {
             match self.write_output() {
@@ -237,3 +238,7 @@ impl Pump {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pump_test.rs"]
+mod tests;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Long enough for the slowest machine; nothing waits for it when all is well.
+/// Long enough for the slowest machine; a passing test never waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends as a guest does that looks at its transmitter.
+/// Sends like a guest that checks its transmitter.
 fn send(port: &SerialPort, bytes: &[u8]) {
     for byte in bytes {
         assert!(port.wait_output_room(PATIENCE));
@@ -25,7 +25,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
 }
 
-/// Waits for something another thread does.
+/// Waits for an action of another thread.
 fn wait_until(mut done: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !done() {
@@ -53,7 +53,7 @@ impl Write for Log {
 }
 
 #[test]
-fn a_file_gets_all_of_the_output() {
+fn a_file_receives_all_output() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("serial.log");
     std::fs::write(&path, "old").unwrap();
@@ -74,7 +74,7 @@ fn a_file_gets_all_of_the_output() {
 }
 
 #[test]
-fn a_flood_is_gathered_and_nothing_is_lost() {
+fn a_flood_is_collected_into_few_writes_without_loss() {
     let log = Log::default();
     let port = SerialPort::new();
     let connection = port
@@ -91,7 +91,7 @@ fn a_flood_is_gathered_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_line_is_connected_once_at_a_time() {
+fn a_line_has_one_backend_at_a_time() {
     let port = SerialPort::new();
     let connection = port
         .connect("com1", SerialBackend::sink(io::sink()))
@@ -165,29 +165,29 @@ fn a_stalled_sink_makes_the_guest_wait() {
 }
 
 #[test]
-fn a_socket_serves_one_client_after_the_other() {
+fn a_socket_serves_one_client_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("serial.sock");
     let port = SerialPort::new();
     let backend = SerialBackend::unix_listener(&path).unwrap();
     let connection = port.connect("com1", backend).unwrap();
-    send(&port, b"nobody there yet\n");
+    send(&port, b"no client yet\n");
 
     let mut first = UnixStream::connect(&path).unwrap();
-    let mut buffer = [0; 17];
+    let mut buffer = [0; 14];
     first.read_exact(&mut buffer).unwrap();
-    assert_eq!(&buffer, b"nobody there yet\n");
+    assert_eq!(&buffer, b"no client yet\n");
     first.write_all(b"ls\n").unwrap();
     wait_until(|| port.stats().input == 3);
     drop(first);
 
     let mut second = UnixStream::connect(&path).unwrap();
-    // It is served once the first one's end was noticed; what is sent meanwhile is not lost.
+    // The second client is served once the first has disconnected. Output in between is not lost.
     send(&port, b"hello again");
     let mut buffer = [0; 11];
     second.read_exact(&mut buffer).unwrap();
     assert_eq!(&buffer, b"hello again");
-    // A client that only sends, and ends.
+    // A client that sends and then disconnects.
     second.write_all(b"cat\n").unwrap();
     second.shutdown(std::net::Shutdown::Write).unwrap();
     wait_until(|| port.stats().input == 7);
@@ -201,7 +201,7 @@ fn a_socket_serves_one_client_after_the_other() {
 }
 
 #[test]
-fn a_stalled_client_makes_the_guest_wait_and_gets_it_all() {
+fn a_stalled_client_makes_the_guest_wait_and_receives_everything() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("serial.sock");
     let port = SerialPort::new();
@@ -210,7 +210,7 @@ fn a_stalled_client_makes_the_guest_wait_and_gets_it_all() {
     let mut client = UnixStream::connect(&path).unwrap();
     wait_until(|| !port.has_absent_reader());
     let mut sent = Vec::new();
-    // More than the socket and the line hold: the transmitter is busy for good at some point.
+    // More than the buffers of the socket and the line: the transmitter becomes busy.
     while port.wait_output_room(Duration::from_millis(200)) {
         for _ in 0..16 {
             assert!(port.write_output(sent.len() as u8));
@@ -234,7 +234,7 @@ fn input_waits_for_room() {
     let sent = pattern(5 * SerialPort::INPUT_CAPACITY);
     let mut client = UnixStream::connect(&path).unwrap();
     client.write_all(&sent).unwrap();
-    // What a client leaves behind arrives too.
+    // Input of a client that has disconnected arrives too.
     drop(client);
     let mut received = Vec::new();
     wait_until(|| {
@@ -266,14 +266,14 @@ fn the_host_waits_for_room() {
 }
 
 #[test]
-fn socket_files_are_replaced_only_if_dead() {
+fn socket_files_are_replaced_only_if_no_process_listens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("serial.sock");
     let live = SerialBackend::unix_listener(&path).unwrap();
     let error = SerialBackend::unix_listener(&path).unwrap_err();
     assert!(error.to_string().contains("serial.sock"), "{error}");
     drop(live);
-    // Its file outlives a listener that is merely closed.
+    // The file of a listener that was only closed remains.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     drop(SerialBackend::unix_listener(&path).unwrap());
@@ -283,7 +283,7 @@ fn socket_files_are_replaced_only_if_dead() {
 }
 
 #[test]
-fn an_impossible_file_is_an_error_that_names_it() {
+fn the_error_of_a_file_names_it() {
     let error = SerialBackend::file("/nonexistent/serial.log".as_ref()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/serial.log"));
 }
@@ -305,7 +305,7 @@ fn a_terminal_can_be_opened_closed_and_opened_again() {
         drop(terminal);
         wait_until(|| port.has_absent_reader());
     }
-    // Nobody there: the guest goes on.
+    // Without a reader the guest continues.
     send(&port, &pattern(3 * SerialPort::OUTPUT_CAPACITY));
     assert!(connection.close(PATIENCE));
 }

@@ -54,7 +54,7 @@ pub(crate) mod lsr {
     pub(crate) const THRE: u8 = 1 << 5;
     pub(crate) const TEMT: u8 = 1 << 6;
     pub(crate) const FIFO_ERROR: u8 = 1 << 7;
-    /// The bits that are kept until they are read.
+    /// The bits that stay set until the register is read.
     pub(crate) const ERRORS: u8 = OVERRUN | BREAK;
 }
 
@@ -69,11 +69,11 @@ pub(crate) mod msr {
     pub(crate) const RI: u8 = 1 << 6;
     pub(crate) const DCD: u8 = 1 << 7;
     pub(crate) const DELTAS: u8 = 0x0f;
-    /// What the host's end of the line drives: it is always ready.
+    /// The lines that the other end drives: it is always ready.
     pub(crate) const READY: u8 = CTS | DSR | DCD;
 }
 
-/// What is in a place of the receiver FIFO.
+/// An entry of the receiver FIFO.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Received {
     #[n(0)]
@@ -83,7 +83,7 @@ pub(crate) enum Received {
     Break,
 }
 
-/// The receiver FIFO's size.
+/// The size of the receiver FIFO.
 pub(crate) const FIFO_SIZE: usize = 16;
 
 /// The UART's registers, which are also its saved state.
@@ -99,7 +99,7 @@ pub(crate) struct Registers {
     pub(crate) lcr: u8,
     #[n(4)]
     pub(crate) mcr: u8,
-    /// The errors that were not read yet.
+    /// The errors that the guest has not read yet.
     #[n(5)]
     pub(crate) line_errors: u8,
     #[n(6)]
@@ -108,7 +108,7 @@ pub(crate) struct Registers {
     pub(crate) scratch: u8,
     #[n(8)]
     pub(crate) divisor: u16,
-    /// The "transmitter empty" interrupt is to be delivered.
+    /// The "transmitter holding register empty" interrupt is pending.
     #[n(9)]
     pub(crate) thre_pending: bool,
     /// The transmitter waits for room on the line.
@@ -128,7 +128,7 @@ impl Registers {
             line_errors: 0,
             msr: msr::READY,
             scratch: 0,
-            // 9600 baud, what firmware leaves behind; nothing depends on it.
+            // 9600 baud, which firmware usually sets; it has no effect.
             divisor: 12,
             thre_pending: false,
             transmitter_full: false,
@@ -149,7 +149,10 @@ impl Registers {
             return Err(RestoreError::Invalid(text));
         }
         if self.received.len() > FIFO_SIZE {
-            let text = format!("{} bytes in the receiver FIFO", self.received.len());
+            let text = format!(
+                "{} bytes in the receiver FIFO of {FIFO_SIZE} bytes",
+                self.received.len()
+            );
             return Err(RestoreError::Invalid(text));
         }
         Ok(())
@@ -159,12 +162,12 @@ impl Registers {
         self.fcr & fcr::ENABLE != 0
     }
 
-    /// How much the receiver holds.
+    /// The capacity of the receiver.
     pub(crate) fn capacity(&self) -> usize {
         if self.has_fifos() { FIFO_SIZE } else { 1 }
     }
 
-    /// How much of it raises the interrupt at once.
+    /// The number of entries that raises the receive interrupt.
     pub(crate) fn trigger(&self) -> usize {
         if self.has_fifos() {
             [1, 4, 8, 14][usize::from(self.fcr >> 6)]
@@ -185,8 +188,8 @@ impl Registers {
         } else if enabled(ier::RX) && self.received.len() >= self.trigger() {
             iir::RX
         } else if enabled(ier::RX) && !self.received.is_empty() {
-            // The real thing waits for four character times of silence. Here the FIFO is below its
-            // trigger level only when the line has nothing more to give.
+            // Hardware waits for four character times without input. Here the FIFO is below its
+            // trigger level only if the line has no further input.
             iir::RX_TIMEOUT
         } else if enabled(ier::THRE) && self.thre_pending {
             iir::THRE
@@ -197,14 +200,14 @@ impl Registers {
         }
     }
 
-    /// A byte or break has become the first in the receiver: its errors show.
+    /// Sets the errors of the first entry of the receiver, when that changes.
     pub(crate) fn show_errors(&mut self) {
         if self.received.front() == Some(&Received::Break) {
             self.line_errors |= lsr::BREAK;
         }
     }
 
-    /// The line status, but for the transmitter's bits.
+    /// The line status, without the bits of the transmitter.
     pub(crate) fn receiver_status(&self) -> u8 {
         let mut status = self.line_errors;
         if !self.received.is_empty() {
@@ -216,7 +219,7 @@ impl Registers {
         status
     }
 
-    /// Takes note of the modem lines after the modem control register changed.
+    /// Updates the modem status after the modem control register changed.
     pub(crate) fn update_modem_lines(&mut self) {
         let lines = if self.in_loopback() {
             let wires = [
@@ -243,7 +246,7 @@ impl Registers {
                 deltas |= delta;
             }
         }
-        // Only the end of a ring counts.
+        // Only the trailing edge of RI sets its bit.
         if changed & msr::RI != 0 && lines & msr::RI == 0 {
             deltas |= msr::TRAILING_RI;
         }

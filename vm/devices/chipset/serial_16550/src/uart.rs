@@ -10,8 +10,8 @@ use crate::registers::lsr;
 use crate::registers::mcr;
 use crate::registers::msr;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
@@ -22,12 +22,11 @@ use serde_json::json;
 
 /// A 16550A UART (National Semiconductor PC16550D data sheet) at eight I/O ports.
 ///
-/// The baud rate and the line format are stored and mean nothing. The transmitter is ready while the
-/// line has room. The modem lines say that the other end is there and ready, always. The interrupt does
+/// The baud rate and the line format are stored and have no effect. The transmitter is ready while the
+/// line has room. The modem lines always say that the other end is connected and ready. The interrupt does
 /// not depend on OUT2.
 ///
-/// Output and input that is on the line, and not yet in the UART, belongs to the host and is not part of
-/// the saved state.
+/// Output and input in the buffers of the line is not part of the saved state.
 #[derive(Debug)]
 pub struct Serial16550 {
     base: u16,
@@ -37,7 +36,7 @@ pub struct Serial16550 {
 }
 
 impl Serial16550 {
-    /// A UART at ports `base` to `base + 7` that raises `line` and sends to `port`.
+    /// A UART at ports `base` to `base + 7`, with `line` as its interrupt and `port` as its serial line.
     ///
     /// Panics if the ports would wrap around.
     pub fn new(base: u16, line: LineInterrupt, port: SerialPort, waker: DeviceWaker) -> Self {
@@ -55,7 +54,7 @@ impl Serial16550 {
         self.line.set(self.regs.interrupt() != iir::NONE);
     }
 
-    /// Fills the receiver from the line.
+    /// Moves input from the line to the receiver.
     fn fill_receiver(&mut self) {
         if self.regs.in_loopback() {
             return;
@@ -77,7 +76,7 @@ impl Serial16550 {
         }
     }
 
-    /// What the transmitter sends arrives at the receiver, which may be full.
+    /// Sends from the transmitter to the receiver, which may be full.
     fn loop_back(&mut self, received: Received) {
         if self.regs.received.len() < self.regs.capacity() {
             self.push_received(received);
@@ -112,7 +111,7 @@ impl Serial16550 {
         }
     }
 
-    /// Looks whether the transmitter has room; if it has it again, that raises the interrupt.
+    /// Updates the transmitter's state. It raises an interrupt when it becomes ready.
     fn check_transmitter(&mut self) {
         let full = !self.regs.in_loopback() && !self.port.output_room();
         if self.regs.transmitter_full && !full {
@@ -165,9 +164,9 @@ impl Serial16550 {
     }
 
     fn write_line_control(&mut self, value: u8) {
-        let begins = value & !self.regs.lcr & lcr::BREAK != 0;
+        let break_starts = value & !self.regs.lcr & lcr::BREAK != 0;
         self.regs.lcr = value;
-        if begins && self.regs.in_loopback() {
+        if break_starts && self.regs.in_loopback() {
             self.loop_back(Received::Break);
         }
     }
@@ -211,7 +210,7 @@ impl Serial16550 {
             2 => self.write_fifo_control(value),
             3 => self.write_line_control(value),
             4 => self.write_modem_control(value),
-            // The status registers are for factory tests only.
+            // Writes to the status registers are for factory tests only.
             5 | 6 => {}
             _ => self.regs.scratch = value,
         }
@@ -239,10 +238,10 @@ impl PortIoDevice for Serial16550 {
 }
 
 impl ChipsetDevice for Serial16550 {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![self.base..=self.base + 7],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -270,7 +269,7 @@ impl ChipsetDevice for Serial16550 {
         regs.check()?;
         self.regs = regs;
         self.update_line();
-        // The controller may have been restored to another level.
+        // The interrupt controller may have been restored with another level.
         self.line.redrive();
         Ok(())
     }
@@ -298,3 +297,7 @@ impl ChipsetDevice for Serial16550 {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "uart_test.rs"]
+mod tests;

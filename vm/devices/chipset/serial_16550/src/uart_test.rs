@@ -47,14 +47,14 @@ fn output(port: &SerialPort) -> Vec<u8> {
     bytes
 }
 
-/// The line with a reader that takes nothing unless told.
+/// Sets a reader that reads nothing by itself.
 fn with_reader(port: &SerialPort) {
     assert!(port.attach_pump().unwrap());
     port.set_reader(true);
 }
 
 #[test]
-fn polled_output_goes_to_the_line() {
+fn polled_output_reaches_the_line() {
     let (mut uart, port) = uart();
     for byte in *b"hello" {
         assert_eq!(uart.get(LSR) & 0x60, 0x60);
@@ -86,7 +86,7 @@ fn a_driver_recognises_a_16550a() {
 }
 
 #[test]
-fn the_divisor_hides_behind_its_latch() {
+fn the_divisor_is_accessed_with_dlab_set() {
     let (mut uart, port) = uart();
     uart.set(LCR, 0x83);
     uart.set(DATA, 0x34);
@@ -99,7 +99,7 @@ fn the_divisor_hides_behind_its_latch() {
 }
 
 #[test]
-fn the_transmitter_interrupt_comes_back_each_time_it_is_enabled() {
+fn enabling_the_transmitter_interrupt_raises_it_again() {
     let (mut uart, _port) = uart();
     for _ in 0..2 {
         uart.set(IER, 0x02);
@@ -121,7 +121,7 @@ fn a_full_line_makes_the_guest_wait_and_loses_nothing() {
     with_reader(&port);
     uart.set(FCR, 0x01);
     let mut sent = Vec::new();
-    // As a driver does: 16 bytes whenever the transmitter is ready.
+    // Like a driver: 16 bytes whenever the transmitter is ready.
     'fill: loop {
         for _ in 0..16 {
             if sent.len() % 16 == 0 && uart.get(LSR) & 0x20 == 0 {
@@ -146,7 +146,7 @@ fn a_full_line_makes_the_guest_wait_and_loses_nothing() {
 }
 
 #[test]
-fn a_guest_that_does_not_wait_loses_its_own_byte() {
+fn a_byte_sent_while_the_transmitter_is_not_ready_is_lost() {
     let (mut uart, port) = uart();
     with_reader(&port);
     for i in 0..SerialPort::OUTPUT_CAPACITY + 3 {
@@ -167,7 +167,7 @@ fn without_a_reader_the_latest_output_is_kept() {
     }
     assert_eq!(output(&port)[..2], [3, 4]);
     assert_eq!(port.stats().overwritten, 3);
-    // Somebody comes, and the line is full for him.
+    // A reader connects, and the line is full.
     with_reader(&port);
     assert_eq!(uart.get(LSR) & 0x60, 0);
 }
@@ -256,7 +256,7 @@ fn a_break_keeps_its_place_in_the_fifo() {
 }
 
 #[test]
-fn loopback_keeps_off_the_line_and_can_overrun() {
+fn loopback_does_not_reach_the_line_and_can_overrun() {
     let (mut uart, port) = uart();
     uart.set(MCR, 0x10);
     port.write_input(b"from the host");
@@ -283,11 +283,11 @@ fn loopback_keeps_off_the_line_and_can_overrun() {
 }
 
 #[test]
-fn modem_lines_leave_deltas_in_loopback() {
+fn modem_line_changes_in_loopback_set_delta_bits() {
     let (mut uart, _port) = uart();
     uart.get(MSR);
     uart.set(MCR, 0x1f);
-    // RI came up, which is not a trailing edge.
+    // A rising edge of RI sets no bit.
     assert_eq!(uart.get(MSR), 0xf0);
     uart.set(MCR, 0x18);
     assert_eq!(uart.get(MSR), 0x87);
@@ -296,7 +296,7 @@ fn modem_lines_leave_deltas_in_loopback() {
 }
 
 #[test]
-fn only_bytes_are_taken() {
+fn only_byte_accesses_are_accepted() {
     let (mut uart, _port) = uart();
     let error = uart.read(BASE, &mut [0; 2]).unwrap_err();
     assert_eq!(error, IoError::InvalidAccessSize);
@@ -305,7 +305,7 @@ fn only_bytes_are_taken() {
 }
 
 #[test]
-fn a_restored_uart_goes_on() {
+fn a_restored_uart_continues() {
     let (mut first, port) = uart();
     first.set(FCR, 0x81);
     first.set(IER, 0x05);
@@ -334,7 +334,7 @@ fn a_restored_uart_goes_on() {
 }
 
 #[test]
-fn impossible_states_are_refused() {
+fn invalid_states_are_refused() {
     let (mut uart, _port) = uart();
     let mut regs = crate::registers::Registers::new();
     regs.received = vec![crate::registers::Received::Break; 17].into();
@@ -346,7 +346,7 @@ fn impossible_states_are_refused() {
 }
 
 #[test]
-fn reset_keeps_what_is_on_the_line() {
+fn reset_keeps_the_buffers_of_the_line() {
     let (mut uart, port) = uart();
     uart.set(DATA, b'x');
     port.write_input(b"0123456789abcdefgh");
@@ -355,6 +355,6 @@ fn reset_keeps_what_is_on_the_line() {
     uart.reset();
     assert_eq!(uart.get(IER), 0);
     assert_eq!(output(&port), b"x");
-    // What the receiver held is gone with it.
+    // The content of the receiver is lost.
     assert_eq!(uart.get(DATA), b'1');
 }

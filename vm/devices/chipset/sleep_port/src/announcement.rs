@@ -9,32 +9,32 @@ pub const WAKE: u8 = 0x20;
 /// An ACPI sleep state (ACPI 6.5, 16.1).
 #[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SleepState {
-    /// Low wake latency.
+    /// Sleep with low wake latency.
     S1 = 1,
-    /// Processors' state is lost.
+    /// Sleep with loss of the processors' state.
     S2 = 2,
     /// Suspend to memory.
     S3 = 3,
-    /// Hibernation: memory is on the disk.
+    /// Hibernation: suspend to disk.
     S4 = 4,
-    /// Off.
+    /// Soft off.
     S5 = 5,
 }
 
-/// What a guest's operating system says about its sleep.
+/// A report of a guest's operating system about its sleep state.
 ///
-/// It is the system's word and nothing more. A system that makes a hibernation image announces S4, wakes from it
-/// without ever having slept (to write the image), and announces it again.
+/// It does not mean that the guest enters or leaves the state. A system that creates a hibernation image announces S4,
+/// then that it woke from S4 (to write the image, without having slept), and then S4 again.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum SleepAnnouncement {
-    /// It ran `_PTS`: it is about to enter the state.
+    /// The guest ran `_PTS`: it prepares to enter the state.
     PreparingToSleep(SleepState),
-    /// It ran `_WAK`: it is awake after having been in the state.
+    /// The guest ran `_WAK`: it woke from the state.
     Woke(SleepState),
 }
 
 impl SleepAnnouncement {
-    /// The byte that the methods write: the state in the low four bits, and [`PREPARE`] or [`WAKE`].
+    /// Encodes the byte that the methods write: the state in the low four bits, and [`PREPARE`] or [`WAKE`].
     pub fn to_byte(self) -> u8 {
         match self {
             Self::PreparingToSleep(state) => PREPARE | state as u8,
@@ -42,7 +42,7 @@ impl SleepAnnouncement {
         }
     }
 
-    /// What a byte announces; `None` if nothing.
+    /// Decodes a byte. Returns `None` for an invalid one.
     pub fn from_byte(byte: u8) -> Option<Self> {
         let state = match byte & 0xf {
             1 => SleepState::S1,
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_byte_is_one_announcement_or_none() {
+    fn bytes_round_trip_and_invalid_ones_are_refused() {
         let known: Vec<u8> = (0..=u8::MAX)
             .filter(|byte| {
                 let announcement = SleepAnnouncement::from_byte(*byte);

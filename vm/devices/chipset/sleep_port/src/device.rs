@@ -1,6 +1,6 @@
 use crate::SleepAnnouncement;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
@@ -12,13 +12,13 @@ use serde_json::json;
 use std::fmt;
 use std::sync::Arc;
 
-/// Takes announcements.
+/// Receives announcements.
 #[derive(Clone)]
 pub struct AnnouncementSink(Arc<dyn Fn(SleepAnnouncement) + Send + Sync>);
 
 impl AnnouncementSink {
-    /// Calls `receive` for each announcement, on the VP's thread with the device locked. The guest goes on when
-    /// it returns, so what must have happened before the guest's next instruction happens in it.
+    /// Calls `receive` for each announcement, on the VP's thread and with the device locked. The guest continues when
+    /// it returns, so `receive` does what must be done before the guest's next instruction.
     pub fn new(receive: impl Fn(SleepAnnouncement) + Send + Sync + 'static) -> Self {
         Self(Arc::new(receive))
     }
@@ -30,44 +30,40 @@ impl fmt::Debug for AnnouncementSink {
     }
 }
 
-/// One I/O port, one byte wide, to which the `_PTS` and `_WAK` methods of the machine's ACPI tables write
-/// ([`SleepAnnouncement::to_byte`]). Other values are refused.
+/// An I/O port of one byte to which the `_PTS` and `_WAK` methods of the machine's ACPI tables write
+/// ([`SleepAnnouncement::to_byte`]). Other values are rejected.
 ///
-/// It reads as [`SleepPort::PRESENT`], where a port without a device reads 0xFF.
+/// It reads as [`SleepPort::PRESENT`]; a port without a device reads 0xFF.
 #[derive(Debug)]
 pub struct SleepPort {
     port: u16,
     sink: AnnouncementSink,
+    /// The last announcement since the machine was reset.
     last: Option<SleepAnnouncement>,
 }
 
 #[derive(Debug, Encode, Decode)]
 #[cbor(map)]
 struct State {
-    /// The last announcement's byte, or 0.
+    /// The byte of the last announcement, or 0.
     #[n(1)]
     last: u8,
 }
 
 impl SleepPort {
-    /// The port on this project's machines: behind that of pvpanic (0x505), and before those of fw_cfg (from 0x510).
+    /// The port on this project's machines, between those of pvpanic (0x505) and fw_cfg (from 0x510).
     pub const DEFAULT_PORT: u16 = 0x506;
 
-    /// What the port reads as: the version of what may be written to it.
+    /// The value that the port reads as: the version of its interface.
     pub const PRESENT: u8 = 1;
 
-    /// The device at `port`. What the guest announces goes to `sink`.
+    /// The device at `port`. Announcements go to `sink`.
     pub fn new(port: u16, sink: AnnouncementSink) -> Self {
         Self {
             port,
             sink,
             last: None,
         }
-    }
-
-    /// What was announced last since the machine was reset.
-    pub fn last(&self) -> Option<SleepAnnouncement> {
-        self.last
     }
 }
 
@@ -92,10 +88,10 @@ impl PortIoDevice for SleepPort {
 }
 
 impl ChipsetDevice for SleepPort {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![self.port..=self.port],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -112,12 +108,12 @@ impl ChipsetDevice for SleepPort {
         Ok(SavedState::encode(&State { last }))
     }
 
-    /// Announces nothing.
+    /// The restored announcement does not go to the sink.
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let State { last } = state.decode()?;
         let announcement = SleepAnnouncement::from_byte(last);
         if announcement.is_none() && last != 0 {
-            let text = format!("sleep announcement {last:#04x}");
+            let text = format!("invalid sleep announcement {last:#04x}");
             return Err(RestoreError::Invalid(text));
         }
         self.last = announcement;
@@ -131,3 +127,7 @@ impl ChipsetDevice for SleepPort {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

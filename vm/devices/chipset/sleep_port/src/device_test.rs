@@ -13,40 +13,40 @@ const PREPARING: SleepAnnouncement = SleepAnnouncement::PreparingToSleep(SleepSt
 const WOKE: SleepAnnouncement = SleepAnnouncement::Woke(SleepState::S4);
 
 fn device() -> (SleepPort, Arc<Mutex<Vec<SleepAnnouncement>>>) {
-    let heard: Arc<Mutex<Vec<_>>> = Arc::default();
-    let log = heard.clone();
+    let received: Arc<Mutex<Vec<_>>> = Arc::default();
+    let log = received.clone();
     let sink = AnnouncementSink::new(move |announcement| log.lock().push(announcement));
-    (SleepPort::new(SleepPort::DEFAULT_PORT, sink), heard)
+    (SleepPort::new(SleepPort::DEFAULT_PORT, sink), received)
 }
 
 #[test]
-fn announcements_are_heard_in_order() {
-    let (mut port, heard) = device();
-    assert_eq!(port.claims().ports, [0x506..=0x506]);
+fn announcements_reach_the_sink_in_order() {
+    let (mut port, received) = device();
+    assert_eq!(port.fixed_resources().ports, [0x506..=0x506]);
     assert_eq!(port.inspect()["last"], serde_json::Value::Null);
     for byte in [0x14, 0x24, 0x14] {
         port.write(0x506, &[byte]).unwrap();
     }
-    assert_eq!(*heard.lock(), [PREPARING, WOKE, PREPARING]);
-    assert_eq!(port.last(), Some(PREPARING));
+    assert_eq!(*received.lock(), [PREPARING, WOKE, PREPARING]);
+    assert_eq!(port.last, Some(PREPARING));
     assert_eq!(port.inspect()["last"], "preparing for S4");
     port.write(0x506, &[0x23]).unwrap();
     assert_eq!(port.inspect()["last"], "woke from S3");
 }
 
 #[test]
-fn other_writes_announce_nothing() {
-    let (mut port, heard) = device();
+fn invalid_writes_are_rejected() {
+    let (mut port, received) = device();
     for byte in [0, 0x04, 0x10, 0x16, 0x34, 0x84, 0xff] {
         assert_eq!(port.write(0x506, &[byte]), Err(IoError::InvalidValue));
     }
     let wide = port.write(0x506, &[0x14, 0]);
     assert_eq!(wide, Err(IoError::InvalidAccessSize));
-    assert_eq!((heard.lock().len(), port.last()), (0, None));
+    assert_eq!((received.lock().len(), port.last), (0, None));
 }
 
 #[test]
-fn it_is_there() {
+fn the_port_reads_as_present() {
     let (mut port, _) = device();
     let mut data = [0xff];
     port.read(0x506, &mut data).unwrap();
@@ -58,18 +58,18 @@ fn the_last_announcement_is_kept_until_a_reset() {
     let (mut port, _) = device();
     port.write(0x506, &[0x24]).unwrap();
     let state = port.save().unwrap();
-    let (mut other, heard) = device();
+    let (mut other, received) = device();
     other.restore(&state).unwrap();
-    assert_eq!(other.last(), Some(WOKE));
-    assert!(heard.lock().is_empty(), "restoring is no announcement");
-    // The map {1: 0x24}, and one with a value that nobody can have written.
+    assert_eq!(other.last, Some(WOKE));
+    assert!(received.lock().is_empty(), "a restore announces nothing");
+    // The map {1: 0x24}, and one with an invalid value.
     assert_eq!(state.as_bytes(), [0xa1, 1, 0x18, 0x24]);
     let wrong = SavedState::from_bytes(vec![0xa1, 1, 0x18, 0x34]);
     other.restore(&wrong).unwrap_err();
-    assert_eq!(other.last(), Some(WOKE));
+    assert_eq!(other.last, Some(WOKE));
     other.reset();
-    assert_eq!(other.last(), None);
+    assert_eq!(other.last, None);
     let state = other.save().unwrap();
     port.restore(&state).unwrap();
-    assert_eq!(port.last(), None);
+    assert_eq!(port.last, None);
 }

@@ -1,10 +1,10 @@
-//! Puts the device through the lives that scripts describe, for fuzzing and tests.
+//! Drives the device with a script of arbitrary operations, for fuzzing and tests.
 
 use crate::AnnouncementSink;
 use crate::SleepPort;
 use chipset_device::exercise::exercise;
 
-/// A port to which anything is written.
+/// A port that arbitrary values are written to.
 pub fn sleep_port(script: &[u8]) {
     let sink = AnnouncementSink::new(|announcement| drop(announcement.to_string()));
     let mut port = SleepPort::new(SleepPort::DEFAULT_PORT, sink);
@@ -17,7 +17,7 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn survives() {
+    fn survives_random_scripts() {
         for seed in 0..200 {
             sleep_port(&pseudo_random_script(seed, 1_500));
         }

@@ -1,4 +1,4 @@
-//! The port to which a guest's ACPI methods write that it goes to sleep, and that it woke.
+//! The I/O port to which a guest's ACPI methods report that it prepares to sleep and that it woke.
 #![forbid(unsafe_code)]
 
 mod announcement;
@@ -14,6 +14,3 @@ pub use announcement::WAKE;
 pub use device::AnnouncementSink;
 pub use device::SleepPort;
 pub use handle::SleepPortHandle;
-
-#[cfg(test)]
-mod device_test;

@@ -1,9 +1,9 @@
-//! The command set: what a byte written to the chip does.
+//! The command set of the chip.
 
 use minicbor::Decode;
 use minicbor::Encode;
 
-/// Commands, as in Intel's basic command set (28F-family data sheets). The chip takes one byte at a time.
+/// Commands of Intel's basic command set (28F-family data sheets). The chip accepts one byte at a time.
 const PROGRAM: u8 = 0x10;
 const PROGRAM_ALTERNATE: u8 = 0x40;
 const ERASE: u8 = 0x20;
@@ -20,38 +20,38 @@ const PROGRAM_ERROR: u8 = 0x10;
 /// The identifier code: Intel, 28F008SA.
 const ID: [u8; 2] = [0x89, 0xa2];
 
-/// What the chip does next, and what reads give.
+/// The meaning of the next write, and of reads.
 ///
-/// A program or an erase is done at once, and leaves the chip in array mode: the memory then need not be
-/// hidden from the guest and shown again for each byte. Software that wants the status asks for it.
+/// A program or an erase is done at once and returns to array mode, so that the memory need not be unmapped and mapped
+/// again for each byte. Software reads the status with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(index_only)]
 pub(crate) enum Mode {
-    /// Reads give the content.
+    /// Reads return the content.
     #[default]
     #[n(0)]
     Array,
-    /// Reads give the status.
+    /// Reads return the status.
     #[n(1)]
     Status,
-    /// Reads give the identifier.
+    /// Reads return the identifier.
     #[n(2)]
     Id,
-    /// Reads give the content; the next write is the byte to program.
+    /// Reads return the content. The next write is the byte to program.
     #[n(3)]
     Program,
-    /// Reads give the content; the next write confirms an erase.
+    /// Reads return the content. The next write confirms the erase.
     #[n(4)]
     Erase,
 }
 
-/// What a write asks of the content.
+/// The change of the content that a write makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Nothing,
-    /// Store this byte at the address.
+    /// Program this byte at the address.
     Program(u8),
-    /// Erase the block with the address.
+    /// Erase the block that contains the address.
     Erase,
 }
 
@@ -74,15 +74,14 @@ impl CommandInterface {
                 (Mode::Array, Action::Erase)
             }
             (Mode::Erase, _) => {
-                // A command sequence error is both.
+                // Both error bits mean a command sequence error.
                 self.status |= READY | ERASE_ERROR | PROGRAM_ERROR;
                 (Mode::Array, Action::Nothing)
             }
             (_, PROGRAM | PROGRAM_ALTERNATE) => (Mode::Program, Action::Nothing),
             (_, ERASE) => (Mode::Erase, Action::Nothing),
             (_, CLEAR_STATUS) => {
-                // Nothing is pending, and yet "ready" goes too: drivers look for a status of zero to tell flash
-                // from RAM and ROM.
+                // Also clears the ready bit: drivers check for a status of zero to tell flash from RAM and ROM.
                 self.status = 0;
                 (Mode::Array, Action::Nothing)
             }
@@ -94,7 +93,7 @@ impl CommandInterface {
         action
     }
 
-    /// What a read at `offset` gives, unless that is the content.
+    /// The value of a read at `offset`, or `None` if that is the content.
     pub(crate) fn read(&self, offset: u64) -> Option<u8> {
         match self.mode {
             Mode::Array | Mode::Program | Mode::Erase => None,
@@ -103,7 +102,7 @@ impl CommandInterface {
         }
     }
 
-    /// Whether reads give the content.
+    /// Whether reads return the content.
     pub(crate) fn reads_content(&self) -> bool {
         self.read(0).is_none()
     }

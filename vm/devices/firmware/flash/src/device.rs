@@ -8,7 +8,7 @@ use crate::persister::Persister;
 use crate::queue::Block;
 use crate::storage::FlashStorage;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::RestoreError;
@@ -16,6 +16,7 @@ use chipset_device::RomMapping;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use guest_memory::GuestRegion;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
@@ -28,22 +29,22 @@ use vm_memory::Bytes as _;
 use vm_memory::GuestMemoryRegion as _;
 use vm_memory::MemoryRegionAddress;
 
-/// What every chip has.
+/// The configuration of a chip.
 pub struct FlashConfig {
-    /// What it is called in logs, such as `code` or `variables`.
+    /// Its name in logs, such as `code` or `variables`.
     pub name: String,
-    /// Its memory, at the place where it is in the guest: see [`guest_memory::device_region`].
+    /// Its memory, at its guest-physical address: see [`guest_memory::device_region`].
     pub region: GuestRegion,
-    /// Shows that memory to the guest for reading.
+    /// Maps that memory into the guest for reading.
     pub mapping: Arc<dyn RomMapping>,
 }
 
-/// Why there is no chip.
+/// Why a chip cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum FlashError {
-    /// The image is no chip's.
+    /// The image has an invalid length.
     #[error(
-        "the image of flash `{name}` has {len} bytes; a chip has a multiple of {BLOCK_SIZE}, up to {MAX_SIZE}"
+        "the image of flash `{name}` has {len} bytes; it must be a multiple of {BLOCK_SIZE}, up to {MAX_SIZE}"
     )]
     Size {
         /// The chip.
@@ -51,8 +52,8 @@ pub enum FlashError {
         /// Length of the image in bytes.
         len: usize,
     },
-    /// The image is not as long as the memory.
-    #[error("the image of flash `{name}` has {len} bytes, and its memory {region}")]
+    /// The image and the memory have different lengths.
+    #[error("the image of flash `{name}` has {len} bytes, but its memory has {region}")]
     Region {
         /// The chip.
         name: String,
@@ -66,16 +67,16 @@ pub enum FlashError {
     Fill {
         /// The chip.
         name: String,
-        /// What failed.
+        /// The error.
         #[source]
         source: vm_memory::GuestMemoryError,
     },
-    /// There is no thread for the storage.
+    /// The thread for the storage cannot be started.
     #[error("cannot start a thread for flash `{name}`")]
     Thread {
         /// The chip.
         name: String,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
@@ -83,27 +84,28 @@ pub enum FlashError {
 
 /// A flash chip.
 ///
-/// It takes commands a byte at a time, as Intel's 28F family does; a wider write is bytes in a row.
+/// It accepts commands of one byte, as Intel's 28F family does. A wider write is a sequence of bytes.
 ///
 /// | Byte | Command |
 /// |---|---|
-/// | 0xFF | array mode: reads give the content |
+/// | 0xFF | array mode: reads return the content |
 /// | 0x10 or 0x40, byte | program the byte at the address of the second write |
-/// | 0x20, 0xD0 | erase the 4 KiB around the address of the second write to 0xFF |
+/// | 0x20, 0xD0 | set the 4 KiB block at the address of the second write to 0xFF |
 /// | 0x50 | clear the status |
-/// | 0x70 | reads give the status |
-/// | 0x90 | reads give the identifier |
+/// | 0x70 | reads return the status |
+/// | 0x90 | reads return the identifier |
 ///
-/// As in QEMU's chip, a programmed byte may set bits too. Programming and erasing take no time and return to array
-/// mode. Content survives a reset; the mode does not.
+/// As in QEMU's chip, programming can also set bits. Programming and erasing take no time and return to array
+/// mode. A reset keeps the content and returns to array mode.
 pub struct Flash {
     name: String,
     region: GuestRegion,
     mapping: Arc<dyn RomMapping>,
     commands: CommandInterface,
-    /// A ROM has none, and takes no commands.
+    /// `None` for a ROM, which ignores commands.
     persister: Option<Persister>,
     mapping_failures: u64,
+    mapping_log: LogLimit,
     programmed_bytes: u64,
     erased_blocks: u64,
 }
@@ -125,8 +127,7 @@ impl Flash {
         Self::new(config, content)
     }
 
-    /// A chip that can be written. It has `content` at first, which `storage` holds too or has no earlier
-    /// version of.
+    /// A chip that can be written, with its initial `content`. `storage` has the same content, or none.
     pub fn variables(
         config: FlashConfig,
         content: Vec<u8>,
@@ -163,12 +164,13 @@ impl Flash {
             commands: CommandInterface::default(),
             persister: None,
             mapping_failures: 0,
+            mapping_log: LogLimit::new(),
             programmed_bytes: 0,
             erased_blocks: 0,
         })
     }
 
-    /// A chip that can be written is flushed through this.
+    /// Controls the storage of the chip. `None` for a ROM.
     pub fn control(&self) -> Option<FlashControl> {
         self.persister
             .as_ref()
@@ -179,7 +181,7 @@ impl Flash {
         self.region.start_addr().0
     }
 
-    /// The offset of an access, if all of it is in the chip.
+    /// The offset of an access, which must be within the chip.
     fn offset(&self, gpa: u64, len: usize) -> Result<u64, IoError> {
         let offset = gpa
             .checked_sub(self.gpa())
@@ -210,7 +212,7 @@ impl Flash {
         let Some(persister) = &self.persister else {
             return;
         };
-        let showed = self.commands.reads_content();
+        let was_shown = self.commands.reads_content();
         let action = self.commands.write(value);
         let index = (offset / BLOCK_SIZE as u64) as usize;
         let start = (index * BLOCK_SIZE) as u64;
@@ -229,7 +231,7 @@ impl Flash {
                 self.erased_blocks += 1;
             }
         }
-        if showed != self.commands.reads_content() {
+        if was_shown != self.commands.reads_content() {
             self.show_or_hide();
         }
     }
@@ -243,20 +245,20 @@ impl Flash {
         };
         if let Err(error) = done {
             self.mapping_failures += 1;
-            if self.mapping_failures.is_power_of_two() {
+            if let Some(suppressed) = self.mapping_log.allow() {
                 tracing::error!(
                     name = self.name,
                     gpa = self.gpa(),
                     shows,
-                    failures = self.mapping_failures,
+                    suppressed,
                     error = &error as &dyn std::error::Error,
-                    "flash cannot be shown to the guest, or hidden from it"
+                    "cannot change the mapping of flash in the guest"
                 );
             }
         }
     }
 
-    /// Gives the chip another content, and says which blocks that changed.
+    /// Replaces the content. Returns the blocks that changed.
     fn replace(&self, content: &[u8]) -> BTreeMap<usize, Block> {
         let before = self.content();
         let blocks = before.chunks(BLOCK_SIZE).zip(content.chunks(BLOCK_SIZE));
@@ -294,11 +296,11 @@ impl MmioDevice for Flash {
 }
 
 impl ChipsetDevice for Flash {
-    fn claims(&self) -> Claims {
-        Claims {
-            // No overflow: the region is not empty, and ends in the address space.
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
+            // No overflow: the region is not empty and within the address space.
             mmio: vec![self.gpa()..=self.gpa() + (self.region.len() - 1)],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -310,12 +312,12 @@ impl ChipsetDevice for Flash {
         self.show_or_hide();
     }
 
-    /// Returns when what the guest wrote is durable, or could not be made so.
+    /// Returns when all changes are durable, or an attempt to store them has failed.
     fn stop(&mut self) {
         if let Some(persister) = &self.persister
             && let Err(error) = persister.control().flush()
         {
-            tracing::warn!(name = self.name, error = %error, "flash is stopped with changes that are not saved");
+            tracing::warn!(name = self.name, error = %error, "flash was stopped with unsaved changes");
         }
     }
 
@@ -323,7 +325,7 @@ impl ChipsetDevice for Flash {
         self.commands = CommandInterface::default();
         self.show_or_hide();
         if let Some(persister) = &self.persister {
-            persister.hurry();
+            persister.start_flush();
         }
     }
 
@@ -339,7 +341,7 @@ impl ChipsetDevice for Flash {
         let state: State = state.decode()?;
         if state.content.len() as u64 != self.region.len() {
             return Err(RestoreError::Invalid(format!(
-                "flash `{}` had {} bytes, and has {}",
+                "the saved flash `{}` has {} bytes instead of {}",
                 self.name,
                 state.content.len(),
                 self.region.len()
@@ -351,7 +353,7 @@ impl ChipsetDevice for Flash {
         };
         if self.persister.is_none() && commands != CommandInterface::default() {
             return Err(RestoreError::Invalid(format!(
-                "flash `{}` could be written, and is a ROM",
+                "the saved flash `{}` was writable, and this one is a ROM",
                 self.name
             )));
         }

@@ -30,7 +30,7 @@ impl Chip {
         self.flash.write(gpa, bytes).unwrap();
     }
 
-    /// Reads as a guest does: past the device while the memory is shown.
+    /// Reads like a guest: from the memory while it is mapped, otherwise from the device.
     fn read(&mut self, offset: u64) -> u8 {
         let mut byte = [0];
         if self.shown.0.load(Ordering::Relaxed) {
@@ -70,7 +70,7 @@ fn a_driver_can_tell_that_it_is_flash() {
     // Neither RAM, which would have kept it...
     chip.write(5, &[0x50]);
     assert_eq!(chip.read(5), 0x11);
-    // ... nor ROM, which would not have changed.
+    // Nor ROM, which would not have changed.
     chip.write(5, &[0x70]);
     assert_eq!(chip.read(5), 0);
     chip.write(5, &[0x90]);
@@ -84,7 +84,7 @@ fn a_driver_can_tell_that_it_is_flash() {
 fn bytes_are_programmed_and_blocks_erased() {
     let mut chip = Chip::new(vec![0x11; SIZE], MemoryStorage);
     chip.program(4095, 0xf0);
-    // All in one write, and a command in place of data.
+    // A command and its data in one write.
     chip.write(4096, &[0x40, 0x10, 0xff]);
     assert_eq!(
         (chip.read(4095), chip.read(4096), chip.read(4097)),
@@ -100,10 +100,10 @@ fn bytes_are_programmed_and_blocks_erased() {
         ),
         (0xf0, 0xff, 0xff, 0x11)
     );
-    // The status says that it worked, until it is cleared.
+    // The status is ready without errors, until it is cleared.
     chip.write(0, &[0x70]);
     assert_eq!(chip.read(0), 0x80);
-    // An erase that is not confirmed does nothing, and says so.
+    // An erase that is not confirmed does nothing and sets error bits.
     chip.write(0, &[0x20]);
     chip.write(0, &[0xff]);
     assert_eq!(chip.read(0), 0x11);
@@ -115,7 +115,7 @@ fn bytes_are_programmed_and_blocks_erased() {
 }
 
 #[test]
-fn a_rom_takes_no_commands() {
+fn a_rom_ignores_commands() {
     let (config, shown) = config(SIZE);
     let mut flash = Flash::rom(config, &[0x11; SIZE]).unwrap();
     flash.start();
@@ -131,7 +131,7 @@ fn a_rom_takes_no_commands() {
 }
 
 #[test]
-fn accesses_across_the_edges_are_refused() {
+fn accesses_past_the_end_are_refused() {
     let mut chip = Chip::new(vec![0x11; SIZE], MemoryStorage);
     let (start, end) = (chip.flash.gpa(), chip.flash.gpa() + SIZE as u64);
     let flash = &mut chip.flash;
@@ -140,11 +140,11 @@ fn accesses_across_the_edges_are_refused() {
         assert!(flash.write(gpa, &[0x10; 8]).is_err(), "{gpa:#x}");
     }
     assert_eq!(flash.content(), [0x11; SIZE]);
-    assert_eq!(flash.claims().mmio, [start..=end - 1]);
+    assert_eq!(flash.fixed_resources().mmio, [start..=end - 1]);
 }
 
 #[test]
-fn images_of_impossible_sizes_are_refused() {
+fn images_of_invalid_sizes_are_refused() {
     for len in [0, 1, BLOCK_SIZE + 1, MAX_SIZE as usize + BLOCK_SIZE] {
         let (config, _) = config(BLOCK_SIZE);
         let result = Flash::rom(config, &vec![0; len]);
@@ -163,7 +163,7 @@ fn content_survives_a_reset_and_the_mode_does_not() {
     chip.flash.reset();
     assert_eq!(chip.read(0), 0x22);
     assert!(chip.shown.0.load(Ordering::Relaxed));
-    // A reset between command and data forgets the command.
+    // A reset between a command and its data cancels the command.
     chip.write(0, &[0x10]);
     chip.flash.reset();
     chip.write(0, &[0x33]);
@@ -171,7 +171,7 @@ fn content_survives_a_reset_and_the_mode_does_not() {
 }
 
 #[test]
-fn a_file_holds_what_was_written_once_the_device_stops() {
+fn a_file_has_all_changes_when_the_device_is_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("VARS.fd");
     let (storage, content) = FileStorage::create(&path, &[0xff; SIZE]).unwrap();
@@ -188,7 +188,7 @@ fn a_file_holds_what_was_written_once_the_device_stops() {
     assert_eq!(std::fs::read(&path).unwrap(), expected);
     assert_eq!(chip.flash.inspect()["storage"]["synchronized"], true);
 
-    // And when it is dropped without.
+    // And when the device is dropped without being stopped.
     chip.flash.start();
     chip.program(12, 4);
     drop(chip);
@@ -198,7 +198,7 @@ fn a_file_holds_what_was_written_once_the_device_stops() {
 }
 
 #[test]
-fn steps_go_to_a_storage_of_blocks_one_by_one_and_in_order() {
+fn blocks_are_stored_one_by_one_in_order() {
     let (storage, record, _) = recording(Atomicity::Block);
     let mut chip = Chip::new(vec![0xff; SIZE], storage);
     for round in 0..20 {
@@ -219,7 +219,7 @@ fn steps_go_to_a_storage_of_blocks_one_by_one_and_in_order() {
 }
 
 #[test]
-fn an_idle_chip_is_made_durable_without_being_told() {
+fn changes_are_stored_without_a_flush() {
     let (storage, record, _) = recording(Atomicity::Image);
     let mut chip = Chip::new(vec![0xff; SIZE], storage);
     chip.program(0, 1);
@@ -230,7 +230,7 @@ fn an_idle_chip_is_made_durable_without_being_told() {
 }
 
 #[test]
-fn a_failing_storage_does_not_stop_the_guest_and_is_tried_again() {
+fn a_failing_storage_does_not_stop_the_guest_and_is_retried() {
     let (storage, record, broken) = recording(Atomicity::Block);
     let mut chip = Chip::new(vec![0xff; SIZE], storage);
     broken.store(true, Ordering::Relaxed);
@@ -240,14 +240,14 @@ fn a_failing_storage_does_not_stop_the_guest_and_is_tried_again() {
     let error = control.flush().unwrap_err().to_string();
     assert_eq!(
         error,
-        "the firmware variables of variables are not saved in a record: out of order"
+        "cannot save the firmware variables of `variables` in a record: broken"
     );
     chip.flash.stop();
     let shown = &chip.flash.inspect()["storage"];
     assert_eq!(shown["synchronized"], false);
     assert_eq!(shown["pending_blocks"], 2);
-    assert_eq!(shown["last_error"], "out of order");
-    // Far more than may wait in order.
+    assert_eq!(shown["last_error"], "broken");
+    // Many more than the queue keeps in order.
     for round in 0..3000 {
         chip.program(round % 2 * 4096 + 1, round as u8);
     }
@@ -266,7 +266,7 @@ fn a_failing_storage_does_not_stop_the_guest_and_is_tried_again() {
 }
 
 #[test]
-fn a_flush_fails_once_the_storage_is_gone() {
+fn a_flush_fails_after_the_storage_was_closed() {
     let (storage, _, broken) = recording(Atomicity::Image);
     let mut chip = Chip::new(vec![0xff; SIZE], storage);
     broken.store(true, Ordering::Relaxed);
@@ -277,7 +277,7 @@ fn a_flush_fails_once_the_storage_is_gone() {
 }
 
 #[test]
-fn a_saved_chip_is_restored_with_its_content_and_its_storage_follows() {
+fn a_restore_also_updates_the_storage() {
     let (storage, ..) = recording(Atomicity::Block);
     let mut chip = Chip::new(vec![0x11; SIZE], storage);
     chip.program(7, 0x77);
@@ -292,7 +292,7 @@ fn a_saved_chip_is_restored_with_its_content_and_its_storage_follows() {
     other.flash.restore(&state).unwrap();
     other.flash.start();
     assert_eq!((other.read(7), other.read(8000)), (0x77, 0x11));
-    // It goes on in the middle of a command.
+    // It continues in the middle of a command.
     other.write(9, &[0x99]);
     assert_eq!(other.read(9), 0x99);
     other.flash.stop();
@@ -311,7 +311,7 @@ fn a_saved_chip_is_restored_with_its_content_and_its_storage_follows() {
     assert_eq!(rom.content(), [0x11; SIZE]);
 }
 
-/// What a chip is, in as few lines as possible.
+/// A simple model of a chip.
 struct Model {
     content: Vec<u8>,
     first: Option<u8>,
@@ -330,7 +330,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn a_chip_is_what_the_model_is(
+    fn a_chip_behaves_like_the_model(
         writes in proptest::collection::vec(
             (
                 0..SIZE,

@@ -1,4 +1,4 @@
-//! Leads chips through the lives that scripts describe, for fuzzing and tests.
+//! Drives chips with a script of arbitrary operations, for fuzzing and tests.
 
 use crate::Atomicity;
 use crate::BLOCK_SIZE;
@@ -21,7 +21,7 @@ const GPA: u64 = 0xffc8_4000;
 const BLOCKS: usize = 4;
 const SIZE: usize = BLOCKS * BLOCK_SIZE;
 
-/// Knows whether the chip is shown.
+/// Records whether the memory is mapped.
 #[derive(Debug, Default)]
 pub(crate) struct Shown(pub(crate) AtomicBool);
 
@@ -48,10 +48,10 @@ pub(crate) fn config(size: usize) -> (FlashConfig, Arc<Shown>) {
     (config, shown)
 }
 
-/// What a storage was given, in order.
+/// The updates of a storage, in order.
 pub(crate) type Record = Arc<Mutex<Vec<Vec<(u64, Vec<u8>)>>>>;
 
-/// Remembers what it is given, and fails when it is told to.
+/// Records updates, and fails on demand.
 #[derive(Debug)]
 pub(crate) struct RecordingStorage {
     pub(crate) atomicity: Atomicity,
@@ -65,12 +65,12 @@ impl FlashStorage for RecordingStorage {
     }
 
     fn persist(&mut self, update: Update<'_>) -> Result<(), crate::storage::StorageError> {
-        // A failure may come after the fact.
+        // An update that fails may have been stored.
         let changes = update.changes();
         let changes = changes.map(|(offset, block)| (offset, block.to_vec()));
         self.record.lock().push(changes.collect());
         if self.broken.load(Ordering::Relaxed) {
-            return Err("out of order".into());
+            return Err("broken".into());
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ impl FlashStorage for RecordingStorage {
     }
 }
 
-/// A ROM and a chip that can be written, with accesses of all kinds.
+/// A ROM and a writable chip, with accesses of all kinds.
 pub fn flash(script: &[u8]) {
     let content: Vec<u8> = (0..SIZE).map(|i| (i / 7) as u8).collect();
     let (rom, _) = config(SIZE);
@@ -90,16 +90,15 @@ pub fn flash(script: &[u8]) {
     let mut variables = Flash::variables(variables, content, MemoryStorage).expect("a fixed chip");
     exercise(&mut variables, script, &mut |_| ());
     let _ = variables.write(GPA, &[0x70]);
-    // Whatever came before: a byte to program, or an erase to confirm.
+    // Again, because the first write may have been a byte to program or an erase to confirm.
     let _ = variables.write(GPA, &[0x70]);
-    assert!(!shown.0.load(Ordering::Relaxed), "a status is hidden");
+    assert!(!shown.0.load(Ordering::Relaxed), "unmapped in status mode");
     let _ = variables.write(GPA, &[0xff]);
-    assert!(shown.0.load(Ordering::Relaxed), "the content is shown");
+    assert!(shown.0.load(Ordering::Relaxed), "mapped in array mode");
 }
 
-/// Programs and erases as the script says, while the storage works, fails, and is waited for. However many of
-/// its writes are carried out before a crash, the storage holds what the chip held at some moment, and at a later
-/// one the more there are.
+/// Programs and erases a chip, while its storage works, fails and is flushed. Checks that after any number of writes to
+/// the storage its content is one that the chip had, and a later one the more writes there were.
 pub fn crash(script: &[u8]) {
     let atomicity = match script.first() {
         Some(first) if first % 2 == 0 => Atomicity::Image,
@@ -146,8 +145,16 @@ pub fn crash(script: &[u8]) {
     }
     broken.store(false, Ordering::Relaxed);
     flash.stop();
-    assert_eq!(control.status().pending_blocks, 0, "a stop saves all");
-    assert_eq!(control.status().reordered, 0, "there was room for all");
+    assert_eq!(
+        control.status().pending_blocks,
+        0,
+        "a stop stores all changes"
+    );
+    assert_eq!(
+        control.status().reordered,
+        0,
+        "the queue has room for all changes"
+    );
     let record = record.lock();
     match atomicity {
         Atomicity::Image => check_record(&record, &history),
@@ -164,7 +171,7 @@ pub fn crash(script: &[u8]) {
 
 fn check_record(record: &[Vec<(u64, Vec<u8>)>], history: &[Vec<u8>]) {
     let mut image = vec![0; SIZE];
-    // The moments that the image may be of.
+    // The times at which the chip had the content of the image.
     let mut moments = BTreeSet::from([0]);
     for step in record {
         for (offset, block) in step {
@@ -179,7 +186,7 @@ fn check_record(record: &[Vec<(u64, Vec<u8>)>], history: &[Vec<u8>]) {
             .collect();
         assert!(
             !moments.is_empty(),
-            "the chip never held this, or not after that"
+            "the chip never had this content, or not after the previous one"
         );
     }
     assert!(
@@ -194,14 +201,14 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn flash_survives() {
+    fn survives_random_scripts() {
         for seed in 0..60 {
             flash(&pseudo_random_script(seed, 400));
         }
     }
 
     #[test]
-    fn every_crash_leaves_what_the_chip_once_held() {
+    fn every_crash_leaves_a_content_that_the_chip_had() {
         for seed in 0..100 {
             crash(&pseudo_random_script(seed, 1_200));
         }

@@ -1,8 +1,8 @@
-//! The flash chips that PC firmware runs from and keeps its variables in.
+//! The flash chips from which PC firmware runs and in which it stores its variables.
 //!
-//! [`Flash`] is the device: memory that the guest reads without an exit, and whose writes are commands.
-//! [`Flash::rom`] ignores them; [`Flash::variables`] obeys and hands every change to a [`FlashStorage`] in
-//! the background, in an order that survives a crash at any point.
+//! [`Flash`] is the device: memory that the guest reads without an exit, while writes are commands.
+//! [`Flash::rom`] ignores writes. [`Flash::variables`] executes them, and passes every change to a [`FlashStorage`] in
+//! the background, in an order that keeps the storage consistent if the host crashes at any point.
 #![forbid(unsafe_code)]
 
 mod command;
@@ -29,8 +29,8 @@ pub use storage::Update;
 pub use storage::VmgsStorage;
 pub use storage::VmgsStorageError;
 
-/// The unit that an erase command erases, and that changes are made durable in, in bytes.
+/// The size in bytes of the blocks that are erased and stored.
 pub const BLOCK_SIZE: usize = 4096;
 
-/// The largest chip, in bytes: what a PC's chipset decodes below 4 GiB.
+/// The maximum size of a chip in bytes: the range that a PC's chipset decodes below 4 GiB.
 pub const MAX_SIZE: u64 = 16 << 20;

@@ -1,4 +1,4 @@
-//! The thread that makes a chip's content durable.
+//! Stores the changes of a chip on a thread.
 
 use crate::BLOCK_SIZE;
 use crate::queue::Block;
@@ -8,6 +8,7 @@ use crate::storage::Atomicity;
 use crate::storage::FlashStorage;
 use crate::storage::Update;
 use error_chain::Chain;
+use log_limit::LogLimit;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -17,46 +18,46 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Firmware writes a variable byte by byte. Once it pauses for this long, what it wrote is made durable.
+/// Firmware writes a variable byte by byte. Changes are stored when there is no further one for this long.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// It is made durable after this long even if it does not pause.
+/// Changes are stored after this time even if there are further ones.
 const MAX_DELAY: Duration = Duration::from_secs(1);
 
-/// After a failure, the next attempt is made this much later, and then twice as late each time.
+/// The delay before the next attempt after a failure. It doubles with each further failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// How many steps may wait for the storage. A guest that is this far ahead is made to wait, and past that the
-/// order of the steps is given up.
+/// The maximum number of steps in the queue. If there are more, the guest waits, and then the steps are merged, which
+/// loses their order.
 const MAX_STEPS: usize = 512;
 
-/// How long a guest is made to wait for a storage that is slow.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the guest waits for a slow storage.
+const MAX_STALL: Duration = Duration::from_millis(100);
 
-/// Why a chip's content is not durable.
+/// The changes of a chip could not be stored.
 #[derive(Debug, thiserror::Error)]
-#[error("the firmware variables of {name} are not saved in {storage}: {error}")]
+#[error("cannot save the firmware variables of `{name}` in {storage}: {error}")]
 pub struct FlushError {
     name: String,
     storage: String,
     error: String,
 }
 
-/// How far a chip's content is durable.
+/// The state of a chip's storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlashStatus {
-    /// Where it is kept.
+    /// The name of the storage.
     pub storage: String,
-    /// Blocks whose change is not durable yet.
+    /// The number of blocks with changes that are not durable yet.
     pub pending_blocks: usize,
-    /// How often something was made durable.
+    /// The number of successful attempts to store changes.
     pub persisted: u64,
-    /// How many attempts failed.
+    /// The number of failed attempts.
     pub failures: u64,
-    /// Why the last attempt failed, unless one has succeeded since.
+    /// The error of the last attempt, if it failed.
     pub last_error: Option<String>,
-    /// How often the order of changes was given up because too many of them waited.
+    /// How often changes were merged because there were too many.
     pub reordered: u64,
 }
 
@@ -65,18 +66,18 @@ struct State {
     queue: Queue,
     /// The number of the last change that is durable.
     durable: u64,
-    /// When the oldest and the latest of the waiting changes were made.
+    /// The times of the oldest and the latest change in the queue.
     waiting: Option<(Instant, Instant)>,
     in_flight: bool,
-    /// Attempts that have begun.
+    /// The number of attempts that were started.
     attempts: u64,
-    /// The last attempt that failed.
+    /// The number of the last attempt that failed.
     failed_attempt: u64,
     retry: Option<(Instant, Duration)>,
     flush: bool,
     stopping: bool,
     stopped: bool,
-    /// The guest has waited, in vain; it does not wait again until there is room.
+    /// The guest has waited in vain. It does not wait again until a step was stored.
     stalled: bool,
     persisted: u64,
     failures: u64,
@@ -89,19 +90,19 @@ struct Shared {
     storage: String,
     atomicity: Atomicity,
     state: Mutex<State>,
-    /// There is something for the thread to do.
+    /// Wakes the thread.
     wake: Condvar,
-    /// The thread has done something.
+    /// Wakes those that wait for the thread.
     progress: Condvar,
+    reorder_log: LogLimit,
 }
 
-/// Asks for a chip's content to be made durable. Cheap to clone; it may be used from any thread, and after
-/// the device is gone.
+/// Controls the storage of a chip. Cheap to clone; it may be used on any thread, and after the device was dropped.
 #[derive(Clone)]
 pub struct FlashControl(Arc<Shared>);
 
 impl FlashControl {
-    /// Waits until every change made so far is durable, or an attempt at that has failed. Later attempts follow in
+    /// Waits until all changes so far are durable, or an attempt to store them has failed. Further attempts are made in
     /// the background.
     pub fn flush(&self) -> Result<(), FlushError> {
         let shared = &self.0;
@@ -123,13 +124,13 @@ impl FlashControl {
         Ok(())
     }
 
-    /// How far the content is durable.
+    /// The state of the storage.
     pub fn status(&self) -> FlashStatus {
         let state = self.0.state.lock();
         let blocks = state.queue.blocks();
         FlashStatus {
             storage: self.0.storage.clone(),
-            // A step that is being written is in nobody's queue.
+            // The step that is being stored is not in the queue.
             pending_blocks: blocks.max(usize::from(state.in_flight)),
             persisted: state.persisted,
             failures: state.failures,
@@ -145,7 +146,7 @@ impl std::fmt::Debug for FlashControl {
     }
 }
 
-/// Takes changes, and makes them durable in the background.
+/// Queues changes, and stores them in the background.
 #[derive(Debug)]
 pub(crate) struct Persister {
     control: FlashControl,
@@ -153,7 +154,7 @@ pub(crate) struct Persister {
 }
 
 impl Persister {
-    /// `image` is what the storage holds.
+    /// `image` is the content of the storage.
     pub(crate) fn new(name: &str, image: Vec<u8>, storage: impl FlashStorage) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: name.into(),
@@ -162,6 +163,7 @@ impl Persister {
             state: Mutex::default(),
             wake: Condvar::new(),
             progress: Condvar::new(),
+            reorder_log: LogLimit::new(),
         });
         let worker = Worker {
             shared: shared.clone(),
@@ -204,7 +206,7 @@ impl Persister {
         let now = Instant::now();
         let oldest = state.waiting.map_or(now, |(oldest, _)| oldest);
         state.waiting = Some((oldest, now));
-        // The thread looks at the time itself while there is something to do.
+        // With steps in the queue the thread already has a timeout.
         if state.queue.len() != steps {
             shared.wake.notify_one();
         }
@@ -212,31 +214,31 @@ impl Persister {
             return;
         }
         if shared.atomicity == Atomicity::Image {
-            state.queue.collapse();
+            state.queue.merge();
             return;
         }
-        let deadline = now + PATIENCE;
+        let deadline = now + MAX_STALL;
         while state.queue.len() > MAX_STEPS && state.last_error.is_none() && !state.stalled {
             if shared.progress.wait_until(&mut state, deadline).timed_out() {
                 state.stalled = true;
             }
         }
         if state.queue.len() > MAX_STEPS {
-            state.queue.collapse();
+            state.queue.merge();
             state.reordered += 1;
-            if state.reordered.is_power_of_two() {
+            if let Some(suppressed) = shared.reorder_log.allow() {
                 tracing::warn!(
                     name = shared.name,
                     storage = shared.storage,
-                    times = state.reordered,
+                    suppressed,
                     "too many changes of flash wait for its storage; a crash now may leave it inconsistent"
                 );
             }
         }
     }
 
-    /// Makes what waits durable without further delay, and does not wait for that.
-    pub(crate) fn hurry(&self) {
+    /// Stores queued changes without further delay, and does not wait for that.
+    pub(crate) fn start_flush(&self) {
         let mut state = self.control.0.state.lock();
         if !state.queue.is_empty() {
             state.flush = true;
@@ -245,7 +247,7 @@ impl Persister {
     }
 }
 
-/// Makes a last attempt at what waits, and closes the storage.
+/// Makes a last attempt to store queued changes, and closes the storage.
 impl Drop for Persister {
     fn drop(&mut self) {
         self.control.0.state.lock().stopping = true;
@@ -255,7 +257,7 @@ impl Drop for Persister {
         {
             tracing::error!(
                 name = self.control.0.name,
-                "the thread behind flash has died"
+                "the storage thread of flash panicked"
             );
         }
     }
@@ -263,7 +265,7 @@ impl Drop for Persister {
 
 struct Worker<S> {
     shared: Arc<Shared>,
-    /// What the storage holds, or is being given.
+    /// The content of the storage, including changes that are being stored.
     image: Vec<u8>,
     storage: S,
 }
@@ -288,7 +290,7 @@ impl<S: FlashStorage> Worker<S> {
                 continue;
             }
             if shared.atomicity == Atomicity::Image {
-                state.queue.collapse();
+                state.queue.merge();
             }
             let Some(step) = state.queue.take_first() else {
                 continue;
@@ -316,7 +318,7 @@ impl<S: FlashStorage> Worker<S> {
         shared.progress.notify_all();
     }
 
-    /// When the first step is to be made durable; at once if there is no such time.
+    /// When to store the first step; `None` means at once.
     fn due(&self, state: &State) -> Option<Instant> {
         if state.flush || state.stopping {
             return None;
@@ -324,7 +326,7 @@ impl<S: FlashStorage> Worker<S> {
         if let Some((at, _)) = state.retry {
             return Some(at);
         }
-        // All steps but the last are complete.
+        // All steps except the last are complete.
         if self.shared.atomicity == Atomicity::Block && state.queue.len() > 1 {
             return None;
         }
@@ -354,7 +356,7 @@ impl<S: FlashStorage> Worker<S> {
             tracing::info!(
                 name = shared.name,
                 storage = shared.storage,
-                "the firmware variables are being saved again"
+                "saving the firmware variables succeeded again"
             );
         }
     }
@@ -377,7 +379,7 @@ impl<S: FlashStorage> Worker<S> {
                 name = self.shared.name,
                 storage = self.shared.storage,
                 error = text,
-                "the firmware variables cannot be saved; the guest runs on, and it is tried again"
+                "cannot save the firmware variables; the guest continues, and saving is tried again"
             );
         }
         state.last_error = Some(text);

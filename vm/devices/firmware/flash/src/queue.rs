@@ -1,27 +1,27 @@
-//! Changes on their way to the storage.
+//! The queue of changes to be stored.
 
 use crate::BLOCK_SIZE;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
-/// A block's content.
+/// The content of a block.
 pub(crate) type Block = Box<[u8; BLOCK_SIZE]>;
 
-/// Blocks that change together. A step of more than one block stands for steps whose order was given up, or
-/// does not matter to a storage that takes them whole or not at all.
+/// Blocks that change together. A step of more than one block results from merging steps, either because there were
+/// too many or because the storage replaces the whole image atomically.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// By index.
+    /// The changed blocks by index.
     pub(crate) blocks: BTreeMap<usize, Block>,
-    /// The number of the last change in it.
+    /// The number of the last change in the step.
     pub(crate) last_change: u64,
 }
 
-/// The steps in the order in which the guest made them.
+/// Steps in the order in which the guest made the changes.
 ///
-/// Consecutive changes to one block are one step: its content is the block's after the last of them. So the
-/// chip's content after any number of steps is one that it had.
+/// Consecutive changes of one block are one step with the content after the last of them. The content after any number
+/// of steps is therefore one that the chip had at some time.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     steps: VecDeque<Step>,
@@ -29,7 +29,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// The block `index` changes: it was what `current` fills in, and `apply` makes it what it is now.
+    /// Adds a change of block `index`: `current` fills in its previous content, and `apply` changes it.
     pub(crate) fn change(
         &mut self,
         index: usize,
@@ -51,7 +51,7 @@ impl Queue {
         self.push(BTreeMap::from([(index, block)]));
     }
 
-    /// Many blocks change at once.
+    /// Adds a change of several blocks at once.
     pub(crate) fn change_together(&mut self, blocks: BTreeMap<usize, Block>) {
         if !blocks.is_empty() {
             self.changes += 1;
@@ -66,8 +66,8 @@ impl Queue {
         });
     }
 
-    /// Makes all steps one.
-    pub(crate) fn collapse(&mut self) {
+    /// Merges all steps into one.
+    pub(crate) fn merge(&mut self) {
         let mut steps = self.steps.drain(..);
         if let Some(mut all) = steps.next() {
             for later in steps {
@@ -82,12 +82,12 @@ impl Queue {
         self.steps.pop_front()
     }
 
-    /// Returns a step that was taken, and is not durable.
+    /// Puts back a step that was taken and could not be stored.
     pub(crate) fn put_back(&mut self, step: Step) {
         self.steps.push_front(step);
     }
 
-    /// How many steps there are.
+    /// The number of steps.
     pub(crate) fn len(&self) -> usize {
         self.steps.len()
     }
@@ -96,12 +96,12 @@ impl Queue {
         self.steps.is_empty()
     }
 
-    /// How many changes there ever were.
+    /// The number of all changes so far.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// How many blocks the steps change.
+    /// The number of blocks that the steps change.
     pub(crate) fn blocks(&self) -> usize {
         let blocks = self.steps.iter().flat_map(|step| step.blocks.keys());
         blocks.collect::<BTreeSet<_>>().len()
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_to_one_block_are_one_step_until_another_changes() {
+    fn consecutive_changes_of_one_block_are_one_step() {
         let mut queue = Queue::default();
         write(&mut queue, 3, 0, 1);
         write(&mut queue, 3, 1, 2);
@@ -129,23 +129,23 @@ mod tests {
         assert_eq!(first.blocks[&3][..3], [1, 2, 0xff]);
         assert_eq!(queue.take_first().unwrap().last_change, 3);
         queue.put_back(first);
-        // The last step is still open.
+        // The last step can still be extended.
         write(&mut queue, 3, 3, 5);
         assert_eq!(queue.len(), 2);
     }
 
     #[test]
-    fn collapsed_steps_hold_the_latest_of_each_block() {
+    fn merged_steps_have_the_latest_content_of_each_block() {
         let mut queue = Queue::default();
-        queue.collapse();
+        queue.merge();
         assert!(queue.is_empty());
         for round in 0..3 {
             write(&mut queue, 1, 0, round);
             write(&mut queue, 2, 0, round + 10);
         }
-        queue.collapse();
+        queue.merge();
         assert_eq!(queue.len(), 1);
-        // What is collapsed is closed: growing it would delay it for ever.
+        // A merged step is not extended, which could delay it forever.
         write(&mut queue, 1, 0, 99);
         let all = queue.take_first().unwrap();
         assert_eq!((all.blocks[&1][0], all.blocks[&2][0]), (2, 12));

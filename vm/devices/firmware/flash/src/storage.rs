@@ -1,4 +1,4 @@
-//! Where the content of a chip outlives the VM.
+//! Storage for the content of a chip.
 
 mod file;
 mod vmgs;
@@ -10,27 +10,26 @@ pub use vmgs::VmgsStorageError;
 
 use crate::BLOCK_SIZE;
 
-/// What a storage changes whole or not at all, whatever happens to the host.
+/// The unit that a storage updates atomically, even if the host crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Atomicity {
-    /// A block of [`BLOCK_SIZE`] bytes. It is given one block after the other, in the order in which the guest
-    /// changed them.
+    /// A block of [`BLOCK_SIZE`] bytes. Blocks are stored one by one, in the order in which the guest changed them.
     Block,
-    /// The image. It is given several changes at once.
+    /// The whole image. Several changes are stored at once.
     Image,
 }
 
-/// Changes to be made durable.
+/// Changes to be stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Update<'a> {
-    /// The whole content, with the changes.
+    /// The whole content, including the changes.
     pub image: &'a [u8],
     /// The indices of the blocks that changed, ascending.
     pub blocks: &'a [usize],
 }
 
 impl<'a> Update<'a> {
-    /// The changed blocks: offset in bytes, and content.
+    /// The offset in bytes and the content of each changed block.
     pub fn changes(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
         let image = self.image;
         self.blocks.iter().map(move |index| {
@@ -40,23 +39,23 @@ impl<'a> Update<'a> {
     }
 }
 
-/// The reason that a change is not durable.
+/// Why a change could not be stored.
 pub type StorageError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Keeps the content of a chip. It is called from a thread of its own, and may block.
+/// Stores the content of a chip. It is called on a separate thread and may block.
 pub trait FlashStorage: Send + 'static {
-    /// What changes whole or not at all.
+    /// The unit that it updates atomically.
     fn atomicity(&self) -> Atomicity;
 
-    /// Makes the changes durable before it returns. After an error any part of them may be there; the same
-    /// changes come again, perhaps with later ones.
+    /// Makes the changes durable. After an error any part of them may have been stored; the call is repeated with the
+    /// same changes, perhaps together with later ones.
     fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError>;
 
-    /// Where that is, for people.
+    /// The name of the storage, for logs.
     fn describe(&self) -> String;
 }
 
-/// Forgets the content with the VM.
+/// Stores nothing: the content is lost when the VM ends.
 #[derive(Debug, Default)]
 pub struct MemoryStorage;
 

@@ -1,9 +1,8 @@
-//! Collecting the items of a device.
+//! Collects the items of a device.
 
-use crate::content::Content;
+use crate::content::ItemContent;
 use crate::device::FwCfg;
 use crate::item::Items;
-use crate::item::OnSelect;
 use crate::item::OnWrite;
 use crate::item::StoredItem;
 use crate::item::Writable;
@@ -14,209 +13,158 @@ use guest_memory::GuestMemory;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// The longest name of a file, in bytes; a NUL follows in the directory.
+/// The maximum length of a file name in bytes, without the NUL that follows it in the directory.
 const MAX_NAME: usize = 55;
 
-/// The largest item that a guest may write, in bytes: its content is part of the device's saved state.
+/// The maximum size of a writable item in bytes. Its content is part of the device's saved state.
 const MAX_WRITABLE: usize = 1 << 20;
 
-/// What the firmware may do with a range of guest-physical addresses: the type in `etc/e820`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryKind {
-    /// Use it as RAM.
-    Ram,
-    /// Leave it alone.
-    Reserved,
-}
+/// The maximum number of files.
+const MAX_FILES: usize = (selector::END_OF_FILES - selector::FIRST_FILE) as usize;
 
-impl MemoryKind {
-    /// The entry of `etc/e820` for `len` bytes at `start`: both, and the type.
-    pub fn e820_entry(self, start: u64, len: u64) -> [u8; 20] {
-        let kind: u32 = match self {
-            Self::Ram => 1,
-            Self::Reserved => 2,
-        };
-        let mut entry = [0; 20];
-        entry[..8].copy_from_slice(&start.to_le_bytes());
-        entry[8..16].copy_from_slice(&len.to_le_bytes());
-        entry[16..].copy_from_slice(&kind.to_le_bytes());
-        entry
-    }
+/// Feature bits: ports and DMA.
+const FEATURES: u32 = 0b11;
+
+/// The entry of the file `etc/e820` for `len` bytes of RAM at guest-physical address `start`.
+pub fn e820_ram_entry(start: u64, len: u64) -> [u8; 20] {
+    const RAM: u32 = 1;
+    let mut entry = [0; 20];
+    entry[..8].copy_from_slice(&start.to_le_bytes());
+    entry[8..16].copy_from_slice(&len.to_le_bytes());
+    entry[16..].copy_from_slice(&RAM.to_le_bytes());
+    entry
 }
 
 /// Why a device cannot have an item.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub enum FwCfgError {
     /// A file's name does not fit into the directory.
     #[error("`{name}` is no name for a fw_cfg file: 1 to {MAX_NAME} printable ASCII characters")]
     Name {
         /// The name.
         name: String,
     },
-    /// Two files have one name.
-    #[error("there are two fw_cfg files called `{name}`")]
+    /// Two files have the same name.
+    #[error("there are two fw_cfg files named `{name}`")]
     DuplicateName {
         /// The name.
         name: String,
     },
-    /// Two items have one number.
-    #[error("there are two fw_cfg items {selector:#x}")]
+    /// Two items have the same selector.
+    #[error("there are two fw_cfg items with selector {selector:#x}")]
     DuplicateItem {
-        /// The number.
+        /// The selector.
         selector: u16,
     },
-    /// The number is one of a file, of the directory, or not of an item.
-    #[error("{selector:#x} is no number for a fw_cfg item")]
-    Number {
-        /// The number.
-        selector: u16,
-    },
-    /// There are more files than numbers for them.
-    #[error("{count} fw_cfg files are too many")]
+    /// There are more files than selectors for them.
+    #[error("there are {count} fw_cfg files; the limit is {MAX_FILES}")]
     TooManyFiles {
-        /// How many.
+        /// The number of files.
         count: usize,
     },
     /// The content's length does not fit into the 32 bits that the interface has for it.
-    #[error("the fw_cfg item `{item}` has {len} bytes, and the limit is {limit}")]
+    #[error("the fw_cfg item `{item}` has {len} bytes; the limit is {limit}")]
     TooLarge {
-        /// Its name or number.
+        /// Its name or selector.
         item: String,
         /// Its length in bytes.
         len: u64,
-        /// How many it may have.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The kernel is not one.
+    /// The kernel is invalid.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The command line has a NUL in it.
+    /// The command line contains a NUL.
     #[error("the kernel command line contains a NUL")]
     CommandLine,
-    /// Something is to be called when an item that does not exist is selected.
-    #[error("there is no fw_cfg file called `{name}`")]
-    NoSuchFile {
-        /// The name.
-        name: String,
-    },
 }
 
-/// Collects what a VMM has to say to its firmware.
+/// Collects the items that a VMM passes to its firmware.
 #[derive(Default)]
 #[must_use]
 pub struct FwCfgBuilder {
-    numbered: BTreeMap<u16, Content>,
-    /// Sorted by name, as the directory is.
+    numbered: BTreeMap<u16, ItemContent>,
+    /// Sorted by name, as in the directory.
     files: BTreeMap<String, StoredItem>,
-    e820: Vec<u8>,
 }
 
 impl FwCfgBuilder {
-    /// No items but those that the device is made of: signature, features, directory.
+    /// A builder without items. The device always has the signature, the features and the directory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the item with the number `selector`, below [`selector::FIRST_FILE`].
-    pub fn add_item(
+    fn add_item(
         mut self,
         selector: u16,
-        content: impl Into<Content>,
-    ) -> Result<Self, BuildError> {
-        if selector >= selector::FIRST_FILE
-            || matches!(
-                selector,
-                selector::SIGNATURE | selector::FEATURES | selector::DIRECTORY
-            )
-        {
-            return Err(BuildError::Number { selector });
-        }
+        content: impl Into<ItemContent>,
+    ) -> Result<Self, FwCfgError> {
         let content = content.into();
         check_len(|| format!("{selector:#x}"), content.len(), u32::MAX.into())?;
         match self.numbered.entry(selector) {
             Entry::Vacant(entry) => entry.insert(content),
-            Entry::Occupied(_) => return Err(BuildError::DuplicateItem { selector }),
+            Entry::Occupied(_) => return Err(FwCfgError::DuplicateItem { selector }),
         };
         Ok(self)
     }
 
     /// Adds a file that the guest can read.
-    pub fn add_file(self, name: &str, content: impl Into<Content>) -> Result<Self, BuildError> {
+    pub fn add_file(self, name: &str, content: impl Into<ItemContent>) -> Result<Self, FwCfgError> {
         self.insert(name, content.into(), None)
     }
 
-    /// Adds a file that the guest can also write, such as one that a write-pointer command of the table loader
-    /// puts an address into. It holds `initial` at first and after a reset, and never changes its length.
+    /// Adds a file that the guest can also write, such as one into which a write-pointer command of the table loader
+    /// stores an address. Its content is `initial` at first and after a reset. Its length does not change.
     ///
-    /// `on_write` is called with all of the content whenever that has changed, be it by the guest, by a
-    /// reset or by a restored state. The device is locked meanwhile.
+    /// `on_write` is called with the whole content whenever that has changed: by the guest, by a reset or by a
+    /// restored state. The device is locked during the call.
     pub fn add_writable_file(
         self,
         name: &str,
         initial: Vec<u8>,
         on_write: impl FnMut(&[u8]) + Send + 'static,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, FwCfgError> {
         check_len(|| name.into(), initial.len() as u64, MAX_WRITABLE as u64)?;
-        let content = Content::from(initial.as_slice());
+        let content = ItemContent::from(initial.as_slice());
         self.insert(name, content, Some((initial, Box::new(on_write))))
     }
 
     fn insert(
         mut self,
         name: &str,
-        content: Content,
+        content: ItemContent,
         writable: Option<(Vec<u8>, OnWrite)>,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, FwCfgError> {
         let name = name.to_owned();
         let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
         if name.is_empty() || name.len() > MAX_NAME || !printable {
-            return Err(BuildError::Name { name });
+            return Err(FwCfgError::Name { name });
         }
         check_len(|| name.clone(), content.len(), u32::MAX.into())?;
         if self.files.contains_key(&name) {
-            return Err(BuildError::DuplicateName { name });
+            return Err(FwCfgError::DuplicateName { name });
         }
         let item = StoredItem {
             name: Some(name.clone()),
             content,
             writable: writable.map(|(bytes, on_write)| Writable { bytes, on_write }),
-            on_select: None,
         };
         self.files.insert(name, item);
         Ok(self)
     }
 
-    /// Calls `hook` each time the guest selects the file `name`, which was added before. The device is locked
-    /// meanwhile.
-    pub fn on_select(
-        mut self,
-        name: &str,
-        hook: impl FnMut() + Send + 'static,
-    ) -> Result<Self, BuildError> {
-        let Some(file) = self.files.get_mut(name) else {
-            return Err(BuildError::NoSuchFile { name: name.into() });
-        };
-        file.on_select = Some(Box::new(hook) as OnSelect);
-        Ok(self)
-    }
-
-    /// How many VPs run from the start.
-    pub fn boot_cpu_count(self, count: u16) -> Result<Self, BuildError> {
+    /// Sets the number of VPs at power-on.
+    pub fn boot_cpu_count(self, count: u16) -> Result<Self, FwCfgError> {
         self.add_item(selector::BOOT_CPU_COUNT, count.to_le_bytes().to_vec())
     }
 
-    /// Adds `len` bytes at `start` to the memory map in the file `etc/e820`.
-    pub fn memory_range(mut self, start: u64, len: u64, kind: MemoryKind) -> Self {
-        self.e820.extend(kind.e820_entry(start, len));
-        self
-    }
-
-    /// The kernel to start, with its command line (without a NUL): a bzImage or another PE image that UEFI can
-    /// run.
-    pub fn kernel(self, kernel: &Content, command_line: &str) -> Result<Self, BuildError> {
+    /// Sets the kernel to boot and its command line (without a NUL). The kernel is a bzImage or another PE image that
+    /// UEFI can run.
+    pub fn kernel(self, kernel: &ItemContent, command_line: &str) -> Result<Self, FwCfgError> {
         let (setup, rest) = kernel::split(kernel)?;
         if command_line.contains('\0') {
-            return Err(BuildError::CommandLine);
+            return Err(FwCfgError::CommandLine);
         }
         let mut command_line = command_line.as_bytes().to_vec();
         command_line.push(0);
@@ -229,70 +177,51 @@ impl FwCfgBuilder {
             )
     }
 
-    /// The kernel's initial RAM disk.
-    pub fn initrd(self, content: Content) -> Result<Self, BuildError> {
+    /// Sets the kernel's initial RAM disk.
+    pub fn initrd(self, content: ItemContent) -> Result<Self, FwCfgError> {
         self.sized(selector::INITRD_SIZE, selector::INITRD_DATA, content)
     }
 
-    fn sized(self, size: u16, data: u16, content: Content) -> Result<Self, BuildError> {
+    fn sized(self, size: u16, data: u16, content: ItemContent) -> Result<Self, FwCfgError> {
         let len = content.len();
         let this = self.add_item(data, content)?;
         this.add_item(size, (len as u32).to_le_bytes().to_vec())
     }
 
-    /// Adds the files that the firmware makes its ACPI tables from: the commands of the table loader, and the
-    /// blobs they name.
-    pub fn acpi_tables<'a>(
-        mut self,
-        loader: impl Into<Content>,
-        blobs: impl IntoIterator<Item = (&'a str, Vec<u8>)>,
-    ) -> Result<Self, BuildError> {
-        self = self.add_file("etc/table-loader", loader)?;
-        for (name, blob) in blobs {
-            self = self.add_file(name, blob)?;
-        }
-        Ok(self)
-    }
-
-    /// The device. It finds its DMA descriptors and buffers in `memory`.
-    pub fn build(mut self, memory: GuestMemory) -> Result<FwCfg, BuildError> {
-        if !self.e820.is_empty() {
-            let e820 = std::mem::take(&mut self.e820);
-            self = self.add_file("etc/e820", e820)?;
-        }
+    /// Builds the device. Its DMA descriptors and buffers are in `memory`.
+    pub fn build(self, memory: GuestMemory) -> Result<FwCfg, FwCfgError> {
         let count = self.files.len();
-        if count > usize::from(selector::END_OF_FILES - selector::FIRST_FILE) {
-            return Err(BuildError::TooManyFiles { count });
+        if count > MAX_FILES {
+            return Err(FwCfgError::TooManyFiles { count });
         }
-        let fixed = |content: Content| StoredItem {
+        let fixed = |content: ItemContent| StoredItem {
             name: None,
             content,
             writable: None,
-            on_select: None,
         };
         let mut items = Items::default();
-        for (number, content) in self.numbered {
-            items.0.insert(number, fixed(content));
-        }
-        let features: u32 = 0b11;
-        let features = features.to_le_bytes().to_vec();
-        let signature = b"QEMU".to_vec();
-        items.0.insert(selector::SIGNATURE, fixed(signature.into()));
-        items.0.insert(selector::FEATURES, fixed(features.into()));
+        let numbered = self.numbered.into_iter();
         items
             .0
-            .extend((selector::FIRST_FILE..).zip(self.files.into_values()));
-        let directory = items.directory();
-        items.0.insert(selector::DIRECTORY, fixed(directory.into()));
+            .extend(numbered.map(|(selector, content)| (selector, fixed(content))));
+        let files = (selector::FIRST_FILE..).zip(self.files.into_values());
+        items.0.extend(files);
+        for (selector, bytes) in [
+            (selector::SIGNATURE, b"QEMU".to_vec()),
+            (selector::FEATURES, FEATURES.to_le_bytes().to_vec()),
+            (selector::DIRECTORY, items.directory()),
+        ] {
+            items.0.insert(selector, fixed(bytes.into()));
+        }
         Ok(FwCfg::new(items, memory))
     }
 }
 
-fn check_len(item: impl FnOnce() -> String, len: u64, limit: u64) -> Result<(), BuildError> {
+fn check_len(item: impl FnOnce() -> String, len: u64, limit: u64) -> Result<(), FwCfgError> {
     if len <= limit {
         return Ok(());
     }
-    Err(BuildError::TooLarge {
+    Err(FwCfgError::TooLarge {
         item: item(),
         len,
         limit,

@@ -1,20 +1,23 @@
+use crate::content::ItemContent;
 use crate::dma;
 use crate::dma::Transfer;
 use crate::dma::TransferError;
-use crate::item::Item;
 use crate::item::Items;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use guest_memory::GuestMemory;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use minicbor::bytes::ByteVec;
 use serde_json::json;
+use sha2::Digest as _;
+use sha2::Sha256;
 use std::collections::BTreeMap;
 use vm_memory::GuestAddress;
 
@@ -24,16 +27,16 @@ const DMA_PORT: u16 = 0x514;
 const DMA_PORT_LOW: u16 = 0x518;
 const DMA_PORT_END: u16 = 0x51b;
 
-/// What the DMA address register reads as, in the order of the ports.
+/// The value that the DMA address register reads as, in the order of the ports.
 const DMA_SIGNATURE: [u8; 8] = *b"QEMU CFG";
 
-/// Selector bits that do not say which item: it is to be written, as was once necessary.
+/// A selector bit that is ignored. It selected an item for writing in early versions of the interface.
 const WRITE_CHANNEL: u16 = 0x4000;
 
-/// Items up to this length have their digest shown; longer ones if it is known already.
-const DIGEST_SHOWN: u64 = 64 << 10;
+/// The maximum length in bytes of items whose digest is shown.
+const MAX_DIGEST_LEN: u64 = 64 << 10;
 
-/// How much of a file is kept for reads byte by byte.
+/// The size in bytes of the buffer for reads of files by the data port.
 const WINDOW: u64 = 4096;
 
 /// The fw_cfg device, at the ports it has on a PC.
@@ -41,17 +44,18 @@ const WINDOW: u64 = 4096;
 /// | Port | Register |
 /// |---|---|
 /// | 0x510 | selector, 16 bits, write only |
-/// | 0x511 | data: the next byte of the selected item, read only; a wider read gives as many bytes |
-/// | 0x514, 0x518 | address of a DMA descriptor, 32 bits each, big-endian; the write to the second starts it |
+/// | 0x511 | data: the next byte of the selected item, read only; a wider read returns several bytes |
+/// | 0x514, 0x518 | address of a DMA descriptor, 32 bits each, big-endian; a write to the second one starts the transfer |
 ///
-/// Items that do not exist, and bytes behind the end of an item, read as zeros.
+/// Items that do not exist, and bytes past the end of an item, read as zeros.
 pub struct FwCfg {
     items: Items,
     memory: GuestMemory,
     regs: Registers,
     window: Window,
-    /// How many requests failed, and how many of these were logged.
+    /// The number of failed requests.
     failures: u64,
+    failure_log: LogLimit,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,7 +65,7 @@ struct Registers {
     dma_high: u32,
 }
 
-/// A part of the selected item, if that is in a file.
+/// The buffer for reads of a file by the data port.
 #[derive(Default)]
 struct Window {
     start: u64,
@@ -77,7 +81,7 @@ struct State {
     offset: u64,
     #[n(3)]
     dma_high: u32,
-    /// What writable files hold.
+    /// The content of writable files.
     #[n(4)]
     written: BTreeMap<String, ByteVec>,
 }
@@ -90,22 +94,14 @@ impl FwCfg {
             regs: Registers::default(),
             window: Window::default(),
             failures: 0,
+            failure_log: LogLimit::new(),
         }
     }
 
-    /// The items, in the order of their numbers: all that the firmware is told here.
-    pub fn contents(&self) -> impl Iterator<Item = Item<'_>> {
-        self.items.iter()
-    }
-
-    fn select(&mut self, number: u16) {
-        self.regs.selected = number & !WRITE_CHANNEL;
+    fn select(&mut self, selector: u16) {
+        self.regs.selected = selector & !WRITE_CHANNEL;
         self.regs.offset = 0;
         self.window = Window::default();
-        let item = self.items.get_mut(self.regs.selected);
-        if let Some(hook) = item.and_then(|item| item.on_select.as_mut()) {
-            hook();
-        }
     }
 
     fn skip(&mut self, len: u64) {
@@ -134,7 +130,7 @@ impl FwCfg {
             window.start = start;
             window.bytes = vec![0; (item.len() - start).min(WINDOW) as usize];
             if let Err(error) = item.content.read_at(start, &mut window.bytes) {
-                // Zeros, rather than a mix.
+                // A failed read may have filled a part.
                 window.bytes.fill(0);
                 self.failed(&error);
             }
@@ -144,12 +140,11 @@ impl FwCfg {
 
     fn failed(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.failures += 1;
-        // A guest can do this as often as it likes.
-        if self.failures.is_power_of_two() {
+        if let Some(suppressed) = self.failure_log.allow() {
             tracing::warn!(
                 item = self.regs.selected,
                 offset = self.regs.offset,
-                failures = self.failures,
+                suppressed,
                 error,
                 "a fw_cfg request failed"
             );
@@ -168,8 +163,8 @@ impl FwCfg {
 
     fn dma(&mut self, at: GuestAddress) -> Result<(), TransferError> {
         let descriptor = dma::read_descriptor(&self.memory, at)?;
-        if let Some(number) = descriptor.select {
-            self.select(number);
+        if let Some(selector) = descriptor.select {
+            self.select(selector);
         }
         let (len, buffer) = (descriptor.len.into(), descriptor.buffer);
         let offset = self.regs.offset;
@@ -189,7 +184,7 @@ impl FwCfg {
         Ok(())
     }
 
-    /// Returns writable items to what `content` says, or to what they held at first.
+    /// Sets the content of writable items to `content`, or to the initial content if they are not in it.
     fn set_written(&mut self, content: &BTreeMap<String, ByteVec>) {
         for item in self.items.0.values_mut() {
             let Some(writable) = &mut item.writable else {
@@ -230,7 +225,7 @@ impl PortIoDevice for FwCfg {
                 self.select(u16::from_le_bytes([low, high]));
                 Ok(())
             }
-            // Writing data here is a thing of the past.
+            // Writes of data were supported in early versions of the interface.
             (DATA_PORT, _) => Ok(()),
             (DMA_PORT, &[a, b, c, d]) => {
                 self.regs.dma_high = u32::from_be_bytes([a, b, c, d]);
@@ -238,7 +233,7 @@ impl PortIoDevice for FwCfg {
             }
             (DMA_PORT_LOW, &[a, b, c, d]) => {
                 let low = u32::from_be_bytes([a, b, c, d]);
-                // Each request states both halves.
+                // Each request writes both halves; the upper one may be omitted if it is 0.
                 let high = std::mem::take(&mut self.regs.dma_high);
                 self.start_dma(GuestAddress(u64::from(high) << 32 | u64::from(low)));
                 Ok(())
@@ -250,10 +245,10 @@ impl PortIoDevice for FwCfg {
 }
 
 impl ChipsetDevice for FwCfg {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![SELECTOR_PORT..=DATA_PORT, DMA_PORT..=DMA_PORT_END],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -284,7 +279,7 @@ impl ChipsetDevice for FwCfg {
         let state: State = state.decode()?;
         if state.selected & WRITE_CHANNEL != 0 {
             return Err(RestoreError::Invalid(format!(
-                "there is no fw_cfg item {:#x}",
+                "invalid fw_cfg selector {:#x}",
                 state.selected
             )));
         }
@@ -297,7 +292,7 @@ impl ChipsetDevice for FwCfg {
             });
             if item.is_none() {
                 return Err(RestoreError::Invalid(format!(
-                    "the guest wrote {} bytes to the fw_cfg file `{name}`, and there is no such file here",
+                    "there is no writable fw_cfg file `{name}` of {} bytes, which the saved device has",
                     bytes.len()
                 )));
             }
@@ -313,34 +308,33 @@ impl ChipsetDevice for FwCfg {
     }
 
     fn inspect(&self) -> serde_json::Value {
-        let items: Vec<_> = self
-            .contents()
-            .map(|item| {
-                let content = item.content;
-                let digest = content.known_sha256().or_else(|| {
-                    let short = content.len() <= DIGEST_SHOWN;
-                    short.then(|| content.sha256().ok()).flatten()
-                });
-                json!({
-                    "selector": format!("{:#x}", item.selector),
-                    "name": item.name,
-                    "size": content.len(),
-                    "writable": item.writable,
-                    "sha256": digest.map(hex),
-                })
+        let items = self.items.0.iter().map(|(selector, item)| {
+            json!({
+                "selector": format!("{selector:#x}"),
+                "name": item.name,
+                "size": item.len(),
+                "writable": item.writable.is_some(),
+                "sha256": digest(&item.content),
             })
-            .collect();
+        });
         json!({
             "selected": format!("{:#x}", self.regs.selected),
             "offset": self.regs.offset,
             "failed_requests": self.failures,
-            "items": items,
+            "items": items.collect::<Vec<_>>(),
         })
     }
 }
 
-fn hex(digest: [u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of a short content, in hexadecimal.
+fn digest(content: &ItemContent) -> Option<String> {
+    if content.len() > MAX_DIGEST_LEN {
+        return None;
+    }
+    let mut bytes = vec![0; content.len() as usize];
+    content.read_at(0, &mut bytes).ok()?;
+    let digest = Sha256::digest(&bytes);
+    Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl std::fmt::Debug for FwCfg {

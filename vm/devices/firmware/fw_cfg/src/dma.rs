@@ -1,6 +1,5 @@
-//! Copying between items and guest memory.
+//! Copies between items and guest memory.
 
-use crate::content::CHUNK;
 use crate::item::StoredItem;
 use guest_memory::GuestMemory;
 use vm_memory::Bytes as _;
@@ -12,14 +11,17 @@ const CONTROL_SKIP: u32 = 4;
 const CONTROL_SELECT: u32 = 8;
 const CONTROL_WRITE: u32 = 16;
 
-/// How many zeros a guest gets that reads on behind an item's end, in bytes. No driver needs more than a
-/// few, and a request must not keep a VP for seconds.
+/// The size in bytes of the buffer for reads of files.
+const CHUNK: usize = 256 << 10;
+
+/// The maximum number of zeros that a read past the end of an item returns, in bytes. Drivers need only a few, and a
+/// request must not block a VP for seconds.
 const MAX_PADDING: u64 = 1 << 20;
 
-/// What a descriptor asks for.
+/// The operation of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transfer {
-    /// Nothing but what is selected.
+    /// Only select an item.
     Nothing,
     Read,
     Write,
@@ -35,16 +37,16 @@ pub(crate) struct Descriptor {
     pub(crate) buffer: GuestAddress,
 }
 
-/// Why a transfer did not happen, or not all of it.
+/// Why a transfer failed, perhaps after a part of it was done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransferError {
     #[error("the buffer is not in guest memory")]
     Memory(#[from] vm_memory::GuestMemoryError),
-    #[error("reading the item's file failed")]
+    #[error("cannot read the item's file")]
     File(#[from] std::io::Error),
-    #[error("the item is not writable there")]
+    #[error("the item is not writable in this range")]
     NotWritable,
-    #[error("{0} bytes behind the end of the item are too many")]
+    #[error("the request extends {0} bytes past the end of the item; the limit is {MAX_PADDING}")]
     PastEnd(u64),
 }
 
@@ -73,7 +75,7 @@ pub(crate) fn read_descriptor(
     })
 }
 
-/// Tells the guest that its descriptor is done with.
+/// Reports the completion of a descriptor to the guest.
 pub(crate) fn complete(
     memory: &GuestMemory,
     at: GuestAddress,
@@ -86,7 +88,7 @@ pub(crate) fn complete(
     memory.map().write_slice(&control.to_be_bytes(), at)
 }
 
-/// Copies `len` bytes of `item` from `offset` into guest memory; behind its end there are zeros.
+/// Copies `len` bytes of `item` from `offset` on into guest memory, with zeros past its end.
 pub(crate) fn read(
     memory: &GuestMemory,
     item: Option<&StoredItem>,
@@ -102,7 +104,7 @@ pub(crate) fn read(
     if let Some(item) = item.filter(|_| available > 0) {
         match item.as_bytes() {
             Some(bytes) => {
-                // In range: `available` is 0 unless the offset is in the item.
+                // No overflow: the range is within the item, because `available` is not 0.
                 let part = &bytes[offset as usize..(offset + available) as usize];
                 memory.map().write_slice(part, buffer)?;
             }
@@ -139,7 +141,7 @@ fn read_file(
     Ok(())
 }
 
-/// Copies `len` bytes of guest memory to `offset` in `item`, if all of them fit.
+/// Copies `len` bytes of guest memory to `offset` in `item`. Fails if they do not fit.
 pub(crate) fn write(
     memory: &GuestMemory,
     item: Option<&mut StoredItem>,

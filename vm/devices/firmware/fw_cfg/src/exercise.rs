@@ -1,9 +1,8 @@
-//! Leads the device through the life that a script describes, for fuzzing and tests.
+//! Drives the device with a script of arbitrary operations, for fuzzing and tests.
 
-use crate::Content;
 use crate::FwCfg;
 use crate::FwCfgBuilder;
-use crate::MemoryKind;
+use crate::ItemContent;
 use chipset_device::ChipsetDevice as _;
 use chipset_device::PortIoDevice as _;
 use chipset_device::exercise::exercise;
@@ -13,32 +12,28 @@ use guest_memory::MemoryLayout;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 
-/// A file that the guest can write has this many bytes.
+/// The length in bytes of the writable file.
 const WRITABLE: usize = 24;
 
 /// Guest RAM in bytes.
 const RAM: u64 = MIN_RAM;
 
 fn device(memory: GuestMemory) -> FwCfg {
-    let kernel = Content::from([&b"MZ"[..], &[7; 5000]].concat());
+    let kernel = ItemContent::from([&b"MZ"[..], &[7; 5000]].concat());
     FwCfgBuilder::new()
         .boot_cpu_count(4)
         .and_then(|builder| builder.kernel(&kernel, "console=ttyS0"))
         .and_then(|builder| builder.add_file("etc/smbios/smbios-tables", vec![1; 300]))
         .and_then(|builder| {
             builder.add_writable_file("etc/address", vec![0; WRITABLE], |bytes| {
-                assert_eq!(bytes.len(), WRITABLE, "the file has another length");
+                assert_eq!(bytes.len(), WRITABLE, "the length changed");
             })
         })
-        .and_then(|builder| {
-            builder
-                .memory_range(0, 1 << 20, MemoryKind::Ram)
-                .build(memory)
-        })
+        .and_then(|builder| builder.build(memory))
         .expect("fixed items")
 }
 
-/// A device whose guest also starts DMA, by descriptors that the script makes.
+/// A device whose guest also starts DMA with descriptors of the script.
 pub fn fw_cfg(script: &[u8]) {
     let layout = MemoryLayout::new(RAM, 3 << 30, 40).expect("a fixed layout");
     let memory = GuestMemory::anonymous(layout).expect("the host has memory");
@@ -50,7 +45,7 @@ pub fn fw_cfg(script: &[u8]) {
     }
 }
 
-/// Makes a descriptor of 12 bytes, most of which mean something, and starts it.
+/// Starts a descriptor that is derived from 12 bytes of the script.
 fn dma(device: &mut FwCfg, memory: &GuestMemory, script: &[u8]) {
     const PLACES: [u64; 4] = [0x1000, RAM - 8, RAM, u64::MAX - 7];
     let byte = |at: usize| u64::from(script[at]);
@@ -70,7 +65,7 @@ fn dma(device: &mut FwCfg, memory: &GuestMemory, script: &[u8]) {
     let _ = device.write(0x518, &(at as u32).to_be_bytes());
     if there {
         let mut control = [0; 4];
-        // Unless the transfer itself went there, it says how it ended.
+        // The status of the transfer, unless the transfer itself may have overwritten it.
         if memory
             .map()
             .read_slice(&mut control, GuestAddress(at))
@@ -92,7 +87,7 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn fw_cfg_survives() {
+    fn survives_random_scripts() {
         for seed in 0..100 {
             fw_cfg(&pseudo_random_script(seed, 2_000));
         }

@@ -1,35 +1,35 @@
-//! Taking a kernel apart.
+//! Splits a kernel into its setup part and the rest.
 
-use crate::content::Content;
+use crate::content::ItemContent;
 use std::io;
 
-/// Where the setup header has the number of 512-byte sectors that follow the first (Linux boot protocol).
+/// Offset of the number of 512-byte setup sectors after the first one (Linux boot protocol).
 const SETUP_SECTORS: usize = 0x1f1;
 const BOOT_FLAG: usize = 0x1fe;
 const MAGIC: usize = 0x202;
 const SECTOR: u64 = 512;
 
-/// Why a kernel cannot be handed to the firmware.
+/// Why a kernel cannot be passed to the firmware.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the kernel")]
     Read(#[source] io::Error),
-    /// UEFI runs PE images, and it is none.
-    #[error("the kernel is no PE image, so UEFI cannot run it; Linux needs CONFIG_EFI_STUB")]
+    /// The kernel is not a PE image.
+    #[error("the kernel is not a PE image, so UEFI cannot run it; Linux needs CONFIG_EFI_STUB")]
     NotPe,
-    /// It says that it has more setup sectors than it has sectors.
-    #[error("the kernel's setup part of {setup} bytes is not all in its {len} bytes")]
+    /// The kernel is shorter than its setup part.
+    #[error("the kernel has {len} bytes, which is less than its setup part of {setup} bytes")]
     Truncated {
-        /// Length of the setup part in bytes.
+        /// The length of the setup part in bytes.
         setup: u64,
-        /// Length of the kernel in bytes.
+        /// The length of the kernel in bytes.
         len: u64,
     },
 }
 
-/// The setup part of `kernel`, which is empty for a PE image that is no bzImage, and the rest.
-pub(crate) fn split(kernel: &Content) -> Result<(Content, Content), KernelError> {
+/// Returns the setup part of `kernel`, which is empty for a PE image that is not a bzImage, and the rest.
+pub(crate) fn split(kernel: &ItemContent) -> Result<(ItemContent, ItemContent), KernelError> {
     let len = kernel.len();
     let mut head = [0; MAGIC + 4];
     let available = (head.len() as u64).min(len) as usize;
@@ -42,7 +42,7 @@ pub(crate) fn split(kernel: &Content) -> Result<(Content, Content), KernelError>
     if head[BOOT_FLAG..BOOT_FLAG + 2] != [0x55, 0xaa] || !head[MAGIC..].starts_with(b"HdrS") {
         return Ok((kernel.part(0, 0), kernel.clone()));
     }
-    // For the sake of very old kernels, 0 means 4.
+    // 0 means 4, for compatibility with very old kernels.
     let sectors = match head[SETUP_SECTORS] {
         0 => 4,
         sectors => u64::from(sectors),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bzimage_is_split_behind_its_setup_sectors() {
+    fn a_bzimage_is_split_after_its_setup_sectors() {
         for (sectors, setup_len) in [(0, 5 * 512), (1, 1024), (31, 32 * 512)] {
             let image = bzimage(sectors, 20_000);
             let (setup, rest) = split(&image.clone().into()).unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn another_pe_image_stays_whole_and_the_rest_is_refused() {
+    fn other_pe_images_are_not_split_and_others_are_refused() {
         let (setup, rest) = split(&b"MZ\x00\x00".to_vec().into()).unwrap();
         assert!(setup.is_empty());
         assert_eq!(rest.len(), 4);

@@ -1,26 +1,26 @@
 use crate::registers;
 use std::ops::RangeInclusive;
 
-/// A base address register: how much address space of which kind the function has there.
+/// A base address register (BAR): a range of memory or I/O ports of a function.
 ///
-/// Sizes are in bytes and powers of two.
+/// Sizes are powers of two, in bytes or ports.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Bar {
     /// Memory below 4 GiB, 16 bytes or more, not prefetchable.
     Memory32 {
-        /// How large it is.
+        /// The size in bytes.
         size: u32,
     },
-    /// Memory anywhere, 16 bytes or more. It takes the register behind its own too.
+    /// Memory at any address, 16 bytes or more. It also uses the next register.
     Memory64 {
-        /// How large it is.
+        /// The size in bytes.
         size: u64,
         /// Reads have no side effects, and bytes of writes may be merged.
         prefetchable: bool,
     },
     /// I/O ports, 4 to 256.
     Io {
-        /// How many.
+        /// The number of ports.
         size: u16,
     },
 }
@@ -47,7 +47,7 @@ impl Bar {
         self.size().is_power_of_two() && limits.contains(&self.size())
     }
 
-    /// How many registers it takes.
+    /// The number of registers that it uses.
     pub(crate) fn registers(&self) -> usize {
         match self {
             Self::Memory32 { .. } | Self::Io { .. } => 1,
@@ -55,7 +55,7 @@ impl Bar {
         }
     }
 
-    /// The low bits of the register, that say what kind it is.
+    /// The low bits of the register, which encode its kind.
     pub(crate) fn kind_bits(&self) -> u32 {
         match *self {
             Self::Memory32 { .. } => 0,
@@ -66,7 +66,7 @@ impl Bar {
         }
     }
 
-    /// The address bits that exist, of both registers. Guests find the size by writing ones to all.
+    /// The writable address bits of both registers. Guests determine the size by writing ones to all.
     pub(crate) fn address_bits(&self) -> u64 {
         let bits = !(self.size() - 1);
         match self {
@@ -75,10 +75,10 @@ impl Bar {
         }
     }
 
-    /// What it decodes with `low` and `high` in its registers.
+    /// The range that it decodes with `low` and `high` in its registers.
     ///
-    /// Address 0 means unassigned, as firmware and kernels take it: they enable a function's decoding
-    /// while it has BARs that they gave no address.
+    /// Address 0 means unassigned, because firmware and kernels enable decoding of functions with BARs to which
+    /// they assigned no address.
     pub(crate) fn window(&self, command: u32, low: u32, high: u32) -> Option<Window> {
         let registers = u64::from(high) << 32 | u64::from(low);
         let base = registers & self.address_bits();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_window_ends_where_the_address_space_does() {
+    fn the_last_window_ends_at_the_end_of_the_address_space() {
         let bar = Bar::Memory64 {
             size: 1 << 63,
             prefetchable: true,

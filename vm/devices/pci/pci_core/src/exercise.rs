@@ -1,18 +1,18 @@
-//! Puts a function through the life that a script describes, for fuzzing and tests.
+//! Drives a function with a script of arbitrary operations, for fuzzing and tests.
 
 use crate::Bar;
 use crate::FunctionBuilder;
 use crate::FunctionState;
 use crate::HardwareIds;
-use crate::LayoutError;
 use crate::Location;
 use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
+use crate::PciLayoutError;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::MmioDevice;
@@ -22,25 +22,25 @@ use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
-use chipset_device::exercise::exercise_decoding;
+use chipset_device::exercise::exercise_with_bars;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// How many MSI-X vectors the device has.
+/// The number of MSI-X vectors of the device.
 const VECTORS: u16 = 70;
 
-/// A device with all that a function can have. What is written to its own registers drives its interrupt pin.
+/// A device that uses all features of a function. Writes to its BARs drive its interrupt pin.
 struct Device {
     function: PciFunction,
-    told: Arc<Mutex<Decodes>>,
+    reported: Arc<Mutex<DecodedRanges>>,
 }
 
 impl Device {
-    fn new(messages: &MsiRecorder) -> Result<Self, LayoutError> {
-        let told = Arc::new(Mutex::new(Decodes::default()));
+    fn new(messages: &MsiRecorder) -> Result<Self, PciLayoutError> {
+        let reported = Arc::new(Mutex::new(DecodedRanges::default()));
         let decoder = {
-            let told = told.clone();
-            AddressDecoder::new(move |decodes| *told.lock() = decodes)
+            let reported = reported.clone();
+            AddressDecoder::new(move |ranges| *reported.lock() = ranges)
         };
         let mut builder = FunctionBuilder::new(&HardwareIds {
             vendor: 0x1234,
@@ -66,25 +66,25 @@ impl Device {
         builder.intx(LineInterrupt::detached());
         Ok(Self {
             function: builder.build(decoder),
-            told,
+            reported,
         })
     }
 
-    fn write_own(&mut self, index: usize, data: &[u8]) {
+    fn write_bar(&mut self, index: usize, data: &[u8]) {
         assert!([0, 1, 2, 5].contains(&index));
         self.function.set_intx(data[0] & 1 != 0);
     }
 
-    /// What must hold at any time.
+    /// Checks invariants.
     fn check(&self) {
-        let decodes = self.function.decodes();
-        assert_eq!(*self.told.lock(), decodes, "the chipset knows otherwise");
-        for range in &decodes.mmio {
+        let decoded = self.function.decoded_ranges();
+        assert_eq!(*self.reported.lock(), decoded, "the chipset was not told");
+        for range in &decoded.mmio {
             for gpa in [*range.start(), *range.end()] {
                 assert!(self.function.locate_memory(gpa).is_some(), "{gpa:#x}");
             }
         }
-        for range in &decodes.ports {
+        for range in &decoded.ports {
             for port in [*range.start(), *range.end()] {
                 assert!(self.function.locate_port(port).is_some(), "{port:#x}");
             }
@@ -93,14 +93,14 @@ impl Device {
 }
 
 impl ChipsetDevice for Device {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(PciAddress {
                 bus: 0,
                 device: 1,
                 function: 0,
             }),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -124,7 +124,7 @@ impl ChipsetDevice for Device {
     fn reset(&mut self) {
         self.function.reset();
         self.check();
-        assert_eq!(self.function.decodes(), Decodes::default());
+        assert_eq!(self.function.decoded_ranges(), DecodedRanges::default());
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
@@ -153,7 +153,7 @@ impl PortIoDevice for Device {
 
     fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         if let Some(Location::Bar { index, .. }) = self.function.locate_port(port) {
-            self.write_own(index, data);
+            self.write_bar(index, data);
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ impl MmioDevice for Device {
                 data.fill(0);
                 Ok(())
             }
-            None => panic!("{gpa:#x} is decoded and nowhere"),
+            None => panic!("{gpa:#x} is decoded but has no location"),
         }
     }
 
@@ -175,16 +175,16 @@ impl MmioDevice for Device {
         match self.function.locate_memory(gpa) {
             Some(Location::Msix(register)) => self.function.write_msix(register, data),
             Some(Location::Bar { index, .. }) => {
-                self.write_own(index, data);
+                self.write_bar(index, data);
                 Ok(())
             }
-            None => panic!("{gpa:#x} is decoded and nowhere"),
+            None => panic!("{gpa:#x} is decoded but has no location"),
         }
     }
 }
 
-/// A function that the guest plays with while its vectors are signalled, and the host's interrupt routes
-/// fail now and then.
+/// A function that the guest accesses, while its vectors are signalled and changes of its interrupt routes
+/// sometimes fail.
 pub fn pci_function(script: &[u8]) {
     let messages = MsiRecorder::new();
     let mut device = match Device::new(&messages) {
@@ -194,8 +194,8 @@ pub fn pci_function(script: &[u8]) {
     let vectors: Vec<_> = (0..VECTORS)
         .filter_map(|index| device.function.msix_vector(index))
         .collect();
-    let told = device.told.clone();
-    // The guest may switch all off, and then never finds its way back on; start it on the way.
+    let reported = device.reported.clone();
+    // A random script rarely enables anything, so start with BARs and MSI-X enabled.
     for (offset, value) in [
         (0x10, 0xc000_0000),
         (0x14, 0x6000),
@@ -205,8 +205,8 @@ pub fn pci_function(script: &[u8]) {
     ] {
         let _ = device.function.write_config(offset, value, u32::MAX);
     }
-    let decodes = || told.lock().clone();
-    exercise_decoding(&mut device, script, &decodes, &mut |byte| match byte {
+    let decoded = || reported.lock().clone();
+    exercise_with_bars(&mut device, script, &decoded, &mut |byte| match byte {
         0 => messages.break_down(),
         1..16 => messages.mend(),
         16..32 => drop(messages.take()),
@@ -224,7 +224,7 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn any_life_is_survived() {
+    fn survives_random_scripts() {
         for seed in 0..100 {
             pci_function(&pseudo_random_script(seed, 1500));
         }

@@ -4,9 +4,10 @@ use crate::msix::MsixInterrupt;
 use crate::msix::MsixRegister;
 use crate::msix::MsixState;
 use crate::msix::MsixTable;
+use crate::msix_layout::MsixLayout;
 use crate::registers;
 use chipset_device::AddressDecoder;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PciConfigDevice;
@@ -15,15 +16,15 @@ use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
 
-/// What a configuration space consists of.
+/// The fixed properties of a configuration space.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// The registers after a reset.
+    /// The values of the registers at reset.
     pub(crate) reset: [u32; registers::COUNT],
-    /// The bits of them that remember what is written.
+    /// The bits of the registers that guests can write.
     pub(crate) writable: [u32; registers::COUNT],
     pub(crate) bars: [Option<Bar>; 6],
-    /// The first register of the MSI-X capability, if there is one.
+    /// The first register of the MSI-X capability; 0 if there is none.
     pub(crate) msix_register: usize,
 }
 
@@ -38,13 +39,13 @@ impl Layout {
     }
 }
 
-/// The configuration space of a PCI function, and what follows from it: which addresses the function decodes
-/// and how its interrupts are delivered.
+/// The configuration space of a PCI function. It controls which addresses the function decodes and how its
+/// interrupts are delivered.
 #[derive(Debug)]
 pub struct PciFunction {
     layout: Layout,
     registers: [u32; registers::COUNT],
-    /// What the BARs decode now.
+    /// The ranges that the BARs decode.
     windows: [Option<Window>; 6],
     decoder: AddressDecoder,
     line: Option<LineInterrupt>,
@@ -52,39 +53,39 @@ pub struct PciFunction {
     msix: Option<MsixTable>,
 }
 
-/// Whether a write to the configuration space has further consequences for the device.
+/// Whether a write to the configuration space changed the ranges that the BARs decode.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum ConfigChange {
-    /// The BARs decode what they decoded before.
-    SameDecodes,
-    /// They decode something else. The chipset knows already; a device with doorbells must move them.
-    NewDecodes,
+    /// The BARs decode the same ranges as before.
+    DecodingUnchanged,
+    /// The BARs decode other ranges, which the chipset has been told. A device with doorbells must move them.
+    DecodingChanged,
 }
 
-/// What is at an address that a function decodes.
+/// The meaning of an address that a function decodes.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A place in a BAR, which is the device's.
+    /// An offset into a BAR, to be handled by the device.
     Bar {
-        /// Which BAR.
+        /// The number of the BAR.
         index: usize,
-        /// How many bytes or ports behind its begin.
+        /// Offset into the BAR, in bytes or ports.
         offset: u64,
     },
-    /// The MSI-X table or its pending bits: for [`PciFunction::read_msix`] and [`PciFunction::write_msix`].
+    /// The MSI-X table or its pending bits, to be passed to [`PciFunction::read_msix`] and
+    /// [`PciFunction::write_msix`].
     Msix(MsixRegister),
 }
 
-/// The state of a [`PciFunction`], a part of the state of the device that has it.
+/// The saved state of a [`PciFunction`], which is part of the saved state of its device.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct FunctionState {
-    /// All registers of the configuration space. Those that guests can't write tell whether the state is
-    /// one of such a function.
+    /// All registers of the configuration space. The bits that guests cannot write are compared when it is restored.
     #[n(1)]
     registers: Vec<u32>,
-    /// The function asks for an interrupt on its pin.
+    /// Whether the function asserts its interrupt pin.
     #[n(2)]
     intx: bool,
     #[n(3)]
@@ -109,7 +110,7 @@ impl PciFunction {
         }
     }
 
-    /// Reads the register at `offset`, a multiple of 4. Behind 0x100 there is nothing, which reads all ones.
+    /// Reads the register at `offset`, a multiple of 4. Offsets from 0x100 on read all ones.
     pub fn read_config(&self, offset: u16) -> u32 {
         let index = usize::from(offset / 4);
         let Some(value) = self.registers.get(index) else {
@@ -125,14 +126,14 @@ impl PciFunction {
     pub fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> ConfigChange {
         let index = usize::from(offset / 4);
         let Some(register) = self.registers.get_mut(index) else {
-            return ConfigChange::SameDecodes;
+            return ConfigChange::DecodingUnchanged;
         };
         let mask = mask & self.layout.writable[index];
         *register = *register & !mask | value & mask;
         self.apply()
     }
 
-    /// Which BAR and offset guest-physical address `gpa` is, if the function decodes it.
+    /// Returns the location of guest-physical address `gpa`, if the function decodes it.
     pub fn locate_memory(&self, gpa: u64) -> Option<Location> {
         let mut windows = self.windows.iter().enumerate();
         let (index, offset) = windows.find_map(|(index, window)| match window {
@@ -148,7 +149,7 @@ impl PciFunction {
         })
     }
 
-    /// Which BAR and offset I/O port `port` is, if the function decodes it.
+    /// Returns the location of I/O port `port`, if the function decodes it.
     pub fn locate_port(&self, port: u16) -> Option<Location> {
         let mut windows = self.windows.iter().enumerate();
         windows.find_map(|(index, window)| match window {
@@ -160,7 +161,7 @@ impl PciFunction {
         })
     }
 
-    /// The address at which a memory BAR begins, if it is decoded.
+    /// The start address of a memory BAR, if it is decoded.
     pub fn memory_base(&self, bar: usize) -> Option<u64> {
         match self.windows.get(bar)? {
             Some(Window::Memory(range)) => Some(*range.start()),
@@ -168,32 +169,23 @@ impl PciFunction {
         }
     }
 
-    /// The port at which an I/O BAR begins, if it is decoded.
-    pub fn port_base(&self, bar: usize) -> Option<u16> {
-        match self.windows.get(bar)? {
-            Some(Window::Ports(range)) => Some(*range.start()),
-            _ => None,
-        }
-    }
-
-    /// The guest lets the function access memory.
+    /// Whether the guest allows the function to access memory.
     pub fn is_bus_master(&self) -> bool {
         self.registers[registers::COMMAND] & registers::BUS_MASTER != 0
     }
 
-    /// The guest chose MSI-X: [`Self::msix_vector`] delivers, and [`Self::set_intx`] does not.
+    /// Whether the guest enabled MSI-X. Then [`Self::msix_vector`] delivers interrupts and [`Self::set_intx`] does not.
     pub fn msix_enabled(&self) -> bool {
         self.msix.is_some()
-            && self.registers[self.layout.msix_register] & MsixTable::CONTROL_ENABLE != 0
+            && self.registers[self.layout.msix_register] & MsixLayout::CONTROL_ENABLE != 0
     }
 
-    /// How many MSI-X vectors there are.
+    /// The number of MSI-X vectors.
     pub fn msix_vectors(&self) -> u16 {
         self.msix.as_ref().map_or(0, MsixTable::len)
     }
 
-    /// An MSI-X vector, to be signalled from any thread. The vector is the same for as long as the function
-    /// exists.
+    /// Returns an MSI-X vector, which can be signalled from any thread. It is valid for as long as the function exists.
     pub fn msix_vector(&self, index: u16) -> Option<MsixInterrupt> {
         self.msix.as_ref()?.interrupt(index)
     }
@@ -210,20 +202,20 @@ impl PciFunction {
         msix.write(register, data)
     }
 
-    /// Asks for an interrupt on the pin, or no longer. While the guest uses MSI-X or disabled the pin, that
-    /// shows only in the status register.
+    /// Asserts or deasserts the interrupt pin. While MSI-X is enabled or the pin is disabled, this only changes
+    /// the status register.
     pub fn set_intx(&mut self, high: bool) {
         self.intx = high;
         self.drive_line();
     }
 
-    /// Whether the function asks for an interrupt on its pin.
+    /// Whether the function asserts its interrupt pin.
     pub fn intx(&self) -> bool {
         self.intx
     }
 
-    /// Returns to the state at power-on. Nothing is decoded then, no interrupt pending or enabled. A device
-    /// with doorbells removes them.
+    /// Returns to the state at power-on: no BAR is decoded, and no interrupt is pending or enabled. A device
+    /// with doorbells must remove them.
     pub fn reset(&mut self) {
         self.registers = self.layout.reset;
         self.intx = false;
@@ -233,7 +225,7 @@ impl PciFunction {
         let _ = self.apply();
     }
 
-    /// The state of the function.
+    /// Returns the state of the function.
     pub fn save(&self) -> FunctionState {
         FunctionState {
             registers: self.registers.to_vec(),
@@ -242,11 +234,14 @@ impl PciFunction {
         }
     }
 
-    /// Whether `state` can be restored. A device asks this before it restores anything of its own.
+    /// Checks whether `state` can be restored. A device calls this before it restores its own state.
     pub fn check(&self, state: &FunctionState) -> Result<(), RestoreError> {
         let count = state.registers.len();
         if count != registers::COUNT {
-            let text = format!("{count} PCI configuration registers");
+            let text = format!(
+                "{count} PCI configuration registers instead of {}",
+                registers::COUNT
+            );
             return Err(RestoreError::Invalid(text));
         }
         let registers = state.registers.iter().zip(&self.layout.reset);
@@ -254,18 +249,24 @@ impl PciFunction {
             if (saved ^ own) & !writable != 0 {
                 let offset = index * 4;
                 return Err(RestoreError::Invalid(format!(
-                    "PCI configuration register {offset:#04x} is {saved:#010x}, and {own:#010x} here"
+                    "the saved PCI configuration register {offset:#04x} is {saved:#010x}, \
+                     and that of this device is {own:#010x}"
                 )));
             }
         }
         match (&self.msix, &state.msix) {
             (Some(msix), Some(state)) => msix.check(state),
             (None, None) => Ok(()),
-            _ => Err(RestoreError::Invalid("only one side has MSI-X".into())),
+            (Some(_), None) => Err(RestoreError::Invalid(
+                "the saved function lacks MSI-X".into(),
+            )),
+            (None, Some(_)) => Err(RestoreError::Invalid(
+                "the saved function has MSI-X, which this device lacks".into(),
+            )),
         }
     }
 
-    /// Takes a saved state. On an error the function is as it was. A device with doorbells places them anew.
+    /// Restores a saved state. On an error the function is unchanged. A device with doorbells must register them again.
     pub fn restore(&mut self, state: &FunctionState) -> Result<(), RestoreError> {
         self.check(state)?;
         self.registers.copy_from_slice(&state.registers);
@@ -275,13 +276,13 @@ impl PciFunction {
         }
         let _ = self.apply();
         if let Some(line) = &self.line {
-            // The controller may have been restored to another level.
+            // The interrupt controller may have been restored with another level.
             line.redrive();
         }
         Ok(())
     }
 
-    /// What a person debugging the guest wants to see.
+    /// The function's state for debugging.
     pub fn inspect(&self) -> serde_json::Value {
         let ids = self.registers[registers::IDS];
         let bars: Vec<_> = self
@@ -324,12 +325,12 @@ impl PciFunction {
         })
     }
 
-    /// Makes what is outside of the registers what they say.
+    /// Applies the registers to the decoded ranges and the interrupts.
     fn apply(&mut self) -> ConfigChange {
         self.drive_line();
         let delivers = self.msix_enabled()
             && self.is_bus_master()
-            && self.registers[self.layout.msix_register] & MsixTable::CONTROL_MASK == 0;
+            && self.registers[self.layout.msix_register] & MsixLayout::CONTROL_MASK == 0;
         if let Some(msix) = &mut self.msix {
             msix.set_delivering(delivers);
         }
@@ -343,23 +344,23 @@ impl PciFunction {
             bar.window(self.registers[registers::COMMAND], register(0), high)
         });
         if windows == self.windows {
-            return ConfigChange::SameDecodes;
+            return ConfigChange::DecodingUnchanged;
         }
         self.windows = windows;
-        self.decoder.set(self.decodes());
-        ConfigChange::NewDecodes
+        self.decoder.set(self.decoded_ranges());
+        ConfigChange::DecodingChanged
     }
 
-    /// All that the BARs decode now.
-    pub fn decodes(&self) -> Decodes {
-        let mut decodes = Decodes::default();
+    /// The ranges that the BARs decode.
+    pub fn decoded_ranges(&self) -> DecodedRanges {
+        let mut ranges = DecodedRanges::default();
         for window in self.windows.iter().flatten() {
             match window {
-                Window::Memory(range) => decodes.mmio.push(range.clone()),
-                Window::Ports(range) => decodes.ports.push(range.clone()),
+                Window::Memory(range) => ranges.mmio.push(range.clone()),
+                Window::Ports(range) => ranges.ports.push(range.clone()),
             }
         }
-        decodes
+        ranges
     }
 
     fn drive_line(&self) {
@@ -370,7 +371,7 @@ impl PciFunction {
     }
 }
 
-/// For a device with nothing of its own in its configuration space.
+/// For a device that does not handle configuration accesses itself.
 impl PciConfigDevice for PciFunction {
     fn read(&mut self, offset: u16) -> Result<u32, IoError> {
         Ok(self.read_config(offset))
@@ -381,3 +382,7 @@ impl PciConfigDevice for PciFunction {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "function_test.rs"]
+mod tests;

@@ -3,13 +3,13 @@ use crate::ClassCode;
 use crate::ConfigChange;
 use crate::FunctionBuilder;
 use crate::HardwareIds;
-use crate::LayoutError;
 use crate::Location;
 use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
+use crate::PciLayoutError;
 use chipset_device::AddressDecoder;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
 use chipset_device::RestoreError;
@@ -35,17 +35,17 @@ const MEMORY64: Bar = Bar::Memory64 {
     prefetchable: true,
 };
 
-/// What the chipset and the interrupt controller were told.
+/// Records the calls to the chipset and the interrupt controller.
 #[derive(Clone, Default)]
-struct Told {
-    decodes: Arc<Mutex<Vec<Decodes>>>,
+struct Recorder {
+    ranges: Arc<Mutex<Vec<DecodedRanges>>>,
     levels: Arc<Mutex<Vec<bool>>>,
 }
 
-impl Told {
+impl Recorder {
     fn decoder(&self) -> AddressDecoder {
-        let told = self.decodes.clone();
-        AddressDecoder::new(move |decodes| told.lock().push(decodes))
+        let ranges = self.ranges.clone();
+        AddressDecoder::new(move |decoded| ranges.lock().push(decoded))
     }
 
     fn line(&self) -> LineInterrupt {
@@ -53,19 +53,19 @@ impl Told {
     }
 }
 
-impl LineTarget for Told {
+impl LineTarget for Recorder {
     fn set_line(&self, _gsi: u32, high: bool) {
         self.levels.lock().push(high);
     }
 }
 
 /// A function with a BAR of each kind, INTx and MSI-X.
-fn function(told: &Told) -> PciFunction {
+fn function(recorder: &Recorder) -> PciFunction {
     let mut builder = FunctionBuilder::new(&IDS);
     builder.bar(0, Bar::Memory32 { size: 0x100 }).unwrap();
     builder.bar(1, MEMORY64).unwrap();
     builder.bar(3, Bar::Io { size: 32 }).unwrap();
-    builder.intx(told.line());
+    builder.intx(recorder.line());
     let layout = MsixLayout {
         bar: 1,
         vectors: 3,
@@ -73,7 +73,7 @@ fn function(told: &Told) -> PciFunction {
         pending_offset: 0x3000,
     };
     builder.msix(layout, &MsiRecorder::new()).unwrap();
-    builder.build(told.decoder())
+    builder.build(recorder.decoder())
 }
 
 fn set(function: &mut PciFunction, offset: u16, value: u32) -> ConfigChange {
@@ -81,8 +81,8 @@ fn set(function: &mut PciFunction, offset: u16, value: u32) -> ConfigChange {
 }
 
 #[test]
-fn the_header_says_what_it_is() {
-    let function = function(&Told::default());
+fn the_header_has_the_ids() {
+    let function = function(&Recorder::default());
     let header: Vec<_> = (0..0x40)
         .step_by(4)
         .map(|o| function.read_config(o))
@@ -113,12 +113,12 @@ fn the_header_says_what_it_is() {
 }
 
 #[test]
-fn guests_find_the_sizes() {
-    let mut function = function(&Told::default());
+fn guests_can_determine_bar_sizes() {
+    let mut function = function(&Recorder::default());
     let mut probe = |offset| {
         assert_eq!(
             set(&mut function, offset, u32::MAX),
-            ConfigChange::SameDecodes
+            ConfigChange::DecodingUnchanged
         );
         function.read_config(offset)
     };
@@ -131,34 +131,37 @@ fn guests_find_the_sizes() {
 }
 
 #[test]
-fn enabled_bars_are_decoded_where_they_are() {
-    let told = Told::default();
-    let mut function = function(&told);
+fn enabled_bars_are_decoded_at_their_address() {
+    let recorder = Recorder::default();
+    let mut function = function(&recorder);
     for (offset, value) in [
         (0x10, 0xc000_0100),
         (0x14, 0x0000_4000),
         (0x18, 0x20),
         (0x1c, 0x6020),
     ] {
-        assert_eq!(set(&mut function, offset, value), ConfigChange::SameDecodes);
+        assert_eq!(
+            set(&mut function, offset, value),
+            ConfigChange::DecodingUnchanged
+        );
     }
-    assert_eq!(told.decodes.lock().len(), 0);
+    assert_eq!(recorder.ranges.lock().len(), 0);
     assert_eq!(function.memory_base(0), None);
 
-    assert_eq!(set(&mut function, 4, 2), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 4, 2), ConfigChange::DecodingChanged);
     let memory = vec![0xc000_0100..=0xc000_01ff, 0x20_0000_4000..=0x20_0000_7fff];
-    let last = || told.decodes.lock().last().cloned().unwrap();
+    let last = || recorder.ranges.lock().last().cloned().unwrap();
     assert_eq!(
         last(),
-        Decodes {
+        DecodedRanges {
             ports: vec![],
             mmio: memory.clone()
         }
     );
-    assert_eq!(set(&mut function, 4, 3), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 4, 3), ConfigChange::DecodingChanged);
     assert_eq!(
         last(),
-        Decodes {
+        DecodedRanges {
             ports: vec![0x6020..=0x603f],
             mmio: memory
         }
@@ -166,15 +169,8 @@ fn enabled_bars_are_decoded_where_they_are() {
     assert_eq!(function.memory_base(0), Some(0xc000_0100));
     assert_eq!(function.memory_base(1), Some(0x20_0000_4000));
     assert_eq!(function.memory_base(2), None, "the high half of BAR 1");
-    assert_eq!(function.port_base(3), Some(0x6020));
-    assert_eq!(
-        (function.memory_base(3), function.port_base(0)),
-        (None, None)
-    );
-    assert_eq!(
-        (function.memory_base(9), function.port_base(9)),
-        (None, None)
-    );
+    assert_eq!(function.memory_base(3), None, "an I/O BAR");
+    assert_eq!(function.memory_base(9), None);
 
     let bar = |index, offset| Some(Location::Bar { index, offset });
     assert_eq!(function.locate_memory(0xc000_00ff), None);
@@ -187,21 +183,21 @@ fn enabled_bars_are_decoded_where_they_are() {
     assert_eq!(function.locate_port(0x6040), None);
 
     // Moved while enabled, half by half.
-    assert_eq!(set(&mut function, 0x18, 0), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 0x18, 0), ConfigChange::DecodingChanged);
     assert_eq!(function.memory_base(1), Some(0x4000));
-    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::NewDecodes);
+    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::DecodingChanged);
     assert_eq!(function.memory_base(1), None, "unassigned");
-    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::SameDecodes);
+    assert_eq!(set(&mut function, 0x14, 0), ConfigChange::DecodingUnchanged);
     function.reset();
-    assert_eq!(last(), Decodes::default());
+    assert_eq!(last(), DecodedRanges::default());
     assert_eq!(function.read_config(0x10), 0);
 }
 
 #[test]
-fn the_pin_is_driven_when_the_guest_wants_it() {
-    let told = Told::default();
-    let mut function = function(&told);
-    let levels = || std::mem::take(&mut *told.levels.lock());
+fn the_pin_is_driven_unless_disabled() {
+    let recorder = Recorder::default();
+    let mut function = function(&recorder);
+    let levels = || std::mem::take(&mut *recorder.levels.lock());
     function.set_intx(true);
     function.set_intx(true);
     assert_eq!(levels(), [true]);
@@ -251,30 +247,30 @@ fn capabilities_are_linked() {
 }
 
 #[test]
-fn impossible_layouts_are_refused() {
+fn invalid_layouts_are_refused() {
     let mut builder = FunctionBuilder::new(&IDS);
     let memory = Bar::Memory32 { size: 0x1000 };
     let mut bar = |index, bar| builder.bar(index, bar).map(|_| ()).unwrap_err();
-    assert!(matches!(bar(6, memory), LayoutError::NoSuchBar(6)));
-    assert!(matches!(bar(5, MEMORY64), LayoutError::NoSuchBar(5)));
+    assert!(matches!(bar(6, memory), PciLayoutError::NoSuchBar(6)));
+    assert!(matches!(bar(5, MEMORY64), PciLayoutError::NoSuchBar(5)));
     assert!(matches!(
         bar(usize::MAX, MEMORY64),
-        LayoutError::NoSuchBar(usize::MAX)
+        PciLayoutError::NoSuchBar(usize::MAX)
     ));
     assert!(matches!(
         bar(0, Bar::Io { size: 6 }),
-        LayoutError::BarSize { index: 0, size: 6 }
+        PciLayoutError::BarSize { index: 0, size: 6 }
     ));
     builder.bar(2, MEMORY64).unwrap();
     for (index, kind) in [(1, MEMORY64), (2, memory), (3, memory), (3, MEMORY64)] {
         let error = builder.bar(index, kind).unwrap_err();
-        assert!(matches!(error, LayoutError::BarTaken(at) if at == index));
+        assert!(matches!(error, PciLayoutError::BarTaken(at) if at == index));
     }
     builder.bar(4, MEMORY64).unwrap();
 
     for offset in [0x00, 0x3c, 0x42, 0x100, 0xfffc] {
         let error = builder.register(offset, 0, 0).unwrap_err();
-        assert!(matches!(error, LayoutError::NoRoomForRegister(at) if at == offset));
+        assert!(matches!(error, PciLayoutError::NoRoomForRegister(at) if at == offset));
     }
     builder.register(0x80, 0, 0).unwrap();
     builder.register(0x80, 0, 0).unwrap_err();
@@ -282,14 +278,14 @@ fn impossible_layouts_are_refused() {
     let error = builder.capability(9, &[0; 0x3f], &[]).unwrap_err();
     assert!(matches!(
         error,
-        LayoutError::NoRoomForCapability { id: 9, len: 0x41 }
+        PciLayoutError::NoRoomForCapability { id: 9, len: 0x41 }
     ));
     assert_eq!(builder.capability(9, &[0; 0x3e], &[]).unwrap(), 0x40);
 }
 
 #[test]
 fn states_of_other_functions_are_refused() {
-    let mut function = function(&Told::default());
+    let mut function = function(&Recorder::default());
     let _ = set(&mut function, 0x10, 0xc000_0000);
     let _ = set(&mut function, 0x04, 2);
     let before = function.save();
@@ -302,7 +298,7 @@ fn states_of_other_functions_are_refused() {
     let other = builder.build(AddressDecoder::detached()).save();
     let error = function.restore(&other).unwrap_err();
     assert!(matches!(&error, RestoreError::Invalid(text)
-        if text.contains("register 0x00 is 0x10411af4, and 0x10421af4 here")));
+        if text.contains("register 0x00 is 0x10411af4, and that of this device is 0x10421af4")));
 
     // The same function without MSI-X.
     let mut builder = FunctionBuilder::new(&IDS);
@@ -324,8 +320,8 @@ proptest! {
     fn registers_remember_what_they_can(
         writes in prop::collection::vec((0_u16..80, any::<u32>(), any::<u32>()), 0..50),
     ) {
-        let told = Told::default();
-        let mut function = function(&told);
+        let recorder = Recorder::default();
+        let mut function = function(&recorder);
         let initial: Vec<_> = (0..64).map(|i| function.read_config(i * 4)).collect();
         let writable: Vec<_> = (0..64)
             .map(|i| {
@@ -339,9 +335,9 @@ proptest! {
         let mut model = initial.clone();
         for (register, value, mask) in writes {
             let change = function.write_config(register * 4, value, mask);
-            if change == ConfigChange::NewDecodes {
-                let last = told.decodes.lock().last().cloned();
-                prop_assert_eq!(last, Some(function.decodes()));
+            if change == ConfigChange::DecodingChanged {
+                let last = recorder.ranges.lock().last().cloned();
+                prop_assert_eq!(last, Some(function.decoded_ranges()));
             }
             if let Some(stored) = model.get_mut(usize::from(register)) {
                 let mask = mask & writable[usize::from(register)];

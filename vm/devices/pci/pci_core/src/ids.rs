@@ -1,17 +1,17 @@
-/// What a function says it is.
+/// The identification of a function.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
 pub struct HardwareIds {
-    /// The vendor's number, given by the PCI-SIG. 0xFFFF means that there is no function.
+    /// The vendor, assigned by the PCI-SIG. 0xFFFF means that there is no function.
     pub vendor: u16,
-    /// The device's number, given by the vendor.
+    /// The device, assigned by the vendor.
     pub device: u16,
-    /// The revision, given by the vendor.
+    /// The revision, assigned by the vendor.
     pub revision: u8,
-    /// What kind of device it is.
+    /// The kind of device.
     pub class: ClassCode,
-    /// Whose board it is on; 0 if nobody's.
+    /// The vendor of the board, or 0.
     pub subsystem_vendor: u16,
-    /// Which board of theirs it is on.
+    /// The board, assigned by its vendor.
     pub subsystem: u16,
 }
 

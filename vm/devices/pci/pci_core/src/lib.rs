@@ -1,9 +1,9 @@
-//! The configuration space of a conventional PCI function, as a part of the device that has it.
+//! The configuration space of a conventional PCI function, for use by the device that owns it.
 //!
 //! A device builds a [`PciFunction`] from its ids, BARs, capabilities and interrupts with a
-//! [`FunctionBuilder`], and forwards the accesses to its configuration space. The function tells the
-//! chipset which addresses its enabled BARs decode, says for each guest-physical address which BAR and
-//! offset it is, and delivers interrupts by INTx or MSI-X, whichever the guest chose.
+//! [`FunctionBuilder`], and forwards the accesses to its configuration space. The function reports the
+//! ranges that its enabled BARs decode to the chipset, translates guest-physical addresses to BARs and
+//! offsets, and delivers interrupts by INTx or MSI-X, whichever the guest enabled.
 //!
 //! It implements the type 0 header and the capability list of the PCI Local Bus Specification 3.0,
 //! sections 6.1, 6.2, 6.7 and (MSI-X) 6.8.2.
@@ -11,18 +11,20 @@
 
 mod bar;
 mod builder;
+mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod exercise;
 mod function;
 mod ids;
 mod msix;
+mod msix_layout;
 #[cfg(any(test, feature = "fuzzing"))]
 mod recorder;
 mod registers;
 
 pub use bar::Bar;
 pub use builder::FunctionBuilder;
-pub use builder::LayoutError;
+pub use error::PciLayoutError;
 pub use function::ConfigChange;
 pub use function::FunctionState;
 pub use function::Location;
@@ -30,13 +32,8 @@ pub use function::PciFunction;
 pub use ids::ClassCode;
 pub use ids::HardwareIds;
 pub use msix::MsixInterrupt;
-pub use msix::MsixLayout;
 pub use msix::MsixRegister;
 pub use msix::MsixState;
+pub use msix_layout::MsixLayout;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use recorder::MsiRecorder;
-
-#[cfg(test)]
-mod function_test;
-#[cfg(test)]
-mod msix_test;

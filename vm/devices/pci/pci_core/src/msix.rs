@@ -1,9 +1,12 @@
-use crate::builder::LayoutError;
+use crate::error::PciLayoutError;
+use crate::msix_layout::ENTRY_LENGTH;
+use crate::msix_layout::MsixLayout;
 use chipset_device::IoError;
 use chipset_device::MsiMessage;
 use chipset_device::MsiTarget;
 use chipset_device::MsiVector;
 use chipset_device::RestoreError;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use rustix::event::PollFd;
@@ -13,81 +16,30 @@ use serde_json::json;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// Where a function has its MSI-X structures.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub struct MsixLayout {
-    /// The memory BAR they are in.
-    pub bar: usize,
-    /// How many vectors, 1 to 2048.
-    pub vectors: u16,
-    /// Where in the BAR the table begins, which takes 16 bytes a vector. A multiple of 8.
-    pub table_offset: u32,
-    /// Where in the BAR the pending bits begin, which take 8 bytes per 64 vectors. A multiple of 8.
-    pub pending_offset: u32,
-}
-
-impl MsixLayout {
-    pub(crate) const CAPABILITY_ID: u8 = 0x11;
-
-    /// The length of the table in bytes.
-    pub fn table_length(&self) -> u64 {
-        u64::from(self.vectors) * ENTRY_LENGTH
-    }
-
-    /// The length of the pending bits in bytes.
-    pub fn pending_length(&self) -> u64 {
-        u64::from(self.vectors.div_ceil(64)) * 8
-    }
-
-    /// Whether it is possible in a BAR of `room` bytes.
-    pub(crate) fn fits(&self, room: u64) -> bool {
-        let (table, pending) = (u64::from(self.table_offset), u64::from(self.pending_offset));
-        let (table_end, pending_end) =
-            (table + self.table_length(), pending + self.pending_length());
-        (1..=2048).contains(&self.vectors)
-            && table.is_multiple_of(8)
-            && pending.is_multiple_of(8)
-            && table_end.max(pending_end) <= room
-            && (table_end <= pending || pending_end <= table)
-    }
-
-    /// The capability behind its header, and its writable bits.
-    pub(crate) fn capability(&self) -> ([u8; 10], [u8; 2]) {
-        let mut body = [0; 10];
-        body[..2].copy_from_slice(&(self.vectors - 1).to_le_bytes());
-        // The offsets' low bits, which are zero, say which BAR.
-        let bar = self.bar as u32;
-        body[2..6].copy_from_slice(&(self.table_offset | bar).to_le_bytes());
-        body[6..].copy_from_slice(&(self.pending_offset | bar).to_le_bytes());
-        let writable = (MsixTable::CONTROL_ENABLE | MsixTable::CONTROL_MASK) >> 16;
-        (body, (writable as u16).to_le_bytes())
-    }
-}
-
-const ENTRY_LENGTH: u64 = 16;
 /// Bits of the last word of a table entry.
 const ENTRY_MASKED: u32 = 1 << 0;
 
-/// A place in the MSI-X structures.
+/// A location in the MSI-X structures.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub struct MsixRegister(Place);
+pub struct MsixRegister(Structure);
 
+/// A structure and an offset into it, in bytes.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-enum Place {
+enum Structure {
     Table(u64),
     Pending(u64),
 }
 
-/// An MSI-X vector, for those that signal it. Cheap to clone; signalling takes no lock.
+/// An MSI-X vector, to be signalled by the device. Cheap to clone; signalling takes no lock.
 ///
-/// What is signalled while the vector is masked is pending, and delivered when it no longer is.
+/// A signal while the vector is masked is pending, and delivered when it is unmasked.
 #[derive(Clone)]
 pub struct MsixInterrupt(Arc<dyn MsiVector>);
 
 impl MsixInterrupt {
     /// Raises the interrupt.
     pub fn signal(&self) {
-        // An eventfd whose counter is full refuses further events, and is pending enough.
+        // If the counter is full, the eventfd is already pending.
         let _ = rustix::io::write(self.0.event(), &1_u64.to_ne_bytes());
     }
 
@@ -103,21 +55,21 @@ impl std::fmt::Debug for MsixInterrupt {
     }
 }
 
-/// The table of a function's vectors and their pending bits.
+/// The MSI-X table of a function and its pending bits.
 ///
-/// A vector's pending bit is the state of its eventfd: while the vector is disabled, nobody takes events
-/// out of it.
+/// A vector's pending bit is the state of its eventfd, which is not read while the vector is disabled.
 pub(crate) struct MsixTable {
     layout: MsixLayout,
-    /// The function as a whole may deliver.
+    /// Whether the function as a whole may deliver interrupts.
     delivering: bool,
     vectors: Vec<Vector>,
+    failures: LogLimit,
 }
 
 struct Vector {
     interrupt: MsixInterrupt,
     entry: Entry,
-    /// The message that events raise at the moment, if any.
+    /// The message that events currently raise; `None` while they are held back.
     enabled: Option<MsiMessage>,
 }
 
@@ -144,7 +96,7 @@ impl Entry {
         [low, high, self.data, self.control]
     }
 
-    /// Bits that do not exist stay zero.
+    /// Reserved bits are cleared.
     fn from_words([low, high, data, control]: [u32; 4]) -> Self {
         Self {
             address: u64::from(high) << 32 | u64::from(low & !3),
@@ -154,35 +106,32 @@ impl Entry {
     }
 }
 
-/// The vectors of a function.
+/// The saved state of an MSI-X table.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct MsixState {
     #[n(1)]
     entries: Vec<Entry>,
-    /// The vectors that are pending, in ascending order.
+    /// The pending vectors, in ascending order.
     #[n(2)]
     pending: Vec<u16>,
 }
 
 impl MsixTable {
-    /// Bits of the capability's first register.
-    pub(crate) const CONTROL_ENABLE: u32 = 1 << 31;
-    pub(crate) const CONTROL_MASK: u32 = 1 << 30;
-
-    pub(crate) fn new(layout: MsixLayout, target: &dyn MsiTarget) -> Result<Self, LayoutError> {
+    pub(crate) fn new(layout: MsixLayout, target: &dyn MsiTarget) -> Result<Self, PciLayoutError> {
         let vectors = (0..layout.vectors).map(|vector| match target.new_vector() {
             Ok(interrupt) => Ok(Vector {
                 interrupt: MsixInterrupt(interrupt.into()),
                 entry: Entry::AT_RESET,
                 enabled: None,
             }),
-            Err(source) => Err(LayoutError::MsixVector { vector, source }),
+            Err(source) => Err(PciLayoutError::MsixVector { vector, source }),
         });
         Ok(Self {
             layout,
             delivering: false,
             vectors: vectors.collect::<Result<_, _>>()?,
+            failures: LogLimit::new(),
         })
     }
 
@@ -204,19 +153,21 @@ impl MsixTable {
             (offset < length).then_some(offset)
         };
         let layout = &self.layout;
-        let table = within(layout.table_offset, layout.table_length()).map(Place::Table);
+        let table = within(layout.table_offset, layout.table_length()).map(Structure::Table);
         table
-            .or_else(|| within(layout.pending_offset, layout.pending_length()).map(Place::Pending))
+            .or_else(|| {
+                within(layout.pending_offset, layout.pending_length()).map(Structure::Pending)
+            })
             .map(MsixRegister)
     }
 
     pub(crate) fn read(&self, register: MsixRegister, data: &mut [u8]) -> Result<(), IoError> {
-        let MsixRegister(Place::Table(offset) | Place::Pending(offset)) = register;
+        let MsixRegister(Structure::Table(offset) | Structure::Pending(offset)) = register;
         check_access(offset, data.len())?;
         for (word, bytes) in (offset / 4..).zip(data.chunks_exact_mut(4)) {
             let value = match register.0 {
-                Place::Table(_) => self.table_word(word),
-                Place::Pending(_) => self.pending_word(word),
+                Structure::Table(_) => self.table_word(word),
+                Structure::Pending(_) => self.pending_word(word),
             };
             bytes.copy_from_slice(&value.to_le_bytes());
         }
@@ -224,7 +175,7 @@ impl MsixTable {
     }
 
     pub(crate) fn write(&mut self, register: MsixRegister, data: &[u8]) -> Result<(), IoError> {
-        let MsixRegister(Place::Table(offset)) = register else {
+        let MsixRegister(Structure::Table(offset)) = register else {
             // Pending bits are read-only.
             return Ok(());
         };
@@ -238,7 +189,7 @@ impl MsixTable {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
         vector.entry = Entry::from_words(words);
-        vector.update(self.delivering);
+        vector.update(self.delivering, &self.failures);
         Ok(())
     }
 
@@ -255,11 +206,13 @@ impl MsixTable {
         })
     }
 
-    /// Whether vectors that are not masked themselves deliver.
+    /// Sets whether vectors that are not masked deliver.
     pub(crate) fn set_delivering(&mut self, delivering: bool) {
         if self.delivering != delivering {
             self.delivering = delivering;
-            self.vectors.iter_mut().for_each(|v| v.update(delivering));
+            for vector in &mut self.vectors {
+                vector.update(delivering, &self.failures);
+            }
         }
     }
 
@@ -267,8 +220,8 @@ impl MsixTable {
         self.delivering = false;
         for vector in &mut self.vectors {
             vector.entry = Entry::AT_RESET;
-            vector.update(false);
-            vector.forget_events();
+            vector.update(false, &self.failures);
+            vector.discard_events();
         }
     }
 
@@ -284,24 +237,24 @@ impl MsixTable {
     pub(crate) fn check(&self, state: &MsixState) -> Result<(), RestoreError> {
         let (saved, own) = (state.entries.len(), self.vectors.len());
         if saved != own {
-            let text = format!("{saved} MSI-X vectors, and {own} here");
+            let text = format!("{saved} MSI-X vectors instead of {own}");
             return Err(RestoreError::Invalid(text));
         }
-        let impossible = |entry: &&Entry| Entry::from_words(entry.words()) != **entry;
-        if let Some(entry) = state.entries.iter().find(impossible) {
-            let text = format!("impossible MSI-X entry {entry:x?}");
+        let invalid = |entry: &&Entry| Entry::from_words(entry.words()) != **entry;
+        if let Some(entry) = state.entries.iter().find(invalid) {
+            let text = format!("invalid MSI-X table entry {entry:x?}");
             return Err(RestoreError::Invalid(text));
         }
         let ascending = state.pending.is_sorted_by(|a, b| a < b);
         let last = state.pending.last().copied().map_or(0, usize::from);
         if !ascending || last >= own {
-            let text = format!("impossible pending vectors {:?}", state.pending);
+            let text = format!("invalid pending MSI-X vectors {:?}", state.pending);
             return Err(RestoreError::Invalid(text));
         }
         Ok(())
     }
 
-    /// Takes a checked state, and does not deliver until told so.
+    /// Loads a state that was checked. Nothing is delivered until [`Self::set_delivering`] is called.
     pub(crate) fn load(&mut self, state: &MsixState) {
         self.reset();
         for (vector, entry) in self.vectors.iter_mut().zip(&state.entries) {
@@ -325,15 +278,15 @@ impl MsixTable {
     }
 }
 
-/// The structures take aligned accesses of 4 and 8 bytes.
+/// The structures support aligned accesses of 4 and 8 bytes.
 fn check_access(offset: u64, len: usize) -> Result<(), IoError> {
     let fits = matches!(len, 4 | 8) && offset.is_multiple_of(len as u64);
     fits.then_some(()).ok_or(IoError::InvalidAccessSize)
 }
 
 impl Vector {
-    /// Enables or disables the way from the eventfd, as the entry and the function say.
-    fn update(&mut self, delivering: bool) {
+    /// Enables or disables delivery of the eventfd, as the table entry and the function say.
+    fn update(&mut self, delivering: bool, failures: &LogLimit) {
         let masked = self.entry.control & ENTRY_MASKED != 0;
         let wanted = (delivering && !masked).then_some(MsiMessage {
             address: self.entry.address,
@@ -350,7 +303,9 @@ impl Vector {
             Ok(()) => self.enabled = wanted,
             // Tried again at the next change.
             Err(error) => {
-                tracing::error!(?wanted, %error, "an MSI-X vector is not switched");
+                if let Some(suppressed) = failures.allow() {
+                    tracing::error!(?wanted, %error, suppressed, "cannot change the route of an MSI-X vector");
+                }
             }
         }
     }
@@ -372,9 +327,9 @@ impl Vector {
             && fds[0].revents().contains(PollFlags::IN)
     }
 
-    /// Takes out what nobody else takes out while the vector is disabled.
-    fn forget_events(&self) {
-        // An eventfd gives all of its count at once, and an empty one may block.
+    /// Discards pending events, which stay in the eventfd while the vector is disabled.
+    fn discard_events(&self) {
+        // A read returns the whole count at once. A read of an empty eventfd may block.
         if self.is_pending() {
             let _ = rustix::io::read(self.interrupt.0.event(), &mut [0; 8]);
         }
@@ -389,3 +344,7 @@ impl std::fmt::Debug for MsixTable {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "msix_test.rs"]
+mod tests;

@@ -1,11 +1,11 @@
 use crate::Bar;
 use crate::FunctionBuilder;
 use crate::HardwareIds;
-use crate::LayoutError;
 use crate::Location;
 use crate::MsiRecorder;
 use crate::MsixLayout;
 use crate::PciFunction;
+use crate::PciLayoutError;
 use chipset_device::AddressDecoder;
 use chipset_device::IoError;
 use chipset_device::MsiMessage;
@@ -93,7 +93,7 @@ fn signal(function: &PciFunction, vector: u16) {
 }
 
 #[test]
-fn the_capability_says_where_things_are() {
+fn the_capability_has_the_layout() {
     let messages = MsiRecorder::new();
     let mut function = function(&messages);
     assert_eq!(function.read_config(0x34), u32::from(CONTROL));
@@ -109,7 +109,7 @@ fn the_capability_says_where_things_are() {
 }
 
 #[test]
-fn the_table_takes_words_and_double_words() {
+fn the_table_supports_32_and_64_bit_accesses() {
     let mut function = function(&MsiRecorder::new());
     let last = TABLE + 66 * 16;
     assert_eq!(
@@ -146,7 +146,7 @@ fn the_table_takes_words_and_double_words() {
 }
 
 #[test]
-fn a_vector_delivers_when_nothing_masks_it() {
+fn a_vector_delivers_unless_masked() {
     let messages = MsiRecorder::new();
     let mut function = function(&messages);
     set(&mut function, CONTROL, ENABLE);
@@ -191,7 +191,7 @@ fn a_vector_delivers_when_nothing_masks_it() {
 }
 
 #[test]
-fn a_reset_forgets_what_is_pending() {
+fn a_reset_discards_pending_interrupts() {
     let messages = MsiRecorder::new();
     let mut function = function(&messages);
     set(&mut function, CONTROL, ENABLE);
@@ -231,12 +231,15 @@ fn vectors_are_restored_pending_and_enabled() {
 }
 
 #[test]
-fn hosts_that_fail_are_asked_again() {
+fn a_failed_route_change_is_retried() {
     let messages = MsiRecorder::new();
     let mut function = function(&messages);
     messages.break_down();
     let error = builder().msix(LAYOUT, &messages).map(|_| ()).unwrap_err();
-    assert!(matches!(error, LayoutError::MsixVector { vector: 0, .. }));
+    assert!(matches!(
+        error,
+        PciLayoutError::MsixVector { vector: 0, .. }
+    ));
     unmask(&mut function, 0);
     set(&mut function, CONTROL, ENABLE);
     signal(&function, 0);
@@ -248,13 +251,13 @@ fn hosts_that_fail_are_asked_again() {
 }
 
 #[test]
-fn impossible_layouts_are_refused() {
+fn invalid_layouts_are_refused() {
     let messages = MsiRecorder::new();
     let refused = |layout: MsixLayout| {
         let mut builder = builder();
         builder.bar(1, Bar::Io { size: 256 }).unwrap();
         let error = builder.msix(layout, &messages).map(|_| ()).unwrap_err();
-        assert!(matches!(error, LayoutError::MsixLayout(_)), "{error}");
+        assert!(matches!(error, PciLayoutError::MsixLayout(_)), "{error}");
     };
     for vectors in [0, 257, 2049, u16::MAX] {
         refused(MsixLayout { vectors, ..LAYOUT });
@@ -282,5 +285,5 @@ fn impossible_layouts_are_refused() {
     let mut builder = builder();
     builder.msix(LAYOUT, &messages).unwrap();
     let twice = builder.msix(LAYOUT, &messages).map(|_| ()).unwrap_err();
-    assert!(matches!(twice, LayoutError::MsixTwice));
+    assert!(matches!(twice, PciLayoutError::MsixTwice));
 }

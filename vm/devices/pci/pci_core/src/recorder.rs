@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Interrupt controllers that keep the messages that reach them, for tests of devices. Cheap to clone.
+/// An interrupt controller that records the messages it receives, for tests of devices. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct MsiRecorder(Arc<Mutex<Recorded>>);
 
@@ -16,7 +16,7 @@ pub struct MsiRecorder(Arc<Mutex<Recorded>>);
 struct Recorded {
     messages: Vec<MsiMessage>,
     vectors: Vec<Arc<Vector>>,
-    /// Requests fail.
+    /// Whether requests fail.
     broken: bool,
 }
 
@@ -27,12 +27,12 @@ struct Vector {
 }
 
 impl MsiRecorder {
-    /// One that no message has reached yet.
+    /// A recorder without messages.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The messages that came since the last call.
+    /// Returns the messages since the last call.
     pub fn take(&self) -> Vec<MsiMessage> {
         let mut recorded = self.0.lock();
         let Recorded {
@@ -63,7 +63,7 @@ impl MsiRecorder {
 }
 
 impl Vector {
-    /// What an event that came, if one did, raises.
+    /// Consumes an event, if there is one, and returns the message that it raises.
     fn deliver(&self) -> Option<MsiMessage> {
         let message = (*self.enabled.lock())?;
         rustix::io::read(&self.event, &mut [0; 8]).ok()?;
@@ -103,7 +103,7 @@ impl MsiVector for RecordedVector {
 
     fn enable(&self, message: MsiMessage) -> std::io::Result<()> {
         self.recorder.check()?;
-        // What came before is delivered as it was to be then.
+        // Earlier events are delivered with the previous message.
         let mut recorded = self.recorder.0.lock();
         recorded.messages.extend(self.vector.deliver());
         *self.vector.enabled.lock() = Some(message);

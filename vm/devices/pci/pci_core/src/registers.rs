@@ -1,6 +1,6 @@
-//! Where the registers of a type 0 header are, and their bits.
+//! The registers of a type 0 header, and their bits.
 
-/// How many 32-bit registers a conventional function has.
+/// The number of 32-bit registers of a conventional function.
 pub(crate) const COUNT: usize = 64;
 
 /// Numbers of 32-bit registers: their offsets divided by 4.
@@ -13,7 +13,7 @@ pub(crate) const SUBSYSTEM: usize = 11;
 pub(crate) const CAPABILITIES: usize = 13;
 pub(crate) const INTERRUPT: usize = 15;
 
-/// Where a header ends, and the registers that differ from device to device begin.
+/// The end of the header, after which device-specific registers start.
 pub(crate) const HEADER_LENGTH: u16 = 0x40;
 
 /// Bits of the command register, the low half of its 32 bits.
@@ -30,11 +30,11 @@ pub(crate) const COMMAND_WRITABLE: u32 =
 pub(crate) const INTX_STATUS: u32 = 1 << 19;
 pub(crate) const CAPABILITY_LIST: u32 = 1 << 20;
 
-/// Cache line size and latency timer, which only remember.
+/// Cache line size and latency timer, which are stored and have no effect.
 pub(crate) const HEADER_WRITABLE: u32 = 0x0000_ffff;
 pub(crate) const MULTIFUNCTION: u32 = 1 << 23;
 
-/// The interrupt line, which only remembers; software keeps there where it routed the interrupt to.
+/// The interrupt line, which is stored and has no effect. Software stores there how it routed the interrupt.
 pub(crate) const INTERRUPT_WRITABLE: u32 = 0x0000_00ff;
 /// Interrupt pin A.
 pub(crate) const INTERRUPT_PIN_A: u32 = 1 << 8;

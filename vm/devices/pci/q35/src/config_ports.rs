@@ -1,5 +1,5 @@
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
@@ -14,15 +14,15 @@ use minicbor::Encode;
 use serde_json::json;
 
 /// The ports of PCI configuration mechanism #1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2), and the
-/// reset control register in their midst (ICH9, section 13.7.5).
+/// reset control register between them (ICH9, section 13.7.5).
 ///
 /// | Port | Access | |
 /// |---|---|---|
-/// | 0xCF8 | 4 bytes | which register of which function |
-/// | 0xCF9 | 1 byte | reset control: bit 2 resets the machine, bits 1 and 3 say how thoroughly and only remember |
-/// | 0xCFC-0xCFF | any, within the four | the register |
+/// | 0xCF8 | 4 bytes | selects a register of a function |
+/// | 0xCF9 | 1 byte | reset control: bit 2 resets the machine; bits 1 and 3, the kind of reset, are stored and have no effect |
+/// | 0xCFC-0xCFF | any size within the four ports | the selected register |
 ///
-/// Other accesses to the first four ports are ignored, as guests that look for mechanism #2 make them.
+/// Other accesses to the first four ports are ignored. Guests that probe for mechanism #2 make them.
 #[derive(Debug)]
 pub struct ConfigPorts {
     space: PciConfigSpace,
@@ -42,7 +42,7 @@ struct State {
 const ADDRESS: u16 = 0xcf8;
 /// The reset control register.
 pub const RESET_CONTROL: u16 = 0xcf9;
-/// Written to it, this resets the whole machine.
+/// The value of the reset control register that resets the machine.
 pub const RESET_SYSTEM: u8 = 0x06;
 const ADDRESS_LAST: u16 = 0xcfb;
 const DATA: u16 = 0xcfc;
@@ -57,7 +57,7 @@ const RESET_CPU: u8 = 1 << 2;
 const RESET_KINDS: u8 = 0x0a;
 
 impl ConfigPorts {
-    /// The ports through which guests reach `space`. Resets go to `power`.
+    /// The ports through which guests access `space`. Resets go to `power`.
     pub fn new(space: PciConfigSpace, power: PowerSink) -> Self {
         Self {
             space,
@@ -66,7 +66,7 @@ impl ConfigPorts {
         }
     }
 
-    /// The function and register the address port selects, if it selects one.
+    /// The function and register that the address port selects, if it is enabled.
     fn selected(&self) -> Option<(PciAddress, u16)> {
         let address = self.state.address;
         let [register, function, bus, _] = address.to_le_bytes();
@@ -126,7 +126,7 @@ impl PortIoDevice for ConfigPorts {
     }
 }
 
-/// Which bytes of the data register an access is to.
+/// The bytes of the data register that an access addresses.
 fn lanes(port: u16, len: usize) -> Result<std::ops::Range<usize>, IoError> {
     let start = usize::from(port - DATA);
     let end = start + len;
@@ -136,10 +136,10 @@ fn lanes(port: u16, len: usize) -> Result<std::ops::Range<usize>, IoError> {
 }
 
 impl ChipsetDevice for ConfigPorts {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![ADDRESS..=DATA_LAST],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -158,7 +158,8 @@ impl ChipsetDevice for ConfigPorts {
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: State = state.decode()?;
         if state.address & !ADDRESS_BITS != 0 || state.reset_control & !RESET_KINDS != 0 {
-            return Err(RestoreError::Invalid(format!("{state:x?}")));
+            let text = format!("invalid PCI configuration ports {state:x?}");
+            return Err(RestoreError::Invalid(text));
         }
         self.state = state;
         Ok(())

@@ -1,4 +1,4 @@
-//! Puts the devices through the lives that scripts describe, for fuzzing and tests.
+//! Drives the devices with a script of arbitrary operations, for fuzzing and tests.
 
 use crate::ConfigPorts;
 use crate::Ecam;
@@ -6,17 +6,17 @@ use crate::HostBridge;
 use crate::IsaBridge;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigAccess;
 use chipset_device::PciConfigSpace;
 use chipset_device::PowerSink;
 use chipset_device::exercise::exercise;
-use chipset_device::exercise::exercise_decoding;
+use chipset_device::exercise::exercise_with_bars;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// The bridges, behind their configuration spaces.
+/// The configuration spaces of the bridges.
 struct Bridges(Mutex<(HostBridge, IsaBridge)>);
 
 impl PciConfigAccess for Bridges {
@@ -34,7 +34,7 @@ impl PciConfigAccess for Bridges {
     fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
         check(function, offset);
         let (host, isa) = &mut *self.0.lock();
-        // Whether the bridge takes it is its own business.
+        // The bridge may refuse the access.
         let _ = match function {
             HostBridge::ADDRESS => host.pci().map(|pci| pci.write(offset, value, mask)),
             IsaBridge::ADDRESS => isa.pci().map(|pci| pci.write(offset, value, mask)),
@@ -43,7 +43,7 @@ impl PciConfigAccess for Bridges {
     }
 }
 
-/// What a configuration mechanism promises.
+/// Checks what a configuration mechanism must guarantee.
 fn check(function: PciAddress, offset: u16) {
     assert!(function.device < 32 && function.function < 8, "{function}");
     assert!(
@@ -57,16 +57,16 @@ pub fn q35(script: &[u8]) {
     let Some((choice, script)) = script.split_first() else {
         return;
     };
-    let decodes = Arc::new(Mutex::new(Decodes::default()));
-    let told = decodes.clone();
-    let decoder = AddressDecoder::new(move |decodes| *told.lock() = decodes);
+    let window = Arc::new(Mutex::new(DecodedRanges::default()));
+    let reported = window.clone();
+    let decoder = AddressDecoder::new(move |ranges| *reported.lock() = ranges);
     let space = PciConfigSpace::new();
     let mut ecam = Ecam::new(space.clone(), decoder);
     let (Ok(mut host), Ok(mut isa)) = (
         HostBridge::new(0xb000_0000, ecam.window()),
         IsaBridge::new(0x600),
     ) else {
-        panic!("the bridges have impossible layouts");
+        panic!("the layout of a bridge is invalid");
     };
     match choice % 4 {
         0 => exercise(&mut host, script, &mut |_| ()),
@@ -79,8 +79,8 @@ pub fn q35(script: &[u8]) {
         }
         _ => {
             space.connect(Bridges(Mutex::new((host, isa))));
-            let decodes = || decodes.lock().clone();
-            exercise_decoding(&mut ecam, script, &decodes, &mut |_| ());
+            let decoded = || window.lock().clone();
+            exercise_with_bars(&mut ecam, script, &decoded, &mut |_| ());
         }
     }
 }
@@ -91,7 +91,7 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn any_life_is_survived() {
+    fn survives_random_scripts() {
         for seed in 0..400 {
             let mut script = pseudo_random_script(seed, 1500);
             script[0] = seed as u8;

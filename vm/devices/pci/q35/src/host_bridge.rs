@@ -1,7 +1,7 @@
 use crate::ecam::EcamWindow;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
@@ -14,8 +14,8 @@ use pci_core::ClassCode;
 use pci_core::FunctionBuilder;
 use pci_core::FunctionState;
 use pci_core::HardwareIds;
-use pci_core::LayoutError;
 use pci_core::PciFunction;
+use pci_core::PciLayoutError;
 use serde_json::json;
 use std::ops::RangeInclusive;
 
@@ -23,11 +23,11 @@ use std::ops::RangeInclusive;
 ///
 /// | Offset | Register |
 /// |---|---|
-/// | 0x60, 0x64 | PCIEXBAR: where configuration space is in memory. Moves the [`EcamWindow`] |
-/// | 0x90-0x96 | PAM: which of the legacy BIOS areas are RAM. Only remember, all is RAM or nothing |
-/// | 0x9D, 0x9E | SMRAM control. Only remember, there is no SMRAM |
+/// | 0x60, 0x64 | PCIEXBAR: the address of the ECAM. Moves the [`EcamWindow`] |
+/// | 0x90-0x96 | PAM: which legacy BIOS areas are RAM. No effect |
+/// | 0x9D, 0x9E | SMRAM control. No effect, there is no SMRAM |
 ///
-/// PCIEXBAR is enabled from the start, so that a guest without firmware finds what its ACPI tables say.
+/// PCIEXBAR is enabled at reset, so that the ECAM is at the address in the ACPI tables also without firmware.
 #[derive(Debug)]
 pub struct HostBridge {
     function: PciFunction,
@@ -51,21 +51,21 @@ const SMRAM: u16 = 0x9c;
 const SMRAM_AT_RESET: u32 = 0x0038_0200;
 const SMRAM_BITS: u32 = 0x0087_7800;
 
-/// Memory decoding and bus mastering, which the bridge cannot do without, and I/O decoding: debug builds of
-/// OVMF stop at a function that they cannot enable all three of.
+/// Memory decoding, bus mastering and I/O decoding, which are always enabled: debug builds of OVMF stop at a function
+/// for which they cannot enable all three.
 const COMMAND: u16 = 0x0007;
 
 impl HostBridge {
-    /// Where the bridge is.
+    /// The address of the bridge.
     pub const ADDRESS: PciAddress = PciAddress {
         bus: 0,
         device: 0,
         function: 0,
     };
 
-    /// A host bridge that has configuration space in memory at guest-physical address `ecam_base` at reset,
-    /// through `window`. The base is a multiple of 256 MiB below 64 GiB; bits that do not fit are lost.
-    pub fn new(ecam_base: u64, window: EcamWindow) -> Result<Self, LayoutError> {
+    /// A host bridge with the ECAM at guest-physical address `ecam_base` at reset, which it moves through `window`. The
+    /// base is a multiple of 256 MiB below 64 GiB; other bits are ignored.
+    pub fn new(ecam_base: u64, window: EcamWindow) -> Result<Self, PciLayoutError> {
         let mut builder = FunctionBuilder::new(&HardwareIds {
             vendor: 0x8086,
             device: 0x29c0,
@@ -94,7 +94,7 @@ impl HostBridge {
         Ok(bridge)
     }
 
-    /// What PCIEXBAR says.
+    /// The range that PCIEXBAR selects, if it is enabled and valid.
     fn window_range(&self) -> Option<RangeInclusive<u64>> {
         let register = |offset| u64::from(self.function.read_config(offset));
         let pciexbar = register(PCIEXBAR_HIGH) << 32 | register(PCIEXBAR);
@@ -126,10 +126,10 @@ impl PciConfigDevice for HostBridge {
 }
 
 impl ChipsetDevice for HostBridge {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(Self::ADDRESS),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

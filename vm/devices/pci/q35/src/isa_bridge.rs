@@ -1,6 +1,6 @@
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
@@ -12,21 +12,21 @@ use pci_core::ClassCode;
 use pci_core::FunctionBuilder;
 use pci_core::FunctionState;
 use pci_core::HardwareIds;
-use pci_core::LayoutError;
 use pci_core::PciFunction;
+use pci_core::PciLayoutError;
 use serde_json::json;
 
 /// The LPC interface bridge of an I/O controller hub 9, at 00:1f.0 (data sheet 316972, section 13.1).
 ///
 /// | Offset | Register |
 /// |---|---|
-/// | 0x40 | PMBASE: where the PM ports are. Read-only, they do not move |
-/// | 0x44 | ACPI_CNTL: the PM ports are there, and the SCI is interrupt 9. Read-only |
-/// | 0x60-0x63, 0x68-0x6B | where PIRQA-PIRQH go. Only remember, the I/O APIC has the interrupts |
-/// | 0x64 | serial interrupts. Only remembers |
-/// | 0x80-0x93 | which ports go to the LPC bus. Only remember, legacy devices are always there |
-/// | 0xA0, 0xA4 | power management. Only remember |
-/// | 0xF0 | RCBA: where the chipset's own registers are. Only remembers, there are none |
+/// | 0x40 | PMBASE: the address of the PM ports. Read-only |
+/// | 0x44 | ACPI_CNTL: the PM ports are enabled, and the SCI is interrupt 9. Read-only |
+/// | 0x60-0x63, 0x68-0x6B | routes of PIRQA-PIRQH. No effect, the I/O APIC delivers the interrupts |
+/// | 0x64 | serial interrupts. No effect |
+/// | 0x80-0x93 | ports that are forwarded to the LPC bus. No effect, legacy devices are always enabled |
+/// | 0xA0, 0xA4 | power management. No effect |
+/// | 0xF0 | RCBA: the address of the chipset's registers. No effect, they are not implemented |
 #[derive(Debug)]
 pub struct IsaBridge {
     function: PciFunction,
@@ -41,12 +41,12 @@ struct State {
 
 const PMBASE: u16 = 0x40;
 const PMBASE_BITS: u16 = 0xff80;
-/// The base is one of I/O space.
+/// The base is in I/O space.
 const PMBASE_IO: u32 = 1 << 0;
 const ACPI_CNTL: u16 = 0x44;
 const ACPI_ENABLE: u32 = 1 << 7;
 
-/// Registers that only remember: offset, value at reset, writable bits.
+/// Registers that are stored and have no effect: offset, value at reset, writable bits.
 const STORAGE: [(u16, u32, u32); 11] = [
     // PIRQA-PIRQD and PIRQE-PIRQH, disabled.
     (0x60, 0x8080_8080, 0x8f8f_8f8f),
@@ -66,20 +66,20 @@ const STORAGE: [(u16, u32, u32); 11] = [
     (0xf0, 0, 0xffff_c001),
 ];
 
-/// I/O and memory decoding and bus mastering, which the bridge cannot do without. Firmware looks for serial
-/// ports only behind a bridge with the first two.
+/// I/O and memory decoding and bus mastering, which are always enabled. Firmware looks for serial ports only behind a
+/// bridge with the first two.
 const COMMAND: u16 = 0x0007;
 
 impl IsaBridge {
-    /// Where the bridge is.
+    /// The address of the bridge.
     pub const ADDRESS: PciAddress = PciAddress {
         bus: 0,
         device: 0x1f,
         function: 0,
     };
 
-    /// A bridge that says that the PM ports begin at `pm_base`, a multiple of 128.
-    pub fn new(pm_base: u16) -> Result<Self, LayoutError> {
+    /// A bridge whose PMBASE is `pm_base`, a multiple of 128.
+    pub fn new(pm_base: u16) -> Result<Self, PciLayoutError> {
         let mut builder = FunctionBuilder::new(&HardwareIds {
             vendor: 0x8086,
             device: 0x2918,
@@ -105,10 +105,10 @@ impl IsaBridge {
 }
 
 impl ChipsetDevice for IsaBridge {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(Self::ADDRESS),
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 

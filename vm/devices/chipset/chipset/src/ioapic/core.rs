@@ -4,20 +4,20 @@ use minicbor::Decode;
 use minicbor::Encode;
 use std::sync::Arc;
 
-/// How many pins the I/O APIC has.
+/// The number of pins of the I/O APIC.
 pub const PINS: u8 = 24;
 
-/// The way from the pins to the local APICs. A kernel may hold a route for each pin, so that an interrupt
-/// costs no translation.
+/// Delivers interrupts of the pins to the local APICs. An implementation may install a route for each pin in the
+/// kernel, so that an interrupt needs no translation.
 ///
-/// The calls come with the I/O APIC locked, so the implementation must not call back.
+/// It is called with the I/O APIC locked, so it must not call back.
 pub trait IoApicRouting: Send + Sync {
-    /// Sets what `pin` delivers; `None` means nothing. A level-triggered route (data bit 15) obliges the
-    /// local APICs to report the end of the interrupt to [`crate::ioapic::IoApicPins::eoi`].
+    /// Sets the message that `pin` delivers, if any. For a level-triggered route (data bit 15) the local APICs must
+    /// report the end of the interrupt to [`crate::ioapic::IoApicPins::eoi`].
     fn set_route(&self, pin: u8, route: Option<MsiMessage>);
 
-    /// Delivers `pin`'s interrupt once, by the route that was set. False if it is known that no local
-    /// APIC took it.
+    /// Delivers the interrupt of `pin` once, by the route that was set. Returns false if it is known that no local
+    /// APIC accepted it.
     fn assert(&self, pin: u8) -> bool;
 }
 
@@ -34,8 +34,8 @@ const WRITABLE: u64 = VECTOR | DELIVERY_MODE | LOGICAL | POLARITY | LEVEL | MASK
 
 const LOCAL_APICS: u64 = 0xfee0_0000;
 
-/// Version 0x20, which has an EOI register, with the number of the last pin. Guests use that register
-/// when the local APIC lets them keep an EOI from being broadcast.
+/// Version 0x20, which has an EOI register, and the number of the last pin. Guests use the EOI register
+/// if the local APIC supports suppressing EOI broadcasts.
 const VERSION: u32 = ((PINS as u32 - 1) << 16) | 0x20;
 
 const ID_REGISTER: u8 = 0x00;
@@ -67,23 +67,26 @@ impl State {
     pub(crate) fn check(&self) -> Result<(), RestoreError> {
         let invalid = |text: String| Err(RestoreError::Invalid(text));
         if self.redirections.len() != usize::from(PINS) {
-            return invalid(format!("{} pins", self.redirections.len()));
+            let pins = self.redirections.len();
+            return invalid(format!("{pins} I/O APIC pins instead of {PINS}"));
         }
         if self.id & !ID_BITS != 0 {
-            return invalid(format!("I/O APIC id {:#x}", self.id));
+            return invalid(format!("invalid I/O APIC id {:#x}", self.id));
         }
         let stray = |rte: &u64| {
             rte & !(WRITABLE | REMOTE_IRR) != 0 || rte & REMOTE_IRR != 0 && !is_level(*rte)
         };
         if let Some(pin) = self.redirections.iter().position(stray) {
             let rte = self.redirections[pin];
-            return invalid(format!("redirection {rte:#x} of pin {pin}"));
+            return invalid(format!(
+                "invalid redirection table entry {rte:#x} of pin {pin}"
+            ));
         }
         Ok(())
     }
 }
 
-/// Level-triggered, and of a delivery mode that can be.
+/// Whether the entry is level-triggered, with a delivery mode that can be.
 fn is_level(rte: u64) -> bool {
     let fixed_or_lowest_priority = rte & DELIVERY_MODE <= 0x100;
     rte & LEVEL != 0 && fixed_or_lowest_priority
@@ -103,11 +106,11 @@ fn message(rte: u64) -> MsiMessage {
     }
 }
 
-/// The I/O APIC behind its lock.
+/// The part of the I/O APIC that is behind a lock.
 pub(crate) struct Core {
     routing: Arc<dyn IoApicRouting>,
     pub(crate) state: State,
-    /// The levels of the pins, which belong to those that drive them.
+    /// The levels of the pins. Not part of the saved state.
     lines: u32,
     routes: [Option<MsiMessage>; PINS as usize],
 }
@@ -122,7 +125,7 @@ impl Core {
         }
     }
 
-    /// Takes a checked state; all routes are set anew, whatever they were.
+    /// Sets a state that was checked, and sets all routes again.
     pub(crate) fn set_state(&mut self, state: State) {
         self.state = state;
         for pin in 0..PINS {
@@ -148,12 +151,12 @@ impl Core {
         if is_level(rte) {
             self.deliver_level(pin);
         } else if rises && rte & MASKED == 0 {
-            // An edge on a masked pin is lost, as the data sheet says.
+            // An edge on a masked pin is lost, as in the data sheet.
             self.routing.assert(pin);
         }
     }
 
-    /// Ends the level-triggered interrupts of `vector`; those whose line is still high begin again.
+    /// Ends the level-triggered interrupts of `vector`. Those whose line is still high are delivered again.
     pub(crate) fn eoi(&mut self, vector: u8) {
         for pin in 0..PINS {
             let rte = &mut self.state.redirections[usize::from(pin)];
@@ -165,7 +168,7 @@ impl Core {
         }
     }
 
-    /// Delivers a level-triggered interrupt, unless one of the pin is on its way or in service.
+    /// Delivers the level-triggered interrupt of a pin that is high, unless it is already pending or in service.
     fn deliver_level(&mut self, pin: u8) {
         let rte = &mut self.state.redirections[usize::from(pin)];
         let idle = *rte & (MASKED | REMOTE_IRR) == 0;
@@ -179,7 +182,7 @@ impl Core {
         let route = if rte & MASKED == 0 {
             Some(message(rte))
         } else if rte & REMOTE_IRR != 0 {
-            // Its end is still to be reported, which takes the route by which it was delivered.
+            // The route is still needed to report the end of the interrupt.
             return;
         } else {
             None
@@ -214,15 +217,15 @@ impl Core {
         let writable = WRITABLE & (0xffff_ffff << shift);
         *rte = *rte & !writable | u64::from(value) << shift & writable;
         if !is_level(*rte) {
-            // Guests without an EOI register at hand end an interrupt by making the pin
-            // edge-triggered for a moment.
+            // Guests that do not use the EOI register end an interrupt by making the pin
+            // edge-triggered temporarily.
             *rte &= !REMOTE_IRR;
         }
         self.update_route(pin);
         self.deliver_level(pin);
     }
 
-    /// The pin whose redirection entry `select` selects half of, and the half's place.
+    /// The pin whose redirection table entry `select` selects half of, and the bit offset of that half.
     fn selected_redirection(&self, select: u8) -> Option<(u8, u32)> {
         let half = select.checked_sub(FIRST_REDIRECTION)?;
         let pin = half / 2;

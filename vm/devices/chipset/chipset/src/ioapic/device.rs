@@ -3,7 +3,7 @@ use super::PINS;
 use super::core::Core;
 use super::core::State;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineTarget;
 use chipset_device::MmioDevice;
@@ -23,22 +23,22 @@ const EOI: u64 = 0x40;
 
 /// An I/O APIC with 24 pins (Intel 82093AA data sheet, with the EOI register of later ones).
 ///
-/// A pin's level means "asserted": the polarity that the guest programs is remembered and not applied.
-/// The levels of the pins are not part of its saved state; whoever drives a pin drives it again.
+/// A high pin means "asserted": the polarity that the guest programs is stored and not applied.
+/// The levels of the pins are not part of the saved state; the devices drive them again when they are restored.
 pub struct IoApic {
     gpa: u64,
     core: Arc<Mutex<Core>>,
 }
 
-/// The pins of an [`IoApic`], for the devices and for the local APICs. Cheap to clone.
+/// The inputs of an [`IoApic`] from devices and local APICs. Cheap to clone.
 #[derive(Clone)]
 pub struct IoApicPins(Arc<Mutex<Core>>);
 
 impl IoApic {
-    /// Where PCs have it.
+    /// The address of the first I/O APIC of a PC.
     pub const DEFAULT_GPA: u64 = 0xfec0_0000;
 
-    /// An I/O APIC whose registers are in the page at `gpa`, and which delivers through `routing`.
+    /// An I/O APIC with its registers in the page at `gpa`, which delivers through `routing`.
     pub fn new(gpa: u64, routing: Arc<dyn IoApicRouting>) -> Self {
         Self {
             gpa,
@@ -46,21 +46,21 @@ impl IoApic {
         }
     }
 
-    /// Its pins.
+    /// Its inputs.
     pub fn pins(&self) -> IoApicPins {
         IoApicPins(self.core.clone())
     }
 }
 
 impl IoApicPins {
-    /// A local APIC has ended the level-triggered interrupt `vector`.
+    /// Handles that a local APIC has ended the level-triggered interrupt `vector`.
     pub fn eoi(&self, vector: u8) {
         self.0.lock().eoi(vector);
     }
 }
 
 impl LineTarget for IoApicPins {
-    /// Drives pin `gsi`. There is nothing behind a pin that does not exist.
+    /// Drives pin `gsi`. A pin that does not exist is ignored.
     fn set_line(&self, gsi: u32, high: bool) {
         if let Ok(pin) = u8::try_from(gsi)
             && pin < PINS
@@ -91,7 +91,7 @@ impl MmioDevice for IoApic {
         let value = u32::from_le_bytes(bytes);
         let mut core = self.core.lock();
         match gpa.wrapping_sub(self.gpa) {
-            // Firmware writes the low byte only.
+            // Firmware writes only the low byte.
             SELECT => core.state.select = value as u8,
             WINDOW if data.len() < 4 => return Err(IoError::InvalidAccessSize),
             WINDOW => core.write(value),
@@ -103,10 +103,10 @@ impl MmioDevice for IoApic {
 }
 
 impl ChipsetDevice for IoApic {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             mmio: vec![self.gpa..=self.gpa.saturating_add(PAGE - 1)],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -155,3 +155,7 @@ impl std::fmt::Debug for IoApicPins {
         f.write_str("IoApicPins")
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,12 +1,6 @@
 use super::*;
-use chipset_device::ChipsetDevice;
 use chipset_device::LineInterrupt;
-use chipset_device::LineTarget;
-use chipset_device::MmioDevice;
 use chipset_device::MsiMessage;
-use chipset_device::SavedState;
-use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -15,7 +9,7 @@ const MASKED: u64 = 1 << 16;
 const LEVEL: u64 = 1 << 15;
 const REMOTE_IRR: u64 = 1 << 14;
 
-/// Keeps the routes and what was delivered by them.
+/// Records the routes and the interrupts delivered by them.
 #[derive(Default)]
 struct Kernel {
     routes: Mutex<[Option<MsiMessage>; PINS as usize]>,
@@ -82,7 +76,7 @@ impl IoApic {
 }
 
 #[test]
-fn identification() {
+fn id_and_version_registers() {
     let (mut ioapic, _, _) = ioapic();
     assert_eq!(ioapic.get(1), 0x0017_0020);
     ioapic.set(0, 0xffff_ffff);
@@ -101,7 +95,7 @@ fn identification() {
 }
 
 #[test]
-fn redirections_become_messages() {
+fn redirection_table_entries_become_messages() {
     let (mut ioapic, _, kernel) = ioapic();
     // Fixed, physical, edge, to APIC 5.
     ioapic.set_rte(4, 5 << 56 | 0x31);
@@ -119,7 +113,7 @@ fn redirections_become_messages() {
 }
 
 #[test]
-fn edges() {
+fn edge_triggered_pins() {
     let (mut ioapic, pins, kernel) = ioapic();
     let line = LineInterrupt::new(4, Arc::new(pins.clone()));
     line.pulse();
@@ -140,7 +134,7 @@ fn edges() {
 }
 
 #[test]
-fn levels() {
+fn level_triggered_pins() {
     let (mut ioapic, pins, kernel) = ioapic();
     pins.set_line(9, true);
     ioapic.set_rte(9, LEVEL | 0x51);
@@ -191,7 +185,7 @@ fn making_a_pin_edge_triggered_ends_its_interrupt() {
 }
 
 #[test]
-fn what_nobody_took_is_not_in_service() {
+fn an_interrupt_that_no_apic_accepted_is_not_in_service() {
     let (mut ioapic, pins, kernel) = ioapic();
     kernel.refuses.store(true, Ordering::SeqCst);
     ioapic.set_rte(9, LEVEL | 0x51);
@@ -204,7 +198,7 @@ fn what_nobody_took_is_not_in_service() {
 }
 
 #[test]
-fn a_restored_ioapic_goes_on() {
+fn a_restored_ioapic_continues() {
     let (mut first, pins, _) = ioapic();
     first.set(0, 3 << 24);
     first.set_rte(4, 1 << 56 | 0x31);

@@ -7,6 +7,3 @@ pub use core::IoApicRouting;
 pub use core::PINS;
 pub use device::IoApic;
 pub use device::IoApicPins;
-
-#[cfg(test)]
-mod device_test;

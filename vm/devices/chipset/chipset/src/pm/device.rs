@@ -1,9 +1,9 @@
 use super::registers;
-use super::registers::PmLayout;
+use super::registers::PM_BLOCK_LENGTH;
 use super::registers::Registers;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
@@ -13,6 +13,7 @@ use chipset_device::PowerSink;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
+use log_limit::LogLimit;
 use parking_lot::Mutex;
 use serde_json::json;
 use std::ops::Range;
@@ -28,25 +29,23 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 const PM1_STATUS_BYTES: Range<usize> = registers::PM1_STATUS..registers::PM1_ENABLE;
 
-/// The ACPI fixed hardware (ACPI 6.5, section 4.8) as a block of I/O ports.
+/// The ACPI fixed hardware (ACPI 6.5, section 4.8) as the block of I/O ports that the ICH9 has (data sheet 316972,
+/// section 13.8.3).
 ///
 /// | Offset | Register |
 /// |---|---|
 /// | 0x00, 0x02, 0x04 | PM1 status, enable, control (16 bits each) |
 /// | 0x08 | PM timer (32 bits) |
-/// | 0x0C, 0x0E | GPE0 status, enable (16 bits each) of [`PmLayout::Compact`] |
-/// | 0x20, 0x28 | GPE0 status, enable (64 bits each) of [`PmLayout::Ich9`] |
-/// | 0x33 | reset, of [`PmLayout::Compact`]: the value 1 resets the machine |
+/// | 0x10 | processor control (32 bits), which only stores |
+/// | 0x20, 0x28 | GPE0 status, enable (64 bits each) |
 ///
-/// The rest of the block reads 0 or only remembers, for guests that know the chipset it stems from. There
-/// is no SMI command port, so ACPI mode is on from the start. Accesses may have any size and span
-/// registers.
+/// All other ports read 0. There is no SMI command port, so ACPI mode is always enabled. Accesses may have any size
+/// and span registers.
 ///
-/// The interrupt (the SCI) is a level: high while an event is there that is enabled.
+/// The interrupt (SCI) is level-triggered: high while an event is both set and enabled.
 #[derive(Debug)]
 pub struct PmDevice {
     base: u16,
-    layout: PmLayout,
     line: LineInterrupt,
     power: PowerSink,
     clock: VmClock,
@@ -54,14 +53,13 @@ pub struct PmDevice {
     offers_hibernation: bool,
     control: PmControl,
     regs: Registers,
-    /// A sleep state was refused, and that was logged.
-    refused_sleep: bool,
+    refused_sleeps: LogLimit,
 }
 
-/// What happens to the power of a machine from outside: buttons, and general-purpose events.
+/// Inputs of the PM device: the power button and general-purpose events.
 ///
-/// Cheap to clone. What happens while the VM is stopped shows when it is started. It must not be called
-/// from within the PM device.
+/// Cheap to clone. Events that occur while the VM is stopped become visible when it starts. It locks the PM device,
+/// so it must not be called while that is locked.
 #[derive(Debug, Clone)]
 pub struct PmControl {
     events: Arc<Mutex<Events>>,
@@ -75,19 +73,19 @@ struct Events {
 }
 
 impl PmControl {
-    /// Somebody presses the power button: the guest is asked to shut down.
+    /// Presses the power button, which asks the guest to shut down.
     pub fn press_power_button(&self) {
         self.events.lock().pm1 |= registers::POWER_BUTTON;
         self.waker.wake();
     }
 
-    /// Signals general-purpose event `line`, 0 to [`PmLayout::events`] - 1. A line that does not exist is ignored.
+    /// Signals general-purpose event `line`, 0 to 63. Others are ignored.
     pub fn set_gpe(&self, line: u8) {
         self.events.lock().gpe0 |= 1_u64.checked_shl(line.into()).unwrap_or(0);
         self.waker.wake();
     }
 
-    /// General-purpose event `line` as an interrupt line for a device: each rising edge signals the event.
+    /// Returns general-purpose event `line` as an interrupt line: each rising edge signals the event.
     pub fn gpe(&self, line: u8) -> LineInterrupt {
         LineInterrupt::new(line.into(), Arc::new(self.clone()))
     }
@@ -103,7 +101,7 @@ impl LineTarget for PmControl {
 
 #[cfg(test)]
 impl PmControl {
-    /// One that does not wake the device, for when it is locked.
+    /// A copy that does not wake the device, for use while it is locked.
     pub(crate) fn detached(&self) -> Self {
         Self {
             events: self.events.clone(),
@@ -113,14 +111,14 @@ impl PmControl {
 }
 
 impl PmDevice {
-    /// The value of SLP_TYP for S5, to be told to the guest in the `_S5` object.
+    /// The value of SLP_TYP for S5, as in the `_S5` object of the ACPI tables.
     pub const SLEEP_TYPE_S5: u8 = 0;
 
-    /// The value of SLP_TYP for S4, to be told to the guest in the `_S4` object.
+    /// The value of SLP_TYP for S4, as in the `_S4` object of the ACPI tables.
     pub const SLEEP_TYPE_S4: u8 = 1;
 
-    /// The PM block of [`PmLayout::Compact`] from port `base` on, with `line` as its SCI. Requests to power off
-    /// or reset go to `power`. A request for S4 is ignored unless hibernation is offered.
+    /// A PM block at port `base`, with `line` as its SCI. Requests to power off go to `power`. A request for S4 is
+    /// ignored unless hibernation is offered.
     ///
     /// Panics if the ports would wrap around.
     pub fn new(
@@ -130,28 +128,13 @@ impl PmDevice {
         clock: &VmClock,
         waker: DeviceWaker,
     ) -> Self {
-        Self::with_layout(PmLayout::Compact, base, line, power, clock, waker)
-    }
-
-    /// The same with any layout.
-    ///
-    /// Panics if the ports would wrap around.
-    pub fn with_layout(
-        layout: PmLayout,
-        base: u16,
-        line: LineInterrupt,
-        power: PowerSink,
-        clock: &VmClock,
-        waker: DeviceWaker,
-    ) -> Self {
         assert!(
-            base.checked_add(layout.length()).is_some(),
+            base.checked_add(PM_BLOCK_LENGTH).is_some(),
             "no room for the PM block at {base:#x}"
         );
         let timer_waker = waker.clone();
         let mut pm = Self {
             base,
-            layout,
             line,
             power,
             clock: clock.clone(),
@@ -161,8 +144,8 @@ impl PmDevice {
                 events: Arc::default(),
                 waker,
             },
-            regs: Registers::new(layout, 0),
-            refused_sleep: false,
+            regs: Registers::new(0),
+            refused_sleeps: LogLimit::new(),
         };
         pm.regs.seen_toggles = pm.toggles();
         pm
@@ -175,7 +158,7 @@ impl PmDevice {
         self
     }
 
-    /// The buttons and events of this machine.
+    /// The power button and events of this device.
     pub fn control(&self) -> PmControl {
         self.control.clone()
     }
@@ -189,7 +172,8 @@ impl PmDevice {
         (self.ticks() >> 31) as u64
     }
 
-    /// Notes what happened since the last look, and sets the interrupt line and the timer.
+    /// Sets the status bits of events that occurred since the last call, and updates the interrupt line and the
+    /// timer.
     fn catch_up(&mut self) {
         self.take_events();
         let toggles = self.toggles();
@@ -214,24 +198,17 @@ impl PmDevice {
     fn take_events(&mut self) {
         let events = std::mem::take(&mut *self.control.events.lock());
         self.regs.raise(PM1_STATUS_BYTES, events.pm1.into());
-        self.regs.raise(self.layout.gpe0_status(), events.gpe0);
+        self.regs.raise(registers::GPE0_STATUS, events.gpe0);
     }
 
     fn update_line(&self) {
-        self.line.set(self.regs.interrupts(self.layout));
+        self.line.set(self.regs.interrupts());
     }
 
     fn write_byte(&mut self, at: usize, value: u8) {
-        self.regs.write_byte(self.layout, at, value);
-        match at {
-            registers::PM1_CONTROL_HIGH if value & registers::SLEEP_ENABLE != 0 => {
-                let sleep_type = (value & registers::SLEEP_TYPE) >> registers::SLEEP_TYPE_SHIFT;
-                self.sleep(sleep_type);
-            }
-            _ if Some(at) == self.layout.reset() && value == registers::RESET_VALUE => {
-                self.power.request(PowerEvent::Reset);
-            }
-            _ => {}
+        self.regs.write_byte(at, value);
+        if at == registers::PM1_CONTROL_HIGH && value & registers::SLEEP_ENABLE != 0 {
+            self.sleep((value & registers::SLEEP_TYPE) >> registers::SLEEP_TYPE_SHIFT);
         }
     }
 
@@ -241,11 +218,15 @@ impl PmDevice {
             Self::SLEEP_TYPE_S4 if self.offers_hibernation => {
                 self.power.request(PowerEvent::Hibernate);
             }
-            _ if std::mem::replace(&mut self.refused_sleep, true) => {}
-            _ => tracing::warn!(
-                sleep_type,
-                "the guest asked for a sleep state it is not offered"
-            ),
+            _ => {
+                if let Some(suppressed) = self.refused_sleeps.allow() {
+                    tracing::warn!(
+                        sleep_type,
+                        suppressed,
+                        "the guest requested an unsupported sleep state"
+                    );
+                }
+            }
         }
     }
 }
@@ -253,15 +234,15 @@ impl PmDevice {
 impl PortIoDevice for PmDevice {
     fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
-        if start + data.len() > usize::from(self.layout.length()) {
+        if start + data.len() > usize::from(PM_BLOCK_LENGTH) {
             return Err(IoError::InvalidAccessSize);
         }
         let touches_timer = start <= registers::TIMER_END && start + data.len() > registers::TIMER;
-        // The timer is read all the time, and needs nothing else.
+        // Guests read the timer often, and it does not depend on the other registers.
         if !(touches_timer && start >= registers::TIMER) {
             self.catch_up();
         }
-        // One time for all of its bytes.
+        // Read once for all of its bytes.
         let timer = (self.ticks() as u32).to_le_bytes();
         for (at, byte) in (start..).zip(data) {
             *byte = match at {
@@ -274,7 +255,7 @@ impl PortIoDevice for PmDevice {
 
     fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
-        if start + data.len() > usize::from(self.layout.length()) {
+        if start + data.len() > usize::from(PM_BLOCK_LENGTH) {
             return Err(IoError::InvalidAccessSize);
         }
         self.catch_up();
@@ -287,10 +268,10 @@ impl PortIoDevice for PmDevice {
 }
 
 impl ChipsetDevice for PmDevice {
-    fn claims(&self) -> Claims {
-        Claims {
-            ports: vec![self.base..=self.base + (self.layout.length() - 1)],
-            ..Claims::default()
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
+            ports: vec![self.base..=self.base + (PM_BLOCK_LENGTH - 1)],
+            ..FixedResources::default()
         }
     }
 
@@ -303,10 +284,9 @@ impl ChipsetDevice for PmDevice {
     }
 
     fn reset(&mut self) {
-        // What was pressed before the reset was meant for the guest before it.
+        // Events from before the reset were meant for the guest that ran before it.
         *self.control.events.lock() = Events::default();
-        self.regs = Registers::new(self.layout, self.toggles());
-        self.refused_sleep = false;
+        self.regs = Registers::new(self.toggles());
         self.catch_up();
     }
 
@@ -318,17 +298,17 @@ impl ChipsetDevice for PmDevice {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let regs: Registers = state.decode()?;
-        regs.check(self.layout)?;
+        regs.check()?;
         self.regs = regs;
         self.update_line();
-        // The controller may have been restored to another level.
+        // The interrupt controller may have been restored with another level.
         self.line.redrive();
         Ok(())
     }
 
     fn inspect(&self) -> serde_json::Value {
         let word = |at| format!("{:#06x}", self.regs.word(at));
-        // As many digits as the register has.
+        // With as many digits as the register has.
         let wide = |register: Range<usize>| {
             let digits = 2 + 2 * register.len();
             format!("{:#0digits$x}", self.regs.wide(register))
@@ -338,11 +318,15 @@ impl ChipsetDevice for PmDevice {
             "pm1_status": word(registers::PM1_STATUS),
             "pm1_enable": word(registers::PM1_ENABLE),
             "pm1_control": word(registers::PM1_CONTROL),
-            "gpe0_status": wide(self.layout.gpe0_status()),
-            "gpe0_enable": wide(self.layout.gpe0_enable()),
+            "gpe0_status": wide(registers::GPE0_STATUS),
+            "gpe0_enable": wide(registers::GPE0_ENABLE),
             "timer": self.ticks() as u32,
             "hibernation": self.offers_hibernation,
             "interrupt": self.line.is_high(),
         })
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -3,14 +3,8 @@ use minicbor::Decode;
 use minicbor::Encode;
 use std::ops::Range;
 
-/// How many I/O ports the block of [`PmLayout::Compact`] takes.
-pub const PM_BLOCK_LENGTH: u16 = 0x37;
-
-/// Offset of the reset register of [`PmLayout::Compact`].
-pub const RESET_OFFSET: u16 = 0x33;
-
-/// The value that, written to the reset register, resets the machine.
-pub const RESET_VALUE: u8 = 1;
+/// The number of I/O ports of the block.
+pub const PM_BLOCK_LENGTH: u16 = 0x80;
 
 pub(crate) const PM1_STATUS: usize = 0x00;
 pub(crate) const PM1_ENABLE: usize = 0x02;
@@ -19,94 +13,40 @@ pub(crate) const PM1_CONTROL: usize = 0x04;
 pub(crate) const PM1_CONTROL_HIGH: usize = 0x05;
 pub(crate) const TIMER: usize = 0x08;
 pub(crate) const TIMER_END: usize = 0x0b;
-/// General-purpose outputs of the compact block.
-const OUTPUTS: usize = 0x34;
+/// The bytes of the status of the general-purpose events.
+pub(crate) const GPE0_STATUS: Range<usize> = 0x20..0x28;
+/// The bytes of the enable bits of the general-purpose events.
+pub(crate) const GPE0_ENABLE: Range<usize> = 0x28..0x30;
 
-/// Where the registers are.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum PmLayout {
-    /// 0x37 ports: 16 general-purpose events, with the status at 0x0C and the enable bits at 0x0E; a reset register
-    /// at 0x33; and registers of the chipset it stems from, which only remember.
-    Compact,
-    /// The 0x80 ports of ICH9 (data sheet, section 13.8.3): 64 general-purpose events, with the status at 0x20 and
-    /// the enable bits at 0x28; no reset register. What is not ACPI's reads 0.
-    Ich9,
+/// The bits of a byte that store what is written.
+fn writable(at: usize) -> u8 {
+    match at {
+        PM1_ENABLE | 0x03 => PM1_ENABLES.to_le_bytes()[at - PM1_ENABLE],
+        PM1_CONTROL => BUS_MASTER_RELOAD,
+        PM1_CONTROL_HIGH => SLEEP_TYPE,
+        // Processor control.
+        0x10..=0x13 => 0x0002_3e1e_u32.to_le_bytes()[at - 0x10],
+        _ if GPE0_ENABLE.contains(&at) => 0xff,
+        _ => 0,
+    }
 }
 
-impl PmLayout {
-    /// How many I/O ports the block takes.
-    pub fn length(self) -> u16 {
-        match self {
-            Self::Compact => PM_BLOCK_LENGTH,
-            Self::Ich9 => 0x80,
-        }
-    }
-
-    /// How many general-purpose events there are.
-    pub fn events(self) -> u8 {
-        match self {
-            Self::Compact => 16,
-            Self::Ich9 => 64,
-        }
-    }
-
-    /// The bytes of the general-purpose events' status.
-    pub(crate) fn gpe0_status(self) -> Range<usize> {
-        match self {
-            Self::Compact => 0x0c..0x0e,
-            Self::Ich9 => 0x20..0x28,
-        }
-    }
-
-    /// The bytes of the general-purpose events' enable bits.
-    pub(crate) fn gpe0_enable(self) -> Range<usize> {
-        let status = self.gpe0_status();
-        status.end..status.end + status.len()
-    }
-
-    /// The reset register.
-    pub(crate) fn reset(self) -> Option<usize> {
-        match self {
-            Self::Compact => Some(RESET_OFFSET.into()),
-            Self::Ich9 => None,
-        }
-    }
-
-    /// The bits of a byte that store what is written.
-    fn writable(self, at: usize) -> u8 {
-        match at {
-            PM1_ENABLE | 0x03 => return PM1_ENABLES.to_le_bytes()[at - PM1_ENABLE],
-            PM1_CONTROL => return BUS_MASTER_RELOAD,
-            PM1_CONTROL_HIGH => return SLEEP_TYPE,
-            // Processor control.
-            0x10..=0x13 => return 0x0002_3e1e_u32.to_le_bytes()[at - 0x10],
-            _ if self.gpe0_enable().contains(&at) => return 0xff,
-            _ => {}
-        }
-        match (self, at) {
-            // Blocks of old chipsets, which only remember.
-            (Self::Compact, 0x18..=0x23 | 0x28..=0x2f | OUTPUTS..) => 0xff,
-            _ => 0,
-        }
-    }
-
-    /// The bits of a byte that can ever be set.
-    fn possible(self, at: usize) -> u8 {
-        match at {
-            PM1_STATUS | 0x01 => PM1_EVENTS.to_le_bytes()[at - PM1_STATUS],
-            PM1_CONTROL => SCI_ENABLED | BUS_MASTER_RELOAD,
-            _ if self.gpe0_status().contains(&at) => 0xff,
-            _ => self.writable(at),
-        }
+/// The bits of a byte that can be set in a valid state.
+fn possible(at: usize) -> u8 {
+    match at {
+        PM1_STATUS | 0x01 => PM1_EVENTS.to_le_bytes()[at - PM1_STATUS],
+        PM1_CONTROL => SCI_ENABLED | BUS_MASTER_RELOAD,
+        _ if GPE0_STATUS.contains(&at) => 0xff,
+        _ => writable(at),
     }
 }
 
 /// PM1 events.
 pub(crate) const TIMER_EVENT: u16 = 1 << 0;
 pub(crate) const POWER_BUTTON: u16 = 1 << 8;
-/// Timer, global lock, power button, sleep button's place excluded, RTC.
+/// Timer, global lock, power button, RTC. There is no sleep button.
 const PM1_ENABLES: u16 = 0x0521;
-/// The same, and the wake status.
+/// The same events, and the wake status.
 const PM1_EVENTS: u16 = 0x8521;
 
 /// Sleep bits in the control register's high byte.
@@ -117,44 +57,42 @@ pub(crate) const SLEEP_TYPE: u8 = 7 << SLEEP_TYPE_SHIFT;
 const SCI_ENABLED: u8 = 1 << 0;
 const BUS_MASTER_RELOAD: u8 = 1 << 1;
 
-/// What a general-purpose output block drives at power-on.
-const OUTPUTS_AT_RESET: [u8; 3] = [0xff, 0xbf, 0xff];
-
-/// The registers by byte, which are also the saved state. What is computed reads 0 here.
+/// The bytes of the registers, which are also the saved state. Those of the timer are 0: its value is computed.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Registers {
     #[cbor(n(1), with = "minicbor::bytes")]
     bytes: Vec<u8>,
-    /// How often the timer's highest bit had changed when that was last looked for.
+    /// How often the highest bit of the timer had changed when the device last checked.
     #[n(2)]
     pub(crate) seen_toggles: u64,
 }
 
 impl Registers {
-    pub(crate) fn new(layout: PmLayout, seen_toggles: u64) -> Self {
-        let mut bytes = vec![0; layout.length().into()];
+    pub(crate) fn new(seen_toggles: u64) -> Self {
+        let mut bytes = vec![0; PM_BLOCK_LENGTH.into()];
         bytes[PM1_CONTROL] = SCI_ENABLED;
-        if layout == PmLayout::Compact {
-            bytes[OUTPUTS..].copy_from_slice(&OUTPUTS_AT_RESET);
-        }
         Self {
             bytes,
             seen_toggles,
         }
     }
 
-    pub(crate) fn check(&self, layout: PmLayout) -> Result<(), RestoreError> {
-        if self.bytes.len() != usize::from(layout.length()) {
-            let text = format!("{} bytes of PM registers", self.bytes.len());
+    /// Refuses values that the registers cannot have.
+    pub(crate) fn check(&self) -> Result<(), RestoreError> {
+        if self.bytes.len() != usize::from(PM_BLOCK_LENGTH) {
+            let text = format!(
+                "{} bytes of PM registers instead of {PM_BLOCK_LENGTH}",
+                self.bytes.len()
+            );
             return Err(RestoreError::Invalid(text));
         }
         if self.bytes[PM1_CONTROL] & SCI_ENABLED == 0 {
-            return Err(RestoreError::Invalid("ACPI mode is off".into()));
+            return Err(RestoreError::Invalid("ACPI mode is disabled".into()));
         }
-        let stray = (0..self.bytes.len()).find(|at| self.bytes[*at] & !layout.possible(*at) != 0);
+        let stray = (0..self.bytes.len()).find(|at| self.bytes[*at] & !possible(*at) != 0);
         if let Some(at) = stray {
-            let text = format!("{:#04x} in the PM register at {at:#x}", self.bytes[at]);
+            let text = format!("the PM register at {at:#x} is {:#04x}", self.bytes[at]);
             return Err(RestoreError::Invalid(text));
         }
         Ok(())
@@ -164,12 +102,12 @@ impl Registers {
         self.bytes[at]
     }
 
-    /// Writes a byte: status bits are cleared by ones, other registers store.
-    pub(crate) fn write_byte(&mut self, layout: PmLayout, at: usize, value: u8) {
-        if matches!(at, PM1_STATUS | 0x01) || layout.gpe0_status().contains(&at) {
+    /// Writes a byte: ones clear status bits, other registers store the value.
+    pub(crate) fn write_byte(&mut self, at: usize, value: u8) {
+        if matches!(at, PM1_STATUS | 0x01) || GPE0_STATUS.contains(&at) {
             self.bytes[at] &= !value;
         } else {
-            let writable = layout.writable(at);
+            let writable = writable(at);
             self.bytes[at] = (self.bytes[at] & !writable) | (value & writable);
         }
     }
@@ -193,9 +131,9 @@ impl Registers {
         }
     }
 
-    /// Whether an event is there that is enabled.
-    pub(crate) fn interrupts(&self, layout: PmLayout) -> bool {
+    /// Whether the SCI is asserted: an event has occurred and is enabled.
+    pub(crate) fn interrupts(&self) -> bool {
         self.word(PM1_STATUS) & self.word(PM1_ENABLE) != 0
-            || self.wide(layout.gpe0_status()) & self.wide(layout.gpe0_enable()) != 0
+            || self.wide(GPE0_STATUS) & self.wide(GPE0_ENABLE) != 0
     }
 }

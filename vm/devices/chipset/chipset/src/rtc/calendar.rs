@@ -22,9 +22,9 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// How the registers encode numbers, from register B.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) struct Format {
-    /// Binary numbers instead of packed decimal ones.
+    /// Binary numbers instead of BCD.
     pub(crate) binary: bool,
-    /// Hours from 0 to 23 instead of from 1 to 12 with a bit for the afternoon.
+    /// Hours 0 to 23 instead of 1 to 12 with a PM bit.
     pub(crate) hours_24: bool,
 }
 
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// The number; for digits above nine what hardware that just adds them up makes of them.
+    /// Decodes a number. BCD digits above nine are added up, as hardware does.
     fn decode(self, value: u8) -> u8 {
         if self.binary {
             value
@@ -67,7 +67,7 @@ impl Format {
     }
 }
 
-/// Whether `register` shows the time.
+/// Whether `register` is one of the time.
 pub(crate) fn is_time(register: u8) -> bool {
     matches!(
         register,
@@ -75,7 +75,7 @@ pub(crate) fn is_time(register: u8) -> bool {
     )
 }
 
-/// What time register `register` shows at `seconds` since 1970 (UTC).
+/// The value of time register `register` at `seconds` since 1970 (UTC).
 pub(crate) fn time_register(register: u8, seconds: i64, format: Format) -> u8 {
     let time = date_time(seconds);
     match register {
@@ -90,7 +90,7 @@ pub(crate) fn time_register(register: u8, seconds: i64, format: Format) -> u8 {
     }
 }
 
-/// The date and time, or the nearest one that the registers can show: the years 0 to 9999.
+/// The date and time, clamped to what the registers can hold: the years 0 to 9999.
 fn date_time(seconds: i64) -> OffsetDateTime {
     let day_0 = Date::from_ordinal_date(0, 1).unwrap_or(Date::MIN);
     let first = UtcDateTime::new(day_0, Time::MIDNIGHT).unix_timestamp();
@@ -99,8 +99,8 @@ fn date_time(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// The time that `registers` show, in seconds since 1970. Fields out of range are taken for the nearest
-/// possible value: a guest may write anything.
+/// Decodes the time in `registers` to seconds since 1970. Fields are clamped to their range, because a guest may
+/// write any value.
 pub(crate) fn seconds_from_registers(registers: impl Fn(u8) -> u8, format: Format) -> i64 {
     let field = |register| format.decode(registers(register));
     let century = i32::from(field(CENTURY).min(99));
@@ -114,7 +114,7 @@ pub(crate) fn seconds_from_registers(registers: impl Fn(u8) -> u8, format: Forma
     UtcDateTime::new(date, time).unix_timestamp()
 }
 
-/// The time of day at which the alarm rings. `None` stands for any.
+/// The time of day of the alarm. `None` matches any value.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) struct Alarm {
     second: Option<u8>,
@@ -123,18 +123,18 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Codes from 0xC0 on mean "don't care".
+    /// Values from 0xC0 on mean "don't care".
     pub(crate) fn from_registers(registers: impl Fn(u8) -> u8, format: Format) -> Self {
-        let cared = |register| Some(registers(register)).filter(|value| *value < 0xc0);
+        let specified = |register| Some(registers(register)).filter(|value| *value < 0xc0);
         Self {
-            second: cared(SECONDS_ALARM).map(|value| format.decode(value)),
-            minute: cared(MINUTES_ALARM).map(|value| format.decode(value)),
-            hour: cared(HOURS_ALARM).map(|value| format.decode_hour(value)),
+            second: specified(SECONDS_ALARM).map(|value| format.decode(value)),
+            minute: specified(MINUTES_ALARM).map(|value| format.decode(value)),
+            hour: specified(HOURS_ALARM).map(|value| format.decode_hour(value)),
         }
     }
 
-    /// The first second after `after` (since 1970) at which the alarm rings. `None` if it never does,
-    /// because its fields are out of range.
+    /// The first second after `after` (since 1970) that matches the alarm. `None` if no time matches, because
+    /// a field is out of range.
     pub(crate) fn next(self, after: i64) -> Option<i64> {
         let differs =
             |wanted: Option<u8>, actual: i64| wanted.is_some_and(|w| i64::from(w) != actual);
@@ -158,108 +158,5 @@ impl Alarm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const BCD_24: Format = Format {
-        binary: false,
-        hours_24: true,
-    };
-
-    fn formats() -> impl Strategy<Value = Format> {
-        any::<(bool, bool)>().prop_map(|(binary, hours_24)| Format { binary, hours_24 })
-    }
-
-    #[test]
-    fn hours_in_twelve() {
-        let format = Format {
-            binary: false,
-            hours_24: false,
-        };
-        for (hour, register) in [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (23, 0x91)] {
-            assert_eq!(format.encode_hour(hour), register);
-            assert_eq!(format.decode_hour(register), hour);
-        }
-    }
-
-    #[test]
-    fn a_leap_day() {
-        // 2024-02-29 12:34:56, a Thursday.
-        let seconds = 1_709_210_096;
-        let registers = [
-            (SECONDS, 0x56),
-            (MINUTES, 0x34),
-            (HOURS, 0x12),
-            (DAY_OF_WEEK, 5),
-            (DAY, 0x29),
-            (MONTH, 0x02),
-            (YEAR, 0x24),
-            (CENTURY, 0x20),
-        ];
-        for (register, value) in registers {
-            assert_eq!(time_register(register, seconds, BCD_24), value);
-        }
-        assert_eq!(time_register(DAY, seconds + 86_400, BCD_24), 0x01);
-    }
-
-    #[test]
-    fn a_day_the_month_lacks_becomes_its_last() {
-        let value = |register| match register {
-            DAY => 0x31,
-            MONTH => 0x02,
-            YEAR => 0x23,
-            CENTURY => 0x20,
-            _ => 0,
-        };
-        let seconds = seconds_from_registers(value, BCD_24);
-        assert_eq!(time_register(DAY, seconds, BCD_24), 0x28);
-    }
-
-    #[test]
-    fn alarms_with_dont_care_codes() {
-        let alarm = |hour, minute, second| {
-            let value = move |register| match register {
-                HOURS_ALARM => hour,
-                MINUTES_ALARM => minute,
-                _ => second,
-            };
-            Alarm::from_registers(value, BCD_24)
-        };
-        assert_eq!(alarm(0xff, 0xc0, 0xff).next(5), Some(6));
-        assert_eq!(alarm(0xff, 0xff, 0x05).next(5), Some(65));
-        assert_eq!(alarm(0x00, 0x00, 0x00).next(0), Some(86_400));
-        assert_eq!(alarm(0x23, 0x59, 0x59).next(-2), Some(-1));
-        assert_eq!(alarm(0x24, 0x00, 0x00).next(0), None);
-        assert_eq!(alarm(0x00, 0x7f, 0x00).next(0), None);
-    }
-
-    proptest! {
-        #[test]
-        fn registers_round_trip(seconds in -62_167_219_200_i64..253_402_300_800, format in formats()) {
-            let seconds_again =
-                seconds_from_registers(|register| time_register(register, seconds, format), format);
-            prop_assert_eq!(seconds_again, seconds);
-        }
-
-        #[test]
-        fn nonsense_is_some_time(values in any::<[u8; 128]>(), format in formats(), after in any::<i64>()) {
-            let seconds = seconds_from_registers(|r| values[usize::from(r)], format);
-            for register in 0..=CENTURY {
-                time_register(register, seconds, format);
-                time_register(register, after, format);
-            }
-            let alarm = Alarm::from_registers(|r| values[usize::from(r)], format);
-            let scan = (after.min(1 << 40)..).skip(1).take(86_400).find(|s| {
-                let day = s.rem_euclid(86_400);
-                let fields = [
-                    (alarm.hour, day / 3600),
-                    (alarm.minute, day / 60 % 60),
-                    (alarm.second, day % 60),
-                ];
-                fields.iter().all(|(w, is)| w.is_none_or(|w| i64::from(w) == *is))
-            });
-            prop_assert_eq!(alarm.next(after.min(1 << 40)), scan);
-        }
-    }
-}
+#[path = "calendar_test.rs"]
+mod tests;

@@ -1,13 +1,13 @@
 /// The size of the CMOS RAM in bytes, the clock's registers included.
 pub const CMOS_SIZE: usize = 128;
 
-/// CMOS RAM that says how much memory there is, in the places where PC firmware looks: with `below_4g`
-/// bytes of RAM from address 0 and `above_4g` bytes from 4 GiB on.
+/// CMOS RAM with the memory size in the registers that PC firmware reads: `below_4g` bytes of RAM at address 0 and
+/// `above_4g` bytes at 4 GiB.
 pub fn cmos_for_memory(below_4g: u64, above_4g: u64) -> [u8; CMOS_SIZE] {
     let mut cmos = [0; CMOS_SIZE];
     let mut put = |register: usize, value: u64, size: usize| {
-        let most = (1_u64 << (8 * size)) - 1;
-        let bytes = value.min(most).to_le_bytes();
+        let max = (1_u64 << (8 * size)) - 1;
+        let bytes = value.min(max).to_le_bytes();
         cmos[register..register + size].copy_from_slice(&bytes[..size]);
     };
     put(0x15, below_4g.min(640 << 10) >> 10, 2);
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_sizes() {
+    fn memory_sizes_are_in_the_registers_and_saturate() {
         let cmos = cmos_for_memory(3 << 30, 5 << 30);
         assert_eq!(cmos[0x15..0x17], 640_u16.to_le_bytes());
         assert_eq!(cmos[0x17..0x19], [0xff, 0xff]);

@@ -5,8 +5,8 @@ use super::calendar::is_time;
 use super::calendar::seconds_from_registers;
 use super::calendar::time_register;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::DeviceWaker;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::PortIoDevice;
@@ -43,7 +43,7 @@ const C_INTERRUPT: u8 = 0x80;
 const D: usize = 0x0d;
 const D_VALID: u8 = 0x80;
 
-/// Bits of register C that say what happened, and of B that say what of it raises the interrupt.
+/// Interrupt causes: in register C those that occurred, in register B those that are enabled.
 const PERIODIC: u8 = 0x40;
 const ALARM: u8 = 0x20;
 const UPDATE: u8 = 0x10;
@@ -51,16 +51,17 @@ const CAUSES: u8 = PERIODIC | ALARM | UPDATE;
 
 const SECOND: i128 = 1_000_000_000;
 
-/// How long before an update the update-in-progress bit is set.
+/// How long before an update the update-in-progress bit is set, in nanoseconds.
 const UPDATE_NOTICE: i128 = 244_000;
 
-/// The wall clock may be set, so an alarm is not waited for in one go.
+/// The longest timer, in nanoseconds. The host's clock may be set, so the device checks it at least this often while
+/// an alarm is pending.
 const LONGEST_WAIT: i128 = 60 * SECOND;
 
-/// More than 30,000 years; a larger offset is not the work of a guest.
+/// More than 30,000 years, which is more than a guest can set.
 const LARGEST_OFFSET_SECONDS: i64 = 1 << 40;
 
-/// Where the RTC takes the time from.
+/// The source of the RTC's time.
 #[derive(Clone)]
 pub struct WallClock(Arc<dyn Fn() -> i128 + Send + Sync>);
 
@@ -76,7 +77,7 @@ impl WallClock {
         })
     }
 
-    /// A clock that reads `now`: nanoseconds since 1970 (UTC).
+    /// A clock that calls `now`, which returns nanoseconds since 1970 (UTC).
     pub fn new(now: impl Fn() -> i128 + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
@@ -94,12 +95,12 @@ fn signed_nanos(duration: Duration) -> i128 {
 
 /// An MC146818 real-time clock with 128 bytes of CMOS RAM, at ports 0x70 and 0x71.
 ///
-/// The guest's time is the wall clock's plus an offset, which changes when the guest sets its time. So a
-/// guest that was paused or restored reads the right time. The periodic interrupt follows guest time.
-/// Register 0x32 holds the century.
+/// The guest's time is the wall clock plus an offset, which changes when the guest sets the time. A guest that
+/// was paused or restored therefore reads the correct time. The periodic interrupt follows guest time.
+/// Register 0x32 is the century.
 ///
-/// A reset of the machine leaves the time, the CMOS RAM and the number formats alone, as on hardware
-/// with a battery; it lets go of a clock that a guest had halted.
+/// A reset of the machine keeps the time, the CMOS RAM and the number formats, as on hardware
+/// with a battery. It resumes a clock that the guest had halted.
 #[derive(Debug)]
 pub struct Rtc {
     line: LineInterrupt,
@@ -114,25 +115,25 @@ pub struct Rtc {
 struct State {
     #[n(1)]
     index: u8,
-    /// The registers and the RAM. The bytes of the time count only while the clock is halted.
+    /// The registers and the RAM. The bytes of the time are used only while the clock is halted.
     #[cbor(n(2), with = "minicbor::bytes")]
     cmos: Vec<u8>,
-    /// What the guest's time is ahead of the wall clock.
+    /// The guest's time minus the wall clock.
     #[n(3)]
     offset_seconds: i64,
     #[n(4)]
     offset_nanos: u32,
-    /// The guest's time, in seconds, up to which updates and alarms were looked for.
+    /// The guest's time, in seconds, up to which updates and alarms were handled.
     #[n(5)]
     seen_second: i64,
-    /// The period of the periodic interrupt up to which it was looked for.
+    /// The number of the last period of the periodic interrupt that was handled.
     #[n(6)]
     seen_period: u64,
 }
 
 impl Rtc {
-    /// An RTC that raises `line` (IRQ 8 in a PC), with `cmos` as the RAM's contents at power-on; the
-    /// bytes where the clock's registers are do not count.
+    /// An RTC with `line` (IRQ 8 in a PC) as its interrupt and `cmos` as the content of the RAM at power-on. The
+    /// bytes of the clock's registers are ignored.
     pub fn new(
         line: LineInterrupt,
         clock: &VmClock,
@@ -184,25 +185,25 @@ impl Rtc {
         self.state.cmos[A] & A_DIVIDER >= 0x60
     }
 
-    /// Whether the time stands still because the guest sets it.
+    /// Whether the time is halted while the guest sets it.
     fn is_halted(&self) -> bool {
         self.state.cmos[B] & B_SET != 0 || self.is_divider_held()
     }
 
-    /// The length of the periodic interrupt's period in units of 1/32768 s.
+    /// The period of the periodic interrupt in units of 1/32768 s.
     fn period(&self) -> Option<u64> {
         if self.is_divider_held() {
             return None;
         }
         match self.state.cmos[A] & 0x0f {
             0 => None,
-            // Two odd codes that mean 256 Hz and 128 Hz.
+            // Two exceptions: 256 Hz and 128 Hz.
             rate @ 1..=2 => Some(1 << (rate + 6)),
             rate => Some(1 << (rate - 1)),
         }
     }
 
-    /// In which period of the periodic interrupt guest time is.
+    /// The number of the current period of the periodic interrupt.
     fn period_index(&self) -> u64 {
         let Some(period) = self.period() else {
             return 0;
@@ -211,14 +212,14 @@ impl Rtc {
         (ticks / u128::from(period)) as u64
     }
 
-    /// Notes what happened since the last look, and sets the interrupt line and the timer.
+    /// Handles updates, alarms and periods since the last call, and updates the interrupt line and the timer.
     fn catch_up(&mut self) {
         if !self.is_halted() {
             let now = self.now_seconds();
             let seen = std::mem::replace(&mut self.state.seen_second, now);
             if now > seen {
                 self.state.cmos[C] |= UPDATE;
-                if self.alarm().next(seen).is_some_and(|rings| rings <= now) {
+                if self.alarm().next(seen).is_some_and(|alarm| alarm <= now) {
                     self.state.cmos[C] |= ALARM;
                 }
             }
@@ -248,7 +249,7 @@ impl Rtc {
         self.line.set(raised);
     }
 
-    /// Arms the timer for the next interrupt, or for a look at the wall clock on the way there.
+    /// Arms the timer for the next interrupt, or to check the wall clock before it.
     fn arm_timer(&self) {
         let awaited = |cause| {
             let [enabled, happened] = [self.state.cmos[B] & cause, self.state.cmos[C] & cause];
@@ -261,7 +262,7 @@ impl Rtc {
             && let Some(period) = self.period()
         {
             let next = (i128::from(self.state.seen_period) + 1) * i128::from(period) * SECOND;
-            // Rounded up: the period must have begun when the timer fires.
+            // Rounded up: the period must have started when the timer fires.
             waits[0] = Some((next + 32_767) / 32_768 - now_nanos);
         }
         if !self.is_halted() {
@@ -270,9 +271,9 @@ impl Rtc {
                 waits[1] = Some(SECOND - time.rem_euclid(SECOND));
             }
             if awaited(ALARM)
-                && let Some(rings) = self.alarm().next(self.state.seen_second)
+                && let Some(alarm) = self.alarm().next(self.state.seen_second)
             {
-                waits[2] = Some(i128::from(rings) * SECOND - time);
+                waits[2] = Some(i128::from(alarm) * SECOND - time);
             }
         }
         match waits.into_iter().flatten().min() {
@@ -285,7 +286,7 @@ impl Rtc {
         }
     }
 
-    /// Copies the time to where the guest changes it.
+    /// Copies the time to the registers, where the guest changes it.
     fn halt(&mut self) {
         let (now, format) = (self.now_seconds(), self.format());
         for register in (0..CMOS_SIZE as u8).filter(|register| is_time(*register)) {
@@ -293,8 +294,8 @@ impl Rtc {
         }
     }
 
-    /// Goes on from the time the guest has set.
-    fn go_on(&mut self) {
+    /// Resumes from the time that the guest has set in the registers.
+    fn resume(&mut self) {
         let seconds = seconds_from_registers(
             |register| self.state.cmos[usize::from(register)],
             self.format(),
@@ -302,7 +303,7 @@ impl Rtc {
         self.set_seconds(seconds);
     }
 
-    /// Sets the guest's time. The fraction of the second stays.
+    /// Sets the guest's time. The fraction of the second is unchanged.
     fn set_seconds(&mut self, seconds: i64) {
         let change = i128::from(seconds) * SECOND - self.now().div_euclid(SECOND) * SECOND;
         self.state.set_offset(self.state.offset() + change);
@@ -317,15 +318,15 @@ impl Rtc {
             self.halt();
         }
         if held && !self.is_divider_held() {
-            // The first update comes half a second after the divider is released.
+            // The first update is half a second after the divider is released.
             let fraction = self.now().rem_euclid(SECOND);
             self.state
                 .set_offset(self.state.offset() + SECOND / 2 - fraction);
         }
         if halted && !self.is_halted() {
-            self.go_on();
+            self.resume();
         }
-        // A new rate starts without an interrupt.
+        // A change of the rate raises no interrupt.
         self.state.seen_period = self.period_index();
         self.catch_up();
     }
@@ -336,13 +337,13 @@ impl Rtc {
         if value & B_SET != 0 {
             value &= !UPDATE;
             if !halted {
-                // In the old format.
+                // In the format before the write.
                 self.halt();
             }
         }
         self.state.cmos[B] = value;
         if halted && !self.is_halted() {
-            self.go_on();
+            self.resume();
         }
         self.catch_up();
     }
@@ -390,7 +391,7 @@ impl Rtc {
                 self.catch_up();
             }
             register => {
-                // An alarm that rang by now rings by its old setting.
+                // First with the old setting of the alarm.
                 self.catch_up();
                 self.state.cmos[register] = value;
                 self.arm_timer();
@@ -414,15 +415,16 @@ impl State {
     fn check(&self) -> Result<(), RestoreError> {
         let invalid = |text: String| Err(RestoreError::Invalid(text));
         if self.cmos.len() != CMOS_SIZE {
-            return invalid(format!("{} bytes of CMOS RAM", self.cmos.len()));
+            let len = self.cmos.len();
+            return invalid(format!("{len} bytes of CMOS RAM instead of {CMOS_SIZE}"));
         }
         if usize::from(self.index) >= CMOS_SIZE {
-            return invalid(format!("register index {:#x}", self.index));
+            return invalid(format!("invalid RTC register index {:#x}", self.index));
         }
         let seconds = -LARGEST_OFFSET_SECONDS..=LARGEST_OFFSET_SECONDS;
         if !seconds.contains(&self.offset_seconds) || i128::from(self.offset_nanos) >= SECOND {
             return invalid(format!(
-                "an offset of {} s and {} ns",
+                "invalid RTC offset of {} s and {} ns",
                 self.offset_seconds, self.offset_nanos
             ));
         }
@@ -455,7 +457,7 @@ impl PortIoDevice for Rtc {
         if port == DATA_PORT {
             self.write_register(*value);
         } else {
-            // The highest bit masks the NMI in hardware, and has nothing to do with the clock.
+            // In hardware the highest bit masks NMIs, which is not implemented.
             self.state.index = value & 0x7f;
         }
         Ok(())
@@ -463,10 +465,10 @@ impl PortIoDevice for Rtc {
 }
 
 impl ChipsetDevice for Rtc {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             ports: vec![INDEX_PORT..=DATA_PORT],
-            ..Claims::default()
+            ..FixedResources::default()
         }
     }
 
@@ -497,9 +499,9 @@ impl ChipsetDevice for Rtc {
         let state: State = state.decode()?;
         state.check()?;
         self.state = state;
-        // Deadlines that have passed show when the device starts.
+        // Deadlines that have passed are handled when the device starts.
         self.update_line();
-        // The controller may have been restored to another level.
+        // The interrupt controller may have been restored with another level.
         self.line.redrive();
         Ok(())
     }
@@ -516,3 +518,7 @@ impl ChipsetDevice for Rtc {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,18 +1,10 @@
 use super::*;
-use chipset_device::ChipsetDevice;
-use chipset_device::DeviceWaker;
-use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
-use chipset_device::PortIoDevice;
-use chipset_device::SavedState;
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use vmtime::ManualTime;
-use vmtime::VmClock;
 
 /// 2024-02-29 12:34:56 UTC, a Thursday.
 const START: i64 = 1_709_210_096;
@@ -21,7 +13,7 @@ struct Machine {
     rtc: Arc<Mutex<Rtc>>,
     clock: VmClock,
     time: ManualTime,
-    /// What somebody set the host's clock forward by, in seconds.
+    /// By how many seconds the host's clock was set forward.
     jump: Arc<AtomicI64>,
     edges: Arc<Edges>,
 }
@@ -101,7 +93,7 @@ impl Machine {
 }
 
 #[test]
-fn shows_the_wall_clock() {
+fn reads_the_wall_clock() {
     let m = Machine::new();
     assert_eq!(m.time(), [0x20, 0x24, 0x02, 0x29, 0x05, 0x12, 0x34, 0x56]);
     m.advance_ms(4_000);
@@ -113,7 +105,7 @@ fn shows_the_wall_clock() {
 }
 
 #[test]
-fn update_in_progress_shows_and_clears() {
+fn update_in_progress_is_set_before_an_update_and_then_cleared() {
     let m = Machine::new();
     assert_eq!(m.get(0x0a), 0x26);
     m.time.advance(Duration::from_micros(999_800));
@@ -165,7 +157,7 @@ fn a_register_can_be_written_without_halting() {
 }
 
 #[test]
-fn the_update_interrupt_comes_each_second() {
+fn the_update_interrupt_is_raised_every_second() {
     let m = Machine::new();
     m.set(0x0b, 0x12);
     m.advance_ms(999);
@@ -220,7 +212,7 @@ fn the_periodic_interrupt_keeps_its_rate() {
 }
 
 #[test]
-fn the_alarm_rings_once_a_day_or_as_often_as_it_does_not_care() {
+fn the_alarm_is_raised_daily_or_more_often_with_dont_care_values() {
     let m = Machine::new();
     for (register, value) in [(1, 0x00), (3, 0x35), (5, 0x12)] {
         m.set(register, value);
@@ -245,7 +237,7 @@ fn the_alarm_rings_once_a_day_or_as_often_as_it_does_not_care() {
 }
 
 #[test]
-fn the_alarm_notices_that_the_host_clock_was_set() {
+fn the_alarm_follows_changes_of_the_host_clock() {
     let m = Machine::new();
     for (register, value) in [(1, 0), (3, 0), (5, 0x13)] {
         m.set(register, value);
@@ -258,7 +250,7 @@ fn the_alarm_notices_that_the_host_clock_was_set() {
 }
 
 #[test]
-fn nothing_fires_while_the_vm_is_stopped_and_all_shows_afterwards() {
+fn interrupts_while_the_vm_is_stopped_are_raised_when_it_starts() {
     let m = Machine::new();
     m.set(0x0b, 0x12);
     m.rtc.lock().stop();
@@ -272,7 +264,7 @@ fn nothing_fires_while_the_vm_is_stopped_and_all_shows_afterwards() {
 }
 
 #[test]
-fn a_restored_clock_goes_on() {
+fn a_restored_clock_continues() {
     let m = Machine::new();
     m.set(0x0b, 0x12);
     m.set(4, 0x00);
@@ -303,7 +295,7 @@ fn a_restored_clock_goes_on() {
 }
 
 #[test]
-fn reset_keeps_the_battery_and_ends_interrupts() {
+fn reset_keeps_time_and_ram_and_disables_interrupts() {
     let m = Machine::new();
     m.set(0x40, 1);
     m.set(4, 0x00);
@@ -322,7 +314,7 @@ fn reset_keeps_the_battery_and_ends_interrupts() {
 }
 
 #[test]
-fn other_sizes_and_the_index_port() {
+fn only_bytes_are_accepted_and_the_index_cannot_be_read() {
     let m = Machine::new();
     let mut rtc = m.rtc.lock();
     PortIoDevice::read(&mut *rtc, 0x70, &mut [0; 2]).unwrap_err();

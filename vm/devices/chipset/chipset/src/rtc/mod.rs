@@ -8,6 +8,3 @@ pub use cmos::CMOS_SIZE;
 pub use cmos::cmos_for_memory;
 pub use device::Rtc;
 pub use device::WallClock;
-
-#[cfg(test)]
-mod device_test;

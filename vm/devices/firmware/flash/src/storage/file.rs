@@ -1,4 +1,4 @@
-//! A file as the storage of a chip.
+//! Storage in a file.
 
 use super::Atomicity;
 use super::FlashStorage;
@@ -15,11 +15,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// An image file, such as `VARS.fd`, changed in place.
+/// An image file, such as `VARS.fd`, which is changed in place.
 ///
-/// Each change is written and then synchronized (`fdatasync`) before the next one is written, so that after a loss of
-/// power the file holds what the chip held at some moment, provided that the host's disk writes 4 KiB
-/// whole or not at all.
+/// Each change is written and synchronized (`fdatasync`) before the next one is written. After a power failure the file
+/// has a content that the chip had at some time, provided that the host's disk writes 4 KiB atomically.
 #[derive(Debug)]
 pub struct FileStorage {
     file: File,
@@ -30,21 +29,21 @@ pub struct FileStorage {
 /// Why a file cannot be the storage of a chip.
 #[derive(Debug, thiserror::Error)]
 pub enum FileStorageError {
-    /// The host refused an operation.
+    /// An operation failed.
     #[error("cannot {operation} the variable store {}", path.display())]
     Io {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
-    /// It is a directory, a device, or another thing that is no file.
+    /// It is not a regular file.
     #[error("the variable store {} is not a regular file", path.display())]
     NotRegular {
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
     },
     /// Another VM uses it.
@@ -53,7 +52,7 @@ pub enum FileStorageError {
         /// The file.
         path: PathBuf,
     },
-    /// It is no image of a chip.
+    /// The length is not that of a flash image.
     #[error(
         "the variable store {} has {len} bytes; a flash image has a multiple of {BLOCK_SIZE}, up to {MAX_SIZE}",
         path.display()
@@ -78,10 +77,9 @@ fn failed<'a>(
 }
 
 impl FileStorage {
-    /// Opens the file for reading and writing, and locks it for as long as the storage exists. The content is
-    /// returned with it.
+    /// Opens the file for reading and writing, and locks it for as long as the storage exists. Also returns its content.
     pub fn open(path: &Path) -> Result<(Self, Vec<u8>), FileStorageError> {
-        // Before it is opened: opening a pipe would wait for a writer.
+        // Checked before the file is opened, because opening a pipe would block.
         let metadata = std::fs::metadata(path).map_err(failed("open", path))?;
         if !metadata.is_file() {
             return Err(FileStorageError::NotRegular { path: path.into() });
@@ -92,7 +90,10 @@ impl FileStorage {
             .open(path)
             .map_err(failed("open for writing", path))?;
         Self::lock(&file, path)?;
-        let len = file.metadata().map_err(failed("look at", path))?.len();
+        let len = file
+            .metadata()
+            .map_err(failed("get the size of", path))?
+            .len();
         if len == 0 || len > MAX_SIZE || !len.is_multiple_of(BLOCK_SIZE as u64) {
             return Err(FileStorageError::Size {
                 path: path.into(),
@@ -110,20 +111,20 @@ impl FileStorage {
         Ok((storage, content))
     }
 
-    /// Makes a new file with `content`, such as that of a template, and opens it. It appears at `path` when it is
-    /// complete; a file that is there already is left alone.
+    /// Creates a file with `content`, such as that of a template, and opens it. The file appears at `path` when it is
+    /// complete. An existing file is not replaced.
     pub fn create(path: &Path, content: &[u8]) -> Result<(Self, Vec<u8>), FileStorageError> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.new", std::process::id()));
         let new = path.with_file_name(name);
         let created = Self::write_new(&new, content)
-            // A link, unlike a rename, never replaces what is there.
+            // A link, unlike a rename, never replaces an existing file.
             .and_then(|()| std::fs::hard_link(&new, path).map_err(failed("create", path)));
-        // It has two names now, or is not wanted.
+        // The file has two names now, or could not be created.
         let removed = std::fs::remove_file(&new);
         created?;
         if let Err(error) = removed {
-            tracing::warn!(path = %new.display(), %error, "a temporary file is left behind");
+            tracing::warn!(path = %new.display(), %error, "cannot remove a temporary file");
         }
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -148,9 +149,9 @@ impl FileStorage {
         match file.try_lock() {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(FileStorageError::InUse { path: path.into() }),
-            // Some file systems have no locks.
+            // Some file systems do not support locks.
             Err(TryLockError::Error(error)) => {
-                tracing::warn!(path = %path.display(), %error, "the variable store cannot be locked");
+                tracing::warn!(path = %path.display(), %error, "cannot lock the variable store");
                 Ok(())
             }
         }
@@ -159,8 +160,8 @@ impl FileStorage {
 
 impl Drop for FileStorage {
     fn drop(&mut self) {
-        // Closing is not enough: a child that another thread is just starting has the file open too,
-        // until it executes its program.
+        // Closing is not enough: a child process that another thread is starting has the file open too, until it
+        // executes its program.
         let _ = self.file.unlock();
     }
 }
@@ -173,7 +174,7 @@ impl FlashStorage for FileStorage {
     fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError> {
         if update.image.len() as u64 != self.len {
             return Err(format!(
-                "the file has {} bytes, the chip {}",
+                "the file has {} bytes, but the chip has {}",
                 self.len,
                 update.image.len()
             )
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_in_the_file_and_nothing_else_is_touched() {
+    fn only_changed_blocks_are_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("VARS.fd");
         let (mut storage, mut image) = FileStorage::create(&path, &[7; 3 * BLOCK_SIZE]).unwrap();
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn one_vm_at_a_time() {
+    fn a_file_is_used_by_one_vm_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("VARS.fd");
         let (storage, _) = FileStorage::create(&path, &[7; BLOCK_SIZE]).unwrap();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused_and_nothing_is_replaced() {
+    fn invalid_files_are_refused_and_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("VARS.fd");
         assert!(matches!(open_error(&path), FileStorageError::Io { .. }));

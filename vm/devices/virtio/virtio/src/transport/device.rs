@@ -21,11 +21,11 @@ use crate::transport::state::DeviceState;
 use crate::transport::state::RegistersState;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
 use chipset_device::DoorbellTarget;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::MmioDevice;
@@ -349,7 +349,7 @@ impl VirtioPciDevice {
 
     fn changed(&mut self, change: ConfigChange) {
         self.function.msix_changed(&self.function.lock());
-        if change == ConfigChange::NewDecodes {
+        if change == ConfigChange::DecodingChanged {
             self.move_doorbells();
         }
         self.settle();
@@ -357,8 +357,8 @@ impl VirtioPciDevice {
 }
 
 impl ChipsetDevice for VirtioPciDevice {
-    fn claims(&self) -> Claims {
-        Claims {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources {
             pci: Some(self.address),
             ..Default::default()
         }

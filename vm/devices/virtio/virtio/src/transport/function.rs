@@ -10,10 +10,10 @@ use parking_lot::MutexGuard;
 use pci_core::Bar;
 use pci_core::FunctionBuilder;
 use pci_core::HardwareIds;
-use pci_core::LayoutError;
 use pci_core::MsixInterrupt;
 use pci_core::MsixLayout;
 use pci_core::PciFunction;
+use pci_core::PciLayoutError;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU16;
@@ -72,7 +72,7 @@ pub enum TransportError {
         name: String,
         /// Why.
         #[source]
-        source: LayoutError,
+        source: PciLayoutError,
     },
     /// The host has no more file descriptors.
     #[error("virtio device {name}: creating an eventfd failed")]
@@ -120,7 +120,7 @@ fn lay_out(
     info: &DeviceInfo,
     slot: &mut PciSlot<'_>,
     device: u16,
-) -> Result<(PciFunction, u16), LayoutError> {
+) -> Result<(PciFunction, u16), PciLayoutError> {
     let mut builder = FunctionBuilder::new(&HardwareIds {
         vendor: VENDOR,
         device,

@@ -1,24 +1,29 @@
-//! The bridges as firmware and kernels see them.
+//! The registers of the bridges.
 
-use crate::Ecam;
-use crate::HostBridge;
-use crate::IsaBridge;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::PciConfigSpace;
+use q35::Ecam;
+use q35::HostBridge;
+use q35::IsaBridge;
 
 fn host_bridge() -> HostBridge {
     let ecam = Ecam::new(PciConfigSpace::new(), AddressDecoder::detached());
-    HostBridge::new(0xb000_0000, ecam.window()).unwrap()
+    HostBridge::new(0xb000_0000, ecam.window()).expect("the layout is valid")
 }
 
 fn read(bridge: &mut dyn ChipsetDevice, offset: u16) -> u32 {
-    bridge.pci().unwrap().read(offset).unwrap()
+    bridge
+        .pci()
+        .expect("it has a function")
+        .read(offset)
+        .expect("the register exists")
 }
 
 fn write(bridge: &mut dyn ChipsetDevice, offset: u16, value: u32) {
-    let pci = bridge.pci().unwrap();
-    pci.write(offset, value, u32::MAX).unwrap();
+    let pci = bridge.pci().expect("it has a function");
+    pci.write(offset, value, u32::MAX)
+        .expect("the register exists");
 }
 
 /// Registers that are not 0, with their values at reset and after ones were written to all bits.
@@ -31,12 +36,12 @@ fn registers(bridge: &mut dyn ChipsetDevice) -> Vec<(u16, u32, u32)> {
             (offset, reset, read(bridge, offset))
         })
         .collect();
-    let state = bridge.save().unwrap();
+    let state = bridge.save().expect("it has a state");
     bridge.reset();
     for (offset, reset, _) in &values {
         assert_eq!(read(bridge, *offset), *reset, "register {offset:#x}");
     }
-    bridge.restore(&state).unwrap();
+    bridge.restore(&state).expect("it is its own state");
     for (offset, _, written) in &values {
         assert_eq!(read(bridge, *offset), *written, "register {offset:#x}");
     }
@@ -45,7 +50,7 @@ fn registers(bridge: &mut dyn ChipsetDevice) -> Vec<(u16, u32, u32)> {
 }
 
 #[test]
-fn the_host_bridge_has_these_registers() {
+fn host_bridge_registers() {
     assert_eq!(
         registers(&mut host_bridge()),
         [
@@ -64,7 +69,7 @@ fn the_host_bridge_has_these_registers() {
 }
 
 #[test]
-fn the_isa_bridge_has_these_registers() {
+fn isa_bridge_registers() {
     assert_eq!(
         registers(&mut IsaBridge::new(0x600).unwrap()),
         [
@@ -91,7 +96,7 @@ fn the_isa_bridge_has_these_registers() {
 }
 
 #[test]
-fn a_bridge_refuses_the_state_of_another() {
+fn a_bridge_refuses_the_state_of_the_other() {
     let state = host_bridge().save().unwrap();
     let mut isa = IsaBridge::new(0x600).unwrap();
     isa.restore(&state).unwrap_err();

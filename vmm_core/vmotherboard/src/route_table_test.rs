@@ -1,57 +1,54 @@
 use crate::ChipsetBuilder;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Claims;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
+use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
 use chipset_device::PciConfigSpace;
 use chipset_device::PortIoDevice;
-use chipset_device::RestoreError;
-use chipset_device::SaveError;
-use chipset_device::SavedState;
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
 
-/// Answers reads with its tag. A write moves all it decodes there, with the device locked.
+/// Reads return its tag. A write moves all of its decoded ranges there, with the device locked.
 struct Mover {
     tag: u8,
-    claims: Claims,
+    resources: FixedResources,
     decoder: AddressDecoder,
 }
 
 impl Mover {
     fn new(tag: u8, ports: Vec<RangeInclusive<u16>>, decoder: AddressDecoder) -> Self {
         let mmio = ports.iter().map(wide).collect();
-        let claims = Claims {
+        let resources = FixedResources {
             ports,
             mmio,
             pci: None,
         };
         Self {
             tag,
-            claims,
+            resources,
             decoder,
         }
     }
 }
 
-/// The addresses at the end of memory that stand for ports in the tests.
+/// The addresses at the end of the address space that correspond to ports in the tests.
 fn wide(ports: &RangeInclusive<u16>) -> RangeInclusive<u64> {
     let gpa = |port: &u16| u64::MAX - u64::from(u16::MAX - *port);
     gpa(ports.start())..=gpa(ports.end())
 }
 
-fn decodes(ports: Vec<RangeInclusive<u16>>) -> Decodes {
+fn decodes(ports: Vec<RangeInclusive<u16>>) -> DecodedRanges {
     let mmio = ports.iter().map(wide).collect();
-    Decodes { ports, mmio }
+    DecodedRanges { ports, mmio }
 }
 
 impl ChipsetDevice for Mover {
-    fn claims(&self) -> Claims {
-        self.claims.clone()
+    fn fixed_resources(&self) -> FixedResources {
+        self.resources.clone()
     }
 
     fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
@@ -64,16 +61,6 @@ impl ChipsetDevice for Mover {
 
     fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
         Some(self)
-    }
-
-    fn reset(&mut self) {}
-
-    fn save(&mut self) -> Result<SavedState, SaveError> {
-        Ok(SavedState::default())
-    }
-
-    fn restore(&mut self, _state: &SavedState) -> Result<(), RestoreError> {
-        Ok(())
     }
 
     fn inspect(&self) -> serde_json::Value {
@@ -117,11 +104,11 @@ impl PciConfigDevice for Mover {
 }
 
 #[test]
-fn a_device_moves_while_it_is_accessed() {
+fn a_device_can_move_its_ranges_during_an_access() {
     let mut builder = ChipsetBuilder::new();
     builder.add("mover", |context| {
         let decoder = context.decoder();
-        // Remembered until the chipset is built.
+        // Stored until the chipset is built.
         decoder.set(decodes(vec![0x10..=0x11]));
         Mover::new(7, Vec::new(), decoder)
     });
@@ -152,7 +139,7 @@ fn a_decoder_outlives_its_chipset() {
 }
 
 #[test]
-fn the_configuration_space_is_reached_once_there_is_a_chipset() {
+fn the_configuration_space_is_connected_when_the_chipset_is_built() {
     let function = PciAddress {
         bus: 1,
         device: 2,
@@ -166,7 +153,7 @@ fn the_configuration_space_is_reached_once_there_is_a_chipset() {
     });
     builder.add("function", |context| {
         let mut device = Mover::new(2, Vec::new(), context.decoder());
-        device.claims.pci = Some(function);
+        device.resources.pci = Some(function);
         device
     });
     assert_eq!(space.read(function, 0), u32::MAX);
@@ -174,7 +161,7 @@ fn the_configuration_space_is_reached_once_there_is_a_chipset() {
     let chipset = builder.build().unwrap();
     assert_eq!(space.read(function, 0), 2);
     space.write(function, 0, 0x105, 0xff);
-    assert_eq!(chipset.pci_config_read(function, 0), 5);
+    assert_eq!(space.read(function, 0), 5);
     let absent = PciAddress { bus: 0, ..function };
     assert_eq!(space.read(absent, 0), u32::MAX);
     drop(chipset);
@@ -188,34 +175,34 @@ fn ranges() -> impl Strategy<Value = Vec<RangeInclusive<u16>>> {
     prop::collection::vec((0..LIMIT, 0..LIMIT).prop_map(|(a, b)| a..=b), 0..4)
 }
 
-/// What devices claim: cut points, every third gap between them is claimed.
-fn claims() -> impl Strategy<Value = Vec<Vec<RangeInclusive<u16>>>> {
+/// Fixed ranges of devices: cut points, every third gap between them is claimed.
+fn fixed_ranges() -> impl Strategy<Value = Vec<Vec<RangeInclusive<u16>>>> {
     prop::collection::btree_set(0..LIMIT, 0..12).prop_map(|cuts| {
         let cuts: Vec<_> = cuts.into_iter().collect();
-        let mut claims = vec![Vec::new(); 4];
+        let mut fixed = vec![Vec::new(); 4];
         for (device, cut) in cuts.chunks_exact(3).enumerate() {
-            claims[(device * 3 + 1) % 4].push(cut[0]..=cut[1]);
+            fixed[(device * 3 + 1) % 4].push(cut[0]..=cut[1]);
         }
-        claims
+        fixed
     })
 }
 
 proptest! {
-    /// The device that claims an address answers; if none does, the first one that decodes it.
+    /// An access goes to the device that claims the address, otherwise to the first one that decodes it.
     #[test]
-    fn routes_are_as_a_scan_finds_them(
-        claims in claims(),
+    fn routing_equals_a_linear_search(
+        fixed in fixed_ranges(),
         early in prop::collection::vec(ranges(), 4),
         moves in prop::collection::vec((0_usize..4, ranges()), 0..12),
     ) {
         let mut builder = ChipsetBuilder::new();
         let mut decoders = Vec::new();
-        for (device, claims) in claims.iter().enumerate() {
+        for (device, ports) in fixed.iter().enumerate() {
             builder.add(format!("{device}"), |context| {
                 let decoder = context.decoder();
                 decoder.set(decodes(early[device].clone()));
                 decoders.push(decoder.clone());
-                Mover::new(device as u8, claims.clone(), decoder)
+                Mover::new(device as u8, ports.clone(), decoder)
             });
         }
         let chipset = builder.build().unwrap();
@@ -226,7 +213,7 @@ proptest! {
                 ranges.iter().any(|range| range.contains(&port))
             };
             for port in 0..LIMIT + 1 {
-                let claimant = claims.iter().position(|ranges| covers(ranges, port));
+                let claimant = fixed.iter().position(|ranges| covers(ranges, port));
                 let owner = claimant.or_else(|| decoded.iter().position(|r| covers(r, port)));
                 let expected = owner.map_or(0xff, |device| device as u8);
                 let mut data = [0];

@@ -1,11 +1,8 @@
-//! Both configuration mechanisms in front of a made-up configuration space.
+//! Both configuration mechanisms with a fake configuration space.
 
-use crate::ConfigPorts;
-use crate::Ecam;
-use crate::HostBridge;
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
-use chipset_device::Decodes;
+use chipset_device::DecodedRanges;
 use chipset_device::IoError;
 use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
@@ -18,12 +15,15 @@ use chipset_device::PowerSink;
 use chipset_device::SavedState;
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use q35::ConfigPorts;
+use q35::Ecam;
+use q35::HostBridge;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Every byte of every function, by its place in 256 MiB of configuration space. What was not written tells
-/// where it is.
+/// All bytes of configuration space, by their offset in its 256 MiB. A byte that was not written is a hash of its
+/// offset.
 #[derive(Clone, Default)]
 struct Bytes(Arc<Mutex<BTreeMap<u64, u8>>>);
 
@@ -80,13 +80,13 @@ fn read<const N: usize>(ports: &mut ConfigPorts, port: u16) -> Result<[u8; N], I
 }
 
 fn write(ports: &mut ConfigPorts, port: u16, data: &[u8]) {
-    PortIoDevice::write(ports, port, data).unwrap();
+    PortIoDevice::write(ports, port, data).expect("the access is valid");
 }
 
 #[test]
-fn kernels_find_mechanism_one_and_not_two() {
+fn guests_detect_mechanism_1_and_not_mechanism_2() {
     let (mut ports, events) = ports(&Bytes::default());
-    // Mechanism #2 would show what is written here.
+    // With mechanism #2 these would read as written.
     for port in [0xcfb, 0xcf8, 0xcfa] {
         write(&mut ports, port, &[0]);
         assert_eq!(read(&mut ports, port), Ok([0xff]));
@@ -137,31 +137,41 @@ fn accesses_past_the_data_port_are_refused() {
 struct Memory {
     ecam: Ecam,
     bridge: HostBridge,
-    told: Arc<Mutex<Vec<Decodes>>>,
+    reported: Arc<Mutex<Vec<DecodedRanges>>>,
 }
 
 impl Memory {
     fn new(bytes: &Bytes) -> Self {
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let reported = Arc::new(Mutex::new(Vec::new()));
         let decoder = {
-            let told = told.clone();
-            AddressDecoder::new(move |decodes| told.lock().push(decodes))
+            let reported = reported.clone();
+            AddressDecoder::new(move |ranges| reported.lock().push(ranges))
         };
         let ecam = Ecam::new(bytes.space(), decoder);
-        let bridge = HostBridge::new(0xb000_0000, ecam.window()).unwrap();
-        Self { ecam, bridge, told }
+        let bridge = HostBridge::new(0xb000_0000, ecam.window()).expect("the layout is valid");
+        Self {
+            ecam,
+            bridge,
+            reported,
+        }
     }
 
     fn set_pciexbar(&mut self, low: u32, high: u32) {
-        PciConfigDevice::write(&mut self.bridge, 0x64, high, u32::MAX).unwrap();
-        PciConfigDevice::write(&mut self.bridge, 0x60, low, u32::MAX).unwrap();
+        PciConfigDevice::write(&mut self.bridge, 0x64, high, u32::MAX)
+            .expect("the register exists");
+        PciConfigDevice::write(&mut self.bridge, 0x60, low, u32::MAX).expect("the register exists");
     }
 
     fn range(&self) -> Option<RangeInclusive<u64>> {
         let range = self.ecam.window().range();
-        let last = self.told.lock().last().cloned().unwrap();
+        let last = self
+            .reported
+            .lock()
+            .last()
+            .cloned()
+            .expect("a window was reported");
         let mmio: Vec<_> = range.clone().into_iter().collect();
-        assert_eq!(last.mmio, mmio, "the chipset knows");
+        assert_eq!(last.mmio, mmio, "reported to the chipset");
         range
     }
 
@@ -173,7 +183,7 @@ impl Memory {
 }
 
 #[test]
-fn pciexbar_has_three_lengths() {
+fn pciexbar_supports_three_sizes() {
     let mut memory = Memory::new(&Bytes::default());
     assert_eq!(memory.range(), Some(0xb000_0000..=0xbfff_ffff));
     for (low, high, range) in [
@@ -217,7 +227,7 @@ fn a_smaller_window_has_fewer_buses() {
 }
 
 #[test]
-fn the_window_has_no_state_of_its_own() {
+fn the_ecam_has_no_state() {
     let mut memory = Memory::new(&Bytes::default());
     let state = memory.ecam.save().unwrap();
     memory.ecam.restore(&state).unwrap();
@@ -228,7 +238,7 @@ fn the_window_has_no_state_of_its_own() {
 }
 
 proptest! {
-    /// Accesses of all sizes reach the bytes they are to, through either mechanism.
+    /// Accesses of all sizes reach the right bytes through both mechanisms.
     #[test]
     fn both_mechanisms_reach_the_same_bytes(
         accesses in prop::collection::vec(
@@ -243,7 +253,7 @@ proptest! {
         let initial = Bytes::default();
         for (at, shape, value, through_ports) in accesses {
             let len = 1 << shape;
-            // Few places, so that they meet, and those at the ends.
+            // Few addresses, so that accesses overlap, and those at the ends.
             let at = at & 0xff1_f007 | if at & 8 == 0 { 0xf8 } else { 0 };
             let fits = at % 4 + len <= 4 || len == 8 && at % 8 == 0;
             let through_ports = through_ports && len <= 4;
