@@ -5,7 +5,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use std::path::PathBuf;
-use uefi_nvram_storage::Guid;
+use uuid::Uuid;
 use vmgs::Container;
 use vmgs_format::FileId;
 
@@ -48,10 +48,6 @@ fn parse_file_id(text: &str) -> Result<FileId, String> {
     FileId::from_name(text)
         .or_else(|| text.parse().ok().map(FileId))
         .ok_or_else(|| "neither the name of a file nor a number".into())
-}
-
-fn parse_guid(text: &str) -> Result<Guid, String> {
-    text.parse::<Guid>().map_err(|error| error.to_string())
 }
 
 #[derive(Subcommand)]
@@ -404,8 +400,8 @@ pub(crate) struct VariableName {
     #[arg(short, long)]
     pub(crate) name: String,
     /// The variable's vendor GUID
-    #[arg(short, long, value_parser = parse_guid)]
-    pub(crate) vendor: Guid,
+    #[arg(short, long)]
+    pub(crate) vendor: Uuid,
 }
 
 #[derive(Args)]

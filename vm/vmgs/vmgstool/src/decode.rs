@@ -8,9 +8,9 @@ use serde_json::Value;
 use serde_json::json;
 use sha2::Digest;
 use std::fmt::Write as _;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::NameQuirk;
 use uefi_nvram_storage::Variables;
+use uuid::Uuid;
 use vmgs::FileInfo;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
@@ -103,7 +103,7 @@ fn try_view(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::
             let bytes = store.read_at_most(id, 4096)?;
             match bytes.first_chunk() {
                 Some(guid) => {
-                    let guid = Guid::from_efi(*guid).to_string();
+                    let guid = Uuid::from_bytes_le(*guid).to_string();
                     View::new(guid.clone(), json!({ "guid": guid }))
                 }
                 None => View::new("malformed", Value::Null),

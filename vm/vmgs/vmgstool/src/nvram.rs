@@ -16,7 +16,6 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use uefi_nvram_storage::EfiTime;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::MAX_DATA_LEN;
 use uefi_nvram_storage::Name;
 use uefi_nvram_storage::NameQuirk;
@@ -25,6 +24,7 @@ use uefi_nvram_storage::VariableKey;
 use uefi_nvram_storage::Variables;
 use uefi_nvram_storage::boot_option_number;
 use uefi_nvram_storage::boot_order;
+use uefi_nvram_storage::guid::GLOBAL_VARIABLE;
 use vmgs::Access;
 use vmgs::Protection;
 use vmgs::Vmgs;
@@ -283,7 +283,7 @@ fn remove_boot_entries(
     };
     let (mut store, mut variables) = load(place, &args.target, access)?;
     let order = VariableKey {
-        vendor: Guid::GLOBAL_VARIABLE,
+        vendor: GLOBAL_VARIABLE,
         name: Name::new("BootOrder").context("naming BootOrder")?,
     };
     let numbers = match variables.get(&order) {
@@ -296,7 +296,7 @@ fn remove_boot_entries(
         .map(|(key, _)| key)
         .filter(|key| {
             let number = boot_option_number(&key.name.to_string());
-            key.vendor == Guid::GLOBAL_VARIABLE && number.is_some_and(|n| numbers.contains(&n))
+            key.vendor == GLOBAL_VARIABLE && number.is_some_and(|n| numbers.contains(&n))
         })
         .chain([&order])
         .cloned()

@@ -8,11 +8,11 @@ use serde_json::Value;
 use serde_json::json;
 use std::collections::BTreeMap;
 use uefi_nvram_storage::EfiTime;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::Name;
 use uefi_nvram_storage::Variable;
 use uefi_nvram_storage::VariableKey;
 use uefi_nvram_storage::Variables;
+use uuid::Uuid;
 use zerocopy::FromBytes;
 use zerocopy::IntoBytes;
 
@@ -95,7 +95,7 @@ pub(crate) fn parse(document: &Value) -> anyhow::Result<Variables> {
 fn key(vendor: &str, name: &str) -> anyhow::Result<VariableKey> {
     Ok(VariableKey {
         vendor: vendor
-            .parse::<Guid>()
+            .parse::<Uuid>()
             .with_context(|| format!("the vendor {vendor:?}"))?,
         name: Name::new(name).with_context(|| format!("the name {name:?} has a NUL"))?,
     })

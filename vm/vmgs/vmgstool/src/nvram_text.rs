@@ -2,12 +2,12 @@
 
 use crate::output;
 use std::fmt::Write;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::LoadOption;
 use uefi_nvram_storage::Variable;
 use uefi_nvram_storage::Variables;
 use uefi_nvram_storage::boot_option_number;
 use uefi_nvram_storage::boot_order;
+use uefi_nvram_storage::guid;
 use uefi_nvram_storage::signature_lists;
 
 /// Whether timestamps are known.
@@ -81,8 +81,8 @@ fn known_content(name: &str, variable: &Variable, width: Width) -> Option<String
     } else if SIGNATURE_DATABASES.contains(&name) {
         for list in signature_lists(&variable.data).ok()? {
             let _ = match list.kind {
-                Guid::CERT_SHA256 => writeln!(text, "[Sha256]"),
-                Guid::CERT_X509 => writeln!(text, "[X509]"),
+                guid::CERT_SHA256 => writeln!(text, "[Sha256]"),
+                guid::CERT_X509 => writeln!(text, "[X509]"),
                 kind => writeln!(text, "[{kind}]"),
             };
             for signature in &list.signatures {
