@@ -3,13 +3,13 @@
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::ContainerError;
 use vmgs::FileDevice;
 use vmgs::OnProblem;
 use vmgs::OpenOptions;
 use vmgs::OpenPolicy;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_broker::Broker;
 use vmgs_broker::VmgsClient;
@@ -63,7 +63,7 @@ pub(crate) fn open(path: &Path) -> Result<VmgsClient, VmgsError> {
         })?;
     }
     let device =
-        FileDevice::open(path, Container::Detect, Access::ReadWrite).map_err(|source| {
+        FileDevice::open(path, Container::Detect, StoreAccess::ReadWrite).map_err(|source| {
             VmgsError::Open {
                 path: path.into(),
                 source,
@@ -93,7 +93,7 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         .tempfile_in(parent)?;
     vmgs::create_file(temporary.as_file(), NEW_STORE, Container::Vhd1, None)?;
     let file = temporary.as_file().try_clone()?;
-    let device = FileDevice::new(file, Container::Vhd1, Access::ReadWrite)?;
+    let device = FileDevice::new(file, Container::Vhd1, StoreAccess::ReadWrite)?;
     drop(Vmgs::format(Box::new(device), OpenOptions::default())?);
     temporary.persist_noclobber(path)?;
     Ok(())

@@ -16,7 +16,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::FileId;
@@ -24,6 +23,7 @@ use vmgs::Key;
 use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
 const IMAGE_LEN: usize = 6 << 20;
@@ -37,7 +37,7 @@ fn new_store(path: &Path) -> Vmgs {
         .open(path)
         .unwrap();
     vmgs::create_file(&file, 32 << 20, Container::Vhd1, None).unwrap();
-    let device = FileDevice::new(file, Container::Vhd1, Access::ReadWrite).unwrap();
+    let device = FileDevice::new(file, Container::Vhd1, StoreAccess::ReadWrite).unwrap();
     Vmgs::format(Box::new(device), OpenOptions::default()).unwrap()
 }
 

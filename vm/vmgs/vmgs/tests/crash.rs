@@ -3,9 +3,9 @@
 //! everything the medium may then hold, the store opens with all of its old content or all of its new.
 
 use std::collections::BTreeMap;
-use vmgs::recording::Fault;
-use vmgs::recording::FaultModel;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::Fault;
+use vmgs::testing::FaultModel;
+use vmgs::testing::RecordingDevice;
 use vmgs::*;
 
 /// What a store holds: the files, and how many blocks are free.
@@ -142,13 +142,11 @@ fn encrypted_steps() -> Vec<Step> {
         step("write with two keys", 2, |s| {
             s.write(FileId(1), Protection::Encrypted, b"both")
         }),
-        step("remove other key", 2, Vmgs::remove_other_key),
         step("rekey", 2, |s| s.rekey().map(drop)),
         step("plain over encrypted", 2, |s| {
             s.write(FileId(3), Protection::PlainOverEncrypted, b"plain")
         }),
         step("delete", 2, |s| s.delete(FileId(1))),
-        step("decrypt", 2, Vmgs::decrypt),
     ]
 }
 

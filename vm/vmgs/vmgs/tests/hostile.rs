@@ -283,34 +283,28 @@ fn a_full_file_system_under_the_store_is_no_space() {
 }
 
 #[test]
-fn every_failure_to_open_is_an_event() {
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    let event_of = |sector_size, image: Vec<u8>| {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let sink = heard.clone();
-        let options = OpenOptions {
-            events: EventSink::new(move |event| sink.lock().unwrap().push(event)),
-            ..OpenOptions::default()
-        };
+fn each_failure_to_open_has_its_error() {
+    let open = |sector_size, image: Vec<u8>| {
         let device = Failing {
             disk: MemoryDevice::with_bytes(512, image),
             writes: None,
             flushes: None,
             sector_size,
         };
-        let opened = Vmgs::open_or_format(Box::new(device), options, OpenPolicy::default());
-        assert!(opened.is_err());
-        heard.lock().unwrap().clone()
+        let options = OpenOptions::default();
+        Vmgs::open_or_format(Box::new(device), options, OpenPolicy::default())
+            .err()
+            .unwrap()
     };
     let zero = vec![0; BLOCKS * 4096];
-    assert_eq!(event_of(513, zero.clone()), [Event::InitFailed]);
-    assert_eq!(event_of(512, zero), [Event::InitFailed]);
-    assert_eq!(
-        event_of(512, vec![1; BLOCKS * 4096]),
-        [Event::InvalidFormat]
-    );
+    assert!(matches!(open(513, zero.clone()), Error::Geometry { .. }));
+    assert!(matches!(open(512, zero), Error::Empty));
+    let error = open(512, vec![1; BLOCKS * 4096]);
+    assert!(matches!(error, Error::InvalidFormat { .. }));
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
     let mut image = plain(512);
     image.header(0, 0x0003_0000, 9, 0, &[]);
-    assert_eq!(event_of(512, image.0), [Event::CorruptFormat]);
+    let error = open(512, image.0);
+    assert!(matches!(error, Error::SequenceGap { .. }));
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
 }

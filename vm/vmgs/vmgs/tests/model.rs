@@ -3,9 +3,9 @@
 
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use vmgs::recording::Fault;
-use vmgs::recording::FaultModel;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::Fault;
+use vmgs::testing::FaultModel;
+use vmgs::testing::RecordingDevice;
 use vmgs::*;
 
 #[derive(Debug, Clone)]

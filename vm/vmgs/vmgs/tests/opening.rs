@@ -86,7 +86,7 @@ fn a_requested_format_happens_once() {
     // Looking at it changes nothing; opening it normally clears the marker.
     let before = device.to_vec();
     let options = OpenOptions {
-        access: Access::ReadOnly,
+        access: StoreAccess::ReadOnly,
         ..OpenOptions::default()
     };
     let mut store = Vmgs::open(Box::new(device.clone()), options).unwrap();
@@ -176,7 +176,8 @@ fn a_store_grows_with_its_device() {
     let path = dir.path().join("small.vmgs");
     let file = std::fs::File::create_new(&path).unwrap();
     create_file(&file, 4 << 20, Container::Vhd1, None).unwrap();
-    let device = || Box::new(FileDevice::open(&path, Container::Vhd1, Access::ReadWrite).unwrap());
+    let device =
+        || Box::new(FileDevice::open(&path, Container::Vhd1, StoreAccess::ReadWrite).unwrap());
     let mut store = Vmgs::format(device(), OpenOptions::default()).unwrap();
     store.write(ID, Protection::Plain, b"kept").unwrap();
     let image = pattern(6 << 20);

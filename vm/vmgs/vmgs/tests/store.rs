@@ -4,7 +4,7 @@
 mod fixture;
 
 use fixture::*;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::RecordingDevice;
 use vmgs::*;
 
 const SECTORS: [u32; 2] = [512, 4096];

@@ -1,7 +1,7 @@
-//! Layouts, file ids and constants of the VMGS (virtual machine guest state) format, version 3.0.
+//! The byte layouts of a VMGS (virtual machine guest state) store, its file identifiers and its constants.
 //!
-//! Data only: nothing here reads a disk or validates what it reads. All integers are little-endian,
-//! except in the [VHD footer](vhd1), where they are big-endian.
+//! Pure data: nothing here reads a disk or judges what it finds. All integers are little-endian except
+//! those of the [VHD footer](vhd1), which are big-endian.
 //!
 //! A store is a sequence of [blocks](BLOCK_SIZE). Two copies of the [header](Header) are in the first
 //! two sectors and are written alternately. The one with the newer sequence number is active: it has the

@@ -8,11 +8,11 @@ use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::Key;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
 /// Bytes of a store whose size is not given.
@@ -55,7 +55,8 @@ pub(crate) fn create_store(
     let temporary = output::temporary_beside(&path).with_context(context)?;
     vmgs::create_file(temporary.as_file(), size, place.container, vhd_id).with_context(context)?;
     let file = temporary.reopen().with_context(context)?;
-    let device = FileDevice::new(file, place.container, Access::ReadWrite).with_context(context)?;
+    let device =
+        FileDevice::new(file, place.container, StoreAccess::ReadWrite).with_context(context)?;
     let mut store = Vmgs::format(Box::new(device), OpenOptions::default()).with_context(context)?;
     fill(&mut store).with_context(context)?;
     drop(store);
@@ -89,7 +90,7 @@ pub(crate) fn check_place(path: &Path, existing: Existing) -> anyhow::Result<Exi
 /// The disk that is replaced, if there is one: if it has the same size, the new one has its identifier.
 fn old_disk(path: &Path) -> anyhow::Result<Option<FileDevice>> {
     // Any other error is of something that is no store.
-    match FileDevice::open(path, Container::Vhd1, Access::ReadWrite) {
+    match FileDevice::open(path, Container::Vhd1, StoreAccess::ReadWrite) {
         Ok(device) => Ok(Some(device)),
         Err(error @ vmgs::ContainerError::InUse { .. }) => Err(error.into()),
         Err(_) => Ok(None),

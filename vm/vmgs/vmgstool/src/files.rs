@@ -14,10 +14,10 @@ use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Error;
 use vmgs::Overwrite;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
@@ -46,7 +46,7 @@ fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow
     let context = || format!("reading {}", args.data_path.display());
     let mut data = File::open(&args.data_path).with_context(context)?;
     let metadata = data.metadata().with_context(context)?;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, key)?;
+    let mut store = place.open_unlocked(&store.file_path, StoreAccess::ReadWrite, key)?;
     let existing = if args.allow_overwrite {
         Existing::Replace
     } else {
@@ -121,7 +121,7 @@ pub(crate) fn dump(
 ) -> anyhow::Result<()> {
     let cli::OneFileKey { store, file, key } = &args.source;
     let id = file.id;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadOnly, key)?;
+    let mut store = place.open_unlocked(&store.file_path, StoreAccess::ReadOnly, key)?;
     if id.range() != FileIdRange::File {
         return Err(Error::InvalidFileId(id).into());
     }
@@ -187,7 +187,7 @@ pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
     if let Some(wanted) = wanted {
         return firmware::extract(place, args, &wanted, existing);
     }
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let mut store = place.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     if let Some(id) = args.id {
         store.file_info(id)?;
         return output::write_file(&args.data_path, existing, |out| {
@@ -223,7 +223,8 @@ pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
 }
 
 pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+    let mut store =
+        place.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
     let (from, to) = (args.src_file_id, args.dst_file_id);
     if !args.allow_overwrite && store.is_allocated(from) && store.is_allocated(to) {
@@ -235,7 +236,8 @@ pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
 }
 
 pub(crate) fn delete(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+    let mut store =
+        place.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     store
         .delete(args.file.id)
         .with_context(|| format!("deleting {}", args.file.id))

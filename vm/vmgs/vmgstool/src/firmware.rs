@@ -15,8 +15,8 @@ use firmware_hibernation::TokenValue;
 use firmware_hibernation::decode_token;
 use std::io;
 use std::io::Write;
-use vmgs::Access;
 use vmgs::Error;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FileId;
@@ -211,7 +211,7 @@ pub(crate) fn extract(
     wanted: &Wanted<'_>,
     existing: Existing,
 ) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let mut store = place.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     let id = args.id.unwrap_or(FileId::HIBERNATION_FIRMWARE);
     if let FirmwareFileKind::Other = kind(&mut store, id)? {
         bail!("{id} is no firmware");

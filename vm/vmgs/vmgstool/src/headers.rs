@@ -6,8 +6,8 @@ use crate::output;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write;
-use vmgs::Access;
 use vmgs::HeaderScan;
+use vmgs::StoreAccess;
 use vmgs_format::Header;
 use vmgs_format::MetadataKeyRecord;
 use vmgs_format::Version;
@@ -18,7 +18,7 @@ pub(crate) fn dump_headers(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut device = place.device(&args.file_path, Access::ReadOnly)?;
+    let mut device = place.device(&args.file_path, StoreAccess::ReadOnly)?;
     let scan = HeaderScan::read(&mut device)?;
     if json {
         output::print_json(out, &as_json(&scan))?;

@@ -15,8 +15,8 @@ use object::read::pe::ResourceNameOrId;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs_format::FileId;
 
 /// The largest DLL, and the largest image, that is taken.
@@ -26,7 +26,7 @@ pub(crate) fn copy_igvmfile(place: Place, args: &cli::CopyIgvmfile) -> anyhow::R
     let dll = read_dll(&args.data_path)?;
     let image = find_image(&dll, args.resource_code as u16)
         .with_context(|| format!("looking for the image in {}", args.data_path.display()))?;
-    let mut store = place.open(&args.store.file_path, Access::ReadWrite)?;
+    let mut store = place.open(&args.store.file_path, StoreAccess::ReadWrite)?;
     let existing = if args.allow_overwrite {
         Existing::Replace
     } else {

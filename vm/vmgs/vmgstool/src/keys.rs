@@ -10,7 +10,7 @@ use anyhow::Context;
 use anyhow::bail;
 use serde_json::json;
 use std::io::Write;
-use vmgs::Access;
+use vmgs::StoreAccess;
 use vmgs_format::EncryptionAlgorithm;
 use vmgs_format::FileId;
 
@@ -18,7 +18,7 @@ pub(crate) fn update_key(place: Place, args: &cli::UpdateKey) -> anyhow::Result<
     let cli::Algorithm::AesGcm = args.encryption_algorithm;
     let old = read_key(&args.key_path)?;
     let new = read_key(&args.new_key_path)?;
-    let mut store = place.open(&args.store.file_path, Access::ReadWrite)?;
+    let mut store = place.open(&args.store.file_path, StoreAccess::ReadWrite)?;
     store.unlock(&old).context("unlocking the store")?;
     store.update_key(&new).context("replacing the key")
 }
@@ -26,13 +26,13 @@ pub(crate) fn update_key(place: Place, args: &cli::UpdateKey) -> anyhow::Result<
 pub(crate) fn encrypt(place: Place, args: &cli::Encrypt) -> anyhow::Result<()> {
     let cli::Algorithm::AesGcm = args.encryption_algorithm;
     let key = read_key(&args.target.key_path)?;
-    let mut store = place.open(&args.target.store.file_path, Access::ReadWrite)?;
+    let mut store = place.open(&args.target.store.file_path, StoreAccess::ReadWrite)?;
     store.encrypt(&key).context("encrypting the store")
 }
 
 pub(crate) fn rekey(place: Place, args: &cli::StoreKey) -> anyhow::Result<()> {
     let key = read_key(&args.key_path)?;
-    let mut store = place.open(&args.store.file_path, Access::ReadWrite)?;
+    let mut store = place.open(&args.store.file_path, StoreAccess::ReadWrite)?;
     store.unlock(&key).context("unlocking the store")?;
     let left = store.rekey().context("replacing the keys in the store")?;
     for id in &left {
@@ -50,7 +50,7 @@ pub(crate) fn query_encryption(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let store = place.open(&args.file_path, Access::ReadOnly)?;
+    let store = place.open(&args.file_path, StoreAccess::ReadOnly)?;
     let (code, scheme) = match store.encryption_algorithm() {
         EncryptionAlgorithm::NONE => (exit::NOT_ENCRYPTED, "none"),
         _ if store.is_allocated(FileId::KEY_PROTECTOR) => (0, "GspKey"),

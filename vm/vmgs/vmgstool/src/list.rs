@@ -7,7 +7,7 @@ use crate::output;
 use anyhow::Context;
 use serde_json::json;
 use std::io::Write;
-use vmgs::Access;
+use vmgs::StoreAccess;
 use vmgs_format::FileIdRange;
 
 pub(crate) fn query_size(
@@ -16,7 +16,7 @@ pub(crate) fn query_size(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let store = place.open(&args.store.file_path, Access::ReadOnly)?;
+    let store = place.open(&args.store.file_path, StoreAccess::ReadOnly)?;
     let info = store
         .file_info(args.file.id)
         .with_context(|| format!("asking for the size of {}", args.file.id))?;
@@ -40,7 +40,7 @@ pub(crate) fn dump_file_table(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let store = place.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     if json {
         let files: Vec<_> = store
             .files()
@@ -95,7 +95,7 @@ pub(crate) fn ls(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let mut store = place.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     let files: Vec<_> = store
         .files()
         .filter(|(id, _)| id.range() == FileIdRange::File)

@@ -12,9 +12,9 @@ use crate::output;
 use anyhow::Context;
 use serde_json::json;
 use std::io::Write;
-use vmgs::Access;
 use vmgs::HeaderPolicy;
 use vmgs::Severity;
+use vmgs::StoreAccess;
 use vmgs_format::FileIdRange;
 
 pub(crate) fn verify(
@@ -30,7 +30,7 @@ pub(crate) fn verify(
     } else {
         HeaderPolicy::FallBack
     };
-    let mut store = place.open_with(&store.file_path, Access::ReadOnly, headers)?;
+    let mut store = place.open_with(&store.file_path, StoreAccess::ReadOnly, headers)?;
     unlock(&mut store, key.as_ref())?;
     let total = store
         .files()
@@ -112,7 +112,7 @@ fn name(severity: Severity) -> &'static str {
 
 pub(crate) fn grow(place: Place, args: &cli::Grow) -> anyhow::Result<()> {
     // Only what is a store is grown.
-    let store = place.open(&args.store.file_path, Access::ReadOnly)?;
+    let store = place.open(&args.store.file_path, StoreAccess::ReadOnly)?;
     let bar = output::progress(store.device_size());
     drop(store);
     let grown = vmgs::grow_file(
@@ -126,17 +126,19 @@ pub(crate) fn grow(place: Place, args: &cli::Grow) -> anyhow::Result<()> {
 }
 
 pub(crate) fn scrub(place: Place, args: &cli::StoreOptionalKey) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+    let mut store =
+        place.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     store.scrub().context("wiping free blocks")
 }
 
 pub(crate) fn upgrade(place: Place, args: &cli::Store) -> anyhow::Result<()> {
-    let mut store = place.open(&args.file_path, Access::ReadWrite)?;
+    let mut store = place.open(&args.file_path, StoreAccess::ReadWrite)?;
     store.upgrade().context("upgrading the store")
 }
 
 pub(crate) fn accept_plain(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+    let mut store =
+        place.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
     store
         .accept_plain(args.file.id)

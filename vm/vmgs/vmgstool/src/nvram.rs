@@ -25,8 +25,8 @@ use uefi_nvram_storage::Variables;
 use uefi_nvram_storage::boot_option_number;
 use uefi_nvram_storage::boot_order;
 use uefi_nvram_storage::guid::GLOBAL_VARIABLE;
-use vmgs::Access;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 
@@ -41,11 +41,11 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     match command {
         UefiNvram::List(args) => {
-            let (_, variables) = load(place, args, Access::ReadOnly)?;
+            let (_, variables) = load(place, args, StoreAccess::ReadOnly)?;
             list(&variables, json, out)
         }
         UefiNvram::Dump(args) => {
-            let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
+            let (_, variables) = load(place, &args.target, StoreAccess::ReadOnly)?;
             dump(
                 &variables,
                 &args.style,
@@ -65,7 +65,7 @@ pub(crate) fn run(
             )
         }
         UefiNvram::Export(args) => {
-            let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
+            let (_, variables) = load(place, &args.target, StoreAccess::ReadOnly)?;
             let document = json!({ "variables": nvram_json::variables(&variables) });
             match &args.output_path {
                 Some(path) => {
@@ -103,10 +103,10 @@ fn decode(bytes: &[u8]) -> anyhow::Result<Variables> {
 fn load(
     place: Place,
     args: &cli::StoreOptionalKey,
-    access: Access,
+    access: StoreAccess,
 ) -> anyhow::Result<(Vmgs, Variables)> {
     let mut store = place.open_unlocked(&args.store.file_path, access, &args.key)?;
-    if access == Access::ReadWrite {
+    if access == StoreAccess::ReadWrite {
         require_unlocked(&store)?;
     }
     let bytes = store
@@ -212,7 +212,7 @@ fn key_of(variable: &cli::VariableName) -> anyhow::Result<VariableKey> {
 fn import(place: Place, args: &cli::NvramImport) -> anyhow::Result<()> {
     let imported = nvram_json::parse(&read_json(&args.data_path)?)?;
     let cli::StoreOptionalKey { store, key } = &args.target;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, key)?;
+    let mut store = place.open_unlocked(&store.file_path, StoreAccess::ReadWrite, key)?;
     require_unlocked(&store)?;
     let mut variables = match store.read(FileId::BIOS_NVRAM) {
         Ok(_) if args.replace => Variables::new(),
@@ -240,7 +240,7 @@ fn add(place: Place, args: &cli::NvramAdd) -> anyhow::Result<()> {
         store,
         key: datastore_key,
     } = &args.target;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, datastore_key)?;
+    let mut store = place.open_unlocked(&store.file_path, StoreAccess::ReadWrite, datastore_key)?;
     require_unlocked(&store)?;
     let mut variables = match store.read(FileId::BIOS_NVRAM) {
         Ok(bytes) => decode(&bytes)?,
@@ -262,7 +262,7 @@ fn add(place: Place, args: &cli::NvramAdd) -> anyhow::Result<()> {
 }
 
 fn remove_entry(place: Place, args: &cli::NvramRemove) -> anyhow::Result<()> {
-    let (mut store, mut variables) = load(place, &args.target, Access::ReadWrite)?;
+    let (mut store, mut variables) = load(place, &args.target, StoreAccess::ReadWrite)?;
     let key = key_of(&args.variable)?;
     if variables.remove(&key).is_none() {
         bail!("there is no variable {} of {}", key.name, key.vendor);
@@ -277,9 +277,9 @@ fn remove_boot_entries(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let access = if args.dry_run {
-        Access::ReadOnly
+        StoreAccess::ReadOnly
     } else {
-        Access::ReadWrite
+        StoreAccess::ReadWrite
     };
     let (mut store, mut variables) = load(place, &args.target, access)?;
     let order = VariableKey {

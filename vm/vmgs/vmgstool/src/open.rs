@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::Error;
 use vmgs::ErrorKind;
@@ -17,6 +16,7 @@ use vmgs::HeaderPolicy;
 use vmgs::HeaderScan;
 use vmgs::Key;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use zeroize::Zeroizing;
 
@@ -43,7 +43,7 @@ pub(crate) fn read_key(path: &Path) -> anyhow::Result<Key> {
 }
 
 impl Place {
-    pub(crate) fn device(&self, path: &Path, access: Access) -> anyhow::Result<FileDevice> {
+    pub(crate) fn device(&self, path: &Path, access: StoreAccess) -> anyhow::Result<FileDevice> {
         if let Ok(metadata) = std::fs::metadata(path)
             && metadata.len() > MAX_FILE_LEN
         {
@@ -58,14 +58,14 @@ impl Place {
     }
 
     /// Opens a store.
-    pub(crate) fn open(&self, path: &Path, access: Access) -> anyhow::Result<Vmgs> {
+    pub(crate) fn open(&self, path: &Path, access: StoreAccess) -> anyhow::Result<Vmgs> {
         self.open_with(path, access, HeaderPolicy::FallBack)
     }
 
     pub(crate) fn open_with(
         &self,
         path: &Path,
-        access: Access,
+        access: StoreAccess,
         headers: HeaderPolicy,
     ) -> anyhow::Result<Vmgs> {
         let device = self.device(path, access)?;
@@ -86,7 +86,7 @@ impl Place {
     /// for answers.
     fn show_headers(&self, path: &Path) {
         let scan = self
-            .device(path, Access::ReadOnly)
+            .device(path, StoreAccess::ReadOnly)
             .and_then(|mut device| Ok(HeaderScan::read(&mut device)?));
         if let Ok(scan) = scan {
             let _ = std::io::stderr().write_all(headers::text(&scan).as_bytes());
@@ -97,7 +97,7 @@ impl Place {
     pub(crate) fn open_unlocked(
         &self,
         path: &Path,
-        access: Access,
+        access: StoreAccess,
         key: &OptionalKey,
     ) -> anyhow::Result<Vmgs> {
         // A key that cannot be read is no reason to touch the store.

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Instant;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::FileId;
+use vmgs::StoreAccess;
 
 use vmgs::Key;
 use vmgs::OpenOptions;
@@ -86,7 +86,7 @@ struct Contents {
 }
 
 fn contents(dir: &Dir, name: &str) -> Contents {
-    let device = FileDevice::open(&dir.path(name), Container::Vhd1, Access::ReadOnly).unwrap();
+    let device = FileDevice::open(&dir.path(name), Container::Vhd1, StoreAccess::ReadOnly).unwrap();
     let mut store = Vmgs::open(Box::new(device), OpenOptions::default()).unwrap();
     let key = store.is_encrypted().then(|| {
         KEYS.into_iter()
@@ -161,7 +161,7 @@ fn check(dir: &Dir, edit: &Edit, old: &Contents, new: &Contents, when: &str) -> 
     );
     let is_new = found == *new;
     // The lock went with the process, and the store takes changes as before.
-    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, Access::ReadWrite);
+    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, StoreAccess::ReadWrite);
     let mut store = Vmgs::open(Box::new(device.unwrap()), OpenOptions::default()).unwrap();
     store
         .write(FileId(60), Protection::Plain, b"alive")

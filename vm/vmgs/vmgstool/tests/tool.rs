@@ -7,11 +7,11 @@ use dir::Dir;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::OpenOptions;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 
@@ -480,7 +480,8 @@ fn small_stores_grow() {
 fn reading_a_marked_store_does_not_change_it() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
-    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, Access::ReadWrite).unwrap();
+    let device =
+        FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, StoreAccess::ReadWrite).unwrap();
     let mut store = Vmgs::format_once(Box::new(device), OpenOptions::default()).unwrap();
     store.write(FileId(5), Protection::Plain, b"x").unwrap();
     drop(store);

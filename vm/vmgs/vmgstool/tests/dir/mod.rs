@@ -5,10 +5,10 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
 /// A directory to run the tool in.
@@ -59,7 +59,7 @@ impl Dir {
 
     pub(crate) fn store(&self, name: &str) -> Vmgs {
         let device =
-            FileDevice::open(&self.path(name), Container::Vhd1, Access::ReadWrite).unwrap();
+            FileDevice::open(&self.path(name), Container::Vhd1, StoreAccess::ReadWrite).unwrap();
         Vmgs::open(Box::new(device), OpenOptions::default()).unwrap()
     }
 
