@@ -1,6 +1,7 @@
 //! Boot entries: load options and the device paths in them.
 
 use crate::name;
+use data_encoding::HEXLOWER;
 use std::fmt;
 use uuid::Uuid;
 
@@ -230,14 +231,6 @@ impl DevicePathNode {
     }
 }
 
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 /// Follows the text representation of the UEFI specification, section 10.6.
 impl fmt::Display for DevicePathNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,7 +241,9 @@ impl fmt::Display for DevicePathNode {
                 end,
             } => write!(f, "MemoryMapped({memory_type:#x},{start:#x},{end:#x})"),
             Self::Vendor { guid, data } if data.is_empty() => write!(f, "VenHw({guid})"),
-            Self::Vendor { guid, data } => write!(f, "VenHw({guid},{})", Hex(data)),
+            Self::Vendor { guid, data } => {
+                write!(f, "VenHw({guid},{})", HEXLOWER.encode_display(data))
+            }
             Self::ExpandedAcpi {
                 hid,
                 uid,
@@ -277,7 +272,7 @@ impl fmt::Display for DevicePathNode {
                 write!(f, "HD({partition},{kind},")?;
                 match signature_type {
                     2 => write!(f, "{}", Uuid::from_bytes_le(*signature))?,
-                    1 => write!(f, "{}", Hex(&signature[..4]))?,
+                    1 => write!(f, "{}", HEXLOWER.encode_display(&signature[..4]))?,
                     _ => f.write_str("0")?,
                 }
                 write!(f, ",{start:#x},{size:#x})")
@@ -290,7 +285,11 @@ impl fmt::Display for DevicePathNode {
                 kind,
                 subkind,
                 data,
-            } => write!(f, "Path({kind},{subkind},{})", Hex(data)),
+            } => write!(
+                f,
+                "Path({kind},{subkind},{})",
+                HEXLOWER.encode_display(data)
+            ),
         }
     }
 }
