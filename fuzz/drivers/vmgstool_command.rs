@@ -48,7 +48,8 @@ fn prepare(place: u8, rest: &[u8], command: u8) -> Option<()> {
         file.write_all_at(&rest[..rest.len().min(64 * 4096)], 0)
             .ok()?;
     } else {
-        let device = vmgs::FileDevice::new(file, Container::Vhd1, vmgs::Access::ReadWrite).ok()?;
+        let device =
+            vmgs::FileDevice::new(file, Container::Vhd1, vmgs::StoreAccess::ReadWrite).ok()?;
         let mut made = vmgs::Vmgs::format(Box::new(device), vmgs::OpenOptions::default()).ok()?;
         for id in [1, 19] {
             let _ = made.write(vmgs::FileId(id), vmgs::Protection::Plain, rest);

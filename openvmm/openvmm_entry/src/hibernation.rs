@@ -6,19 +6,19 @@ use firmware_hibernation::Status;
 use firmware_hibernation::WitnessFile;
 use firmware_hibernation::WitnessPlace;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
 /// Prints what the next start would do, and why. Nothing is changed.
 pub(crate) fn status(path: &Path, json: bool) -> Exit {
-    let opened = FileDevice::open(path, Container::Detect, Access::ReadOnly)
+    let opened = FileDevice::open(path, Container::Detect, StoreAccess::ReadOnly)
         .map_err(|error| Box::new(error) as Box<dyn std::error::Error>)
         .and_then(|device| {
             let options = OpenOptions {
-                access: Access::ReadOnly,
+                access: StoreAccess::ReadOnly,
                 ..OpenOptions::default()
             };
             Ok(Vmgs::open(Box::new(device), options)?)

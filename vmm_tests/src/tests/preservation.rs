@@ -5,12 +5,12 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use std::fs;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::FileId;
 use vmgs::OpenOptions;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmm_tests::Exit;
 use vmm_tests::HibernationStatus;
@@ -260,7 +260,7 @@ fn flip_bit(store: &Path, code: &[u8]) -> anyhow::Result<()> {
 
 /// Takes the end of the record of the firmware away.
 fn truncate_record(store: &Path) -> anyhow::Result<()> {
-    let device = FileDevice::open(store, Container::Detect, Access::ReadWrite)?;
+    let device = FileDevice::open(store, Container::Detect, StoreAccess::ReadWrite)?;
     let mut vmgs = Vmgs::open(Box::new(device), OpenOptions::default())?;
     let record = vmgs.read(FileId::HIBERNATION_FIRMWARE)?;
     let half = &record[..record.len() / 2];

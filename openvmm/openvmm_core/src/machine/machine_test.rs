@@ -42,7 +42,7 @@ use virtio_rng::VirtioRngHandle;
 use vm_resource::Resource;
 
 const RAM: u64 = 64 << 20;
-const ACCESS: vmgs::Access = vmgs::Access::ReadWrite;
+const ACCESS: vmgs::StoreAccess = vmgs::StoreAccess::ReadWrite;
 
 /// A bzImage with nothing to run, entered by the 64-bit boot protocol.
 fn kernel() -> Vec<u8> {

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::ContainerError;
 use vmgs::ErrorKind;
@@ -22,6 +21,8 @@ use vmgs::FileDevice;
 use vmgs::OnProblem;
 use vmgs::OpenOptions;
 use vmgs::OpenPolicy;
+use vmgs::StoreAccess;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_broker::Broker;
 use vmgs_broker::VmgsClient;
@@ -156,7 +157,7 @@ impl PlannedStore {
 }
 
 fn open_device(path: &Path) -> Result<Box<FileDevice>, VmgsError> {
-    let device = FileDevice::open(path, Container::Detect, Access::ReadWrite);
+    let device = FileDevice::open(path, Container::Detect, StoreAccess::ReadWrite);
     device.map(Box::new).map_err(|source| VmgsError::Open {
         path: path.into(),
         source,
@@ -174,7 +175,7 @@ fn create_file(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Syn
         .tempfile_in(parent)?;
     vmgs::create_file(temporary.as_file(), NEW_STORE, Container::Vhd1, None)?;
     let file = temporary.as_file().try_clone()?;
-    let device = FileDevice::new(file, Container::Vhd1, Access::ReadWrite)?;
+    let device = FileDevice::new(file, Container::Vhd1, StoreAccess::ReadWrite)?;
     drop(Vmgs::format(Box::new(device), OpenOptions::default())?);
     temporary.persist_noclobber(path)?;
     Ok(())

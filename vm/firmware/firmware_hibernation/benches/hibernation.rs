@@ -18,10 +18,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_broker::Broker;
 use vmgs_broker::VmgsClient;
@@ -38,7 +38,7 @@ fn new_store(path: &Path) -> VmgsClient {
         .open(path)
         .unwrap();
     vmgs::create_file(&file, 32 << 20, Container::Vhd1, None).unwrap();
-    let device = FileDevice::new(file, Container::Vhd1, Access::ReadWrite).unwrap();
+    let device = FileDevice::new(file, Container::Vhd1, StoreAccess::ReadWrite).unwrap();
     let store = Vmgs::format(Box::new(device), OpenOptions::default()).unwrap();
     Broker::spawn(store).unwrap().0
 }

@@ -19,8 +19,8 @@ use support::*;
 use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
 use vmgs::Vmgs;
-use vmgs::recording::FaultModel;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::FaultModel;
+use vmgs::testing::RecordingDevice;
 
 /// A step of the life, in which only the store's device can tell when the power failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

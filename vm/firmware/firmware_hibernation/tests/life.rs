@@ -10,8 +10,8 @@ use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
 use vmgs::Protection;
 use vmgs::Vmgs;
-use vmgs::recording::Fault;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::Fault;
+use vmgs::testing::RecordingDevice;
 
 #[test]
 fn a_guest_wakes_on_its_own_firmware() {
@@ -256,7 +256,7 @@ fn stores_without_room_let_the_vm_start() {
     // Read-only.
     let device = formatted(64);
     let options = OpenOptions {
-        access: vmgs::Access::ReadOnly,
+        access: vmgs::StoreAccess::ReadOnly,
         ..OpenOptions::default()
     };
     let store = Vmgs::open(Box::new(device), options).unwrap();

@@ -1,20 +1,18 @@
-//! UEFI variables as guest state keeps them: the encoding of all variables in one file, and views of the
-//! structures inside the well-known ones.
+//! UEFI variables as the file `BIOS_NVRAM` of a VMGS store holds them, and decoders for the structures
+//! in well-known variables.
 //!
-//! [`Variables`] is the content of the file; [`Variables::decode`] and [`Variables::encode`] are exact
-//! inverses up to order. The structures (load options, signature lists) are those of the UEFI
+//! [`Variables`] is the content of the file. Decoding and encoding it again changes only the order of
+//! the entries. The structures (load options, device paths, signature lists) are those of the UEFI
 //! specification, sections 3.1.3, 10 and 32.4.1.
 #![forbid(unsafe_code)]
 
-mod guid;
+pub mod guid;
 mod load_option;
 mod name;
 mod signature;
 mod time;
 mod variables;
 
-pub use guid::Guid;
-pub use guid::ParseGuidError;
 pub use load_option::DevicePathNode;
 pub use load_option::LoadOption;
 pub use load_option::LoadOptionError;

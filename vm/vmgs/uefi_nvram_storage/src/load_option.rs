@@ -1,10 +1,11 @@
 //! Boot entries: load options and the device paths in them.
 
-use crate::guid::Guid;
 use crate::name;
+use data_encoding::HEXLOWER;
 use std::fmt;
+use uuid::Uuid;
 
-/// The numbers in a `BootOrder` variable, unless its length is odd.
+/// The boot option numbers in a `BootOrder` variable; none if its length is odd.
 pub fn boot_order(data: &[u8]) -> Option<Vec<u16>> {
     data.len().is_multiple_of(2).then(|| {
         data.chunks_exact(2)
@@ -13,8 +14,8 @@ pub fn boot_order(data: &[u8]) -> Option<Vec<u16>> {
     })
 }
 
-/// The number in the name of a boot entry, `Boot` and four hexadecimal digits. The specification has
-/// upper-case letters; some firmware writes lower-case ones.
+/// The number in the name of a boot option: `Boot` and four hexadecimal digits. The specification
+/// requires upper-case digits; some firmware writes lower-case ones, which are accepted.
 pub fn boot_option_number(name: &str) -> Option<u16> {
     let digits = name.strip_prefix("Boot")?;
     if digits.len() != 4 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -23,16 +24,16 @@ pub fn boot_option_number(name: &str) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// Why bytes are no load option.
+/// Why a load option cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LoadOptionError {
-    /// They end early.
-    #[error("the load option is cut off")]
+    /// The bytes end before the load option does.
+    #[error("the load option is truncated")]
     Truncated,
-    /// The description has no end.
-    #[error("the description of the load option has no end")]
+    /// The description has no terminating NUL.
+    #[error("the description of the load option is not terminated")]
     Description,
-    /// A node of the device path is shorter than its header, or longer than what is left.
+    /// A node of the device path is shorter than its header, or longer than the rest of the path.
     #[error("the device path of the load option is malformed")]
     DevicePath,
 }
@@ -40,17 +41,18 @@ pub enum LoadOptionError {
 /// EFI_LOAD_OPTION (UEFI specification, section 3.1.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOption {
-    /// LOAD_OPTION_* bits.
+    /// `LOAD_OPTION_*` bits.
     pub attributes: u32,
-    /// What a boot menu shows.
+    /// The text that a boot menu shows.
     pub description: String,
-    /// Where to boot from. Paths of several instances are separated by end nodes.
+    /// The device to boot from. The instances of a multi-instance path are separated by
+    /// [`DevicePathNode::EndInstance`].
     pub device_path: Vec<DevicePathNode>,
-    /// What is passed to what is booted.
+    /// Data that is passed to the loaded image.
     pub optional_data: Vec<u8>,
 }
 
-/// A node of a device path (section 10.3).
+/// A node of a device path (UEFI specification, section 10.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the specification")]
 pub enum DevicePathNode {
@@ -60,7 +62,7 @@ pub enum DevicePathNode {
         end: u64,
     },
     Vendor {
-        guid: Guid,
+        guid: Uuid,
         data: Vec<u8>,
     },
     ExpandedAcpi {
@@ -84,10 +86,10 @@ pub enum DevicePathNode {
         signature_type: u8,
     },
     FilePath(String),
-    FirmwareFile(Guid),
-    FirmwareVolume(Guid),
+    FirmwareFile(Uuid),
+    FirmwareVolume(Uuid),
     EndInstance,
-    /// A node of any other kind, or of a known kind and an unexpected length.
+    /// A node of another type, or of a known type and an unexpected length.
     Other {
         kind: u8,
         subkind: u8,
@@ -96,8 +98,8 @@ pub enum DevicePathNode {
 }
 
 impl LoadOption {
-    /// Reads a load option. The path ends at its end node or where its length says, whichever comes
-    /// first; the optional data starts where the length says.
+    /// Decodes a load option. The device path ends at its end node or after FilePathListLength bytes,
+    /// whichever comes first; the optional data starts after FilePathListLength bytes.
     pub fn decode(data: &[u8]) -> Result<Self, LoadOptionError> {
         let (head, rest) = data
             .split_first_chunk::<6>()
@@ -137,7 +139,7 @@ impl LoadOption {
     }
 }
 
-/// Takes fields from the front of bytes.
+/// Takes fields from the front of a byte slice.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -159,8 +161,8 @@ impl<'a> Fields<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn guid(&mut self) -> Option<Guid> {
-        self.take().map(Guid::from_efi)
+    fn guid(&mut self) -> Option<Uuid> {
+        self.take().map(Uuid::from_bytes_le)
     }
 
     fn ascii(&mut self) -> Option<String> {
@@ -229,15 +231,7 @@ impl DevicePathNode {
     }
 }
 
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// In the manner of the specification's text representation.
+/// Follows the text representation of the UEFI specification, section 10.6.
 impl fmt::Display for DevicePathNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -247,7 +241,9 @@ impl fmt::Display for DevicePathNode {
                 end,
             } => write!(f, "MemoryMapped({memory_type:#x},{start:#x},{end:#x})"),
             Self::Vendor { guid, data } if data.is_empty() => write!(f, "VenHw({guid})"),
-            Self::Vendor { guid, data } => write!(f, "VenHw({guid},{})", Hex(data)),
+            Self::Vendor { guid, data } => {
+                write!(f, "VenHw({guid},{})", HEXLOWER.encode_display(data))
+            }
             Self::ExpandedAcpi {
                 hid,
                 uid,
@@ -275,8 +271,8 @@ impl fmt::Display for DevicePathNode {
                 };
                 write!(f, "HD({partition},{kind},")?;
                 match signature_type {
-                    2 => write!(f, "{}", Guid::from_efi(*signature))?,
-                    1 => write!(f, "{}", Hex(&signature[..4]))?,
+                    2 => write!(f, "{}", Uuid::from_bytes_le(*signature))?,
+                    1 => write!(f, "{}", HEXLOWER.encode_display(&signature[..4]))?,
                     _ => f.write_str("0")?,
                 }
                 write!(f, ",{start:#x},{size:#x})")
@@ -289,102 +285,15 @@ impl fmt::Display for DevicePathNode {
                 kind,
                 subkind,
                 data,
-            } => write!(f, "Path({kind},{subkind},{})", Hex(data)),
+            } => write!(
+                f,
+                "Path({kind},{subkind},{})",
+                HEXLOWER.encode_display(data)
+            ),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn option(path: &[u8], optional: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![1, 0, 0, 0];
-        bytes.extend((path.len() as u16).to_le_bytes());
-        bytes.extend(b"O\0S\0\0\0");
-        bytes.extend(path);
-        bytes.extend(optional);
-        bytes
-    }
-
-    #[test]
-    fn optional_data_of_odd_length_is_kept() {
-        let path = [3, 2, 8, 0, 1, 0, 2, 0, 0x7f, 0xff, 4, 0];
-        let decoded = LoadOption::decode(&option(&path, b"odd")).unwrap();
-        assert_eq!(decoded.description, "OS");
-        assert_eq!(decoded.attributes, 1);
-        assert_eq!(
-            decoded.device_path,
-            [DevicePathNode::Scsi { target: 1, lun: 2 }]
-        );
-        assert_eq!(decoded.optional_data, b"odd");
-    }
-
-    #[test]
-    fn unexpected_nodes_stay_raw() {
-        let path = [3, 2, 7, 0, 1, 0, 2, 9, 9, 4, 0];
-        let decoded = LoadOption::decode(&option(&path, b"")).unwrap();
-        let texts: Vec<_> = decoded
-            .device_path
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(texts, ["Path(3,2,010002)", "Path(9,9,)"]);
-    }
-
-    #[test]
-    fn acpi_strings_are_in_the_order_of_the_specification() {
-        let mut body = vec![0; 12];
-        body.extend(b"h\0u\0c\0");
-        let DevicePathNode::ExpandedAcpi {
-            uid_text, cid_text, ..
-        } = DevicePathNode::decode(2, 2, &body)
-        else {
-            panic!("other node");
-        };
-        assert_eq!((uid_text.as_str(), cid_text.as_str()), ("u", "c"));
-    }
-
-    #[test]
-    fn faults_are_errors() {
-        assert_eq!(LoadOption::decode(&[0; 5]), Err(LoadOptionError::Truncated));
-        assert_eq!(
-            LoadOption::decode(&[0, 0, 0, 0, 0, 0, b'x', 0]),
-            Err(LoadOptionError::Description)
-        );
-        assert_eq!(
-            LoadOption::decode(&option(&[1, 1, 3, 0], b"")),
-            Err(LoadOptionError::DevicePath)
-        );
-        assert_eq!(
-            LoadOption::decode(&option(&[1, 1, 5, 0], b"")),
-            Err(LoadOptionError::DevicePath)
-        );
-        let mut long = option(&[], b"");
-        long[4] = 1;
-        assert_eq!(LoadOption::decode(&long), Err(LoadOptionError::Truncated));
-    }
-
-    #[test]
-    fn boot_entries_have_hexadecimal_numbers() {
-        assert_eq!(boot_option_number("Boot000A"), Some(10));
-        assert_eq!(boot_option_number("Boot000a"), Some(10));
-        for name in ["BootOrder", "Boot1", "Boot+123", "Boot00001", "boot0001"] {
-            assert_eq!(boot_option_number(name), None, "{name}");
-        }
-        assert_eq!(boot_order(&[1, 0, 0, 1]), Some(vec![1, 256]));
-        assert_eq!(boot_order(&[1]), None);
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-            if let Ok(option) = LoadOption::decode(&bytes) {
-                for node in option.device_path {
-                    let _ = node.to_string();
-                }
-            }
-        }
-    }
-}
+#[path = "load_option_test.rs"]
+mod tests;

@@ -1,13 +1,13 @@
-//! Names: UCS-2 strings.
+//! UCS-2 strings.
 
 use std::fmt;
 
-/// A variable's name: little-endian UCS-2 with its terminating NUL, as it is stored.
+/// The name of a variable, as it is stored: little-endian UCS-2 with a terminating NUL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Vec<u8>);
 
 impl Name {
-    /// The name with this text, unless it has a NUL.
+    /// The name with this text; none if the text contains a NUL.
     pub fn new(text: &str) -> Option<Self> {
         if text.contains('\0') {
             return None;
@@ -17,8 +17,8 @@ impl Name {
         Some(Self(bytes))
     }
 
-    /// The name at the start of these bytes, up to and with the first NUL, if their number is even and
-    /// there is one.
+    /// The name at the start of `bytes`, up to and including the first NUL; none if the length of `bytes`
+    /// is odd or there is no NUL.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if !bytes.len().is_multiple_of(2) {
             return None;
@@ -27,7 +27,7 @@ impl Name {
         Some(Self(bytes[..2 * end + 2].to_vec()))
     }
 
-    /// The bytes, with the NUL.
+    /// The stored bytes, including the NUL.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -38,13 +38,13 @@ impl Name {
             .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
     }
 
-    /// Whether the name is this text.
+    /// Whether the name is `text`.
     pub fn is(&self, text: &str) -> bool {
         self.units().eq(text.encode_utf16())
     }
 }
 
-/// The text, with a replacement character for what has none.
+/// The text, with a replacement character for unpaired surrogates.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&decode(self.units()))
@@ -57,14 +57,14 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Text of UCS-2 units.
+/// The text of UCS-2 code units.
 pub(crate) fn decode(units: impl IntoIterator<Item = u16>) -> String {
     char::decode_utf16(units)
         .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect()
 }
 
-/// A NUL-terminated UCS-2 string at the start of `bytes`, and what follows it.
+/// The NUL-terminated UCS-2 string at the start of `bytes`, and the bytes after it.
 pub(crate) fn take_string(bytes: &[u8]) -> Option<(String, &[u8])> {
     let end = bytes.chunks_exact(2).position(|unit| unit == [0, 0])?;
     let units = bytes[..2 * end]
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(Name::from_bytes(b"a\0\0"), None);
         assert_eq!(Name::from_bytes(b""), None);
         assert_eq!(Name::new("a\0b"), None);
-        // A NUL that straddles two units is none.
+        // Two zero bytes in different code units are not a NUL.
         assert_eq!(
             Name::from_bytes(b"\x01\0\0\x01\0\0")
                 .unwrap()

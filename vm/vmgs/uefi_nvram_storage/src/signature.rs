@@ -1,8 +1,8 @@
-//! Signature databases: PK, KEK, db, dbx and their like.
+//! Signature lists: the content of PK, KEK, db, dbx and similar variables.
 
-use crate::guid::Guid;
+use uuid::Uuid;
 
-/// Why bytes are no signature lists.
+/// The signature list at this offset cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the signature list at byte {0} is malformed")]
 pub struct SignatureListError(pub usize);
@@ -10,19 +10,19 @@ pub struct SignatureListError(pub usize);
 /// EFI_SIGNATURE_LIST (UEFI specification, section 32.4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureList {
-    /// What kind of signatures these are.
-    pub kind: Guid,
-    /// What precedes the signatures; empty for all kinds in use.
+    /// The type of the signatures, such as [`CERT_X509`](crate::guid::CERT_X509).
+    pub kind: Uuid,
+    /// The header before the signatures; empty for all types in use.
     pub header: Vec<u8>,
-    /// The signatures, all of one length.
+    /// The signatures, all of the same length.
     pub signatures: Vec<SignatureData>,
 }
 
 /// EFI_SIGNATURE_DATA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureData {
-    /// Who added it.
-    pub owner: Guid,
+    /// The agent that added the signature.
+    pub owner: Uuid,
     /// A digest or certificate.
     pub data: Vec<u8>,
 }
@@ -30,7 +30,7 @@ pub struct SignatureData {
 const HEADER_LEN: usize = 28;
 const OWNER_LEN: usize = 16;
 
-/// The lists in a variable, of known kinds and others.
+/// Decodes all signature lists in a variable, of known and unknown types.
 pub fn signature_lists(bytes: &[u8]) -> Result<Vec<SignatureList>, SignatureListError> {
     let mut lists = Vec::new();
     let mut at = 0;
@@ -56,14 +56,14 @@ fn decode_list(bytes: &[u8]) -> Option<(SignatureList, usize)> {
         return None;
     }
     let list = SignatureList {
-        kind: Guid::from_efi(*kind),
+        kind: Uuid::from_bytes_le(*kind),
         header: header.to_vec(),
         signatures: signatures
             .chunks_exact(size)
             .filter_map(|signature| {
                 let (owner, data) = signature.split_first_chunk::<OWNER_LEN>()?;
                 Some(SignatureData {
-                    owner: Guid::from_efi(*owner),
+                    owner: Uuid::from_bytes_le(*owner),
                     data: data.to_vec(),
                 })
             })
@@ -75,10 +75,12 @@ fn decode_list(bytes: &[u8]) -> Option<(SignatureList, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guid::CERT_SHA256;
+    use crate::guid::CERT_X509;
     use proptest::prelude::*;
 
-    fn list(kind: Guid, size: u32, signatures: &[u8]) -> Vec<u8> {
-        let mut bytes = kind.to_efi().to_vec();
+    fn list(kind: Uuid, size: u32, signatures: &[u8]) -> Vec<u8> {
+        let mut bytes = kind.to_bytes_le().to_vec();
         bytes.extend((28 + signatures.len() as u32).to_le_bytes());
         bytes.extend(0u32.to_le_bytes());
         bytes.extend(size.to_le_bytes());
@@ -87,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_all_kinds_are_kept() {
-        let unknown = Guid::new(5);
+    fn lists_of_known_and_unknown_types_are_decoded() {
+        let unknown = Uuid::from_u128(5);
         let bytes = [
-            list(Guid::CERT_SHA256, 48, &[7; 96]),
-            list(Guid::CERT_X509, 20, &[8; 20]),
+            list(CERT_SHA256, 48, &[7; 96]),
+            list(CERT_X509, 20, &[8; 20]),
             list(unknown, 17, &[9; 17]),
-            list(Guid::CERT_X509, 20, &[]),
+            list(CERT_X509, 20, &[]),
         ]
         .concat();
         let lists = signature_lists(&bytes).unwrap();
@@ -101,18 +103,18 @@ mod tests {
         assert_eq!(
             shape,
             [
-                (Guid::CERT_SHA256, 2),
-                (Guid::CERT_X509, 1),
+                (CERT_SHA256, 2),
+                (CERT_X509, 1),
                 (unknown, 1),
-                (Guid::CERT_X509, 0)
+                (CERT_X509, 0)
             ]
         );
         assert_eq!(lists[0].signatures[1].data, [7; 32]);
     }
 
     #[test]
-    fn faults_are_errors() {
-        let good = list(Guid::CERT_SHA256, 48, &[7; 48]);
+    fn malformed_lists_are_refused() {
+        let good = list(CERT_SHA256, 48, &[7; 48]);
         assert!(signature_lists(&good).is_ok());
         for (at, value) in [
             (16, 27),

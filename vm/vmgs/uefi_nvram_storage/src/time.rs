@@ -1,4 +1,4 @@
-//! EFI_TIME.
+//! EFI_TIME: a date and time of day.
 
 use std::fmt;
 use zerocopy::FromBytes;
@@ -10,7 +10,7 @@ use zerocopy::little_endian::I16;
 use zerocopy::little_endian::U16;
 use zerocopy::little_endian::U32;
 
-/// EFI_TIME (UEFI specification, section 8.3), unchecked: a stored one may have any value.
+/// EFI_TIME (UEFI specification, section 8.3). Not validated: the fields hold whatever was stored.
 #[derive(
     Debug,
     Clone,
@@ -26,11 +26,11 @@ use zerocopy::little_endian::U32;
 )]
 #[repr(C)]
 pub struct EfiTime {
-    /// The year.
+    /// Year.
     pub year: U16,
-    /// From 1.
+    /// Month, 1 to 12.
     pub month: u8,
-    /// From 1.
+    /// Day of the month, from 1.
     pub day: u8,
     /// Hours.
     pub hour: u8,
@@ -42,7 +42,7 @@ pub struct EfiTime {
     pub pad1: u8,
     /// Nanoseconds.
     pub nanosecond: U32,
-    /// Minutes to add to local time for UTC; [`EfiTime::UNSPECIFIED`] if it is local time of no zone.
+    /// Minutes to add to local time to get UTC; [`EfiTime::UNSPECIFIED`] for local time without a zone.
     pub time_zone: I16,
     /// Daylight saving flags.
     pub daylight: u8,
@@ -51,11 +51,11 @@ pub struct EfiTime {
 }
 
 impl EfiTime {
-    /// The time zone that stands for none.
+    /// EFI_UNSPECIFIED_TIMEZONE: the time is local time of an unknown zone.
     pub const UNSPECIFIED: i16 = 0x7ff;
 }
 
-/// ISO 8601.
+/// Formats the time as ISO 8601.
 impl fmt::Display for EfiTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text() {
+    fn text_is_iso_8601() {
         let mut time = EfiTime {
             year: 2024.into(),
             month: 3,

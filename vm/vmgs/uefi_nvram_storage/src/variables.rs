@@ -1,10 +1,9 @@
-//! All variables, and the file they are kept in.
+//! The set of variables, and its encoding in the file.
 
-use crate::guid::Guid;
 use crate::name::Name;
 use crate::time::EfiTime;
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use uuid::Uuid;
 use zerocopy::FromBytes;
 use zerocopy::Immutable;
 use zerocopy::IntoBytes;
@@ -13,20 +12,20 @@ use zerocopy::Unaligned;
 use zerocopy::little_endian::U16;
 use zerocopy::little_endian::U32;
 
-/// The most bytes of a name, with its NUL.
+/// Maximum length of a name in bytes, including the NUL.
 pub const MAX_NAME_LEN: usize = 2048;
-/// The most bytes of a variable's data.
+/// Maximum length of a variable's data in bytes.
 pub const MAX_DATA_LEN: usize = 32 << 10;
-/// The most bytes of the file.
+/// Maximum length of the file in bytes.
 pub const MAX_TOTAL_LEN: usize = 128 << 10;
 
-/// What precedes name and data of a variable.
+/// The header of an entry, followed by the variable's name and data.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct EntryHeader {
     /// 0: a variable.
     kind: U32,
-    /// Bytes of the entry, this header among them.
+    /// Length of the entry in bytes, including this header.
     len: U32,
     attributes: U32,
     timestamp: EfiTime,
@@ -37,46 +36,46 @@ struct EntryHeader {
 
 const HEADER_LEN: usize = size_of::<EntryHeader>();
 
-/// What to do with a variable whose name is no string (of odd length, or without NUL), as some
-/// writers left them.
+/// What to do with a variable whose name is malformed (of odd length, or without NUL). Some firmware
+/// wrote such variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameQuirk {
-    /// The file is invalid.
+    /// Reject the file.
     Refuse,
-    /// The variable is left out.
+    /// Leave the variable out.
     Skip,
 }
 
-/// Why bytes are not a file of variables.
+/// Why the file cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// More bytes than the file can have.
-    #[error("{0} bytes are more than the {MAX_TOTAL_LEN} that variables can have")]
+    /// The file is longer than [`MAX_TOTAL_LEN`].
+    #[error("the file has {0} bytes, more than the maximum of {MAX_TOTAL_LEN}")]
     TooLong(usize),
-    /// The last entry is cut off.
-    #[error("the entry at byte {0} is cut off")]
+    /// The last entry ends after the file does.
+    #[error("the entry at byte {0} is truncated")]
     Truncated(usize),
-    /// Too few bytes for an entry follow the last.
-    #[error("{len} bytes at byte {at} are left over")]
+    /// The last entry is followed by too few bytes for another.
+    #[error("{len} excess bytes at byte {at}")]
     Excess {
-        /// Where.
+        /// Offset of the excess bytes.
         at: usize,
-        /// How many.
+        /// Number of excess bytes.
         len: usize,
     },
     /// The entry is not a variable.
     #[error("the entry at byte {at} is of unknown type {kind}")]
     Kind {
-        /// Where.
+        /// Offset of the entry.
         at: usize,
-        /// The type.
+        /// The unknown type.
         kind: u32,
     },
-    /// The entry's lengths contradict each other, or its limits.
-    #[error("the lengths of the entry at byte {0} are wrong")]
+    /// The entry's lengths contradict each other, or exceed their limits.
+    #[error("the entry at byte {0} has invalid lengths")]
     Lengths(usize),
-    /// The entry's name is no string.
-    #[error("the name in the entry at byte {0} is no string")]
+    /// The entry's name has an odd length, or no NUL.
+    #[error("the entry at byte {0} has a malformed name")]
     Name(usize),
 }
 
@@ -84,44 +83,41 @@ pub enum DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
     /// The name has more than [`MAX_NAME_LEN`] bytes.
-    #[error("the name has {0} bytes, more than {MAX_NAME_LEN}")]
+    #[error("the name has {0} bytes, more than the maximum of {MAX_NAME_LEN}")]
     NameTooLong(usize),
     /// The data has more than [`MAX_DATA_LEN`] bytes.
-    #[error("the data has {0} bytes, more than {MAX_DATA_LEN}")]
+    #[error("the data has {0} bytes, more than the maximum of {MAX_DATA_LEN}")]
     DataTooLong(usize),
     /// All variables together would have more than [`MAX_TOTAL_LEN`] bytes.
-    #[error("all variables would have {0} bytes, more than {MAX_TOTAL_LEN}")]
+    #[error("all variables would have {0} bytes, more than the maximum of {MAX_TOTAL_LEN}")]
     OutOfSpace(usize),
-    /// There is no such variable to append to.
-    #[error("there is no such variable")]
-    NotFound,
 }
 
-/// What identifies a variable. The order is that of the file.
+/// The identity of a variable. Variables are ordered by it in the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VariableKey {
-    /// Whose variable it is.
-    pub vendor: Guid,
-    /// Its name.
+    /// The namespace of the name.
+    pub vendor: Uuid,
+    /// The name, unique for its vendor.
     pub name: Name,
 }
 
-/// What a variable has beside its name.
+/// The value of a variable.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Variable {
-    /// EFI_VARIABLE_* bits; not interpreted here.
+    /// `EFI_VARIABLE_*` bits; not interpreted here.
     pub attributes: u32,
-    /// For time-based authentication; zero otherwise.
+    /// The timestamp of time-based authenticated variables; zero for others.
     pub timestamp: EfiTime,
-    /// The content.
+    /// The data.
     pub data: Vec<u8>,
 }
 
-/// All variables. Never more than the file can hold.
+/// All variables, at most as many as fit the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Variables {
     variables: BTreeMap<VariableKey, Variable>,
-    /// Bytes of the encoded file.
+    /// Length of the encoded file in bytes.
     encoded_len: usize,
 }
 
@@ -135,7 +131,7 @@ impl Variables {
         Self::default()
     }
 
-    /// Reads the file. Of several variables with one name, the last counts.
+    /// Decodes the file. If a variable occurs more than once, the last one counts.
     pub fn decode(bytes: &[u8], quirk: NameQuirk) -> Result<Self, DecodeError> {
         if bytes.len() > MAX_TOTAL_LEN {
             return Err(DecodeError::TooLong(bytes.len()));
@@ -174,7 +170,7 @@ impl Variables {
             match (Name::from_bytes(name), quirk) {
                 (Some(name), _) => {
                     let key = VariableKey {
-                        vendor: Guid::from_efi(header.vendor),
+                        vendor: Uuid::from_bytes_le(header.vendor),
                         name,
                     };
                     let variable = Variable {
@@ -192,18 +188,18 @@ impl Variables {
         Ok(variables)
     }
 
-    /// The file.
+    /// Encodes the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len);
         for (key, variable) in &self.variables {
             let name = key.name.as_bytes();
             let header = EntryHeader {
                 kind: 0.into(),
-                // The limits keep all three far below the ends of their types.
+                // The maximum lengths fit the types of all three lengths.
                 len: (entry_len(key, variable.data.len()) as u32).into(),
                 attributes: variable.attributes.into(),
                 timestamp: variable.timestamp,
-                vendor: key.vendor.to_efi(),
+                vendor: key.vendor.to_bytes_le(),
                 name_len: (name.len() as u16).into(),
                 data_len: (variable.data.len() as u16).into(),
             };
@@ -214,37 +210,29 @@ impl Variables {
         bytes
     }
 
-    /// Bytes of the file.
+    /// Length of the encoded file in bytes.
     pub fn encoded_len(&self) -> usize {
         self.encoded_len
     }
 
-    /// How many there are.
+    /// Number of variables.
     pub fn len(&self) -> usize {
         self.variables.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no variables.
     pub fn is_empty(&self) -> bool {
         self.variables.is_empty()
     }
 
-    /// All of them, in the order of the file.
+    /// All variables, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (&VariableKey, &Variable)> {
         self.variables.iter()
     }
 
-    /// The variable, if there is one.
+    /// The variable with this key.
     pub fn get(&self, key: &VariableKey) -> Option<&Variable> {
         self.variables.get(key)
-    }
-
-    /// The variable after `key`, or the first.
-    pub fn next(&self, key: Option<&VariableKey>) -> Option<(&VariableKey, &Variable)> {
-        let after = key.map_or(Bound::Unbounded, Bound::Excluded);
-        self.variables
-            .range::<VariableKey, _>((after, Bound::Unbounded))
-            .next()
     }
 
     fn insert(&mut self, key: VariableKey, variable: Variable) {
@@ -256,7 +244,7 @@ impl Variables {
         self.variables.insert(key, variable);
     }
 
-    /// Sets a variable.
+    /// Adds or replaces a variable.
     pub fn set(&mut self, key: VariableKey, variable: Variable) -> Result<(), SetError> {
         let name_len = key.name.as_bytes().len();
         if name_len > MAX_NAME_LEN {
@@ -275,25 +263,7 @@ impl Variables {
         Ok(())
     }
 
-    /// Appends to a variable's data, and gives it a new timestamp.
-    pub fn append(
-        &mut self,
-        key: &VariableKey,
-        data: &[u8],
-        timestamp: EfiTime,
-    ) -> Result<(), SetError> {
-        let old = self.get(key).ok_or(SetError::NotFound)?;
-        let len = old.data.len() + data.len();
-        if len > MAX_DATA_LEN {
-            return Err(SetError::DataTooLong(len));
-        }
-        let mut variable = old.clone();
-        variable.data.extend_from_slice(data);
-        variable.timestamp = timestamp;
-        self.set(key.clone(), variable)
-    }
-
-    /// Removes a variable, and gives it back if there was one.
+    /// Removes and returns a variable.
     pub fn remove(&mut self, key: &VariableKey) -> Option<Variable> {
         let variable = self.variables.remove(key)?;
         self.encoded_len -= entry_len(key, variable.data.len());
@@ -302,149 +272,5 @@ impl Variables {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn key(name: &str) -> VariableKey {
-        VariableKey {
-            vendor: Guid::GLOBAL_VARIABLE,
-            name: Name::new(name).unwrap(),
-        }
-    }
-
-    fn with_data(len: usize) -> Variable {
-        Variable {
-            attributes: 7,
-            data: vec![0x5a; len],
-            ..Variable::default()
-        }
-    }
-
-    #[test]
-    fn boot_order_has_seventy_two_bytes() {
-        let mut variables = Variables::new();
-        variables.set(key("BootOrder"), with_data(4)).unwrap();
-        let bytes = variables.encode();
-        assert_eq!(bytes.len(), 72);
-        assert_eq!(bytes[..12], [0, 0, 0, 0, 72, 0, 0, 0, 7, 0, 0, 0]);
-        assert_eq!(bytes[44..50], [20, 0, 4, 0, b'B', 0]);
-    }
-
-    #[test]
-    fn the_limits_can_be_reached_and_not_passed() {
-        let mut variables = Variables::new();
-        let long = "n".repeat(MAX_NAME_LEN / 2 - 1);
-        variables.set(key(&long), with_data(0)).unwrap();
-        let longer = key(&(long.clone() + "n"));
-        assert_eq!(
-            variables.set(longer, with_data(0)),
-            Err(SetError::NameTooLong(MAX_NAME_LEN + 2))
-        );
-        assert_eq!(
-            variables.set(key("a"), with_data(MAX_DATA_LEN + 1)),
-            Err(SetError::DataTooLong(MAX_DATA_LEN + 1))
-        );
-        for name in ["a", "b", "c"] {
-            variables.set(key(name), with_data(MAX_DATA_LEN)).unwrap();
-        }
-        let left = MAX_TOTAL_LEN - variables.encoded_len() - HEADER_LEN - 4;
-        assert!(variables.set(key("d"), with_data(left + 1)).is_err());
-        variables.set(key("d"), with_data(left)).unwrap();
-        assert_eq!(variables.encoded_len(), MAX_TOTAL_LEN);
-        assert!(
-            variables
-                .append(&key("d"), b"x", EfiTime::default())
-                .is_err()
-        );
-        // Replacing needs no room beside the old.
-        variables.set(key("a"), with_data(MAX_DATA_LEN)).unwrap();
-        let bytes = variables.encode();
-        assert_eq!(bytes.len(), MAX_TOTAL_LEN);
-        assert_eq!(Variables::decode(&bytes, NameQuirk::Refuse), Ok(variables));
-        let longer = [bytes, vec![0]].concat();
-        assert!(matches!(
-            Variables::decode(&longer, NameQuirk::Refuse),
-            Err(DecodeError::TooLong(_))
-        ));
-    }
-
-    #[test]
-    fn each_fault_has_its_error() {
-        let mut variables = Variables::new();
-        variables.set(key("ab"), with_data(3)).unwrap();
-        let good = variables.encode();
-        let decode = |change: &dyn Fn(&mut Vec<u8>)| {
-            let mut bytes = good.clone();
-            change(&mut bytes);
-            Variables::decode(&bytes, NameQuirk::Refuse).unwrap_err()
-        };
-        assert_eq!(decode(&|b| b[0] = 1), DecodeError::Kind { at: 0, kind: 1 });
-        assert_eq!(decode(&|b| b.truncate(50)), DecodeError::Truncated(0));
-        assert_eq!(decode(&|b| b[4] = 47), DecodeError::Lengths(0));
-        assert_eq!(decode(&|b| b[4] = 0), DecodeError::Lengths(0));
-        assert_eq!(decode(&|b| b[46] = 2), DecodeError::Lengths(0));
-        assert_eq!(
-            decode(&|b| b.push(0)),
-            DecodeError::Excess { at: 57, len: 1 }
-        );
-        assert_eq!(decode(&|b| b[52] = 1), DecodeError::Name(0));
-        let mut bytes = good.clone();
-        bytes[52] = 1;
-        bytes.extend_from_slice(&good);
-        assert_eq!(Variables::decode(&bytes, NameQuirk::Skip), Ok(variables));
-    }
-
-    #[test]
-    fn the_last_of_equals_counts() {
-        let mut first = Variables::new();
-        first.set(key("a"), with_data(3)).unwrap();
-        let mut second = Variables::new();
-        second.set(key("a"), with_data(9)).unwrap();
-        let both = [first.encode(), second.encode()].concat();
-        assert_eq!(Variables::decode(&both, NameQuirk::Refuse), Ok(second));
-    }
-
-    #[test]
-    fn next_walks_them_in_order() {
-        let mut variables = Variables::new();
-        for name in ["b", "a", "aa"] {
-            variables.set(key(name), with_data(0)).unwrap();
-        }
-        let mut names = Vec::new();
-        let mut at = None;
-        while let Some((key, _)) = variables.next(at.as_ref()) {
-            names.push(key.name.to_string());
-            at = Some(key.clone());
-        }
-        assert_eq!(names, ["a", "aa", "b"]);
-        assert_eq!(variables.remove(&key("aa")), Some(with_data(0)));
-        assert_eq!(variables.remove(&key("aa")), None);
-        assert_eq!(variables.encoded_len(), variables.encode().len());
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Variables::decode(&bytes, NameQuirk::Skip);
-        }
-
-        #[test]
-        fn variables_round_trip(
-            list in proptest::collection::vec(
-                (any::<u128>(), "[a-zA-Z0-9é]{0,12}", any::<u32>(), proptest::collection::vec(any::<u8>(), 0..100)),
-                0..10,
-            ),
-        ) {
-            let mut variables = Variables::new();
-            for (vendor, name, attributes, data) in list {
-                let key = VariableKey { vendor: Guid::new(vendor), name: Name::new(&name).unwrap() };
-                let variable = Variable { attributes, data, ..Variable::default() };
-                variables.set(key, variable).unwrap();
-            }
-            let bytes = variables.encode();
-            prop_assert_eq!(bytes.len(), variables.encoded_len());
-            prop_assert_eq!(Variables::decode(&bytes, NameQuirk::Refuse), Ok(variables));
-        }
-    }
-}
+#[path = "variables_test.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! Runs what the fuzz target `uefi_nvram` tries over a few seeds and some noise.
+//! Runs the driver of the fuzz target `uefi_nvram` with some seeds and pseudo-random data.
 
 #[path = "../../../../fuzz/drivers/uefi_nvram.rs"]
 mod driver;

@@ -1,5 +1,5 @@
-//! How fast a store is, beside the file system it is on. The file system is that of `TMPDIR`; put it on
-//! a disk, not in memory, for the comparison of commits to mean anything.
+//! Speed of a store, compared with the file system that it is on, which is that of `TMPDIR`. To compare
+//! commits, that must be on a disk, not in memory.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -16,7 +16,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::FileId;
@@ -24,6 +23,7 @@ use vmgs::Key;
 use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
 const IMAGE_LEN: usize = 6 << 20;
@@ -37,11 +37,11 @@ fn new_store(path: &Path) -> Vmgs {
         .open(path)
         .unwrap();
     vmgs::create_file(&file, 32 << 20, Container::Vhd1, None).unwrap();
-    let device = FileDevice::new(file, Container::Vhd1, Access::ReadWrite).unwrap();
+    let device = FileDevice::new(file, Container::Vhd1, StoreAccess::ReadWrite).unwrap();
     Vmgs::format(Box::new(device), OpenOptions::default()).unwrap()
 }
 
-/// Storing an image, against writing the same bytes to a file and making them durable.
+/// Storing an image, compared with writing and syncing the same bytes to a file.
 fn image(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let content = vec![0x5a; IMAGE_LEN];
@@ -79,7 +79,7 @@ fn image(c: &mut Criterion) {
     group.finish();
 }
 
-/// Times of one contender, in the order of the rounds.
+/// The times of one contender, in the order of the rounds.
 #[derive(Default)]
 struct Times(Vec<Duration>);
 
@@ -90,7 +90,7 @@ impl Times {
         self.0.push(start.elapsed());
     }
 
-    /// The time that this part of the rounds did not exceed.
+    /// The time that this fraction of the rounds does not exceed.
     fn quantile(&self, part: f64) -> f64 {
         let mut times: Vec<_> = self.0.iter().map(Duration::as_secs_f64).collect();
         times.sort_by(f64::total_cmp);
@@ -98,15 +98,15 @@ impl Times {
     }
 }
 
-/// Rounds, each of which runs both contenders; who comes first alternates. So a busy moment of the
-/// machine does not fall on one of them alone, and neither profits from the other.
+/// Runs both contenders in each round, in alternating order, so that load on the machine affects both
+/// equally and neither profits from the other.
 fn in_turns(what: &str, mut direct: impl FnMut(&mut Times), mut stored: impl FnMut(&mut Times)) {
     const WARM_UP: usize = 6;
     const ROUNDS: usize = 200;
     let (mut file, mut store) = (Times::default(), Times::default());
     for round in 0..WARM_UP + ROUNDS {
         if round == WARM_UP {
-            // Until now the file system gave blocks to files written for the first time.
+            // Up to here, the file system allocated blocks to files that are written for the first time.
             (file, store) = (Times::default(), Times::default());
         }
         if round % 2 == 0 {
@@ -129,8 +129,8 @@ fn in_turns(what: &str, mut direct: impl FnMut(&mut Times), mut stored: impl FnM
     );
 }
 
-/// Storing an image beside writing the same bytes to a file, where both have been before, and where
-/// the file system has to find blocks for both.
+/// Storing an image, compared with writing the same bytes to a file, once where both were written before and
+/// once where the file system has to allocate blocks for both.
 fn image_in_turns(_: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let mut content = vec![0; IMAGE_LEN];
@@ -173,7 +173,7 @@ fn image_in_turns(_: &mut Criterion) {
     );
 }
 
-/// A token of eight bytes.
+/// Writing a token of eight bytes.
 fn token(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(&dir.path().join("store.vmgs"));
@@ -185,7 +185,7 @@ fn token(c: &mut Criterion) {
     group.finish();
 }
 
-/// Encryption alone: a commit to memory.
+/// Encryption only: a commit to memory.
 fn cipher(c: &mut Criterion) {
     let device = MemoryDevice::new(512, 32 << 20);
     let mut store = Vmgs::format(Box::new(device), OpenOptions::default()).unwrap();
@@ -207,7 +207,7 @@ fn cipher(c: &mut Criterion) {
     group.finish();
 }
 
-/// Opening a full store in memory: what opening costs beside reading the disk.
+/// Opening a full store in memory: the cost without reading the disk.
 fn open(c: &mut Criterion) {
     let device = MemoryDevice::new(512, 32 << 20);
     let mut store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();

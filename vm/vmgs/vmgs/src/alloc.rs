@@ -1,8 +1,8 @@
-//! Finding room: best fit, in whole contiguous runs of blocks.
+//! Allocation of contiguous runs of blocks: best fit.
 
 use vmgs_format::FIRST_DATA_BLOCK;
 
-/// A run of blocks.
+/// A contiguous run of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Extent {
     pub(crate) start: u32,
@@ -14,7 +14,7 @@ impl Extent {
         Self { start, blocks }
     }
 
-    /// The block after the last, which may be beyond what a block number can say.
+    /// Number of the block after the last, which may not fit a block number.
     pub(crate) fn end(&self) -> u64 {
         u64::from(self.start) + u64::from(self.blocks)
     }
@@ -24,8 +24,8 @@ impl Extent {
     }
 }
 
-/// The blocks that must not be overwritten. Extents may overlap each other and the ends of the store:
-/// damaged tables have such.
+/// The blocks that must not be overwritten. The extents may overlap each other and the end of the store,
+/// as they do in damaged tables.
 #[derive(Debug, Clone)]
 pub(crate) struct Occupied {
     extents: Vec<Extent>,
@@ -33,7 +33,7 @@ pub(crate) struct Occupied {
 }
 
 impl Occupied {
-    /// In a store of `capacity` blocks.
+    /// The occupied blocks of a store of `capacity` blocks.
     pub(crate) fn new(capacity: u32, mut extents: Vec<Extent>) -> Self {
         extents.sort_unstable();
         Self { extents, capacity }
@@ -55,7 +55,7 @@ impl Occupied {
             .chain([(capacity, capacity)]);
         starts.filter_map(move |(start, end)| {
             let gap = (start.min(capacity) > next).then(|| {
-                // Both ends are at most the capacity, which is a u32.
+                // Both ends are at most the capacity, so they fit a u32.
                 Extent::new(next as u32, (start.min(capacity) - next) as u32)
             });
             next = next.max(end);
@@ -63,7 +63,8 @@ impl Occupied {
         })
     }
 
-    /// Takes `blocks` blocks at the start of the smallest gap that has them, the first such.
+    /// Allocates `blocks` blocks at the start of the smallest gap that is long enough; of several such
+    /// gaps, the first.
     pub(crate) fn allocate(&mut self, blocks: u32) -> Option<Extent> {
         let gap = self
             .gaps()
@@ -81,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn takes_the_smallest_gap_and_the_first_of_equals() {
+    fn the_first_of_the_smallest_gaps_is_used() {
         let mut occupied = Occupied::new(
             20,
             vec![Extent::new(12, 1), Extent::new(5, 2), Extent::new(9, 1)],
@@ -97,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_gives_out_a_block_twice(
+        fn no_block_is_allocated_twice(
             extents in proptest::collection::vec((0u32..80, 1u32..20), 0..6),
             wishes in proptest::collection::vec(1u32..20, 0..10),
         ) {

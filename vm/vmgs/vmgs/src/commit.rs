@@ -3,9 +3,9 @@
 use crate::crypto::Key;
 use crate::crypto::MAX_ENCRYPTED_LEN;
 use crate::error::Error;
+use crate::options::StoreAccess;
 use crate::state::FileRecord;
 use crate::state::State;
-use crate::store::Access;
 use crate::store::Vmgs;
 use crate::transact::Input;
 use crate::transact::Planned;
@@ -145,7 +145,7 @@ fn user_file(id: FileId) -> Result<FileId, Error> {
 
 impl Vmgs {
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        if self.access == Access::ReadOnly {
+        if self.access == StoreAccess::ReadOnly {
             Err(Error::ReadOnly)
         } else if self.in_doubt {
             Err(Error::InDoubt)

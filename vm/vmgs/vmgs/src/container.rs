@@ -1,60 +1,59 @@
-//! What a store's disk is wrapped in, and making and growing such files.
+//! Files that contain a disk: fixed VHD and raw.
 
 use std::fs::File;
 use std::io;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::path::PathBuf;
 use vmgs_format::vhd1::FOOTER_LEN;
 use vmgs_format::vhd1::Footer;
 use zerocopy::FromZeros;
 use zerocopy::IntoBytes;
 
-/// How a disk is stored in a file.
+/// The format of a file that contains a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Container {
-    /// A fixed VHD if the file ends in such a footer, else raw with 512-byte sectors.
+    /// A fixed VHD if the file ends with a VHD footer, else raw with 512-byte sectors.
     #[default]
     Detect,
-    /// A fixed VHD: 512-byte sectors, and a footer behind the last.
+    /// A fixed VHD: 512-byte sectors, followed by a footer.
     Vhd1,
-    /// All of the file, with sectors of this many bytes.
+    /// Raw: the disk is the whole file.
     Raw {
-        /// 512 or 4096.
+        /// Sector size in bytes: 512 or 4096.
         sector_size: u32,
     },
 }
 
-/// Why a file is no disk.
+/// Why a file cannot be used as a disk, or cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// The file cannot be opened.
     #[error("opening {} failed", path.display())]
     Open {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// Another process uses the file.
+    /// Another process has locked the file.
     #[error("{} is in use by another process", path.display())]
     InUse {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The file cannot be made, read or written.
+    /// The file cannot be created, read or written.
     #[error("{action} failed")]
     Io {
         /// What was attempted.
         action: String,
-        /// Why.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// The file has no bytes at all.
+    /// The length of the file is 0.
     #[error("the file is empty")]
     ZeroLength,
     /// The file's length is no whole number of sectors.
@@ -86,31 +85,31 @@ pub enum ContainerError {
     /// Disks have no sectors of this size.
     #[error("sectors have 512 or 4096 bytes, not {0}")]
     SectorSize(u32),
-    /// A disk of this size cannot be made.
+    /// A store cannot have this size.
     #[error("{size} bytes are not the size of a store: {reason}")]
     InvalidSize {
-        /// The size asked for.
+        /// The requested size in bytes.
         size: u64,
-        /// What is wrong with it.
+        /// Why it is not valid.
         reason: &'static str,
     },
 }
 
-/// Where in a file a disk is.
+/// Location and geometry of the disk in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskShape {
-    /// Bytes in a sector.
+    /// Sector size in bytes.
     pub sector_size: u32,
-    /// Bytes of the disk, which starts where the file does.
+    /// Length of the disk in bytes. It starts at the beginning of the file.
     pub len: u64,
     /// The GUID in the footer, for a VHD.
     pub vhd_id: Option<[u8; 16]>,
 }
 
 impl DiskShape {
-    /// Finds the disk in a file.
+    /// Determines the location of the disk in a file.
     pub fn of(file: &File, container: Container) -> Result<Self, ContainerError> {
-        // Block devices have no length in their metadata.
+        // The metadata of block devices has no length.
         let len = (&mut &*file)
             .seek(SeekFrom::End(0))
             .map_err(|source| io_error("finding the length of the file", source))?;
@@ -170,17 +169,17 @@ impl DiskShape {
     }
 }
 
-fn io_error(action: impl Into<String>, source: io::Error) -> ContainerError {
+pub(crate) fn io_error(action: impl Into<String>, source: io::Error) -> ContainerError {
     ContainerError::Io {
         action: action.into(),
         source,
     }
 }
 
-/// The smallest disk that [`create_file`] makes: headers, and blocks for the two tables.
+/// Minimum size of a store in bytes: the header area and one block for each of the two tables.
 const MIN_SIZE: u64 = 4 * vmgs_format::BLOCK_SIZE as u64;
 
-fn check_size(size: u64) -> Result<(), ContainerError> {
+pub(crate) fn check_size(size: u64) -> Result<(), ContainerError> {
     let reason = if size < MIN_SIZE {
         "less than 16384"
     } else if !size.is_multiple_of(512) {
@@ -226,86 +225,6 @@ fn random_guid() -> io::Result<[u8; 16]> {
     Ok(id)
 }
 
-/// A source that tells how much is read from it.
-struct Counted<R, F> {
-    source: R,
-    progress: F,
-}
-
-impl<R: io::Read, F: FnMut(u64)> io::Read for Counted<R, F> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = self.source.read(buf)?;
-        (self.progress)(len as u64);
-        Ok(len)
-    }
-}
-
-/// Makes the disk in the file at `path` `size` bytes large. The store on it has the room at once.
-///
-/// The file is replaced by a larger copy, so that a crash leaves the one or the other; programs that
-/// have it open keep the old one. `progress` is told how many bytes each piece of the copy has.
-pub fn grow_file(
-    path: &Path,
-    container: Container,
-    size: u64,
-    progress: impl FnMut(u64),
-) -> Result<(), ContainerError> {
-    check_size(size)?;
-    let old = crate::FileDevice::open(path, container, crate::Access::ReadWrite)?;
-    let shape = *old.shape();
-    if size < shape.len {
-        return Err(ContainerError::InvalidSize {
-            size,
-            reason: "less than the store has now",
-        });
-    }
-    // Through symbolic links: what they lead to is to be replaced.
-    let path = path
-        .canonicalize()
-        .map_err(|source| io_error(format!("resolving {}", path.display()), source))?;
-    let copying = |source| io_error(format!("copying {}", path.display()), source);
-    let mut from = File::open(&path).map_err(copying)?;
-    let metadata = from.metadata().map_err(copying)?;
-    if !metadata.is_file() {
-        return Err(ContainerError::InvalidSize {
-            size,
-            reason: "only a file can be grown",
-        });
-    }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut to = tempfile::NamedTempFile::new_in(directory).map_err(copying)?;
-    let mut counted = Counted {
-        source: io::Read::take(&mut from, shape.len),
-        progress,
-    };
-    io::copy(&mut counted, to.as_file_mut()).map_err(copying)?;
-    let container = match shape.vhd_id {
-        Some(_) => Container::Vhd1,
-        None => Container::Raw {
-            sector_size: shape.sector_size,
-        },
-    };
-    create_file(to.as_file(), size, container, shape.vhd_id)?;
-    to.as_file()
-        .set_permissions(metadata.permissions())
-        .and_then(|()| {
-            use std::os::unix::fs::MetadataExt;
-            std::os::unix::fs::fchown(to.as_file(), Some(metadata.uid()), Some(metadata.gid()))
-        })
-        .and_then(|()| to.as_file().sync_all())
-        .map_err(copying)?;
-    to.persist(&path)
-        .map_err(|error| io_error(format!("replacing {}", path.display()), error.error))?;
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|source| {
-            io_error(
-                format!("making the change of {} durable", path.display()),
-                source,
-            )
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_created_file_is_found_again() {
+    fn a_created_disk_is_detected() {
         let file = file(0, None);
         create_file(&file, 4 << 20, Container::Vhd1, None).unwrap();
         let shape = DiskShape::of(&file, Container::Detect).unwrap();
@@ -383,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_sectors_are_refused() {
+    fn invalid_sector_sizes_are_refused() {
         for sector_size in [0, 1, 513, 8192] {
             let shape = DiskShape::of(&file(8192, None), Container::Raw { sector_size });
             assert!(matches!(shape, Err(ContainerError::SectorSize(n)) if n == sector_size));
@@ -391,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_sizes_are_refused() {
+    fn invalid_sizes_are_refused() {
         for size in [0, 16383, 16385, (1 << 44) + 512] {
             let error = create_file(&file(0, None), size, Container::Vhd1, None);
             assert!(matches!(error, Err(ContainerError::InvalidSize { .. })));

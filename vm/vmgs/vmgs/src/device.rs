@@ -1,63 +1,44 @@
-//! What a store lives on.
+//! The device that holds a store.
 
-pub(crate) mod file;
-pub(crate) mod memory;
+mod file;
+mod memory;
 mod writeback;
+
+pub use file::FileDevice;
+pub use memory::MemoryDevice;
 
 use crate::error::Error;
 use std::io;
 use vmgs_format::BLOCK_SIZE;
 
-/// A disk. Offsets and lengths given to it are multiples of its sector size.
+/// A disk. Offsets and lengths are multiples of its sector size.
 ///
-/// A write may be kept in a cache, and is durable only when a later [`flush`](BlockDevice::flush)
-/// returns. Nothing is assumed about the order in which cached writes reach the medium, and a crash may
-/// tear a write, even within a sector.
+/// Writes may be cached, and are durable only when a later [`flush`](BlockDevice::flush) returns. Cached
+/// writes may reach the medium in any order, and a crash may tear a write, even within a sector.
 pub trait BlockDevice: Send {
-    /// Bytes in a sector: 512 or 4096.
+    /// Sector size in bytes: 512 or 4096.
     fn sector_size(&self) -> u32;
-    /// Sectors on the disk.
+    /// Number of sectors.
     fn sector_count(&self) -> u64;
-    /// Whether writes are refused.
+    /// Whether the device refuses writes.
     fn is_read_only(&self) -> bool {
         false
     }
-    /// Fills `buf` from byte `offset`.
+    /// Fills `buf` with the bytes from `offset` on.
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
-    /// Writes `buf` at byte `offset`.
+    /// Writes `buf` at `offset`.
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> io::Result<()>;
-    /// Makes everything written durable.
+    /// Makes all completed writes durable.
     fn flush(&mut self) -> io::Result<()>;
 }
 
-impl<T: BlockDevice + ?Sized> BlockDevice for Box<T> {
-    fn sector_size(&self) -> u32 {
-        (**self).sector_size()
-    }
-    fn sector_count(&self) -> u64 {
-        (**self).sector_count()
-    }
-    fn is_read_only(&self) -> bool {
-        (**self).is_read_only()
-    }
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        (**self).read_at(offset, buf)
-    }
-    fn write_at(&mut self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        (**self).write_at(offset, buf)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        (**self).flush()
-    }
-}
-
-/// The sizes of a device that can hold a store.
+/// The size of a device that can hold a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) sector_size: u32,
-    /// Bytes of the device, at most 16 TiB.
+    /// Length of the usable part in bytes, at most 16 TiB.
     pub(crate) len: u64,
-    /// Whole blocks of the device, all of which a block number can name.
+    /// Number of whole blocks; block numbers have 32 bits.
     pub(crate) blocks: u32,
 }
 
@@ -87,7 +68,7 @@ impl Geometry {
         })
     }
 
-    /// Where header `slot` (0 or 1) is.
+    /// Byte offset of header `slot` (0 or 1).
     pub(crate) fn header_offset(&self, slot: usize) -> u64 {
         if slot == 0 {
             0
@@ -122,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_devices_are_refused() {
+    fn devices_with_invalid_sizes_are_refused() {
         for (size, count) in [(0, 100), (513, 100), (8192, 100), (512, 0), (512, 15)] {
             assert!(Geometry::of(&Fake(size, count)).is_err(), "{size} {count}");
         }
@@ -130,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_tebibytes_do_not_wrap() {
+    fn more_than_sixteen_tebibytes_are_truncated() {
         let geometry = Geometry::of(&Fake(4096, 1 << 40)).unwrap();
         assert_eq!(geometry.blocks, u32::MAX);
         assert_eq!(geometry.len, 1 << 44);
     }
 
     #[test]
-    fn a_trailing_part_of_a_block_is_not_used() {
+    fn a_partial_block_at_the_end_is_not_used() {
         assert_eq!(Geometry::of(&Fake(512, 33)).unwrap().blocks, 4);
     }
 }

@@ -1,4 +1,4 @@
-//! A device as the store uses it: any byte range can be read, and errors say which.
+//! Access to the device by byte range, with errors that name the range.
 
 use crate::alloc::Extent;
 use crate::device::BlockDevice;
@@ -6,7 +6,7 @@ use crate::device::Geometry;
 use crate::error::Error;
 use vmgs_format::BLOCK_SIZE;
 
-/// The most bytes given to the device in one request.
+/// Maximum length in bytes of one request to the device.
 const MAX_TRANSFER: usize = 1 << 20;
 
 pub(crate) struct Disk {
@@ -22,10 +22,6 @@ impl Disk {
 
     pub(crate) fn device(&mut self) -> &mut dyn BlockDevice {
         &mut *self.device
-    }
-
-    pub(crate) fn into_device(self) -> Box<dyn BlockDevice> {
-        self.device
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -47,7 +43,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Fills `buf` from byte `offset`, wherever that is in a sector.
+    /// Fills `buf` with the bytes from `offset` on, which need not be sector-aligned.
     pub(crate) fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         let sector = self.geometry.sector_size as usize;
         let skip = (offset % sector as u64) as usize;
@@ -73,13 +69,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes `buf` at `offset`, the start of a sector; the rest of its last sector becomes zero.
+    /// Writes `buf` at `offset`, the start of a sector. The rest of the last sector becomes zero.
     pub(crate) fn write(&mut self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         self.write_units(offset, buf, self.geometry.sector_size)
     }
 
-    /// Writes `buf` at `offset`, the start of a block; the rest of its last block becomes zero. So
-    /// nothing remains there of what the block held before, and a cache need not read it first.
+    /// Writes `buf` at `offset`, the start of a block. The rest of the last block becomes zero, so that
+    /// no previous content remains in it and a cache need not read it first.
     pub(crate) fn write_blocks(&mut self, offset: u64, buf: &[u8]) -> Result<(), Error> {
         self.write_units(offset, buf, BLOCK_SIZE)
     }
@@ -110,7 +106,7 @@ impl Disk {
             })
     }
 
-    /// Fills the blocks with zeros, from the first sector that has none of their first `spared` bytes.
+    /// Fills the blocks with zeros, except for the sectors with their first `spared` bytes.
     pub(crate) fn zero(&mut self, extent: Extent, spared: u64) -> Result<(), Error> {
         let zeros = [0; 16 * BLOCK_SIZE as usize];
         let end = extent.end() * u64::from(BLOCK_SIZE);
@@ -129,7 +125,7 @@ impl Disk {
     }
 }
 
-/// The byte at which a block starts.
+/// Byte offset of a block.
 pub(crate) fn byte_of(block: u32) -> u64 {
     u64::from(block) * u64::from(BLOCK_SIZE)
 }

@@ -1,219 +1,218 @@
-//! What can go wrong.
+//! Errors of the store.
 
-use crate::finding::Damage;
-use crate::header::HeaderError;
+use crate::damage::Damage;
+use crate::damage::HeaderError;
 use std::io;
 use vmgs_format::FileId;
 use vmgs_format::Version;
 
 /// Why an operation on a store failed.
 ///
-/// [`Error::kind`] sorts these into the few classes that callers act on.
+/// [`Error::kind`] groups the errors into the classes that callers act on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A read failed.
+    /// The device failed to read.
     #[error("reading {len} bytes at byte {offset} of the store failed")]
     Read {
-        /// Where.
+        /// Offset in bytes.
         offset: u64,
-        /// How much.
+        /// Length in bytes.
         len: usize,
-        /// Why.
+        /// The device's error.
         #[source]
         source: io::Error,
     },
-    /// A write failed.
+    /// The device failed to write.
     #[error("writing {len} bytes at byte {offset} of the store failed")]
     Write {
-        /// Where.
+        /// Offset in bytes.
         offset: u64,
-        /// How much.
+        /// Length in bytes.
         len: usize,
-        /// Why.
+        /// The device's error.
         #[source]
         source: io::Error,
     },
-    /// A flush failed.
+    /// The device failed to flush.
     #[error("flushing the store failed")]
     Flush(#[source] io::Error),
     /// The device cannot hold a store.
     #[error("a device of {sector_count} sectors of {sector_size} bytes cannot hold a store")]
     Geometry {
-        /// Bytes in a sector.
+        /// Sector size in bytes.
         sector_size: u32,
-        /// Sectors.
+        /// Number of sectors.
         sector_count: u64,
     },
-    /// Both headers are zero: nothing was ever stored here.
+    /// Both headers are zero: the device was never formatted.
     #[error("the store is empty: both headers are zero")]
     Empty,
-    /// A store of the old partitioned layout.
+    /// The device has the partition table of the version 1 format.
     #[error("the store has the version 1 format (a partition table), which is not supported")]
     V1Format,
-    /// No header is a store's.
-    #[error("no valid header: the first: {first}; the second: {second}")]
+    /// Neither header is valid.
+    #[error("no valid header: header 0: {first}; header 1: {second}")]
     InvalidFormat {
-        /// What is wrong with header 0.
+        /// Why header 0 is not valid.
         first: HeaderError,
-        /// What is wrong with header 1.
+        /// Why header 1 is not valid.
         second: HeaderError,
     },
-    /// A header is sound, but of a version this implementation does not know.
+    /// A header is intact, but its version is not supported.
     #[error("the store has format version {0}, which is not supported")]
     UnsupportedVersion(Version),
-    /// Both headers are sound, and neither is the other's successor.
-    #[error("the headers' sequence numbers {first} and {second} do not follow each other")]
+    /// Both headers are valid, but neither is the successor of the other.
+    #[error("the sequence numbers {first} and {second} of the headers are not consecutive")]
     SequenceGap {
-        /// Header 0's.
+        /// Sequence number of header 0.
         first: u32,
-        /// Header 1's.
+        /// Sequence number of header 1.
         second: u32,
     },
-    /// A header was written when the store was on a disk with sectors of another size, and it is newer
-    /// than those found where they belong.
+    /// A header at the place for disks of another sector size is newer than those at the place for this
+    /// disk.
     #[error(
-        "a newer header (sequence {sequence}) is where disks with {sector_size}-byte sectors have it: \
-         the store was last written on such a disk"
+        "a newer header (sequence {sequence}) is at the place for disks with {sector_size}-byte \
+         sectors: the store was last written on such a disk"
     )]
     SectorSizeChanged {
-        /// The other sector size.
+        /// The other sector size in bytes.
         sector_size: u32,
-        /// The newer header's sequence number.
+        /// Sequence number of the newer header.
         sequence: u32,
     },
-    /// A header is damaged, and the options ask for two sound ones.
+    /// A header is damaged, and the options require two valid headers.
     #[error("header {slot} is damaged")]
     DamagedHeader {
-        /// Which.
+        /// Slot of the header, 0 or 1.
         slot: usize,
-        /// How.
+        /// How it is damaged.
         #[source]
         source: HeaderError,
     },
-    /// The store is of a version that is only read.
-    #[error("the store has format version {0}, which is only read; upgrade it first")]
+    /// The version of the store can be read, but not written.
+    #[error("the store has format version {0}, which can only be read; upgrade it first")]
     OldVersion(Version),
-    /// The id is not a file's.
+    /// The id is that of a table, or outside the tables.
     #[error("{0} is not the id of a file that can be read or written")]
     InvalidFileId(FileId),
-    /// There is no such file.
+    /// The file does not exist.
     #[error("the store has no file {0}")]
     NotAllocated(FileId),
-    /// The file's entry contradicts the store.
+    /// The file's entry in the tables is inconsistent.
     #[error("file {id} is damaged: {damage}")]
     DamagedFile {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// How.
+        /// How it is damaged.
         damage: Damage,
     },
-    /// The content of an encrypted file, or of the extended file table, is not what was written.
+    /// An encrypted file, or the extended file table, does not match its tag.
     #[error("file {0} does not decrypt: its content or its key is not what was written")]
     Authentication(FileId),
-    /// The content is more than the caller allows to be read into memory.
+    /// The content is longer than the limit for reading into memory.
     #[error("file {id} has {size} bytes, more than the {limit} that may be read at once")]
     TooLargeToRead {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// Its bytes.
+        /// Length of its content in bytes.
         size: u64,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// There is no memory for the content.
-    #[error("no memory for the {size} bytes of file {id}")]
+    /// Memory for the content cannot be allocated.
+    #[error("cannot allocate {size} bytes to read file {id}")]
     OutOfMemory {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// Its bytes.
+        /// Length of its content in bytes.
         size: u64,
     },
-    /// Where the content was to go could not take it.
-    #[error("passing on the content of file {id} failed")]
+    /// The receiver of the content failed.
+    #[error("copying the content of file {id} to its destination failed")]
     Sink {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
-    /// Where new content was to come from could not give it.
-    #[error("getting {len} bytes of new content for file {id} failed")]
+    /// The source of new content failed.
+    #[error("reading {len} bytes of new content for file {id} failed")]
     Source {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// The bytes announced.
+        /// Length of the new content in bytes.
         len: u64,
-        /// Why.
+        /// The error of the source.
         #[source]
         source: io::Error,
     },
-    /// A file cannot be that large.
-    #[error("{size} bytes are more than file {id} can have")]
+    /// The new content is longer than a file can be.
+    #[error("file {id} cannot have {size} bytes")]
     FileTooLarge {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// The bytes wanted.
+        /// Length of the new content in bytes.
         size: u64,
     },
-    /// No run of free blocks is long enough.
+    /// There is no run of free blocks that is long enough.
     #[error("no space: no {blocks} contiguous blocks are free for file {id}")]
     NoSpace {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// The blocks wanted.
+        /// Number of contiguous blocks that are needed.
         blocks: u32,
     },
-    /// Plain content would replace encrypted content.
-    #[error("file {0} is encrypted; it is not replaced by unencrypted content")]
+    /// Unencrypted content would replace an encrypted file.
+    #[error("file {0} is encrypted and cannot be replaced by unencrypted content")]
     OverwriteEncrypted(FileId),
-    /// A move's destination exists.
+    /// The destination of a move exists.
     #[error("file {0} exists already")]
     DestinationExists(FileId),
-    /// A commit names a file twice.
-    #[error("the commit names file {0} more than once")]
+    /// A commit changes a file more than once.
+    #[error("the commit changes file {0} more than once")]
     NamedTwice(FileId),
-    /// The store is locked, and the operation needs its key.
+    /// The operation needs the store's key, and the store is locked.
     #[error("the store is encrypted and locked")]
     Locked,
-    /// The key opens neither of the store's records.
+    /// The key opens no key record of the store.
     #[error("the key does not open the store")]
     WrongKey,
-    /// The key opens a record, but what that holds does not open the store, which has another key. Some
-    /// writers leave such a record behind if replacing a key is interrupted.
+    /// The key opens a key record, but the metadata key in it does not decrypt the extended file table.
+    /// Some writers leave such a record behind if replacing a key is interrupted.
     #[error(
-        "the key opens key record {record}, but not the store: the record is from before another key \
-         was in use, or the extended file table is damaged; try the store's other key"
+        "the key opens key record {record}, but not the store: the record is out of date, or the \
+         extended file table is damaged; try the store's other key"
     )]
     StaleKey {
-        /// Which record.
+        /// The key record, 0 or 1.
         record: usize,
     },
     /// The store has no keys.
     #[error("the store is not encrypted")]
     NotEncrypted,
-    /// The store has keys already.
-    #[error("the store is encrypted already")]
+    /// The store already has a key.
+    #[error("the store is already encrypted")]
     AlreadyEncrypted,
-    /// The store has as many keys as it can have.
-    #[error("the store has two keys already")]
+    /// The store has the maximum number of keys.
+    #[error("the store already has two keys")]
     KeysFull,
-    /// A key of nothing but zeros.
-    #[error("a key of all zeros is not acceptable")]
+    /// The new key is all zero.
+    #[error("a key of all zeros cannot be used")]
     ZeroKey,
-    /// Removing the last key would make files unreadable.
-    #[error("file {0} is encrypted and would become unreadable without a key")]
-    EncryptedFilesRemain(FileId),
-    /// The store was opened for reading only.
-    #[error("the store is open for reading only")]
+    /// The store was opened read-only.
+    #[error("the store is open read-only")]
     ReadOnly,
-    /// An earlier commit failed after its header may have reached the medium.
-    #[error("an earlier commit ended in doubt; the store must be reloaded before it is changed")]
+    /// An earlier commit failed while it wrote or flushed the header, and may have taken effect.
+    #[error(
+        "an earlier commit failed and may have taken effect; reload the store before changing it"
+    )]
     InDoubt,
-    /// The operating system has no randomness to give.
-    #[error("no randomness for keys: {0}")]
+    /// The operating system provides no random bytes.
+    #[error("getting random bytes for keys and nonces failed: {0}")]
     Randomness(String),
-    /// A saved state is not one of this device.
+    /// The saved state is inconsistent, or does not fit the device.
     #[error("the saved state is invalid: {0}")]
     InvalidSavedState(&'static str),
     /// The provisioning marker could not be encoded.
@@ -221,25 +220,25 @@ pub enum Error {
     Json(#[source] serde_json::Error),
 }
 
-/// The classes of [`Error`] that callers tell apart.
+/// The classes of [`Error`] that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The file is not there.
+    /// The file does not exist.
     Missing,
-    /// The store was never formatted.
+    /// The device was never formatted.
     Empty,
-    /// What is stored is damaged.
+    /// The store or the file is damaged.
     Corrupt,
-    /// The store has a format that is not supported, or needs a disk with other sectors. Its content may
-    /// be fine.
+    /// The format is not supported, or requires a disk with another sector size. The content may be
+    /// intact.
     Unsupported,
-    /// A key is needed, or is not the right one.
+    /// A key is needed, or the key is wrong.
     Locked,
     /// The device failed.
     Io,
-    /// There is no room, in the store or under it.
+    /// The store, or the file system that holds it, is full.
     NoSpace,
-    /// The request makes no sense or is refused.
+    /// The request is invalid or is refused.
     Refused,
 }
 
@@ -248,7 +247,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         use std::io::ErrorKind as Io;
         match self {
-            // The file that holds the store has holes, and its file system is full.
+            // The file that holds the store is sparse, and its file system is full.
             Self::Write { source, .. } | Self::Flush(source)
                 if matches!(source.kind(), Io::StorageFull | Io::QuotaExceeded) =>
             {
@@ -286,7 +285,6 @@ impl Error {
             | Self::AlreadyEncrypted
             | Self::KeysFull
             | Self::ZeroKey
-            | Self::EncryptedFilesRemain(_)
             | Self::ReadOnly
             | Self::InvalidSavedState(_)
             | Self::Json(_) => ErrorKind::Refused,

@@ -1,98 +1,69 @@
-//! What opening or checking a store found that is not as it should be.
+//! Problems found while opening or checking a store.
 
-use crate::header::HeaderError;
+use crate::damage::Damage;
+use crate::damage::HeaderError;
 use std::fmt;
 use vmgs_format::FileId;
 
-/// How a file's entry contradicts the store. Only this file is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Damage {
-    /// Its blocks are not all inside the store.
-    OutsideStore,
-    /// It claims more bytes than its blocks hold.
-    SizeExceedsBlocks,
-    /// It shares blocks with this file or table.
-    Overlaps(FileId),
-    /// The authenticated table says it is encrypted, the other that it is not. Either the disk was
-    /// tampered with, or something replaced the file while the store was locked.
-    ExpectedEncrypted,
-    /// The file table says it is encrypted, the authenticated table that it is not: its key is lost.
-    ExpectedPlain,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutsideStore => f.write_str("its blocks are outside the store"),
-            Self::SizeExceedsBlocks => f.write_str("it has more bytes than its blocks hold"),
-            Self::Overlaps(id) => write!(f, "its blocks overlap those of {id}"),
-            Self::ExpectedEncrypted => f.write_str(
-                "it should be encrypted and is not (replaced while the store was locked?)",
-            ),
-            Self::ExpectedPlain => f.write_str("it is encrypted, and its key is not in the store"),
-        }
-    }
-}
-
-/// Something that is not as it should be.
+/// A problem found while opening or checking a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// A header is damaged; the other was used.
+    /// A header is damaged; the other is used.
     DamagedHeader {
-        /// Which.
+        /// Slot of the damaged header, 0 or 1.
         slot: usize,
-        /// How.
+        /// How it is damaged.
         error: HeaderError,
-        /// The damaged one seems to be the newer: what it recorded last is lost.
+        /// The damaged header seems to be the newer one: the last change is lost.
         newer: bool,
     },
-    /// An older header lies where disks with sectors of another size have it.
+    /// An older header is at the place for disks of another sector size.
     ForeignHeader {
-        /// The other sector size.
+        /// The other sector size in bytes.
         sector_size: u32,
     },
-    /// The file table's entry for itself does not say where the table is. The next commit repairs it.
+    /// The file table's own entry does not have the location of the table. The next commit repairs it.
     MisplacedTableEntry,
     /// A file is damaged.
     DamagedFile {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// How.
+        /// How it is damaged.
         damage: Damage,
     },
-    /// There is no extended file table. The next commit repairs it, unless the store is encrypted.
+    /// There is no extended file table. The next commit repairs this, unless the store is encrypted.
     NoExtendedTable,
     /// The metadata key is zero, as a faulty writer left it: everything encrypted in this store can be
     /// read without a key, and has to be treated as exposed.
     ZeroMetadataKey,
-    /// The authenticated table has an entry for a file that does not exist.
+    /// The extended file table has an entry for a file that does not exist.
     StaleExtendedEntry(FileId),
     /// The content of a file does not decrypt.
     Undecryptable(FileId),
-    /// Bits or bytes that must be zero are not.
+    /// Reserved bits or bytes of this structure are not zero.
     ReservedNotZero(&'static str),
-    /// A file could not be read.
+    /// A file cannot be read.
     Unreadable {
-        /// Which.
+        /// The file.
         id: FileId,
-        /// Why.
+        /// Why it cannot be read.
         error: String,
     },
 }
 
-/// How much a [`Finding`] matters.
+/// How severe a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Harmless, or repaired by the next commit.
     Note,
-    /// Confidentiality or the safety net is weakened; no content is lost.
+    /// Confidentiality or redundancy is impaired; no content is lost.
     Warning,
     /// Content is lost or cannot be trusted.
     Error,
 }
 
 impl Finding {
-    /// How much it matters.
+    /// How severe the finding is.
     pub fn severity(&self) -> Severity {
         match self {
             Self::ForeignHeader { .. }
@@ -108,7 +79,7 @@ impl Finding {
         }
     }
 
-    /// A short fixed name, for programs.
+    /// A short, stable name for use by programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::DamagedHeader { .. } => "damaged-header",
@@ -124,7 +95,7 @@ impl Finding {
         }
     }
 
-    /// The file concerned, if it is one.
+    /// The file that the finding is about, if it is about one.
     pub fn file_id(&self) -> Option<FileId> {
         match self {
             Self::DamagedFile { id, .. }
@@ -148,7 +119,7 @@ impl fmt::Display for Finding {
             }
             Self::ForeignHeader { sector_size } => write!(
                 f,
-                "an old header lies where disks with {sector_size}-byte sectors have it"
+                "an old header is at the place for disks with {sector_size}-byte sectors"
             ),
             Self::MisplacedTableEntry => {
                 f.write_str("the file table's entry for itself is wrong; the next change repairs it")
@@ -160,7 +131,7 @@ impl fmt::Display for Finding {
                  key; replace all keys with rekey, and treat what was stored as exposed",
             ),
             Self::StaleExtendedEntry(id) => {
-                write!(f, "the extended table has an entry for {id}, which does not exist")
+                write!(f, "the extended file table has an entry for {id}, which does not exist")
             }
             Self::Undecryptable(id) => write!(f, "file {id} does not decrypt"),
             Self::ReservedNotZero(what) => write!(f, "{what}: reserved bits are not zero"),

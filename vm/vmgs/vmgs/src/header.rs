@@ -1,10 +1,10 @@
-//! Reading the two headers and choosing between them.
+//! Reading the two headers, and choosing the active one.
 
+use crate::damage::HeaderError;
 use crate::device::BlockDevice;
 use crate::device::Geometry;
 use crate::error::Error;
 use crate::finding::Finding;
-use std::fmt;
 use vmgs_format::EncryptionAlgorithm;
 use vmgs_format::FIRST_DATA_BLOCK;
 use vmgs_format::HEADER_AREA_SIZE;
@@ -13,53 +13,7 @@ use vmgs_format::MARKER_REPROVISIONED;
 use vmgs_format::Version;
 use zerocopy::FromBytes;
 
-/// Why a header copy is not valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderError {
-    /// It is all zero: never written, or wiped.
-    Zero,
-    /// Not a store's signature.
-    Signature,
-    /// A version this implementation does not know.
-    Version(Version),
-    /// The header says it is this long.
-    Size(u32),
-    /// The file table cannot be at this block.
-    TableOffset(u32),
-    /// The file table has this many blocks.
-    TableSize(u32),
-    /// An algorithm this implementation does not know.
-    Algorithm(u16),
-    /// The checksum is wrong.
-    Checksum {
-        /// What the header says.
-        stored: u32,
-        /// What its bytes have.
-        computed: u32,
-    },
-}
-
-impl fmt::Display for HeaderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Zero => f.write_str("it is all zero"),
-            Self::Signature => f.write_str("invalid header signature"),
-            Self::Version(version) => write!(f, "invalid header version {version}"),
-            Self::Size(size) => write!(f, "invalid header size {size}"),
-            Self::TableOffset(block) => write!(f, "invalid file table offset {block}"),
-            Self::TableSize(blocks) => write!(f, "invalid file table size {blocks}"),
-            Self::Algorithm(n) => write!(f, "invalid encryption algorithm {n}"),
-            Self::Checksum { stored, computed } => write!(
-                f,
-                "invalid header checksum {stored:#010x}, computed {computed:#010x}"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for HeaderError {}
-
-/// Checks one header copy for a store of `blocks` blocks.
+/// Validates a header copy of a store of `blocks` blocks.
 fn validate(header: &Header, blocks: u32) -> Result<(), HeaderError> {
     let bytes = zerocopy::IntoBytes::as_bytes(header);
     if bytes.iter().all(|&b| b == 0) {
@@ -72,7 +26,7 @@ fn validate(header: &Header, blocks: u32) -> Result<(), HeaderError> {
     let version = Version(header.version.get());
     match version {
         Version::V3_0 if size == Header::LEN => {}
-        // Stores of this version carry the short header, or the long one with its tail unused.
+        // Stores of this version have the short header, or the long one with unused fields.
         Version::V2_0 if size == Header::V2_LEN || size == Header::LEN => {}
         Version::V2_0 | Version::V3_0 => {
             return Err(HeaderError::Size(header.header_size.get()));
@@ -103,40 +57,39 @@ fn validate(header: &Header, blocks: u32) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// The version of the header at the start of `bytes`, if this implementation does not know it and the
-/// checksum shows that the header is whole. Other versions have headers of other lengths.
+/// The version of the header at the start of `bytes`, if it is not supported and the checksum is right.
+/// The headers of such versions may have other lengths.
 fn unknown_version(bytes: &[u8]) -> Option<Version> {
     let (header, _) = Header::read_from_prefix(bytes).ok()?;
     let version = Version(header.version.get());
     let known = matches!(version, Version::V2_0 | Version::V3_0);
     let len = usize::try_from(header.header_size.get()).ok()?;
-    // No header reaches into the second, wherever that is.
+    // The first header ends before the second, which is at byte 512 or 4096.
     let whole = bytes.get(..len.clamp(Header::V2_LEN, 512))?;
-    let sound = header.signature == Header::SIGNATURE
+    let intact = header.signature == Header::SIGNATURE
         && whole.len() == len
         && header.checksum.get() == Header::checksum_of(whole);
-    (sound && !known).then_some(version)
+    (intact && !known).then_some(version)
 }
 
-/// Whether `newer` is at most half the number space ahead of `older`.
+/// Whether sequence number `newer` is ahead of `older`, by at most half the number space.
 fn is_ahead(newer: u32, older: u32) -> bool {
     matches!(newer.wrapping_sub(older), 1..=0x7fff_ffff)
 }
 
-/// The header area of a device, as it is.
+/// The content of a device's header area.
 #[derive(Debug, Clone)]
 pub struct HeaderScan {
     /// The two header copies.
     pub headers: [Header; 2],
-    /// What validating each found.
+    /// Whether each header is valid, and if not, why.
     pub validity: [Result<(), HeaderError>; 2],
-    /// A header, valid or not, where a disk with the other sector size has its second.
+    /// The header, valid or not, at the place of the second header on disks of the other sector size.
     foreign: Header,
     foreign_valid: bool,
     sector_size: u32,
     partitioned: bool,
-    /// The version of a header that is sound as far as can be told, and that this implementation does
-    /// not know.
+    /// The version of a header that is intact, but of an unsupported version.
     unknown_version: Option<Version>,
 }
 
@@ -159,7 +112,7 @@ impl HeaderScan {
         })?;
         let sector_size = geometry.sector_size;
         let foreign_size = if sector_size == 512 { 4096 } else { 512 };
-        // A device that does not fill the area with headers at these offsets does not exist.
+        // All three offsets are inside the area, so this does not fail.
         let at = |offset: usize| {
             Header::read_from_prefix(&area[offset..])
                 .map_or_else(|_| zerocopy::FromZeros::new_zeroed(), |(h, _)| h)
@@ -179,12 +132,12 @@ impl HeaderScan {
         })
     }
 
-    /// Whether the area holds nothing that could be a store's header.
+    /// Whether both headers are zero.
     pub fn is_empty(&self) -> bool {
         self.validity == [Err(HeaderError::Zero); 2]
     }
 
-    /// The slot of the header in force.
+    /// The slot of the active header: the newer one if both are valid.
     pub fn active(&self) -> Result<usize, Error> {
         if self.partitioned {
             return Err(Error::V1Format);
@@ -232,14 +185,14 @@ impl HeaderScan {
         if self.sector_size == 512 { 4096 } else { 512 }
     }
 
-    /// What is wrong beside the header in force.
+    /// Problems of the header area, given the active header.
     pub(crate) fn findings(&self, active: usize) -> Vec<Finding> {
         let mut findings = Vec::new();
         let other = 1 - active;
         let sequence = self.headers[active].sequence.get();
         match self.validity[other] {
             Ok(()) => {}
-            // The second header of a store that has been written once only.
+            // The second header of a store that was formatted and not changed since.
             Err(HeaderError::Zero) if other == 1 && sequence == 1 => {}
             Err(error) => findings.push(Finding::DamagedHeader {
                 slot: other,

@@ -1,11 +1,12 @@
-//! Unlocking a store, and changing its keys.
+//! Unlocking a store, changing its keys, and wiping what is free.
 
 use crate::crypto;
 use crate::crypto::Key;
+use crate::damage::Damage;
 use crate::disk::byte_of;
 use crate::error::Error;
-use crate::finding::Damage;
 use crate::finding::Finding;
+use crate::options::StoreAccess;
 use crate::state;
 use crate::state::State;
 use crate::state::Unlocked;
@@ -27,8 +28,9 @@ use zeroize::Zeroizing;
 impl Vmgs {
     /// Unlocks the store with one of its keys.
     ///
-    /// The extended table decides from then on which files are encrypted, because it is authenticated
-    /// and the file table is not. Files about which the two disagree are [damaged](Damage).
+    /// From then on, the extended file table determines which files are encrypted, because it is
+    /// authenticated and the file table is not. Files about which the tables disagree are
+    /// [damaged](Damage).
     pub fn unlock(&mut self, key: &Key) -> Result<(), Error> {
         if !self.state.is_encrypted() {
             return Err(Error::NotEncrypted);
@@ -39,7 +41,7 @@ impl Vmgs {
             let Some(metadata_key) = unwrap(record, key) else {
                 continue;
             };
-            // A key that was taken back into use may open both records, of which one is old.
+            // A key that was replaced and then used again may open both records, of which one is stale.
             opened = Some((i, self.read_extended_table(&metadata_key), metadata_key));
             if matches!(opened, Some((_, Ok(_), _))) {
                 break;
@@ -62,7 +64,7 @@ impl Vmgs {
         }
         apply(&mut state, table, &mut findings);
         for finding in &findings {
-            tracing::warn!(%finding, "store finding");
+            tracing::warn!(%finding, "problem in the store");
         }
         state.unlocked = Some(Unlocked {
             record,
@@ -102,30 +104,30 @@ impl Vmgs {
             });
         }
         let mut table = Zeroizing::new(vec![0; BLOCK_SIZE as usize]);
-        let read = self.disk.read(byte_of(file.extent.start), &mut table);
-        let opened = read.and_then(|()| {
-            crypto::open(metadata_key, &file.nonce, &file.tag, &mut table)
-                .then_some(())
-                .ok_or(Error::Authentication(id))
-        });
-        if opened.is_err() {
-            self.events.send(crate::Event::AccessFailed(id));
+        self.disk.read(byte_of(file.extent.start), &mut table)?;
+        if !crypto::open(metadata_key, &file.nonce, &file.tag, &mut table) {
+            return Err(Error::Authentication(id));
         }
-        opened.map(|()| table)
+        Ok(table)
+    }
+
+    fn check_unlocked(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        if self.is_locked() {
+            return Err(Error::Locked);
+        }
+        Ok(())
     }
 
     fn check_key_change(&self, new: &Key) -> Result<(), Error> {
-        self.check_writable()?;
-        if self.is_locked() {
-            Err(Error::Locked)
-        } else if new.is_zero() {
-            Err(Error::ZeroKey)
-        } else {
-            Ok(())
+        self.check_unlocked()?;
+        if new.is_zero() {
+            return Err(Error::ZeroKey);
         }
+        Ok(())
     }
 
-    /// Gives an unencrypted store its first key. Files stay as they are until they are written.
+    /// Adds the first key to an unencrypted store. Existing files stay unencrypted until they are written.
     pub fn encrypt(&mut self, key: &Key) -> Result<(), Error> {
         self.check_key_change(key)?;
         if self.is_encrypted() {
@@ -143,7 +145,7 @@ impl Vmgs {
         self.transact(next, Vec::new())
     }
 
-    /// Adds a second key. Both unlock the store, and keep doing so, until one is removed.
+    /// Adds a second key. Both keys unlock the store until all keys are replaced.
     pub fn add_key(&mut self, key: &Key) -> Result<(), Error> {
         self.check_key_change(key)?;
         let mut next = self.state.clone();
@@ -154,15 +156,15 @@ impl Vmgs {
         if next.records[other].is_occupied() {
             return Err(Error::KeysFull);
         }
-        // A zero metadata key is never wrapped again.
+        // Replaces a zero metadata key, which must not be wrapped again.
         next.extended_stale |= unlocked.metadata_key.is_zero();
         self.transact_with_key(next, Vec::new(), Some((other, key.clone())))
     }
 
-    /// Replaces all keys by `key` in one commit: a crash leaves the old keys or the new one. The other
-    /// header is then refreshed, so that no copy of the old key's record remains in either.
+    /// Replaces all keys by `key` in one commit: after a crash, either the old keys or the new key open the
+    /// store. Then the other header is written too, so that neither header has a record of an old key.
     ///
-    /// The files keep the data keys they have. [`rekey`](Vmgs::rekey) replaces those as well.
+    /// Files keep their data keys; [`rekey`](Vmgs::rekey) replaces them too.
     pub fn update_key(&mut self, key: &Key) -> Result<(), Error> {
         self.check_key_change(key)?;
         let mut next = self.state.clone();
@@ -177,61 +179,16 @@ impl Vmgs {
         self.refresh_headers()
     }
 
-    /// Removes the key that the store is not unlocked with, if there is one.
-    pub fn remove_other_key(&mut self) -> Result<(), Error> {
-        self.check_writable()?;
-        let Some(unlocked) = &self.state.unlocked else {
-            return Err(if self.is_encrypted() {
-                Error::Locked
-            } else {
-                Error::NotEncrypted
-            });
-        };
-        let mut next = self.state.clone();
-        next.records[1 - unlocked.record] = MetadataKeyRecord::EMPTY;
-        next.extended_stale = true;
-        self.transact(next, Vec::new())?;
-        self.refresh_headers()
-    }
-
-    /// Makes the store unencrypted. Refused while files are encrypted, which would become unreadable.
-    pub fn decrypt(&mut self) -> Result<(), Error> {
-        self.check_writable()?;
-        if self.is_locked() {
-            return Err(Error::Locked);
-        }
-        if !self.is_encrypted() {
-            return Err(Error::NotEncrypted);
-        }
-        let encrypted = |(_, file): &(FileId, &state::FileRecord)| {
-            file.attributes.needs_key() || file.data_key.is_some()
-        };
-        if let Some((id, _)) = self.state.user_files().find(encrypted) {
-            return Err(Error::EncryptedFilesRemain(id));
-        }
-        let mut next = self.state.clone();
-        next.algorithm = EncryptionAlgorithm::NONE;
-        next.records = [MetadataKeyRecord::EMPTY; 2];
-        next.unlocked = None;
-        next.extended_stale = true;
-        self.transact(next, Vec::new())?;
-        self.refresh_headers()
-    }
-
-    /// Replaces every key the store made (the files' and the metadata key), drops a second datastore
-    /// key, and wipes all that is free. After this, nothing that is stored can be read with a key that
-    /// was exposed before; what was stored in the past may have been read.
+    /// Replaces all keys that the store generated (data keys and the metadata key), removes a second
+    /// datastore key, and wipes free space. Then a generated key that was exposed before opens nothing
+    /// in the store any more.
     ///
-    /// Files are rewritten one by one: a crash leaves some with new keys and some with old ones, all of
-    /// them readable. Files that do not decrypt cannot be, and are left as they are; their ids are
-    /// returned.
+    /// Files are rewritten one at a time. After a crash, some files have new keys and some have old ones,
+    /// and all are readable. Files that do not decrypt are left as they are; their ids are returned.
     pub fn rekey(&mut self) -> Result<Vec<FileId>, Error> {
-        self.check_writable()?;
+        self.check_unlocked()?;
         if !self.is_encrypted() {
             return Err(Error::NotEncrypted);
-        }
-        if self.is_locked() {
-            return Err(Error::Locked);
         }
         let files = self
             .state
@@ -267,9 +224,8 @@ impl Vmgs {
         Ok(left)
     }
 
-    /// Overwrites everything that is free with zeros: blocks in which deleted and replaced files were,
-    /// old tables with the keys in them, and what files leave of their last blocks. Both headers then
-    /// lead to the same generation.
+    /// Overwrites free space with zeros: blocks of deleted and replaced files and of old tables, which hold
+    /// keys, and the unused ends of files' last blocks. Both headers then refer to the same generation.
     pub fn scrub(&mut self) -> Result<(), Error> {
         self.check_writable()?;
         self.refresh_headers()?;
@@ -285,25 +241,25 @@ impl Vmgs {
         self.disk.flush()
     }
 
-    /// Writes the header in force again, over the other one.
+    /// Writes a copy of the active header over the other header.
     pub(crate) fn refresh_headers(&mut self) -> Result<(), Error> {
-        self.put_in_force(self.state.clone())
+        self.activate(self.state.clone())
     }
 
-    /// Sets or clears the reprovisioned marker.
+    /// Sets or clears the reprovisioned marker in the header.
     pub(crate) fn set_marker(&mut self, reprovisioned: bool) -> Result<(), Error> {
         self.check_writable()?;
         let mut next = self.state.clone();
         next.reprovisioned = reprovisioned;
-        self.put_in_force(next)
+        self.activate(next)
     }
 
-    /// Turns a store of version 2.0, which is only read, into one of version 3.0.
+    /// Converts a store of version 2.0, which can only be read, to version 3.0.
     pub fn upgrade(&mut self) -> Result<(), Error> {
         if self.state.version == vmgs_format::Version::V3_0 {
             return Ok(());
         }
-        if self.access == crate::Access::ReadOnly {
+        if self.access == StoreAccess::ReadOnly {
             return Err(Error::ReadOnly);
         }
         let mut next = self.state.clone();
@@ -323,7 +279,7 @@ fn unwrap(record: &MetadataKeyRecord, key: &Key) -> Option<Key> {
     found
 }
 
-/// Gives the files of `state` the attributes and keys that the extended table has for them.
+/// Applies the attributes and keys in the extended file table to the files of `state`.
 fn apply(state: &mut State, table: &ExtendedFileTable, findings: &mut Vec<Finding>) {
     let blank = vmgs_format::ExtendedFileTableEntry::new_zeroed();
     for id in (1..63).map(FileId) {
@@ -350,7 +306,7 @@ fn apply(state: &mut State, table: &ExtendedFileTable, findings: &mut Vec<Findin
         }
         file.data_key = if attributes.needs_key() { key } else { None };
         if let Some(damage) = disagreement {
-            // The disk's layout comes first: content that is not there has no encryption.
+            // Damage of the layout is reported first: content outside the store cannot be encrypted.
             if file.damage.is_none() || matches!(file.damage, Some(Damage::Overlaps(_))) {
                 file.damage = Some(damage);
             }

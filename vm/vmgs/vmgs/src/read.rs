@@ -1,10 +1,9 @@
 //! Reading files.
 
 use crate::crypto::Gcm;
+use crate::damage::Damage;
 use crate::disk::byte_of;
 use crate::error::Error;
-use crate::event::Event;
-use crate::finding::Damage;
 use crate::state::FileRecord;
 use crate::store::Vmgs;
 use std::io;
@@ -14,47 +13,48 @@ use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
 use zeroize::Zeroizing;
 
-/// Bytes that pass through memory at a time. A multiple of the cipher's block and of every sector size.
+/// Number of bytes that are read or written at a time. A multiple of the cipher's block size and of every
+/// sector size.
 pub(crate) const PIECE: usize = 128 << 10;
 
-/// The most bytes that [`Vmgs::read`] reads into memory.
+/// Maximum length in bytes of a file that [`Vmgs::read`] reads into memory.
 pub const READ_LIMIT: u64 = 256 << 20;
 
-/// In which form content is wanted.
+/// The form in which a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As it was written.
+    /// The content as it was written.
     Content,
-    /// As it is stored: the ciphertext, for an encrypted file. Never needs a key.
+    /// The bytes on the disk: the ciphertext of an encrypted file. Needs no key.
     Stored,
 }
 
 impl Vmgs {
-    /// The content of a file of at most [`READ_LIMIT`] bytes.
+    /// Reads a file of at most [`READ_LIMIT`] bytes.
     pub fn read(&mut self, id: FileId) -> Result<Vec<u8>, Error> {
         self.read_at_most(id, READ_LIMIT)
     }
 
-    /// The content of a file of at most `limit` bytes.
+    /// Reads a file of at most `limit` bytes.
     pub fn read_at_most(&mut self, id: FileId, limit: u64) -> Result<Vec<u8>, Error> {
         let mut content = self.buffer_for(id, limit)?;
         self.read_into(id, 0, &mut content, Form::Content)?;
         Ok(content)
     }
 
-    /// What is stored for a file of at most [`READ_LIMIT`] bytes, without decrypting it.
+    /// Reads a file of at most [`READ_LIMIT`] bytes as it is stored, without decrypting it.
     ///
-    /// Also reads files that are damaged, as far as they are in the store.
+    /// This also reads the part of a damaged file that is inside the store.
     pub fn read_stored(&mut self, id: FileId) -> Result<Vec<u8>, Error> {
         let mut content = self.buffer_for(id, READ_LIMIT)?;
         self.read_into(id, 0, &mut content, Form::Stored)?;
         Ok(content)
     }
 
-    /// Fills `buf` with the file's content from byte `offset`, as far as that goes, and returns how
-    /// many bytes there were.
+    /// Fills `buf` with the file's content from byte `offset` on, and returns the number of bytes read,
+    /// which is less than the length of `buf` only at the end of the file.
     ///
-    /// Of an encrypted file all is read, whatever the range, to find out that it is authentic.
+    /// An encrypted file is read completely, whatever the range, to authenticate it.
     pub fn read_range(&mut self, id: FileId, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
         let size = self.readable(id, Form::Content)?.size;
         let len = size
@@ -64,22 +64,21 @@ impl Vmgs {
         Ok(len)
     }
 
-    /// Passes the file's content on to `sink`, piece by piece.
+    /// Writes the file's content to `sink`, piece by piece, and returns its length in bytes.
     ///
-    /// An encrypted file is read twice: it is found authentic before the first byte is passed on. What
-    /// the second reading delivers is authenticated again; if the device changed it in between, this
-    /// fails with [`Error::Authentication`] after `sink` has been given bytes that must not be used.
+    /// An encrypted file is read twice, to authenticate it before the first byte is written to `sink`. The
+    /// second pass authenticates it again: if the device changed it in between, this fails with
+    /// [`Error::Authentication`], and the bytes written to `sink` must not be used.
     pub fn read_to(&mut self, id: FileId, sink: &mut dyn io::Write) -> Result<u64, Error> {
-        self.pass_on(id, Form::Content, sink)
+        self.copy_to(id, Form::Content, sink)
     }
 
-    /// [`read_to`](Vmgs::read_to) of what is [stored](Vmgs::read_stored).
+    /// Like [`read_to`](Vmgs::read_to), for the file as it is [stored](Vmgs::read_stored).
     pub fn read_stored_to(&mut self, id: FileId, sink: &mut dyn io::Write) -> Result<u64, Error> {
-        self.pass_on(id, Form::Stored, sink)
+        self.copy_to(id, Form::Stored, sink)
     }
 
-    /// Reads an encrypted file to see whether it is authentic, and any file to see whether it can be
-    /// read.
+    /// Checks that the file can be read and, if it is encrypted, that it is authentic.
     pub fn check_file(&mut self, id: FileId) -> Result<(), Error> {
         if self.readable(id, Form::Content)?.data_key.is_some() {
             self.read_into(id, 0, &mut [], Form::Content)
@@ -89,7 +88,7 @@ impl Vmgs {
     }
 
     fn buffer_for(&self, id: FileId, limit: u64) -> Result<Vec<u8>, Error> {
-        // Its entry is validated before its size is believed.
+        // The size is checked against the store before it is used.
         let size = self.readable(id, Form::Stored)?.size;
         if size > limit {
             return Err(Error::TooLargeToRead { id, size, limit });
@@ -103,7 +102,8 @@ impl Vmgs {
         Ok(buffer)
     }
 
-    /// The file, if it can be read in this form. All of the size it then has is in the store.
+    /// The entry of a file that can be read in this form. All bytes of the returned size are inside the
+    /// store.
     fn readable(&self, id: FileId, form: Form) -> Result<FileRecord, Error> {
         if id.range() != FileIdRange::File {
             return Err(Error::InvalidFileId(id));
@@ -111,10 +111,10 @@ impl Vmgs {
         let mut file = self.state.file(id).ok_or(Error::NotAllocated(id))?.clone();
         match (form, file.damage) {
             (_, None) => {}
-            // The content of an encrypted file speaks for itself.
+            // An overlapped encrypted file can be authenticated.
             (Form::Content, Some(Damage::Overlaps(_))) if file.data_key.is_some() => {}
             (Form::Content, Some(damage)) => return Err(Error::DamagedFile { id, damage }),
-            // Stored bytes speak for nothing.
+            // Stored bytes are not authenticated, so the part inside the store is read.
             (Form::Stored, Some(damage)) => {
                 let end = file.extent.end().min(self.disk.geometry.blocks.into());
                 let blocks = end.saturating_sub(file.extent.start.into());
@@ -131,15 +131,7 @@ impl Vmgs {
         Ok(file)
     }
 
-    /// Notes failures that the owner of the store should hear of.
-    fn noting<T>(&self, id: FileId, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(Error::Read { .. } | Error::Authentication(_)) = &result {
-            self.events.send(Event::AccessFailed(id));
-        }
-        result
-    }
-
-    /// Fills `buf` from byte `offset` of the file; the range is inside it.
+    /// Fills `buf` with the bytes from `offset` on. The range must be inside the file.
     fn read_into(
         &mut self,
         id: FileId,
@@ -148,18 +140,16 @@ impl Vmgs {
         form: Form,
     ) -> Result<(), Error> {
         let file = self.readable(id, form)?;
-        let result = match &file.data_key {
+        match &file.data_key {
             Some(key) if form == Form::Content => {
                 let mut gcm = Gcm::new(key, &file.nonce);
                 self.read_authentic(id, &file, &mut gcm, offset, buf)
             }
             _ => self.disk.read(byte_of(file.extent.start) + offset, buf),
-        };
-        self.noting(id, result)
+        }
     }
 
-    /// Reads all of an encrypted file, keeps the range at `offset`, and decrypts that once the whole is
-    /// found authentic.
+    /// Reads an encrypted file completely, authenticates it, and then decrypts the range at `offset`.
     fn read_authentic(
         &mut self,
         id: FileId,
@@ -184,7 +174,7 @@ impl Vmgs {
                 let piece = &mut piece[..len];
                 self.disk.read(start + position, piece)?;
                 gcm.authenticate(piece);
-                // The part of the piece that is wanted.
+                // Copy the part of the piece that is in the range.
                 let from = offset.max(position);
                 let to = (offset + buf.len() as u64).min(position + len as u64);
                 if from < to {
@@ -205,13 +195,12 @@ impl Vmgs {
         Ok(())
     }
 
-    fn pass_on(&mut self, id: FileId, form: Form, sink: &mut dyn io::Write) -> Result<u64, Error> {
+    fn copy_to(&mut self, id: FileId, form: Form, sink: &mut dyn io::Write) -> Result<u64, Error> {
         let file = self.readable(id, form)?;
         let mut gcm = match &file.data_key {
             Some(key) if form == Form::Content => {
                 let mut first = Gcm::new(key, &file.nonce);
-                let found = self.read_authentic(id, &file, &mut first, 0, &mut []);
-                self.noting(id, found)?;
+                self.read_authentic(id, &file, &mut first, 0, &mut [])?;
                 Some(Gcm::new(key, &file.nonce))
             }
             _ => None,
@@ -221,8 +210,8 @@ impl Vmgs {
         while position < file.size {
             let len = (file.size - position).min(PIECE as u64) as usize;
             let piece = &mut piece[..len];
-            let read = self.disk.read(byte_of(file.extent.start) + position, piece);
-            self.noting(id, read)?;
+            self.disk
+                .read(byte_of(file.extent.start) + position, piece)?;
             if let Some(gcm) = &mut gcm {
                 gcm.authenticate(piece);
                 gcm.decrypt_at(position, piece);
@@ -234,7 +223,7 @@ impl Vmgs {
         if let Some(gcm) = gcm
             && !gcm.verify(&file.tag)
         {
-            return self.noting(id, Err(Error::Authentication(id)));
+            return Err(Error::Authentication(id));
         }
         Ok(file.size)
     }

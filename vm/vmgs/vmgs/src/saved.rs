@@ -1,16 +1,16 @@
-//! Carrying an open store from one process to the next.
+//! Saving the state of an open store, and restoring it in another process.
 
 use crate::alloc::Extent;
 use crate::crypto::Key;
+use crate::damage::Damage;
 use crate::device::BlockDevice;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::options::OpenOptions;
 use crate::state::FileRecord;
 use crate::state::State;
 use crate::state::Unlocked;
-use crate::store::Access;
 use crate::store::Loaded;
-use crate::store::OpenOptions;
 use crate::store::Vmgs;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -21,10 +21,10 @@ use vmgs_format::FileId;
 use vmgs_format::MetadataKeyRecord;
 use vmgs_format::Version;
 
-/// An open store's state, to be [restored](Vmgs::restore) without reading the device.
+/// The state of an open store, which can be [restored](Vmgs::restore) without reading the device.
 ///
-/// It holds the keys of an unlocked store in clear: what carries it must be as well protected as
-/// the memory it came from.
+/// It holds the keys of an unlocked store in plain text, and must be protected like the memory of the
+/// process that saved it.
 #[derive(Clone, Encode, Decode)]
 #[cbor(map)]
 pub struct SavedStore {
@@ -40,24 +40,16 @@ pub struct SavedStore {
     algorithm: u16,
     #[n(7)]
     active_key: Option<u8>,
-    #[cbor(n(8), with = "minicbor::bytes")]
-    datastore_key: Option<[u8; 32]>,
-    #[cbor(n(9), with = "minicbor::bytes")]
-    metadata_key: Option<[u8; 32]>,
+    #[n(8)]
+    datastore_key: Option<Key>,
+    #[n(9)]
+    metadata_key: Option<Key>,
     #[n(10)]
     records: [SavedRecord; 2],
     #[n(11)]
     reprovisioned: bool,
     #[n(12)]
     extended_stale: bool,
-}
-
-impl Drop for SavedStore {
-    fn drop(&mut self) {
-        use zeroize::Zeroize;
-        self.datastore_key.zeroize();
-        self.metadata_key.zeroize();
-    }
 }
 
 impl std::fmt::Debug for SavedStore {
@@ -86,20 +78,13 @@ struct SavedFile {
     tag: [u8; 16],
     #[n(7)]
     attributes: u32,
-    #[cbor(n(8), with = "minicbor::bytes")]
-    data_key: Option<[u8; 32]>,
+    #[n(8)]
+    data_key: Option<Key>,
     #[n(9)]
     damage: Option<SavedDamage>,
 }
 
-impl Drop for SavedFile {
-    fn drop(&mut self) {
-        use zeroize::Zeroize;
-        self.data_key.zeroize();
-    }
-}
-
-/// Damage that the tables do not show once they are read.
+/// Damage that cannot be determined from the saved tables.
 #[derive(Clone, Copy, Encode, Decode)]
 #[cbor(index_only)]
 enum SavedDamage {
@@ -121,9 +106,8 @@ struct SavedRecord {
 }
 
 impl Vmgs {
-    /// The state of the store. A store that is [in doubt](Error::InDoubt) has none.
+    /// Saves the state of the store. Fails if the store is [in doubt](Vmgs::is_in_doubt).
     pub fn save(&self) -> Result<SavedStore, Error> {
-        use crate::finding::Damage;
         if self.in_doubt {
             return Err(Error::InDoubt);
         }
@@ -149,7 +133,7 @@ impl Vmgs {
                 nonce: file.nonce,
                 tag: file.tag,
                 attributes: file.attributes.into(),
-                data_key: file.data_key.as_ref().map(|key| *key.as_bytes()),
+                data_key: file.data_key.clone(),
                 damage: match file.damage {
                     Some(Damage::ExpectedEncrypted) => Some(SavedDamage::ExpectedEncrypted),
                     Some(Damage::ExpectedPlain) => Some(SavedDamage::ExpectedPlain),
@@ -165,8 +149,8 @@ impl Vmgs {
             files,
             algorithm: state.algorithm.0,
             active_key: unlocked.map(|u| u.record as u8),
-            datastore_key: unlocked.map(|u| *u.datastore_key.as_bytes()),
-            metadata_key: unlocked.map(|u| *u.metadata_key.as_bytes()),
+            datastore_key: unlocked.map(|u| u.datastore_key.clone()),
+            metadata_key: unlocked.map(|u| u.metadata_key.clone()),
             records: state.records.map(|record| SavedRecord {
                 nonce: record.nonce,
                 tag: record.tag,
@@ -177,8 +161,8 @@ impl Vmgs {
         })
     }
 
-    /// Opens the store on `device` as it was when `saved` was made, without reading it. Nothing else
-    /// may have written it since.
+    /// Opens the store on `device` with the state `saved`, without reading the device. The device must not
+    /// have been written since the state was saved.
     pub fn restore(
         device: Box<dyn BlockDevice>,
         options: OpenOptions,
@@ -189,7 +173,7 @@ impl Vmgs {
         let version = Version(saved.version);
         let algorithm = EncryptionAlgorithm(saved.algorithm);
         if saved.active_header > 1 {
-            return Err(invalid("no such header"));
+            return Err(invalid("invalid header slot"));
         }
         if !matches!(version, Version::V2_0 | Version::V3_0)
             || !matches!(
@@ -199,14 +183,14 @@ impl Vmgs {
         {
             return Err(invalid("unknown version or algorithm"));
         }
-        let unlocked = match (saved.active_key, saved.datastore_key, saved.metadata_key) {
+        let unlocked = match (saved.active_key, &saved.datastore_key, &saved.metadata_key) {
             (Some(record @ 0..=1), Some(datastore), Some(metadata))
                 if algorithm != EncryptionAlgorithm::NONE =>
             {
                 Some(Unlocked {
                     record: record.into(),
-                    datastore_key: Key::new(datastore),
-                    metadata_key: Key::new(metadata),
+                    datastore_key: datastore.clone(),
+                    metadata_key: metadata.clone(),
                 })
             }
             (None, None, None) => None,
@@ -237,7 +221,7 @@ impl Vmgs {
             let record = restore_file(file, disk.geometry.blocks);
             match state.file_mut(FileId(file.id)) {
                 Some(entry @ None) => *entry = Some(record),
-                _ => return Err(invalid("a file has an impossible id")),
+                _ => return Err(invalid("invalid or duplicate file id")),
             }
         }
         if state.table < FIRST_DATA_BLOCK || state.table >= disk.geometry.blocks {
@@ -249,16 +233,11 @@ impl Vmgs {
             previous: None,
             findings: Vec::new(),
         };
-        let mut store = Self::assemble(disk, loaded, options);
-        if store.access == Access::ReadWrite && store.state.reprovisioned {
-            store.set_marker(false)?;
-        }
-        Ok(store)
+        Self::opened(disk, loaded, options)
     }
 }
 
 fn restore_file(file: &SavedFile, capacity: u32) -> FileRecord {
-    use crate::finding::Damage;
     let entry = vmgs_format::FileTableEntry {
         offset: file.offset.into(),
         allocation_size: file.blocks.into(),
@@ -271,7 +250,7 @@ fn restore_file(file: &SavedFile, capacity: u32) -> FileRecord {
     let extent = Extent::new(file.offset, file.blocks.max(1));
     let mut record = FileRecord::from_entry(&entry, Version::V3_0, capacity)
         .unwrap_or_else(|| FileRecord::plain(extent, file.size));
-    record.data_key = file.data_key.map(Key::new);
+    record.data_key = file.data_key.clone();
     if record.damage.is_none() {
         record.damage = file.damage.map(|damage| match damage {
             SavedDamage::ExpectedEncrypted => Damage::ExpectedEncrypted,

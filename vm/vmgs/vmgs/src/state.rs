@@ -1,9 +1,9 @@
-//! What is known about a store while it is open.
+//! The state of an open store.
 
 use crate::alloc::Extent;
 use crate::crypto::Key;
+use crate::damage::Damage;
 use crate::device::Geometry;
-use crate::finding::Damage;
 use crate::finding::Finding;
 use vmgs_format::BLOCK_SIZE;
 use vmgs_format::EncryptionAlgorithm;
@@ -25,7 +25,7 @@ use zerocopy::FromBytes;
 use zerocopy::FromZeros;
 use zeroize::Zeroizing;
 
-/// A file, or the extended file table.
+/// The entry of a file or of the extended file table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileRecord {
     pub(crate) extent: Extent,
@@ -33,7 +33,7 @@ pub(crate) struct FileRecord {
     pub(crate) nonce: [u8; NONCE_LEN],
     pub(crate) tag: [u8; TAG_LEN],
     pub(crate) attributes: FileAttributes,
-    /// Known for encrypted files of an unlocked store.
+    /// The key of an encrypted file, if the store is unlocked.
     pub(crate) data_key: Option<Key>,
     pub(crate) damage: Option<Damage>,
 }
@@ -92,8 +92,8 @@ impl FileRecord {
         }
     }
 
-    /// Whether the entry shows encryption. Old writers left the attributes zero; nonce and tag show it
-    /// too.
+    /// Whether the entry is that of an encrypted file. Old writers left the attributes zero, so a nonce
+    /// or tag that is not zero counts too.
     pub(crate) fn shows_encryption(&self) -> bool {
         self.attributes.needs_key() || self.nonce != [0; NONCE_LEN] || self.tag != [0; TAG_LEN]
     }
@@ -102,33 +102,33 @@ impl FileRecord {
 /// The keys of an unlocked store.
 #[derive(Debug, Clone)]
 pub(crate) struct Unlocked {
-    /// The record that `datastore_key` opens.
+    /// The key record that `datastore_key` opens.
     pub(crate) record: usize,
     pub(crate) datastore_key: Key,
     pub(crate) metadata_key: Key,
 }
 
-/// One generation of a store: all that its header leads to.
+/// One generation of a store: its header and the tables that the header refers to.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    /// Where the header is.
+    /// The slot of the header, 0 or 1.
     pub(crate) slot: usize,
     pub(crate) sequence: u32,
     pub(crate) version: Version,
     pub(crate) algorithm: EncryptionAlgorithm,
     pub(crate) reprovisioned: bool,
     pub(crate) records: [MetadataKeyRecord; 2],
-    /// The block of the file table.
+    /// Block number of the file table.
     pub(crate) table: u32,
-    /// The files and the extended table, by id. Entry 0 is `table`.
+    /// The files and the extended file table, by id. Entry 0 is not used; the file table is at `table`.
     pub(crate) files: [Option<FileRecord>; FILE_COUNT],
     pub(crate) unlocked: Option<Unlocked>,
-    /// The extended table on the disk differs from what this state says, or is missing.
+    /// The extended file table on the disk differs from this state, or is missing.
     pub(crate) extended_stale: bool,
 }
 
 impl State {
-    /// The generation under a valid header.
+    /// The generation with a valid header and its file table.
     pub(crate) fn parse(
         slot: usize,
         header: &Header,
@@ -206,7 +206,7 @@ impl State {
         self.files.get_mut(id.index()?)
     }
 
-    /// The files with their ids, without the tables.
+    /// The files and their ids, without the tables.
     pub(crate) fn user_files(&self) -> impl Iterator<Item = (FileId, &FileRecord)> {
         (1..63).filter_map(|id| Some((FileId(id), self.file(FileId(id))?)))
     }
@@ -223,7 +223,7 @@ impl State {
         self.is_encrypted() && self.unlocked.is_none()
     }
 
-    /// Every block this generation uses.
+    /// All blocks that this generation uses.
     pub(crate) fn extents(&self) -> Vec<Extent> {
         let mut extents = vec![Extent::new(self.table, 1)];
         extents.extend(self.files.iter().flatten().map(|file| file.extent));
@@ -275,8 +275,8 @@ impl State {
                 let Some(entry) = id.index().and_then(|i| table.entries.get_mut(i)) else {
                     continue;
                 };
-                // What is damaged keeps the entry it came with: a key without its attributes was found
-                // beside a file that shows no encryption, attributes without a key the other way round.
+                // A damaged file keeps the entry that it was loaded with: a data key belongs to a file that
+                // should be encrypted and is not, attributes without a key to one whose key is lost.
                 let attributes = match &file.data_key {
                     Some(key) => {
                         entry.data_key = *key.as_bytes();
@@ -291,7 +291,7 @@ impl State {
         bytes
     }
 
-    /// What is wrong with the file table.
+    /// Problems of the file table.
     pub(crate) fn findings(&self, table: &FileTable) -> Vec<Finding> {
         let mut findings = Vec::new();
         let own = &table.entries[0];
@@ -327,7 +327,7 @@ impl State {
     }
 }
 
-/// The data key in an extended table entry, if it has one.
+/// The data key in an entry of the extended file table; none if it is zero.
 pub(crate) fn data_key(bytes: &[u8; KEY_LEN]) -> Option<Key> {
     let key = Key::new(*bytes);
     (!key.is_zero()).then_some(key)

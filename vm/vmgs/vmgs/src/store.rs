@@ -1,4 +1,4 @@
-//! An open store: how it is opened, formatted and asked about.
+//! An open store: opening, formatting, and queries.
 
 use crate::alloc::Extent;
 use crate::device::BlockDevice;
@@ -6,11 +6,15 @@ use crate::disk::Disk;
 use crate::disk::byte_of;
 use crate::error::Error;
 use crate::error::ErrorKind;
-use crate::event::Event;
-use crate::event::EventSink;
 use crate::finding::Finding;
 use crate::finding::Severity;
 use crate::header::HeaderScan;
+use crate::options::HeaderPolicy;
+use crate::options::OnProblem;
+use crate::options::OpenOptions;
+use crate::options::OpenPolicy;
+use crate::options::StoreAccess;
+use crate::provisioning::ProvisioningReason;
 use crate::state::FileRecord;
 use crate::state::State;
 use vmgs_format::BLOCK_SIZE;
@@ -25,97 +29,34 @@ use vmgs_format::Version;
 use zerocopy::FromZeros;
 use zerocopy::IntoBytes;
 
-/// Whether a store may be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Access {
-    /// It is never written, not even to clear the reprovisioned marker.
-    ReadOnly,
-    /// It may be changed. Opening clears the reprovisioned marker if it is set.
-    #[default]
-    ReadWrite,
-}
-
-/// What to do about a damaged header if the other is sound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HeaderPolicy {
-    /// Use the other, and report it. The format cannot tell a torn write from a rollback.
-    #[default]
-    FallBack,
-    /// Refuse the store.
-    Strict,
-}
-
-/// How to open a store.
-#[derive(Default)]
-pub struct OpenOptions {
-    /// Whether it may be changed.
-    pub access: Access,
-    /// What to do about a damaged header.
-    pub headers: HeaderPolicy,
-    /// Who hears of what goes wrong.
-    pub events: EventSink,
-}
-
-/// Whether to format a store that cannot be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnProblem {
-    /// Leave it alone and fail.
-    #[default]
-    Fail,
-    /// Format it.
-    Format,
-}
-
-/// What to do if there is no usable store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OpenPolicy {
-    /// If nothing was ever stored.
-    pub on_empty: OnProblem,
-    /// If what is there is no store or a damaged one. Devices that fail, and stores of versions that
-    /// are not supported, are never formatted: their content may be fine.
-    pub on_corrupt: OnProblem,
-}
-
-/// Why a store was formatted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProvisioningReason {
-    /// Nothing was stored.
-    Empty,
-    /// The store was damaged.
-    Failure,
-    /// It was asked for.
-    Request,
-}
-
-/// A file's sizes and protection.
+/// The sizes and protection of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Bytes of the blocks it has.
+    /// Length of the file's blocks in bytes.
     pub allocated_bytes: u64,
-    /// Bytes of its content.
+    /// Length of the content in bytes.
     pub valid_bytes: u64,
-    /// Whether its content is encrypted.
+    /// Whether the content is encrypted.
     pub encrypted: bool,
 }
 
 /// An open store.
 ///
-/// Changes are atomic: each is [committed](Vmgs::commit) by writing one header, after everything the
-/// header leads to has been made durable, and is itself durable when the call returns. A change that
-/// fails leaves the store as it was.
+/// Changes are atomic: each is [committed](Vmgs::commit) by writing one header, after all that the header
+/// refers to is durable, and is itself durable when the call returns. A change that fails leaves the
+/// store as it was.
 pub struct Vmgs {
     pub(crate) disk: Disk,
     pub(crate) state: State,
-    pub(crate) access: Access,
+    pub(crate) access: StoreAccess,
     headers: HeaderPolicy,
-    pub(crate) events: EventSink,
     pub(crate) findings: Vec<Finding>,
-    /// Blocks that the other header leads to, to be spared if there is room: they are what remains if
-    /// the active header is damaged.
+    /// The blocks that the other header refers to. They are not overwritten if there is other space,
+    /// because they are used if the active header is damaged.
     pub(crate) previous: Option<Vec<Extent>>,
-    /// The header in force is known to be on the medium, not only in a cache.
+    /// The active header is known to be on the medium, not only in a cache.
     pub(crate) header_durable: bool,
-    /// A commit failed after its header may have been written.
+    /// A commit failed and may have taken effect.
     pub(crate) in_doubt: bool,
     pub(crate) provisioned: Option<ProvisioningReason>,
 }
@@ -123,89 +64,28 @@ pub struct Vmgs {
 impl Vmgs {
     /// Opens the store on `device`.
     pub fn open(device: Box<dyn BlockDevice>, options: OpenOptions) -> Result<Self, Error> {
-        Self::open_on(Disk::new(device)?, options).map_err(|(error, _)| error)
+        let mut disk = Disk::new(device)?;
+        let loaded = load(&mut disk, options.headers)?;
+        Self::opened(disk, loaded, options)
     }
 
-    fn open_on(mut disk: Disk, options: OpenOptions) -> Result<Self, (Error, (Disk, OpenOptions))> {
-        match load(&mut disk, options.headers) {
-            Ok(loaded) => {
-                let mut store = Self::assemble(disk, loaded, options);
-                if store.access == Access::ReadWrite
-                    && store.state.reprovisioned
-                    && let Err(error) = store.set_marker(false)
-                {
-                    let Self {
-                        disk,
-                        events,
-                        access,
-                        headers,
-                        ..
-                    } = store;
-                    let options = OpenOptions {
-                        access,
-                        headers,
-                        events,
-                    };
-                    return Err((error, (disk, options)));
-                }
-                Ok(store)
-            }
-            Err(error) => Err((error, (disk, options))),
-        }
-    }
-
-    pub(crate) fn assemble(disk: Disk, loaded: Loaded, options: OpenOptions) -> Self {
-        let access = if disk.is_read_only() {
-            Access::ReadOnly
-        } else {
-            options.access
-        };
-        for finding in &loaded.findings {
-            match finding.severity() {
-                Severity::Note => tracing::debug!(%finding, "store finding"),
-                Severity::Warning | Severity::Error => tracing::warn!(%finding, "store finding"),
-            }
-        }
-        Self {
-            disk,
-            state: loaded.state,
-            access,
-            headers: options.headers,
-            events: options.events,
-            findings: loaded.findings,
-            previous: loaded.previous,
-            header_durable: false,
-            in_doubt: false,
-            provisioned: None,
-        }
-    }
-
-    /// Opens the store on `device`, or formats the device if `policy` says so.
+    /// Opens the store on `device`, or formats the device as `policy` says.
     pub fn open_or_format(
         device: Box<dyn BlockDevice>,
         options: OpenOptions,
         policy: OpenPolicy,
     ) -> Result<Self, Error> {
-        let opened = match Disk::new(device) {
-            Ok(disk) => Self::open_on(disk, options),
-            Err(error) => {
-                options.events.send(Event::of_open_failure(&error));
-                return Err(error);
-            }
-        };
-        let (error, (disk, options)) = match opened {
-            Ok(store) => return Ok(store),
-            Err(failure) => failure,
+        let mut disk = Disk::new(device)?;
+        let error = match load(&mut disk, options.headers) {
+            Ok(loaded) => return Self::opened(disk, loaded, options),
+            Err(error) => error,
         };
         let reason = match (error.kind(), policy.on_empty, policy.on_corrupt) {
             (ErrorKind::Empty, OnProblem::Format, _) => ProvisioningReason::Empty,
             (ErrorKind::Empty | ErrorKind::Corrupt, _, OnProblem::Format) => {
                 ProvisioningReason::Failure
             }
-            _ => {
-                options.events.send(Event::of_open_failure(&error));
-                return Err(error);
-            }
+            _ => return Err(error),
         };
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -215,14 +95,48 @@ impl Vmgs {
         Self::format_on(disk, options, reason)
     }
 
-    /// Formats the device, whatever is on it.
+    /// The store with this state, after a normal opening: the reprovisioned marker is cleared.
+    pub(crate) fn opened(disk: Disk, loaded: Loaded, options: OpenOptions) -> Result<Self, Error> {
+        let mut store = Self::assemble(disk, loaded, options);
+        if store.access == StoreAccess::ReadWrite && store.state.reprovisioned {
+            store.set_marker(false)?;
+        }
+        Ok(store)
+    }
+
+    fn assemble(disk: Disk, loaded: Loaded, options: OpenOptions) -> Self {
+        for finding in &loaded.findings {
+            match finding.severity() {
+                Severity::Note => tracing::debug!(%finding, "problem in the store"),
+                Severity::Warning | Severity::Error => {
+                    tracing::warn!(%finding, "problem in the store");
+                }
+            }
+        }
+        Self {
+            access: if disk.is_read_only() {
+                StoreAccess::ReadOnly
+            } else {
+                options.access
+            },
+            disk,
+            state: loaded.state,
+            headers: options.headers,
+            findings: loaded.findings,
+            previous: loaded.previous,
+            header_durable: false,
+            in_doubt: false,
+            provisioned: None,
+        }
+    }
+
+    /// Formats the device, whatever its content.
     pub fn format(device: Box<dyn BlockDevice>, options: OpenOptions) -> Result<Self, Error> {
         Self::format_on(Disk::new(device)?, options, ProvisioningReason::Request)
     }
 
-    /// Formats the device once: if the last thing that happened to the store was that this function
-    /// formatted it, it is opened and left alone. Opening it in any other way allows it to be
-    /// formatted again.
+    /// Formats the device once: a store that this function formatted and that was not opened in another
+    /// way since is opened and not formatted again.
     pub fn format_once(device: Box<dyn BlockDevice>, options: OpenOptions) -> Result<Self, Error> {
         let mut disk = Disk::new(device)?;
         if let Ok(loaded) = load(&mut disk, options.headers)
@@ -240,7 +154,7 @@ impl Vmgs {
         options: OpenOptions,
         reason: ProvisioningReason,
     ) -> Result<Self, Error> {
-        if options.access == Access::ReadOnly || disk.is_read_only() {
+        if options.access == StoreAccess::ReadOnly || disk.is_read_only() {
             return Err(Error::ReadOnly);
         }
         let table = FIRST_DATA_BLOCK;
@@ -252,7 +166,7 @@ impl Vmgs {
                 blocks: 1,
             });
         }
-        tracing::info!(blocks, ?reason, "formatting a store");
+        tracing::info!(blocks, ?reason, "formatting the device");
         let mut state = State {
             slot: 0,
             sequence: 1,
@@ -269,7 +183,7 @@ impl Vmgs {
             *file = Some(FileRecord::plain(extended, BLOCK_SIZE.into()));
         }
 
-        // The header in force goes last: until then an old store is still there, whole.
+        // The active header is wiped last: until then, an old store is intact.
         let geometry = disk.geometry;
         let active = HeaderScan::read_with(disk.device(), &geometry)?.active();
         let area = vec![0; HEADER_AREA_SIZE];
@@ -298,14 +212,12 @@ impl Vmgs {
         let mut store = Self::assemble(disk, loaded, options);
         store.header_durable = true;
         store.provisioned = Some(reason);
-        store.events.send(Event::Provisioned(reason));
         Ok(store)
     }
 
-    /// Reads the store again, as after opening it, and unlocks it with the key it was unlocked with.
+    /// Reads the store again and unlocks it with the same key as before.
     ///
-    /// To be done when a change failed with [`Error::InDoubt`] or may have: it finds out whether the
-    /// change happened.
+    /// This determines whether a change that is [in doubt](Vmgs::is_in_doubt) has taken effect.
     pub fn reload(&mut self) -> Result<(), Error> {
         let loaded = load(&mut self.disk, self.headers)?;
         let key = self
@@ -324,23 +236,18 @@ impl Vmgs {
         }
     }
 
-    /// Whether a change failed in such a way that it may have happened. Changes fail until the store is
-    /// [reloaded](Vmgs::reload).
+    /// Whether a change failed while it wrote or flushed the header, and may have taken effect. Further
+    /// changes fail until the store is [reloaded](Vmgs::reload).
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt
     }
 
-    /// Gives the device back.
-    pub fn into_device(self) -> Box<dyn BlockDevice> {
-        self.disk.into_device()
-    }
-
-    /// What opening the store found that is not as it should be.
+    /// The problems that were found when the store was opened, and that no change has repaired since.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Why the store was formatted, if this handle did.
+    /// Why this handle formatted the store, if it did.
     pub fn provisioned(&self) -> Option<ProvisioningReason> {
         self.provisioned
     }
@@ -350,17 +257,17 @@ impl Vmgs {
         self.state.version
     }
 
-    /// Whether the store was [formatted on request](Vmgs::format_once) and not opened normally since.
+    /// Whether the store was formatted by [`format_once`](Vmgs::format_once) and not opened normally since.
     pub fn is_reprovisioned(&self) -> bool {
         self.state.reprovisioned
     }
 
-    /// The slot and the sequence number of the header in force.
+    /// The slot (0 or 1) and the sequence number of the active header.
     pub fn active_header(&self) -> (usize, u32) {
         (self.state.slot, self.state.sequence)
     }
 
-    /// How encrypted files are encrypted.
+    /// The algorithm that encrypts files.
     pub fn encryption_algorithm(&self) -> EncryptionAlgorithm {
         self.state.algorithm
     }
@@ -370,12 +277,12 @@ impl Vmgs {
         self.state.is_encrypted()
     }
 
-    /// Whether the store has keys, and none was given yet.
+    /// Whether the store has keys and is not unlocked.
     pub fn is_locked(&self) -> bool {
         self.state.is_locked()
     }
 
-    /// How many keys open the store, or seem to.
+    /// Number of key records in use. A stale record, which opens nothing, counts too.
     pub fn key_count(&self) -> usize {
         self.state
             .records
@@ -384,20 +291,20 @@ impl Vmgs {
             .count()
     }
 
-    /// Bytes of the device, at most 16 TiB.
+    /// Length of the device in bytes, at most 16 TiB.
     pub fn device_size(&self) -> u64 {
         self.disk.geometry.len
     }
 
-    /// Bytes in all blocks that no file uses.
+    /// Length in bytes of all free blocks.
     pub fn free_size(&self) -> u64 {
         self.free_gaps()
             .map(|gap| u64::from(gap.blocks) * u64::from(BLOCK_SIZE))
             .sum()
     }
 
-    /// Bytes in the longest run of blocks that no file uses: the largest file that can be added,
-    /// after the block that the file table needs.
+    /// Length in bytes of the longest run of free blocks. A file that is added can be as large, except
+    /// for the block that the new file table needs.
     pub fn largest_gap(&self) -> u64 {
         self.free_gaps()
             .map(|gap| u64::from(gap.blocks) * u64::from(BLOCK_SIZE))
@@ -410,7 +317,7 @@ impl Vmgs {
         occupied.gaps().collect::<Vec<_>>().into_iter()
     }
 
-    /// The file's sizes. Works for the two tables too, and while the store is locked.
+    /// The sizes and protection of a file or table. Needs no key.
     pub fn file_info(&self, id: FileId) -> Result<FileInfo, Error> {
         if id.range() == FileIdRange::OutOfRange {
             return Err(Error::InvalidFileId(id));
@@ -431,17 +338,17 @@ impl Vmgs {
         })
     }
 
-    /// Whether there is such a file.
+    /// Whether a file or table exists.
     pub fn is_allocated(&self, id: FileId) -> bool {
         self.file_info(id).is_ok()
     }
 
-    /// All files, the tables among them, by id.
+    /// All files and tables, ordered by id.
     pub fn files(&self) -> impl Iterator<Item = (FileId, FileInfo)> + '_ {
         (0..64).filter_map(|id| Some((FileId(id), self.file_info(FileId(id)).ok()?)))
     }
 
-    /// The first block of a file or table and how many it has, as its entry says.
+    /// The number of the first block of a file or table and its number of blocks, according to its entry.
     pub fn file_location(&self, id: FileId) -> Result<(u32, u32), Error> {
         if id == FileId::FILE_TABLE {
             return Ok((self.state.table, 1));
@@ -450,7 +357,7 @@ impl Vmgs {
         Ok((file.extent.start, file.extent.blocks))
     }
 
-    /// Makes everything durable that was written. Changes already are when they return.
+    /// Flushes the device. Changes are already durable when they return.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.disk.flush()
     }
@@ -468,8 +375,8 @@ fn read_table(disk: &mut Disk, block: u32) -> Result<FileTable, Error> {
     Ok(table)
 }
 
-/// Reads headers and file table.
-pub(crate) fn load(disk: &mut Disk, policy: HeaderPolicy) -> Result<Loaded, Error> {
+/// Reads the headers and the active file table.
+fn load(disk: &mut Disk, policy: HeaderPolicy) -> Result<Loaded, Error> {
     let geometry = disk.geometry;
     let scan = HeaderScan::read_with(disk.device(), &geometry)?;
     let slot = scan.active()?;
@@ -490,7 +397,7 @@ pub(crate) fn load(disk: &mut Disk, policy: HeaderPolicy) -> Result<Loaded, Erro
     let state = State::parse(slot, &scan.headers[slot], &table, &geometry);
     findings.extend(state.findings(&table));
 
-    // What the other header leads to is spared if it can be read; it is not needed otherwise.
+    // The blocks that the other header refers to are kept if its table can be read.
     let previous = scan.validity[other].is_ok().then(|| {
         let header = &scan.headers[other];
         let block = header.file_table_offset.get();

@@ -1,9 +1,14 @@
-//! Making a new generation of the store the one in force.
+//! Writing a new generation of the store and making it active.
 //!
-//! The order, which crash consistency rests on: everything the new header leads to is written to blocks
-//! that no header on the medium may lead to; flush; the header is written over the older of the two;
-//! flush. A crash before the header is complete leaves the other header in force, and all it leads to
-//! untouched.
+//! Crash consistency depends on this order:
+//!
+//! 1. All that the new header refers to is written to blocks that no header on the medium refers to.
+//! 2. Flush.
+//! 3. The new header is written over the older of the two headers.
+//! 4. Flush.
+//!
+//! After a crash before the new header is complete, the other header is active, and all that it refers to
+//! is unchanged.
 
 use crate::alloc::Extent;
 use crate::alloc::Occupied;
@@ -11,10 +16,9 @@ use crate::commit::Content;
 use crate::crypto;
 use crate::crypto::Gcm;
 use crate::crypto::Key;
+use crate::damage::Damage;
 use crate::disk::byte_of;
 use crate::error::Error;
-use crate::event::Event;
-use crate::finding::Damage;
 use crate::finding::Finding;
 use crate::read::PIECE;
 use crate::state::FileRecord;
@@ -37,32 +41,32 @@ pub(crate) struct Planned<'a> {
     pub(crate) id: FileId,
     pub(crate) size: u64,
     pub(crate) blocks: u32,
-    /// Its new data key, if it is to be encrypted.
+    /// The new data key, if the file is to be encrypted.
     pub(crate) key: Option<Key>,
     pub(crate) input: Input<'a>,
 }
 
-/// Where the content of a file to be written is.
+/// The source of the content of a file to be written.
 pub(crate) enum Input<'a> {
     Content(Content<'a>),
-    /// In a file of this store: an encrypted one that gets another key.
+    /// An encrypted file of this store, which gets another key.
     Stored(FileRecord),
 }
 
-/// Where things go.
+/// The blocks allocated for a new generation.
 struct Placement {
     table: u32,
     extended: Option<Extent>,
-    /// In the order of the files asked for.
+    /// In the order of the files to be written.
     files: Vec<Extent>,
 }
 
-/// In which order room is sought.
+/// The order of allocation.
 #[derive(Clone, Copy)]
 enum Strategy {
-    /// The two tables side by side first, so that one write does for both.
+    /// The two tables first, side by side, so that they need one write.
     TablesTogether,
-    /// What is hardest to place first.
+    /// The largest file first, the tables last.
     LargestFirst,
 }
 
@@ -72,20 +76,20 @@ fn place(
     with_extended: bool,
     files: &[Planned<'_>],
 ) -> Result<Placement, Error> {
-    let mut take = |id, blocks| {
+    let mut allocate = |id, blocks| {
         occupied
             .allocate(blocks)
             .ok_or(Error::NoSpace { id, blocks })
     };
     match strategy {
         Strategy::TablesTogether => {
-            let tables = take(FileId::FILE_TABLE, 1 + u32::from(with_extended))?;
+            let tables = allocate(FileId::FILE_TABLE, 1 + u32::from(with_extended))?;
             Ok(Placement {
                 table: tables.start,
                 extended: with_extended.then(|| Extent::new(tables.start + 1, 1)),
                 files: files
                     .iter()
-                    .map(|file| take(file.id, file.blocks))
+                    .map(|file| allocate(file.id, file.blocks))
                     .collect::<Result<_, _>>()?,
             })
         }
@@ -94,15 +98,15 @@ fn place(
             order.sort_by_key(|(_, file)| Reverse(file.blocks));
             let mut placed = vec![Extent::new(0, 0); files.len()];
             for (i, file) in order {
-                placed[i] = take(file.id, file.blocks)?;
+                placed[i] = allocate(file.id, file.blocks)?;
             }
             let extended = if with_extended {
-                Some(take(FileId::EXTENDED_FILE_TABLE, 1)?)
+                Some(allocate(FileId::EXTENDED_FILE_TABLE, 1)?)
             } else {
                 None
             };
             Ok(Placement {
-                table: take(FileId::FILE_TABLE, 1)?.start,
+                table: allocate(FileId::FILE_TABLE, 1)?.start,
                 extended,
                 files: placed,
             })
@@ -111,13 +115,13 @@ fn place(
 }
 
 impl Vmgs {
-    /// Makes `next` the generation in force, with `files` added to it.
+    /// Makes `next`, with `files` added to it, the active generation.
     pub(crate) fn transact(&mut self, next: State, files: Vec<Planned<'_>>) -> Result<(), Error> {
         self.transact_with_key(next, files, None)
     }
 
-    /// [`transact`](Vmgs::transact), with the metadata key wrapped under one more datastore key in the
-    /// given record.
+    /// Like [`transact`](Vmgs::transact), and wraps the metadata key under a further datastore key in the
+    /// given key record.
     pub(crate) fn transact_with_key(
         &mut self,
         mut next: State,
@@ -138,21 +142,17 @@ impl Vmgs {
                 });
             }
         }
-        // A locked store's extended table cannot be written; it stays as it is.
+        // The extended file table of a locked store cannot be written, and stays as it is.
         let with_extended = !next.is_locked()
             && (next.extended_stale
                 || self.state.is_encrypted() != next.is_encrypted()
                 || self.state.to_extended_table() != next.to_extended_table());
-        self.check_room(&next, &files)?;
-        let placement = self.find_room(with_extended, &files)?;
+        self.check_reserve(&next, &files)?;
+        let placement = self.place(with_extended, &files)?;
 
         for (file, extent) in files.into_iter().zip(placement.files) {
             let id = file.id;
-            let written = self.write_file(file, extent);
-            if let Err(Error::Write { .. } | Error::Read { .. }) = &written {
-                self.events.send(Event::AccessFailed(id));
-            }
-            let record = written?;
+            let record = self.write_file(file, extent)?;
             if let Some(entry) = next.file_mut(id) {
                 *entry = Some(record);
             }
@@ -160,9 +160,8 @@ impl Vmgs {
         self.finish(next, placement.table, placement.extended, added)
     }
 
-    /// Refuses to add files to a store so full that nothing could be deleted from it afterwards:
-    /// deleting needs room for new tables.
-    fn check_room(&self, next: &State, files: &[Planned<'_>]) -> Result<(), Error> {
+    /// Fails if adding the files would leave no space for new tables, which deleting a file needs.
+    fn check_reserve(&self, next: &State, files: &[Planned<'_>]) -> Result<(), Error> {
         let Some(largest) = files.iter().max_by_key(|file| file.blocks) else {
             return Ok(());
         };
@@ -184,25 +183,22 @@ impl Vmgs {
         Ok(())
     }
 
-    fn find_room(
-        &mut self,
-        with_extended: bool,
-        files: &[Planned<'_>],
-    ) -> Result<Placement, Error> {
+    /// Allocates blocks, if possible without using those of the previous generation.
+    fn place(&mut self, with_extended: bool, files: &[Planned<'_>]) -> Result<Placement, Error> {
         let blocks = self.disk.geometry.blocks;
         let current = self.state.extents();
         let strategies = [Strategy::TablesTogether, Strategy::LargestFirst];
         if let Some(previous) = &self.previous {
-            let spared = current.iter().chain(previous).copied().collect();
-            let spared = Occupied::new(blocks, spared);
+            let both = current.iter().chain(previous).copied().collect();
+            let occupied = Occupied::new(blocks, both);
             for strategy in strategies {
-                if let Ok(placement) = place(spared.clone(), strategy, with_extended, files) {
+                if let Ok(placement) = place(occupied.clone(), strategy, with_extended, files) {
                     return Ok(placement);
                 }
             }
         }
-        // The blocks of the older generation are free for the taking only if a crash cannot bring it
-        // back: its successor must be on the medium.
+        // The blocks of the previous generation may be overwritten only if a crash cannot make it active
+        // again: the active header must be on the medium.
         if !self.header_durable {
             self.disk.flush()?;
             self.header_durable = true;
@@ -218,7 +214,7 @@ impl Vmgs {
             id,
             size,
             key,
-            input,
+            mut input,
             ..
         } = file;
         let mut record = FileRecord::plain(extent, size);
@@ -233,32 +229,43 @@ impl Vmgs {
             record.attributes = FileAttributes::PROTECTED;
             sealing = Some(Gcm::new(key, &record.nonce));
         }
-        let mut input = match input {
-            Input::Content(content) => Pieces::Content(content),
-            Input::Stored(old) => Pieces::Stored {
-                opening: old
-                    .data_key
-                    .as_ref()
-                    .map(|key| Box::new(Gcm::new(key, &old.nonce))),
-                old,
-            },
+        let mut opening = match &input {
+            Input::Stored(old) => old.data_key.as_ref().map(|key| Gcm::new(key, &old.nonce)),
+            Input::Content(_) => None,
         };
         let mut buffer = Zeroizing::new(vec![0; size.min(PIECE as u64) as usize]);
         let mut position = 0;
         while position < size {
             let len = (size - position).min(PIECE as u64) as usize;
             let piece = &mut buffer[..len];
-            self.next_piece(id, size, &mut input, position, piece)?;
+            match &mut input {
+                Input::Content(Content::Bytes(bytes)) => {
+                    let from = position as usize;
+                    piece.copy_from_slice(&bytes[from..from + len]);
+                }
+                Input::Content(Content::Stream { source, .. }) => {
+                    source.read_exact(piece).map_err(|source| Error::Source {
+                        id,
+                        len: size,
+                        source,
+                    })?;
+                }
+                Input::Stored(old) => {
+                    self.disk
+                        .read(byte_of(old.extent.start) + position, piece)?;
+                }
+            }
+            if let Some(gcm) = &mut opening {
+                gcm.authenticate(piece);
+                gcm.decrypt_at(position, piece);
+            }
             if let Some(gcm) = &mut sealing {
                 gcm.encrypt(piece);
             }
             self.disk.write_blocks(start + position, piece)?;
             position += len as u64;
         }
-        if let Pieces::Stored {
-            old,
-            opening: Some(gcm),
-        } = &input
+        if let (Input::Stored(old), Some(gcm)) = (&input, &opening)
             && !gcm.verify(&old.tag)
         {
             return Err(Error::Authentication(id));
@@ -268,38 +275,6 @@ impl Vmgs {
         }
         record.data_key = key;
         Ok(record)
-    }
-
-    fn next_piece(
-        &mut self,
-        id: FileId,
-        size: u64,
-        input: &mut Pieces<'_>,
-        position: u64,
-        piece: &mut [u8],
-    ) -> Result<(), Error> {
-        match input {
-            Pieces::Content(Content::Bytes(bytes)) => {
-                let from = position as usize;
-                piece.copy_from_slice(&bytes[from..from + piece.len()]);
-            }
-            Pieces::Content(Content::Stream { source, .. }) => {
-                source.read_exact(piece).map_err(|source| Error::Source {
-                    id,
-                    len: size,
-                    source,
-                })?;
-            }
-            Pieces::Stored { old, opening } => {
-                self.disk
-                    .read(byte_of(old.extent.start) + position, piece)?;
-                if let Some(gcm) = opening {
-                    gcm.authenticate(piece);
-                    gcm.decrypt_at(position, piece);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Writes the tables and the header.
@@ -333,10 +308,11 @@ impl Vmgs {
                 self.disk.write(byte_of(table), file_table)?;
             }
         }
-        self.put_in_force(next)
+        self.activate(next)
     }
 
-    /// The extended table's content, encrypted if the store is; the metadata key is changed on the way.
+    /// Returns the content of the extended file table, encrypted if the store is. Replaces the metadata key,
+    /// unless a second datastore key prevents that.
     fn make_extended_table(
         &mut self,
         next: &mut State,
@@ -347,9 +323,9 @@ impl Vmgs {
         if let Some(unlocked) = next.unlocked.clone() {
             let others = 1 - unlocked.record;
             let first_use = !next.records[unlocked.record].is_occupied();
-            // A second key opens a record of its own, which cannot be wrapped anew without that key. So
-            // while there are two, the metadata key stays, and the table gets a nonce that is random
-            // throughout. A zero key, though, must go, and the second record with it.
+            // The record of a second datastore key cannot be wrapped again without that key. So while there
+            // are two keys, the metadata key is kept, and the table gets a completely random nonce. A zero
+            // metadata key must be replaced, and the second record is then dropped.
             let keep = next.records[others].is_occupied()
                 && !first_use
                 && !unlocked.metadata_key.is_zero();
@@ -367,7 +343,7 @@ impl Vmgs {
             }
             if !keep {
                 if next.records[others].is_occupied() {
-                    tracing::warn!(record = others, "dropping a key record that became stale");
+                    tracing::warn!(record = others, "dropping a key record that is now stale");
                     next.records[others] = MetadataKeyRecord::EMPTY;
                 }
                 wrap(next, unlocked.record, &unlocked.datastore_key)?;
@@ -380,12 +356,12 @@ impl Vmgs {
         Ok(content)
     }
 
-    /// Flushes what was written, writes the header of `next`, which leads to it, and flushes that.
-    pub(crate) fn put_in_force(&mut self, mut next: State) -> Result<(), Error> {
+    /// Flushes what was written, writes the header of `next`, which refers to it, and flushes the header.
+    pub(crate) fn activate(&mut self, mut next: State) -> Result<(), Error> {
         next.slot = 1 - self.state.slot;
         next.sequence = self.state.sequence.wrapping_add(1);
         self.disk.flush()?;
-        // The flush made the header in force durable as well.
+        // The flush also made the active header durable.
         self.header_durable = true;
         let offset = self.disk.geometry.header_offset(next.slot);
         self.in_doubt = true;
@@ -395,12 +371,12 @@ impl Vmgs {
         self.previous = Some(self.state.extents());
         let new_table = self.state.table != next.table;
         self.state = next;
-        self.refresh_findings(new_table);
+        self.drop_repaired_findings(new_table);
         Ok(())
     }
 
-    /// Drops what the last commit repaired.
-    fn refresh_findings(&mut self, new_table: bool) {
+    /// Drops the findings that the last commit repaired.
+    fn drop_repaired_findings(&mut self, new_table: bool) {
         let state = &self.state;
         let zero_key = state
             .unlocked
@@ -420,15 +396,7 @@ impl Vmgs {
     }
 }
 
-enum Pieces<'a> {
-    Content(Content<'a>),
-    Stored {
-        old: FileRecord,
-        opening: Option<Box<Gcm>>,
-    },
-}
-
-/// Wraps the metadata key under `key` in record `index`.
+/// Wraps the metadata key under `key` in key record `index`.
 fn wrap(state: &mut State, index: usize, key: &Key) -> Result<(), Error> {
     let Some(unlocked) = &state.unlocked else {
         return Err(Error::Locked);

@@ -12,9 +12,9 @@ use vmgs_format::KEY_LEN;
 use zeroize::Zeroizing;
 
 impl Vmgs {
-    /// Checks everything that can be checked: headers, tables, and of every file that it can be read
-    /// and, if it is encrypted and the store unlocked, that it is authentic. `progress` is told before
-    /// each file which it is and how many bytes it has.
+    /// Checks the headers, the tables, and that each file can be read and, if it is encrypted and the store
+    /// is unlocked, that it is authentic. `progress` is called before each file with its id and length in
+    /// bytes.
     pub fn verify(&mut self, mut progress: impl FnMut(FileId, u64)) -> Vec<Finding> {
         let mut findings = self.findings.clone();
         findings.extend(self.check_extended_table());
@@ -27,7 +27,7 @@ impl Vmgs {
             match self.check_file(id) {
                 Ok(()) => {}
                 Err(Error::Authentication(_)) => findings.push(Finding::Undecryptable(id)),
-                // Its damage is among the findings of opening already.
+                // Opening the store found this already.
                 Err(Error::DamagedFile { .. }) => {}
                 Err(Error::Locked) => {
                     if let Err(error) = self.read_stored_to(id, &mut std::io::sink()) {
@@ -39,15 +39,13 @@ impl Vmgs {
         }
         findings
     }
-}
 
-impl Vmgs {
-    /// What can be told of the extended table without a key.
+    /// Checks the extended file table, as far as that needs no key.
     fn check_extended_table(&mut self) -> Option<Finding> {
         let id = FileId::EXTENDED_FILE_TABLE;
         let file = self.state.extended_table()?.clone();
         if file.damage.is_some() || file.size != u64::from(BLOCK_SIZE) {
-            // This is among the findings of opening already.
+            // Opening the store found this already.
             return None;
         }
         let mut table = Zeroizing::new(vec![0; BLOCK_SIZE as usize]);
@@ -58,7 +56,7 @@ impl Vmgs {
             let blank = table.iter().all(|&byte| byte == 0);
             return (!blank).then_some(Finding::ReservedNotZero("extended file table"));
         }
-        // Unlocking notices this too, but it takes no key to be true.
+        // Unlocking finds this too, but it can be found without a key.
         let open = self.is_locked()
             && crypto::open(&Key::new([0; KEY_LEN]), &file.nonce, &file.tag, &mut table);
         open.then_some(Finding::ZeroMetadataKey)

@@ -1,14 +1,14 @@
-//! Crash consistency by enumeration: for every operation, for every moment it can be cut at, and for
+//! Crash consistency by enumeration: for every operation, every point at which it can be cut, and
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-//! everything the medium may then hold, the store opens with all of its old content or all of its new.
+//! every possible content of the medium, the store opens with its complete old or new content.
 
 use std::collections::BTreeMap;
-use vmgs::recording::Fault;
-use vmgs::recording::FaultModel;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::Fault;
+use vmgs::testing::FaultModel;
+use vmgs::testing::RecordingDevice;
 use vmgs::*;
 
-/// What a store holds: the files, and how many blocks are free.
+/// The content of a store: the files, and the number of free blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Contents {
     files: BTreeMap<u32, (Vec<u8>, bool)>,
@@ -142,27 +142,25 @@ fn encrypted_steps() -> Vec<Step> {
         step("write with two keys", 2, |s| {
             s.write(FileId(1), Protection::Encrypted, b"both")
         }),
-        step("remove other key", 2, Vmgs::remove_other_key),
         step("rekey", 2, |s| s.rekey().map(drop)),
         step("plain over encrypted", 2, |s| {
             s.write(FileId(3), Protection::PlainOverEncrypted, b"plain")
         }),
         step("delete", 2, |s| s.delete(FileId(1))),
-        step("decrypt", 2, Vmgs::decrypt),
     ]
 }
 
-/// How the store comes to each step.
+/// How the store is opened for each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Session {
-    /// One handle does all.
+    /// One handle for all steps.
     Continuous,
-    /// Each step has a handle of its own.
+    /// A new handle for each step.
     Reopened,
 }
 
-/// Runs the steps one after the other, and checks every crash in each. `blocks` decides how often
-/// blocks have to be reused.
+/// Runs the steps in sequence, and checks every crash in each. With fewer `blocks`, blocks are reused more
+/// often.
 fn enumerate(sector: u32, blocks: usize, steps: Vec<Step>, session: Session) -> usize {
     let device = RecordingDevice::new(sector, vec![0; blocks * 4096]);
     let mut store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
@@ -183,7 +181,7 @@ fn enumerate(sector: u32, blocks: usize, steps: Vec<Step>, session: Session) -> 
             }
         }
         match (step.run)(&mut store) {
-            // In a store this small, that there is no room is an answer too, if nothing changed.
+            // A small store may have no space, but then nothing changes.
             Err(Error::NoSpace { .. } | Error::NotAllocated(_)) => {
                 assert_eq!(contents(&mut store), before, "{}", step.name);
                 continue;
@@ -212,7 +210,7 @@ fn enumerate(sector: u32, blocks: usize, steps: Vec<Step>, session: Session) -> 
                 } else {
                     assert!(found == before || found == after, "{}: {found:?}", place());
                 }
-                // It goes on from there: what the crash left behind costs no room.
+                // The store can be changed further: the crash leaves no blocks in use.
                 let free = reopened.free_size();
                 let id = FileId(60);
                 match reopened.write(id, Protection::Plain, b"alive") {
@@ -237,7 +235,7 @@ fn every_cut_of_every_plain_operation() {
     let mut checked = 0;
     for sector in [512, 4096] {
         for session in [Session::Continuous, Session::Reopened] {
-            // With room for two generations, and with hardly any room.
+            // With space for two generations, and with almost no free space.
             for blocks in [32, 13, 11] {
                 checked += enumerate(sector, blocks, plain_steps(), session);
             }
@@ -261,18 +259,18 @@ fn every_cut_of_every_operation_on_an_encrypted_store() {
     println!("{checked} contents of the medium checked");
 }
 
-/// A handle whose last header was written but not flushed, because its process was killed: the header
-/// is in the cache, and the next process builds on it.
+/// The last header was written but not flushed, because the process was killed: the header is in the
+/// cache, and the next process reads it from there.
 #[test]
-fn a_header_left_in_the_cache_by_a_killed_process_is_built_upon_safely() {
-    // In the smallest, the blocks of the generation before have to be reused at once.
+fn commits_after_a_killed_process_are_safe_with_its_header_still_cached() {
+    // In the smallest store, the blocks of the previous generation are reused at once.
     for blocks in [32, 10, 7] {
         let device = RecordingDevice::new(512, vec![0; blocks * 4096]);
         let mut store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
         store.write(FileId(1), Protection::Plain, b"zero").unwrap();
         device.restart();
         let mut states = vec![contents(&mut store)];
-        // What fails is the flush after data, table, flush and header.
+        // The flush after data, table, flush and header fails.
         device.inject(Some(Fault::Fails(4)));
         assert!(store.write(FileId(1), Protection::Plain, b"one").is_err());
         assert!(matches!(
@@ -299,7 +297,7 @@ fn a_header_left_in_the_cache_by_a_killed_process_is_built_upon_safely() {
     }
 }
 
-/// Formatting over a store: the old one, nothing, or the new one; never half of one.
+/// Formatting over a store leaves the old store, an empty device, or the new store.
 #[test]
 fn every_cut_of_formatting_over_a_store() {
     for sector in [512, 4096] {
@@ -325,8 +323,8 @@ fn every_cut_of_formatting_over_a_store() {
                             assert!(cut < total || found == new);
                         }
                         Err(error) => {
-                            // Zeros, or a header torn while being zeroed or written: nothing of the old
-                            // store can be taken for a new one, and a policy formats it again.
+                            // Zeros, or a header torn while it was zeroed or written: nothing of the old
+                            // store is taken for a new one, and a policy can format the device again.
                             assert!(
                                 matches!(error, Error::Empty | Error::InvalidFormat { .. }),
                                 "{cut} {what}: {error}"
@@ -340,9 +338,9 @@ fn every_cut_of_formatting_over_a_store() {
     }
 }
 
-/// Every write and flush of every operation fails once, with and without effect.
+/// Fails every write and flush of every operation once, with and without effect.
 #[test]
-fn failures_leave_the_old_content_or_doubt() {
+fn a_failed_change_has_no_effect_or_is_in_doubt() {
     for (steps, blocks) in [
         (plain_steps(), 32),
         (plain_steps(), 12),
@@ -377,9 +375,9 @@ fn failures_leave_the_old_content_or_doubt() {
                         Ok(()) => completed = true,
                         Err(Error::NoSpace { .. } | Error::NotAllocated(_)) => completed = true,
                         Err(Error::Write { .. } | Error::Flush(_)) => {
-                            // In memory the old content stays, or that of a first of several commits.
+                            // The handle has the old content, or that after the first of several commits.
                             assert_eq!(now.files.len(), before.files.len(), "{}", step.name);
-                            // Whether in doubt or not, it can go on after reloading.
+                            // In doubt or not, the store can be changed after reloading it.
                             if handle.reload().is_err() {
                                 // The header has the new key of an update that was in doubt.
                                 let opened = known

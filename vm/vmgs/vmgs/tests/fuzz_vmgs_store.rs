@@ -1,4 +1,4 @@
-//! Runs what the fuzz target `vmgs_store` tries over a few seeds and some noise.
+//! Runs the driver of the fuzz target `vmgs_store` with some seeds and pseudo-random data.
 
 #[path = "../../../../fuzz/drivers/vmgs_store.rs"]
 mod driver;

@@ -1,4 +1,4 @@
-//! Damaged stores, and stores made by somebody who means harm.
+//! Damaged and malicious stores.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod image;
@@ -7,7 +7,7 @@ use image::*;
 use vmgs::*;
 
 #[test]
-fn a_damaged_entry_costs_its_file_only() {
+fn a_damaged_entry_affects_only_its_file() {
     let damages: [(u32, u32, u64, Damage); 6] = [
         (1, 1, 10, Damage::OutsideStore),
         (BLOCKS as u32, 1, 10, Damage::OutsideStore),
@@ -28,7 +28,7 @@ fn a_damaged_entry_costs_its_file_only() {
             matches!(store.read(FileId(2)), Err(Error::DamagedFile { damage: d, .. }) if d == damage)
         );
         assert_eq!(store.read(FileId(8)).unwrap(), [0xab; 4100]);
-        // The others can be written, and the damaged one replaced or deleted.
+        // Other files can be written, and the damaged file replaced or deleted.
         store
             .write(FileId(9), Protection::Plain, &[1; 5000])
             .unwrap();
@@ -57,14 +57,14 @@ fn a_damaged_entry_costs_its_file_only() {
 }
 
 #[test]
-fn entry_zero_is_not_believed() {
+fn the_file_tables_own_entry_is_not_trusted() {
     let mut image = plain(512);
     image.entry(0, 30, 1, 4096, &[]);
     let device = MemoryDevice::with_bytes(512, image.0);
     let mut store = Vmgs::open(Box::new(device.clone()), OpenOptions::default()).unwrap();
     assert_eq!(store.findings(), [Finding::MisplacedTableEntry]);
     let table = device.with(|bytes| bytes[5 * 4096..6 * 4096].to_vec());
-    // The table in force is not overwritten, whatever its entry says.
+    // The active file table is not overwritten, whatever its own entry says.
     store
         .write(FileId(2), Protection::Plain, &[2; 4096 * 10])
         .unwrap();
@@ -76,7 +76,7 @@ fn entry_zero_is_not_believed() {
 }
 
 #[test]
-fn tampering_with_an_encrypted_store_is_noticed() {
+fn tampering_with_an_encrypted_store_is_detected() {
     let unlock = |image: &Image| {
         let mut store = image.open(512).unwrap();
         store.unlock(&Key::new(DATASTORE)).map(|()| store)
@@ -103,7 +103,7 @@ fn tampering_with_an_encrypted_store_is_noticed() {
         "{error}"
     );
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    // Plain content in place of encrypted, and the entry cleaned to match.
+    // Unencrypted content in place of encrypted content, with a matching entry.
     let mut image = encrypted(Writer::Current);
     image.entry(3, 20, 1, 5, &[0; 32]);
     let mut store = unlock(&image).unwrap();
@@ -114,7 +114,7 @@ fn tampering_with_an_encrypted_store_is_noticed() {
             ..
         })
     ));
-    // Encryption claimed for a plain file.
+    // An entry that claims that an unencrypted file is encrypted.
     let mut image = encrypted(Writer::Current);
     image.entry(6, 21, 1, 5, &[1; 32]);
     let mut store = unlock(&image).unwrap();
@@ -127,9 +127,9 @@ fn tampering_with_an_encrypted_store_is_noticed() {
     ));
 }
 
-/// An encrypted file of no bytes is readable, and so is one whose ciphertext happens to be zero.
+/// Encrypted files of no bytes, and with a ciphertext of zeros, are readable.
 #[test]
-fn ciphertext_is_judged_by_its_tag_only() {
+fn encrypted_content_is_validated_by_its_tag() {
     let mut image = encrypted(Writer::Current);
     let nonce = [9, 8, 7, 6, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut plain = [0; 1];
@@ -148,8 +148,8 @@ fn ciphertext_is_judged_by_its_tag_only() {
 }
 
 #[test]
-fn huge_claims_cost_nothing() {
-    /// A disk of 16 TiB that is zero but for its first blocks.
+fn huge_sizes_in_tables_cause_no_allocation() {
+    /// A disk of 16 TiB that is zero except for its first blocks.
     struct Sparse(MemoryDevice);
     impl BlockDevice for Sparse {
         fn sector_size(&self) -> u32 {
@@ -188,13 +188,13 @@ fn huge_claims_cost_nothing() {
     assert_eq!(buf, [0; 100]);
 }
 
-/// What is stored can be had as far as it is in the store.
+/// The stored bytes of a damaged file can be read as far as they are inside the store.
 #[test]
-fn stored_bytes_of_damaged_files_are_read_as_far_as_they_go() {
+fn stored_bytes_of_damaged_files_are_read_up_to_the_end_of_the_store() {
     let cases = [
-        // More bytes than blocks: those of the blocks.
+        // Size larger than the blocks: the bytes of the blocks are read.
         (20, 1, 5000, Some(4096)),
-        // Blocks beyond the end: those before it.
+        // Blocks after the end of the store: the blocks before the end are read.
         (BLOCKS as u32 - 2, 5, 20_000, Some(8192)),
         (BLOCKS as u32 - 2, u32::MAX, 100, Some(100)),
         (BLOCKS as u32, 1, 10, None),
@@ -225,7 +225,7 @@ fn stored_bytes_of_damaged_files_are_read_as_far_as_they_go() {
     }
 }
 
-/// A disk whose operations fail in a given way.
+/// A disk whose writes or flushes fail with a given error.
 struct Failing {
     disk: MemoryDevice,
     writes: Option<std::io::ErrorKind>,
@@ -259,7 +259,7 @@ impl BlockDevice for Failing {
 }
 
 #[test]
-fn a_full_file_system_under_the_store_is_no_space() {
+fn a_full_file_system_is_reported_as_no_space() {
     use std::io::ErrorKind as Io;
     let cases = [
         (Some(Io::StorageFull), None, ErrorKind::NoSpace),
@@ -283,34 +283,28 @@ fn a_full_file_system_under_the_store_is_no_space() {
 }
 
 #[test]
-fn every_failure_to_open_is_an_event() {
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    let event_of = |sector_size, image: Vec<u8>| {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let sink = heard.clone();
-        let options = OpenOptions {
-            events: EventSink::new(move |event| sink.lock().unwrap().push(event)),
-            ..OpenOptions::default()
-        };
+fn each_failure_to_open_has_its_error() {
+    let open = |sector_size, image: Vec<u8>| {
         let device = Failing {
             disk: MemoryDevice::with_bytes(512, image),
             writes: None,
             flushes: None,
             sector_size,
         };
-        let opened = Vmgs::open_or_format(Box::new(device), options, OpenPolicy::default());
-        assert!(opened.is_err());
-        heard.lock().unwrap().clone()
+        let options = OpenOptions::default();
+        Vmgs::open_or_format(Box::new(device), options, OpenPolicy::default())
+            .err()
+            .unwrap()
     };
     let zero = vec![0; BLOCKS * 4096];
-    assert_eq!(event_of(513, zero.clone()), [Event::InitFailed]);
-    assert_eq!(event_of(512, zero), [Event::InitFailed]);
-    assert_eq!(
-        event_of(512, vec![1; BLOCKS * 4096]),
-        [Event::InvalidFormat]
-    );
+    assert!(matches!(open(513, zero.clone()), Error::Geometry { .. }));
+    assert!(matches!(open(512, zero), Error::Empty));
+    let error = open(512, vec![1; BLOCKS * 4096]);
+    assert!(matches!(error, Error::InvalidFormat { .. }));
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
     let mut image = plain(512);
     image.header(0, 0x0003_0000, 9, 0, &[]);
-    assert_eq!(event_of(512, image.0), [Event::CorruptFormat]);
+    let error = open(512, image.0);
+    assert!(matches!(error, Error::SequenceGap { .. }));
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
 }

@@ -1,5 +1,5 @@
-//! Exchange with other implementations: stores they would have written are read, and what is written
-//! is taken apart, by numbers alone.
+//! Compatibility with other implementations: stores as they write them are read, and written stores are
+//! decoded with numeric offsets only.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod image;
@@ -11,7 +11,7 @@ use image::*;
 use vmgs::*;
 
 #[test]
-fn plain_stores_of_others_are_read() {
+fn unencrypted_stores_of_other_writers_are_read() {
     for sector in [512, 4096] {
         let mut store = plain(sector).open(sector as u32).unwrap();
         assert_eq!(store.findings(), []);
@@ -29,7 +29,7 @@ fn encrypted_stores_of_all_writers_are_read() {
         assert_eq!(store.findings(), []);
         assert_eq!(store.read(FileId(6)).unwrap(), b"plain");
         assert!(matches!(store.read(FileId(3)), Err(Error::Locked)));
-        // Not even early writers' files are overwritten by mistake.
+        // Encrypted files without attributes, by early writers, are not overwritten by mistake either.
         assert!(matches!(
             store.write(FileId(3), Protection::Plain, b"x"),
             Err(Error::OverwriteEncrypted(_))
@@ -44,7 +44,7 @@ fn encrypted_stores_of_all_writers_are_read() {
     }
 }
 
-/// The datastore key unwraps this metadata key from the header in force.
+/// The datastore key unwraps this metadata key from the active header.
 fn metadata_key(image: &[u8], slot: usize, datastore: [u8; 32]) -> [u8; 32] {
     let record = &image[slot * 512 + 36..slot * 512 + 100];
     let mut key: [u8; 32] = record[32..64].try_into().unwrap();
@@ -89,9 +89,9 @@ fn a_zero_metadata_key_is_never_written() {
     }
 }
 
-/// Takes a store that this crate wrote apart.
+/// Decodes a store that this crate wrote.
 #[test]
-fn what_is_written_is_what_others_read() {
+fn written_stores_have_the_expected_bytes() {
     let device = MemoryDevice::new(512, BLOCKS * 4096);
     let mut store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
     store.encrypt(&Key::new(DATASTORE)).unwrap();
@@ -130,7 +130,7 @@ fn what_is_written_is_what_others_read() {
     assert_eq!(entry(6)[16..], [0; 48]);
     assert_eq!(entry(3)[44..48], [3, 0, 0, 0]);
     assert_eq!(entry(3)[48..], [0; 16]);
-    // A counter that has just started.
+    // The counter of the nonce is zero.
     assert_eq!(entry(3)[20..28], [0; 8]);
 
     let metadata = metadata_key(&image, slot, DATASTORE);
@@ -161,7 +161,7 @@ fn version_two_is_read_and_upgraded_on_request() {
         image.put(512 + 8, &0x0002_0000u32.to_le_bytes());
         image.put(512 + 20, &header_len.to_le_bytes());
         image.checksum(512, header_len as usize);
-        // There is no extended table, and what would be attributes is not.
+        // There is no extended file table, and entries have no attributes.
         image.entry(63, 0, 0, 0, &[]);
         image.entry(8, 20, 2, 4100, &[0xee; 32]);
         let device = MemoryDevice::with_bytes(512, image.0);
@@ -243,10 +243,10 @@ fn header_rules() {
     }
 }
 
-/// Versions nobody here knows may have headers of any length. Their content may be fine: no policy
+/// Unsupported versions may have headers of any length. Their content may be intact, so no policy
 /// formats them.
 #[test]
-fn stores_of_other_versions_are_named_and_left_alone() {
+fn stores_of_unsupported_versions_are_reported_and_not_changed() {
     let versions = [
         (0x0001_0000u32, 32usize),
         (0x0001_0001, 32),
@@ -274,7 +274,7 @@ fn stores_of_other_versions_are_named_and_left_alone() {
                 Error::UnsupportedVersion(found) => assert_eq!(found.0, version),
                 error => panic!("{version:#x} {len}: {error}"),
             }
-            // Not so if the header is not whole: the version is not to be believed then.
+            // The version in a damaged header is not trusted.
             image.0[at + len - 1] ^= 1;
             let formatted = open(&image).unwrap();
             assert_eq!(formatted.provisioned(), Some(ProvisioningReason::Failure));
@@ -282,10 +282,10 @@ fn stores_of_other_versions_are_named_and_left_alone() {
     }
 }
 
-/// What other writers leave if replacing a key is interrupted and the store is then written: the second
-/// record holds the metadata key of before.
+/// What other writers leave if they are interrupted while they replace a key, and then write the store:
+/// the second record holds the previous metadata key.
 #[test]
-fn a_stale_key_is_told_from_a_wrong_one() {
+fn a_stale_key_is_distinguished_from_a_wrong_one() {
     let wrap = |datastore, metadata: [u8; 32]| {
         let nonce = [7, 7, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0];
         let mut wrapped = metadata;
@@ -311,16 +311,16 @@ fn a_stale_key_is_told_from_a_wrong_one() {
     assert!(matches!(error, Error::WrongKey), "{error}");
     store.unlock(&Key::new(DATASTORE)).unwrap();
     assert_eq!(store.read(FileId(3)).unwrap(), b"a secret of the guest");
-    store.remove_other_key().unwrap();
+    store.update_key(&Key::new(DATASTORE)).unwrap();
     assert_eq!(store.key_count(), 1);
-    // The other record fits: both keys open the store.
+    // The second record holds the current metadata key: both keys open the store.
     let image = with_second(&wrap(old, [0x80; 32]));
     for key in [old, DATASTORE] {
         let mut store = image.open(512).unwrap();
         store.unlock(&Key::new(key)).unwrap();
         assert_eq!(store.read(FileId(3)).unwrap(), b"a secret of the guest");
     }
-    // The same key in both, of which the first is old.
+    // The same key opens both records, of which the first is stale.
     let mut image = with_second(&wrap(DATASTORE, [0x80; 32]));
     for at in [0, 512] {
         image.put(at + 36, &wrap(DATASTORE, [0x33; 32]));
@@ -332,7 +332,7 @@ fn a_stale_key_is_told_from_a_wrong_one() {
 }
 
 #[test]
-fn a_zero_metadata_key_shows_without_any_key() {
+fn a_zero_metadata_key_is_found_without_a_key() {
     for (writer, expected) in [
         (Writer::Faulty, &[Finding::ZeroMetadataKey][..]),
         (Writer::Current, &[]),
@@ -340,14 +340,14 @@ fn a_zero_metadata_key_shows_without_any_key() {
     ] {
         let mut store = encrypted(writer).open(512).unwrap();
         assert_eq!(store.verify(|_, _| ()), expected);
-        // With the key it is not found twice.
+        // Unlocking does not report it twice.
         store.unlock(&Key::new(DATASTORE)).unwrap();
         assert_eq!(store.verify(|_, _| ()), expected);
     }
 }
 
 #[test]
-fn an_extended_table_with_something_in_an_unencrypted_store_is_noted() {
+fn an_extended_table_with_content_in_an_unencrypted_store_is_noted() {
     let mut image = plain(512);
     assert_eq!(image.open(512).unwrap().verify(|_, _| ()), []);
     image.put(9 * 4096 + 70, &[1]);

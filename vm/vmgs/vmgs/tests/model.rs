@@ -1,11 +1,11 @@
-//! Random sequences of operations against a model, with reopening, failures and crashes.
+//! Random sequences of operations, compared with a model, with reopening, failures and crashes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use vmgs::recording::Fault;
-use vmgs::recording::FaultModel;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::Fault;
+use vmgs::testing::FaultModel;
+use vmgs::testing::RecordingDevice;
 use vmgs::*;
 
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl World {
             .collect()
     }
 
-    /// Runs an action; gives what the files are to be afterwards, if it succeeds.
+    /// Runs an action. Returns the result, and the expected files and key if it succeeds.
     fn run(&mut self, action: &Action) -> (Result<(), Error>, Files, Option<u8>) {
         let content = |len: u16, byte: u8| vec![byte; usize::from(len)];
         let mut files = self.files.clone();
@@ -161,7 +161,7 @@ fn play(sector: u32, blocks: usize, actions: &[Action]) -> Result<(), TestCaseEr
                 });
             }
             Action::Crash(model, which) => {
-                // The next change is made, and the crash takes it or leaves it.
+                // Make the next change, which the crash keeps or loses.
                 let Some(next) = actions.get(i + 1) else {
                     continue;
                 };
@@ -241,7 +241,7 @@ proptest! {
     })]
 
     #[test]
-    fn a_store_does_what_a_map_does(
+    fn a_store_behaves_like_a_map(
         sector in prop_oneof![Just(512u32), Just(4096)],
         blocks in 10usize..60,
         actions in prop::collection::vec(action(), 1..40),
@@ -250,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    fn a_mangled_store_harms_nobody(
+    fn a_mangled_store_causes_no_panic(
         edits in prop::collection::vec((0usize..10 * 4096, any::<u8>()), 1..30),
         fix_checksums: bool,
         unlock: bool,

@@ -1,4 +1,4 @@
-//! Opening, formatting and growing stores, and carrying them over.
+//! Opening, formatting, growing, saving and restoring stores.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod fixture;
@@ -7,7 +7,7 @@ use fixture::*;
 use vmgs::*;
 
 #[test]
-fn each_policy_formats_when_it_should() {
+fn each_policy_formats_only_what_it_allows() {
     let formatting = OpenPolicy {
         on_empty: OnProblem::Format,
         on_corrupt: OnProblem::Fail,
@@ -53,7 +53,7 @@ fn each_policy_formats_when_it_should() {
         Some(ProvisioningReason::Failure)
     );
 
-    // Stores of other versions, and devices that fail, keep their content.
+    // Stores of unsupported versions, and devices that fail, keep their content.
     let (newer, _) = new_store(512, 64);
     newer.with(|bytes| {
         bytes[8..12].copy_from_slice(&0x0003_0001u32.to_le_bytes());
@@ -71,7 +71,7 @@ fn each_policy_formats_when_it_should() {
 }
 
 #[test]
-fn a_requested_format_happens_once() {
+fn format_once_formats_once() {
     let (device, mut store) = new_store(512, 64);
     store.write(ID, Protection::Plain, b"old").unwrap();
     let format_once =
@@ -83,10 +83,10 @@ fn a_requested_format_happens_once() {
     let mut store = format_once();
     assert_eq!(store.provisioned(), None);
     assert_eq!(store.read(ID).unwrap(), b"new");
-    // Looking at it changes nothing; opening it normally clears the marker.
+    // Opening the store read-only changes nothing; opening it for writing clears the marker.
     let before = device.to_vec();
     let options = OpenOptions {
-        access: Access::ReadOnly,
+        access: StoreAccess::ReadOnly,
         ..OpenOptions::default()
     };
     let mut store = Vmgs::open(Box::new(device.clone()), options).unwrap();
@@ -98,7 +98,7 @@ fn a_requested_format_happens_once() {
 }
 
 #[test]
-fn a_damaged_header_falls_back_to_the_other_and_says_so() {
+fn a_damaged_header_is_reported_and_the_other_used() {
     let (device, mut store) = new_store(512, 64);
     store.write(ID, Protection::Plain, b"old").unwrap();
     store.write(ID, Protection::Plain, b"new").unwrap();
@@ -123,7 +123,7 @@ fn a_damaged_header_falls_back_to_the_other_and_says_so() {
 }
 
 #[test]
-fn the_previous_generation_stays_whole_while_there_is_room() {
+fn the_previous_generation_is_kept_while_there_is_space() {
     let (device, mut store) = new_store(512, 64);
     for round in 0..10u8 {
         let content = vec![round; 9000];
@@ -138,10 +138,10 @@ fn the_previous_generation_stays_whole_while_there_is_room() {
 }
 
 #[test]
-fn a_store_carried_to_other_sectors_is_not_rolled_back_silently() {
+fn a_newer_header_for_another_sector_size_is_an_error() {
     let (device, mut store) = new_store(512, 64);
     store.write(ID, Protection::Plain, b"1").unwrap();
-    // On 512-byte sectors the second header is in force; 4096-byte sectors show the first only.
+    // With 512-byte sectors, the second header is active; with 4096-byte sectors, only the first is found.
     let on_4k = MemoryDevice::with_bytes(4096, device.to_vec());
     let error = Vmgs::open(Box::new(on_4k), OpenOptions::default())
         .err()
@@ -156,9 +156,9 @@ fn a_store_carried_to_other_sectors_is_not_rolled_back_silently() {
         ),
         "{error}"
     );
-    // Its content is fine, and no policy formats it.
+    // The content is intact, and no policy formats it.
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    // With the first in force, the store can be used, and says what it found.
+    // With the first header active, the store can be used, and reports the other header.
     store.write(ID, Protection::Plain, b"2").unwrap();
     let on_4k = MemoryDevice::with_bytes(4096, device.to_vec());
     let mut store = open(&on_4k);
@@ -176,7 +176,8 @@ fn a_store_grows_with_its_device() {
     let path = dir.path().join("small.vmgs");
     let file = std::fs::File::create_new(&path).unwrap();
     create_file(&file, 4 << 20, Container::Vhd1, None).unwrap();
-    let device = || Box::new(FileDevice::open(&path, Container::Vhd1, Access::ReadWrite).unwrap());
+    let device =
+        || Box::new(FileDevice::open(&path, Container::Vhd1, StoreAccess::ReadWrite).unwrap());
     let mut store = Vmgs::format(device(), OpenOptions::default()).unwrap();
     store.write(ID, Protection::Plain, b"kept").unwrap();
     let image = pattern(6 << 20);

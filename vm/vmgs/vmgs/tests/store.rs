@@ -1,16 +1,16 @@
-//! What a store does with files, through its interface.
+//! Reading and writing files through the public interface.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod fixture;
 
 use fixture::*;
-use vmgs::recording::RecordingDevice;
+use vmgs::testing::RecordingDevice;
 use vmgs::*;
 
 const SECTORS: [u32; 2] = [512, 4096];
 
 #[test]
-fn a_fresh_default_store_is_the_one_everybody_makes() {
+fn a_new_default_store_has_the_known_bytes() {
     use sha2::Digest;
     let (device, _) = new_store(512, 1024);
     let digest = sha2::Sha256::digest(device.to_vec());
@@ -22,7 +22,7 @@ fn a_fresh_default_store_is_the_one_everybody_makes() {
 }
 
 #[test]
-fn files_of_all_sizes_come_back_in_both_forms() {
+fn files_of_all_sizes_are_read_back_encrypted_or_not() {
     for sector in SECTORS {
         for protection in [Protection::Plain, Protection::Encrypted] {
             let (device, mut store) = new_store(sector, 2048);
@@ -82,7 +82,7 @@ fn ranges_are_read_at_any_offset() {
 }
 
 #[test]
-fn streams_are_written_without_a_copy_of_the_whole() {
+fn streams_are_written_in_pieces() {
     for encrypt in [false, true] {
         let (device, mut store) = new_store(512, 4096);
         if encrypt {
@@ -237,7 +237,7 @@ fn small_commits_cost_three_writes_and_two_flushes() {
                     "{writes} writes, {flushes} flushes"
                 );
             }
-            // A store that was just opened does as well.
+            // The same for a store that was just opened.
             let mut store = Vmgs::open(Box::new(device.clone()), OpenOptions::default()).unwrap();
             device.restart();
             store
@@ -272,8 +272,8 @@ fn an_image_and_a_token_go_in_one_commit_with_two_flushes() {
 }
 
 #[test]
-fn the_smallest_stores_hold_what_they_can() {
-    // Six blocks hold one file, seven let it be rewritten; encryption takes one more.
+fn the_smallest_stores_are_usable() {
+    // Six blocks have space for one file, seven for rewriting it; encryption needs one more.
     let (_, mut store) = new_store(512, 6);
     store.write(ID, Protection::Plain, b"x").unwrap();
     assert!(matches!(
@@ -301,7 +301,7 @@ fn the_smallest_stores_hold_what_they_can() {
 }
 
 #[test]
-fn a_full_store_can_still_be_emptied() {
+fn files_can_be_deleted_from_a_full_store() {
     for encrypt in [false, true] {
         let (device, mut store) = new_store(512, 32);
         if encrypt {
@@ -323,7 +323,7 @@ fn a_full_store_can_still_be_emptied() {
         for id in ids {
             store.delete(id).unwrap();
         }
-        // All but headers and tables.
+        // All blocks except for headers and tables.
         assert_eq!(store.free_size(), 28 * 4096);
     }
 }

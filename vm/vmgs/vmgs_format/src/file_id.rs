@@ -1,19 +1,19 @@
-//! The identifiers of the files in a store.
+//! Ids of the files in a store.
 
 use core::fmt;
 
 /// Identifies a file: its index in the file tables.
 ///
-/// Any number can be held; [`FileId::range`] says what kind of number it is.
+/// The number is not validated; see [`FileId::range`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u32);
 
-/// What a [`FileId`] may be used for.
+/// The kind of a [`FileId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileIdRange {
-    /// A file's content can be read and written under this id.
+    /// The id of a file that can be read and written.
     File,
-    /// The id of one of the two tables, which only the store itself writes.
+    /// The id of the file table or the extended file table, which only the store itself writes.
     Table,
     /// Outside the tables.
     OutOfRange,
@@ -24,8 +24,8 @@ macro_rules! file_ids {
         impl FileId {
             $($(#[$doc])* pub const $name: FileId = FileId($value);)*
 
-            /// Every id that has a name, in ascending order, with its name.
-            pub const NAMED: &'static [(FileId, &'static str)] =
+            /// All named ids with their names, in ascending order.
+            const NAMED: &'static [(FileId, &'static str)] =
                 &[$((FileId::$name, stringify!($name)),)*];
         }
     };
@@ -58,39 +58,39 @@ file_ids! {
     HW_KEY_PROTECTOR = 11;
     /// A guest secret, up to 2048 bytes.
     GUEST_SECRET_KEY = 13;
-    /// What the next boot must know about hibernation: a [`HibernationToken`](crate::HibernationToken).
+    /// Whether the guest is hibernated: a [`HibernationToken`](crate::HibernationToken).
     ///
     /// Some releases called this id `HIBERNATION_FIRMWARE` although it held the same eight bytes.
     HIBERNATION_TOKEN = 14;
-    /// Seed, label and context of the platform's identity, in text.
+    /// Seed, label and context of the platform's identity, as text.
     PLATFORM_SEED = 15;
-    /// A signed document (JWT) that says where the VM comes from.
+    /// A signed document (JWT) about the origin of the VM.
     PROVENANCE_DOC = 16;
-    /// A copy of `TPM_NVRAM` made when that is replaced.
+    /// A copy of `TPM_NVRAM`, made before it is replaced.
     TPM_NVRAM_BACKUP = 17;
-    /// What formatted the store and why, a JSON document.
+    /// Which program formatted the store and why, a JSON document.
     PROVISIONING_MARKER = 18;
-    /// The firmware image that a hibernated guest must wake up on.
+    /// The firmware image that a hibernated guest must resume on.
     ///
     /// Other implementations have since given 19 to the non-volatile state of a newer virtual TPM
-    /// (`TPM_185_NVRAM`) and put a firmware image at 20. A reader must therefore look at the content
-    /// ([`FirmwareFileKind`](crate::FirmwareFileKind)) before believing either number.
+    /// (`TPM_185_NVRAM`) and put a firmware image at 20. A reader must therefore classify the content
+    /// ([`FirmwareFileKind`](crate::FirmwareFileKind)) and not rely on either number.
     HIBERNATION_FIRMWARE = 19;
-    /// The flash chip in which PC firmware (OVMF) keeps its variables: the image of the chip.
+    /// The image of the flash chip in which PC firmware (OVMF) keeps its variables.
     ///
-    /// Its format has nothing in common with that of [`FileId::BIOS_NVRAM`]. The number is this
-    /// implementation's own, far from those that others count up.
+    /// The format is unrelated to that of [`FileId::BIOS_NVRAM`]. The number is specific to this
+    /// implementation, and far from those that other implementations assign in sequence.
     FLASH_VARIABLES = 48;
     /// The extended file table.
     EXTENDED_FILE_TABLE = 63;
 }
 
 impl FileId {
-    /// Where a proposal of another implementation puts a raw firmware image. It has no name here;
-    /// what the file holds is decided by [`FirmwareFileKind`](crate::FirmwareFileKind).
+    /// The id at which a proposal of another implementation puts a raw firmware image. It has no name
+    /// here; [`FirmwareFileKind`](crate::FirmwareFileKind) classifies the content.
     pub const PROPOSED_HIBERNATION_FIRMWARE: FileId = FileId(20);
 
-    /// Whether the id is a file's, a table's, or outside the tables.
+    /// The kind of the id.
     pub const fn range(self) -> FileIdRange {
         match self.0 {
             0 | 63 => FileIdRange::Table,
@@ -99,7 +99,7 @@ impl FileId {
         }
     }
 
-    /// The id's name, if it has one.
+    /// The name of the id, if it has one.
     pub fn name(self) -> Option<&'static str> {
         Self::NAMED
             .iter()
@@ -107,7 +107,7 @@ impl FileId {
             .map(|(_, name)| *name)
     }
 
-    /// The id with exactly this name (upper case).
+    /// The id with this name, which is case-sensitive (upper case).
     pub fn from_name(name: &str) -> Option<FileId> {
         Self::NAMED
             .iter()
@@ -115,7 +115,7 @@ impl FileId {
             .map(|(id, _)| *id)
     }
 
-    /// The index in the tables, for an id inside them.
+    /// The index of the id in the tables; none if it is outside them.
     pub const fn index(self) -> Option<usize> {
         if self.0 < crate::FILE_COUNT as u32 {
             Some(self.0 as usize)
@@ -125,7 +125,7 @@ impl FileId {
     }
 }
 
-/// The name, or the number if the id has none.
+/// The name, or the number if the id has no name.
 impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_tables_and_what_is_beyond_them_are_no_files() {
+    fn ids_of_tables_and_out_of_range_ids_are_not_files() {
         assert_eq!(FileId(0).range(), FileIdRange::Table);
         assert_eq!(FileId(63).range(), FileIdRange::Table);
         assert_eq!(FileId(64).range(), FileIdRange::OutOfRange);

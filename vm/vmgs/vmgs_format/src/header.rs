@@ -1,4 +1,4 @@
-//! The header and the metadata key records it carries.
+//! The header and its metadata key records.
 
 use crate::KEY_LEN;
 use crate::NONCE_LEN;
@@ -12,8 +12,8 @@ use zerocopy::Unaligned;
 use zerocopy::little_endian::U16;
 use zerocopy::little_endian::U32;
 
-/// [`Header::markers`] bit: the store was reformatted on request, and must not be again until it has
-/// been opened normally once.
+/// [`Header::markers`] bit: the store was reformatted on request, and must not be reformatted again
+/// until it has been opened normally once.
 pub const MARKER_REPROVISIONED: u16 = 1;
 
 /// A format version.
@@ -21,18 +21,18 @@ pub const MARKER_REPROVISIONED: u16 = 1;
 pub struct Version(pub u32);
 
 impl Version {
-    /// The layout without encryption: fields from [`Header::encryption_algorithm`] on are absent, as
-    /// are the nonce, tag and attributes of the files, and there is no extended table.
+    /// The layout without encryption: the header ends before [`Header::encryption_algorithm`], files have
+    /// no nonce, tag and attributes, and there is no extended file table.
     pub const V2_0: Version = Version(0x0002_0000);
-    /// The version that is written.
+    /// The version that this implementation writes.
     pub const V3_0: Version = Version(0x0003_0000);
 
-    /// The part in front of the dot.
+    /// The major version.
     pub const fn major(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
-    /// The part behind the dot.
+    /// The minor version.
     pub const fn minor(self) -> u16 {
         self.0 as u16
     }
@@ -44,26 +44,26 @@ impl fmt::Display for Version {
     }
 }
 
-/// How encrypted files are encrypted.
+/// The algorithm that encrypts files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncryptionAlgorithm(pub u16);
 
 impl EncryptionAlgorithm {
-    /// The store has no keys.
+    /// No encryption: the store has no keys.
     pub const NONE: Self = Self(0);
     /// AES-256 in Galois/counter mode, without associated data.
     pub const AES_GCM: Self = Self(1);
 }
 
-/// The metadata key, wrapped by one datastore key. All zero if unused.
+/// The metadata key, encrypted (wrapped) under one datastore key. All zero if unused.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MetadataKeyRecord {
-    /// The nonce of the wrapping: four random bytes and a 64-bit little-endian counter.
+    /// The nonce: four random bytes and a 64-bit little-endian counter.
     pub nonce: [u8; NONCE_LEN],
     /// Written 0.
     pub reserved: U32,
-    /// The tag of the wrapping.
+    /// The AES-GCM tag.
     pub tag: [u8; TAG_LEN],
     /// The wrapped key.
     pub encrypted_key: [u8; KEY_LEN],
@@ -78,7 +78,7 @@ impl MetadataKeyRecord {
         encrypted_key: [0; KEY_LEN],
     };
 
-    /// Whether the record holds a key: its wrapped key is not all zero.
+    /// Whether the record holds a key, that is, whether the wrapped key is not all zero.
     pub fn is_occupied(&self) -> bool {
         self.encrypted_key != [0; KEY_LEN]
     }
@@ -93,7 +93,7 @@ impl fmt::Debug for MetadataKeyRecord {
     }
 }
 
-/// A header copy.
+/// One of the two header copies.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -103,37 +103,36 @@ pub struct Header {
     pub signature: [u8; 8],
     /// A [`Version`].
     pub version: U32,
-    /// [`Header::checksum_of`] this header.
+    /// CRC-32 of the header: [`Header::checksum_of`].
     pub checksum: U32,
-    /// One more than that of the header it supersedes, wrapping.
+    /// Sequence number: one more than that of the header it supersedes, wrapping.
     pub sequence: U32,
-    /// Bytes in this header: [`Header::LEN`].
+    /// Length of this header in bytes: [`Header::LEN`].
     pub header_size: U32,
-    /// The block of the file table.
+    /// Block number of the file table.
     pub file_table_offset: U32,
-    /// Blocks of the file table: 1.
+    /// Number of blocks of the file table: 1.
     pub file_table_size: U32,
     /// An [`EncryptionAlgorithm`].
     pub encryption_algorithm: U16,
     /// [`MARKER_REPROVISIONED`]; other bits are written 0.
     pub markers: U16,
-    /// The metadata key, wrapped by up to two datastore keys.
+    /// The metadata key, wrapped under up to two datastore keys.
     pub metadata_keys: [MetadataKeyRecord; 2],
     /// Written 0.
     pub reserved: U32,
 }
 
 impl Header {
-    /// What a header starts with.
+    /// The signature of a header.
     pub const SIGNATURE: [u8; 8] = *b"GUESTRTS";
-    /// Bytes in a header of version 3.0.
+    /// Length in bytes of a header of version 3.0.
     pub const LEN: usize = 168;
-    /// Bytes in the part of the header that version 2.0 has.
+    /// Length in bytes of a header of version 2.0, which is the first part of this layout.
     pub const V2_LEN: usize = 32;
 
-    /// The checksum of a header whose bytes are `header`: the CRC-32 (ISO-HDLC) with the checksum
-    /// field taken as zero. Bytes of fewer than 16 are a header with no checksum field; their
-    /// checksum is that of nothing.
+    /// The checksum of the bytes of a header: their CRC-32 (ISO-HDLC) with the checksum field taken as
+    /// zero. Fewer than 16 bytes have no checksum field; the result is then the CRC-32 of no bytes.
     pub fn checksum_of(header: &[u8]) -> u32 {
         let mut crc = crc32fast::Hasher::new();
         if let (Some(before), Some(after)) = (header.get(..12), header.get(16..)) {
@@ -198,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn checksum_of_too_few_bytes_is_defined() {
+    fn checksum_of_bytes_without_checksum_field_is_zero() {
         for len in 0..16 {
             assert_eq!(Header::checksum_of(&[0xff; 16][..len]), 0);
         }
     }
 
     #[test]
-    fn version_reads_as_major_dot_minor() {
+    fn version_is_printed_as_major_dot_minor() {
         extern crate std;
         use std::string::ToString;
         assert_eq!(Version(0x0003_0001).to_string(), "3.1");

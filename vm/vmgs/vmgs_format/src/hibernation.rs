@@ -1,4 +1,4 @@
-//! What hibernation keeps in a store.
+//! Hibernation state in a store: the token and the firmware record.
 
 use crate::FileId;
 use core::fmt;
@@ -11,13 +11,13 @@ use zerocopy::little_endian::U16;
 use zerocopy::little_endian::U32;
 use zerocopy::little_endian::U64;
 
-/// Bytes in a hibernation token file. A file of any other length is corrupt.
+/// Length in bytes of the hibernation token. A file of another length is corrupt.
 pub const HIBERNATION_TOKEN_LEN: usize = 8;
-/// The smallest store, in bytes, that a firmware image is kept in: room for two copies of it, because
-/// a file is replaced by writing the new one beside the old, and for everything else.
+/// The minimum size in bytes of a store that holds a firmware image. It has room for two copies of the
+/// image, because a file is replaced by writing the new content beside the old, and for all other files.
 pub const HIBERNATION_MIN_STORE_SIZE: u64 = 32 << 20;
 
-/// The content of [`FileId::HIBERNATION_TOKEN`], a little-endian `u64`. No file means the same as
+/// The content of [`FileId::HIBERNATION_TOKEN`], a little-endian `u64`. A missing file is equivalent to
 /// [`HibernationToken::NONE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HibernationToken(pub u64);
@@ -25,23 +25,23 @@ pub struct HibernationToken(pub u64);
 impl HibernationToken {
     /// The guest was shut down or reset.
     pub const NONE: Self = Self(0);
-    /// The guest hibernated; its firmware image was not kept.
+    /// The guest hibernated; its firmware image was not stored.
     pub const HIBERNATED: Self = Self(1);
     /// The guest hibernated; its firmware image is in [`FileId::HIBERNATION_FIRMWARE`].
     pub const HIBERNATED_WITH_IMAGE: Self = Self(u64::MAX);
 
-    /// The token in a file with these bytes, unless their number is wrong.
+    /// Decodes the content of the file; none if its length is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Self(u64::from_le_bytes(bytes.try_into().ok()?)))
     }
 
-    /// The bytes of the file.
+    /// Encodes the content of the file.
     pub fn to_bytes(self) -> [u8; HIBERNATION_TOKEN_LEN] {
         self.0.to_le_bytes()
     }
 
-    /// The major and minor version of the firmware, in a token of the encoding that names a firmware
-    /// version. The value 1 is [`HibernationToken::HIBERNATED`] and no version.
+    /// The major and minor version of the firmware, if the token holds one (2 to 0xFFFF). The value 1 is
+    /// [`HibernationToken::HIBERNATED`], not a version.
     pub fn firmware_version(self) -> Option<(u8, u8)> {
         match self.0 {
             2..=0xffff => Some(((self.0 >> 8) as u8, self.0 as u8)),
@@ -50,7 +50,7 @@ impl HibernationToken {
     }
 }
 
-/// Says in words what the token means.
+/// The meaning of the token in words.
 impl fmt::Display for HibernationToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (*self, self.firmware_version()) {
@@ -63,13 +63,13 @@ impl fmt::Display for HibernationToken {
     }
 }
 
-/// Bytes in a [`FirmwareRecordHeader`].
+/// Length in bytes of a [`FirmwareRecordHeader`].
 pub const FIRMWARE_RECORD_HEADER_LEN: usize = 256;
-/// Bytes in a [`FirmwareRecordSection`].
+/// Length in bytes of a [`FirmwareRecordSection`].
 pub const FIRMWARE_RECORD_SECTION_LEN: usize = 112;
 
-/// What [`FileId::HIBERNATION_FIRMWARE`] starts with: the firmware a guest ran on, and what the firmware
-/// was told about the machine.
+/// The header of [`FileId::HIBERNATION_FIRMWARE`], the record of the firmware that a guest ran on and of
+/// the data that the machine passed to the firmware.
 ///
 /// The header is followed by [`FirmwareRecordHeader::section_count`] entries of the section table, and
 /// that by the content of the sections, in the order of the table, without gaps. The image, in one
@@ -81,39 +81,40 @@ pub const FIRMWARE_RECORD_SECTION_LEN: usize = 112;
 pub struct FirmwareRecordHeader {
     /// [`FirmwareRecordHeader::MAGIC`].
     pub magic: [u8; 8],
-    /// Of the whole record: 1.
+    /// Version of the record: 1.
     pub version: U16,
     /// [`FIRMWARE_RECORD_HEADER_LEN`].
     pub header_len: U16,
-    /// No flag is defined; a reader rejects unknown ones.
+    /// No flags are defined; a reader rejects unknown flags.
     pub flags: U32,
     /// 1 for x86_64, 2 for aarch64.
     pub architecture: U32,
     /// 1 for SHA-256, everywhere in the record.
     pub digest_algorithm: U32,
-    /// The guest-physical address of the first part of the image.
+    /// GPA of the first part of the image.
     pub load_gpa: U64,
-    /// Bytes of all parts of the image.
+    /// Length in bytes of all parts of the image together.
     pub image_len: U64,
     /// How the entry point is found: one of the `ENTRY_` constants.
     pub entry_rule: U32,
-    /// Entries in the section table.
+    /// Number of entries in the section table.
     pub section_count: U32,
-    /// The guest-physical address of the first instruction, as it was when captured.
+    /// GPA of the first instruction when the image was captured.
     pub entry_gpa: U64,
-    /// Bytes of the whole record: the length of the file.
+    /// Length in bytes of the whole record, which is the length of the file.
     pub record_len: U64,
-    /// A random GUID, new for every record stored.
+    /// A random GUID, new for each stored record.
     pub image_id: [u8; 16],
-    /// When the image was captured, in units of 100 ns since 1601 UTC.
+    /// Time of capture, in units of 100 ns since 1601-01-01 UTC.
     pub capture_time: U64,
-    /// Digest of the image: of its one part, or of the digests of its parts.
+    /// Digest of the image if it has one part, else of the digests of its parts.
     pub image_digest: [u8; 32],
-    /// Digest of the machine's description, which is in a section of its own.
+    /// Digest of the description of the machine, which is in the section of kind
+    /// [`FirmwareRecordSection::PLATFORM`].
     pub platform_digest: [u8; 32],
     /// Digest of the section table.
     pub table_digest: [u8; 32],
-    /// What the firmware calls itself, in UTF-8 followed by zeros; empty if unknown.
+    /// Version string of the firmware, UTF-8 padded with zeros; empty if unknown.
     pub firmware_version: [u8; 64],
     /// CRC-32 (ISO-HDLC) of the bytes before this field.
     pub crc: U32,
@@ -122,9 +123,9 @@ pub struct FirmwareRecordHeader {
 }
 
 impl FirmwareRecordHeader {
-    /// What the file starts with.
+    /// The magic of a record.
     pub const MAGIC: [u8; 8] = *b"HIBFWIMG";
-    /// The version written.
+    /// The version that this implementation writes.
     pub const VERSION: u16 = 1;
     /// [`FirmwareRecordHeader::architecture`] of x86_64.
     pub const X86_64: u32 = 1;
@@ -134,19 +135,19 @@ impl FirmwareRecordHeader {
     pub const SHA256: u32 = 1;
     /// [`FirmwareRecordHeader::entry_rule`]: the x86 reset vector, 16 bytes below 4 GiB.
     pub const ENTRY_RESET_VECTOR: u32 = 1;
-    /// [`FirmwareRecordHeader::entry_rule`]: the entry point of the security core (SEC) that is found
-    /// in the image (PI specification, volumes 1 and 3).
+    /// [`FirmwareRecordHeader::entry_rule`]: the entry point of the security core (SEC) in the image (PI
+    /// specification, volumes 1 and 3).
     pub const ENTRY_SEC_CORE: u32 = 2;
-    /// [`FirmwareRecordHeader::entry_rule`]: always at the same address.
+    /// [`FirmwareRecordHeader::entry_rule`]: a fixed address.
     pub const ENTRY_FIXED: u32 = 3;
 
-    /// The CRC that belongs in [`FirmwareRecordHeader::crc`].
+    /// The value that [`FirmwareRecordHeader::crc`] must have.
     pub fn expected_crc(&self) -> u32 {
         let bytes = self.as_bytes();
         crc32fast::hash(&bytes[..core::mem::offset_of!(Self, crc)])
     }
 
-    /// Whether magic, version, length, flags and CRC are right. Says nothing about the image.
+    /// Whether magic, version, length, flags and CRC are valid. Does not validate the image.
     pub fn is_valid(&self) -> bool {
         self.magic == Self::MAGIC
             && self.version.get() == Self::VERSION
@@ -157,58 +158,57 @@ impl FirmwareRecordHeader {
     }
 }
 
-/// An entry of the section table of a record.
+/// An entry in the section table of a record.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
 pub struct FirmwareRecordSection {
-    /// What is in the section: one of the constants.
+    /// Kind of the section: one of the constants.
     pub kind: U32,
-    /// No flag is defined; a reader rejects unknown ones.
+    /// No flags are defined; a reader rejects unknown flags.
     pub flags: U32,
-    /// Where a part of the image belongs in guest-physical memory; 0 for other sections.
+    /// GPA of a part of the image; 0 for other sections.
     pub gpa: U64,
-    /// Bytes of the content.
+    /// Length of the content in bytes.
     pub len: U64,
     /// Digest of the content.
     pub digest: [u8; 32],
-    /// UTF-8 followed by zeros.
+    /// UTF-8 padded with zeros.
     pub name: [u8; 56],
 }
 
 impl FirmwareRecordSection {
     /// [`FirmwareRecordSection::kind`]: a part of the firmware image.
     pub const IMAGE_PART: u32 = 1;
-    /// [`FirmwareRecordSection::kind`]: the machine's description, to compare another machine with.
+    /// [`FirmwareRecordSection::kind`]: the description of the machine, for comparison with the machine
+    /// that the guest resumes on.
     pub const PLATFORM: u32 = 2;
-    /// [`FirmwareRecordSection::kind`]: something the firmware was given when it started.
+    /// [`FirmwareRecordSection::kind`]: data that the machine passed to the firmware at start.
     pub const PINNED: u32 = 3;
 }
 
-/// What the file under [`FileId::HIBERNATION_FIRMWARE`] (or
-/// [`FileId::PROPOSED_HIBERNATION_FIRMWARE`]) turns out to be.
+/// The kind of content of [`FileId::HIBERNATION_FIRMWARE`] or [`FileId::PROPOSED_HIBERNATION_FIRMWARE`].
 ///
-/// Implementations disagree about the numbers 19 and 20, so this goes by content and length only.
+/// Implementations use the ids 19 and 20 differently, so only the content and its length decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirmwareFileKind {
-    /// A [header](FirmwareRecordHeader) and, by the length, all that it announces.
+    /// A valid [header](FirmwareRecordHeader), and a file of the length that it states.
     Record,
-    /// A header that is damaged, or does not fit the length of the file.
+    /// A header that is invalid, or states another length.
     DamagedRecord,
-    /// No header; by its length or its first bytes a bare firmware image.
+    /// No header, but the length or first bytes of a bare firmware image.
     RawImage,
-    /// Something else: the state of a virtual TPM, say. Not to be run as firmware.
+    /// Something else, such as the state of a virtual TPM. Must not be run as firmware.
     Other,
 }
 
 impl FirmwareFileKind {
-    /// The lengths firmware images and firmware regions are known to have: x86_64 image and measured
-    /// region, aarch64 image and measured region.
+    /// Known lengths of firmware: x86_64 image and measured region, aarch64 image and measured region.
     const RAW_LENGTHS: [u64; 4] = [0x60_0000, 0x70_9000, 0x80_0000, 0x82_4000];
 
     /// Classifies a file of `file_len` bytes that starts with `prefix`
-    /// ([`FIRMWARE_RECORD_HEADER_LEN`] bytes, or the whole file if it is shorter).
+    /// (its first [`FIRMWARE_RECORD_HEADER_LEN`] bytes, or the whole file if it is shorter).
     pub fn classify(file_len: u64, prefix: &[u8]) -> Self {
         if prefix.starts_with(&FirmwareRecordHeader::MAGIC) {
             return match FirmwareRecordHeader::read_from_prefix(prefix) {
@@ -218,7 +218,7 @@ impl FirmwareFileKind {
                 _ => Self::DamagedRecord,
             };
         }
-        // A firmware volume has this signature 40 bytes in (PI specification, volume 3).
+        // The signature of a firmware volume is at offset 40 (PI specification, volume 3).
         let volume = prefix.get(40..44) == Some(b"_FVH");
         if Self::RAW_LENGTHS.contains(&file_len)
             || (volume && file_len >= 1 << 20 && file_len.is_multiple_of(4096))
@@ -229,89 +229,12 @@ impl FirmwareFileKind {
         }
     }
 
-    /// Whether `id` is one whose content this classifies.
+    /// Whether `id` is one of the two ids whose content this type classifies.
     pub fn applies_to(id: FileId) -> bool {
         id == FileId::HIBERNATION_FIRMWARE || id == FileId::PROPOSED_HIBERNATION_FIRMWARE
     }
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate std;
-    use super::*;
-    use std::string::ToString;
-
-    fn header(record_len: u64) -> FirmwareRecordHeader {
-        let mut header = FirmwareRecordHeader::read_from_bytes(&[0; 256]).unwrap();
-        header.magic = FirmwareRecordHeader::MAGIC;
-        header.version = 1.into();
-        header.header_len = 256.into();
-        header.record_len = record_len.into();
-        header.crc = header.expected_crc().into();
-        header
-    }
-
-    #[test]
-    fn layout() {
-        use core::mem::offset_of;
-        assert_eq!(
-            size_of::<FirmwareRecordHeader>(),
-            FIRMWARE_RECORD_HEADER_LEN
-        );
-        assert_eq!(
-            size_of::<FirmwareRecordSection>(),
-            FIRMWARE_RECORD_SECTION_LEN
-        );
-        assert_eq!(offset_of!(FirmwareRecordHeader, load_gpa), 24);
-        assert_eq!(offset_of!(FirmwareRecordHeader, image_id), 64);
-        assert_eq!(offset_of!(FirmwareRecordHeader, image_digest), 88);
-        assert_eq!(offset_of!(FirmwareRecordHeader, table_digest), 152);
-        assert_eq!(offset_of!(FirmwareRecordHeader, crc), 248);
-        assert_eq!(offset_of!(FirmwareRecordSection, digest), 24);
-    }
-
-    #[test]
-    fn tokens_in_words() {
-        let words = |raw| HibernationToken(raw).to_string();
-        assert_eq!(words(0), "not hibernated");
-        assert_eq!(words(1), "hibernated, no firmware image stored");
-        assert_eq!(words(u64::MAX), "hibernated, firmware image stored");
-        assert_eq!(words(0x0109), "hibernated under firmware 1.9");
-        assert_eq!(words(0x1_0000), "unknown token 0x10000");
-        assert_eq!(HibernationToken::from_bytes(&[1, 0, 0, 0]), None);
-        let token = HibernationToken::from_bytes(&[9, 1, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(token, Some(HibernationToken(0x0109)));
-    }
-
-    #[test]
-    fn a_tpm_blob_is_no_firmware() {
-        assert_eq!(
-            FirmwareFileKind::classify(32768, &[0x5a; 256]),
-            FirmwareFileKind::Other
-        );
-        assert_eq!(FirmwareFileKind::classify(0, &[]), FirmwareFileKind::Other);
-    }
-
-    #[test]
-    fn images_are_known_by_header_or_by_length() {
-        let header = header(4096);
-        assert_eq!(
-            FirmwareFileKind::classify(4096, header.as_bytes()),
-            FirmwareFileKind::Record
-        );
-        assert_eq!(
-            FirmwareFileKind::classify(4097, header.as_bytes()),
-            FirmwareFileKind::DamagedRecord
-        );
-        let mut damaged = header;
-        damaged.load_gpa = 1.into();
-        assert_eq!(
-            FirmwareFileKind::classify(4096, damaged.as_bytes()),
-            FirmwareFileKind::DamagedRecord
-        );
-        assert_eq!(
-            FirmwareFileKind::classify(6_291_456, &[0; 256]),
-            FirmwareFileKind::RawImage
-        );
-    }
-}
+#[path = "hibernation_test.rs"]
+mod tests;

@@ -3,9 +3,10 @@
 //! Pure data: nothing here reads a disk or judges what it finds. All integers are little-endian except
 //! those of the [VHD footer](vhd1), which are big-endian.
 //!
-//! A store is a sequence of [blocks](BLOCK_SIZE). Two copies of the [header](Header) sit in the first
-//! two sectors and are written alternately; the one with the newer sequence number names the block of
-//! the [file table](FileTableEntry), which locates up to 64 files, each in one contiguous run of blocks.
+//! A store is a sequence of [blocks](BLOCK_SIZE). Two copies of the [header](Header) are in the first
+//! two sectors and are written alternately. The one with the newer sequence number is active: it has the
+//! block of the [file table](FileTableEntry), which locates up to 64 files, each in one contiguous run
+//! of blocks.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -36,19 +37,19 @@ pub use table::FileAttributes;
 pub use table::FileTable;
 pub use table::FileTableEntry;
 
-/// Bytes in a block, the unit of allocation.
+/// Size in bytes of a block, the unit of allocation.
 pub const BLOCK_SIZE: u32 = 4096;
-/// The first block a table or file may occupy: the two before it belong to the headers.
+/// The first block that a table or file may use. The blocks before it are the header area.
 pub const FIRST_DATA_BLOCK: u32 = 2;
-/// Entries in each of the two file tables.
+/// Number of entries in each of the two file tables.
 pub const FILE_COUNT: usize = 64;
-/// Blocks in a store of the default size, 4 MiB.
+/// Number of blocks in a store of the default size, 4 MiB.
 pub const DEFAULT_BLOCK_COUNT: u32 = 1024;
-/// Bytes at the start of the store that belong to the headers, whatever the sector size.
+/// Size in bytes of the header area at the start of the store, for any sector size.
 pub const HEADER_AREA_SIZE: usize = 2 * BLOCK_SIZE as usize;
-/// Bytes of a nonce, everywhere in the format.
+/// Length in bytes of every AES-GCM nonce.
 pub const NONCE_LEN: usize = 12;
-/// Bytes of an authentication tag, everywhere in the format.
+/// Length in bytes of every AES-GCM tag.
 pub const TAG_LEN: usize = 16;
-/// Bytes of a key, everywhere in the format.
+/// Length in bytes of every key.
 pub const KEY_LEN: usize = 32;

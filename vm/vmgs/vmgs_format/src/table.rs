@@ -14,7 +14,7 @@ use zerocopy::Unaligned;
 use zerocopy::little_endian::U32;
 use zerocopy::little_endian::U64;
 
-/// How a file is stored.
+/// How a file is protected.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct FileAttributes {
@@ -22,39 +22,40 @@ pub struct FileAttributes {
     pub encrypted: bool,
     /// The content is authenticated by the file's tag.
     pub authenticated: bool,
-    /// Unknown; kept as found.
+    /// Not defined; preserved.
     #[bits(30)]
     pub reserved: u32,
 }
 
 impl FileAttributes {
-    /// What an encrypted file has.
+    /// The attributes of an encrypted file.
     pub const PROTECTED: Self = Self::new().with_encrypted(true).with_authenticated(true);
 
-    /// Whether the content needs a key to be read.
+    /// Whether a key is needed to read the content.
     pub const fn needs_key(self) -> bool {
         self.encrypted() || self.authenticated()
     }
 }
 
-/// Where a file is, and how it is protected. Entry 0 is the table's own, entry 63 the extended table's.
+/// The location and protection of a file. Entry 0 describes the file table itself, entry 63 the extended
+/// file table.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
 pub struct FileTableEntry {
-    /// The first block.
+    /// Number of the first block.
     pub offset: U32,
-    /// Blocks; 0 if there is no such file.
+    /// Number of blocks; 0 if the file does not exist.
     pub allocation_size: U32,
-    /// Bytes of content.
+    /// Length of the content in bytes.
     pub valid_data_size: U64,
-    /// The nonce of the encryption, or zero.
+    /// The AES-GCM nonce of the content, or zero.
     pub nonce: [u8; NONCE_LEN],
-    /// The tag of the encryption, or zero.
+    /// The AES-GCM tag of the content, or zero.
     pub tag: [u8; TAG_LEN],
     /// [`FileAttributes`]. Stores written before this field existed have 0 here even for encrypted
-    /// files; their nonce and tag betray them.
+    /// files, which can be recognized by a nonce and tag that are not zero.
     pub attributes: U32,
     /// Written 0.
     pub reserved: [u8; 16],
@@ -68,19 +69,20 @@ pub struct FileTable {
     pub entries: [FileTableEntry; FILE_COUNT],
 }
 
-/// How a file is protected, as the one table that is authenticated has it.
+/// The protection and the data key of a file. Unlike [`FileTableEntry`], it is authenticated if the store
+/// is encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ExtendedFileTableEntry {
     /// [`FileAttributes`].
     pub attributes: U32,
-    /// The file's key, or zero.
+    /// The data key of the file, or zero.
     pub data_key: [u8; KEY_LEN],
     /// Written 0.
     pub reserved: [u8; 28],
 }
 
-/// The key stays out of logs.
+/// Omits the data key.
 impl fmt::Debug for ExtendedFileTableEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExtendedFileTableEntry")
@@ -90,7 +92,7 @@ impl fmt::Debug for ExtendedFileTableEntry {
 }
 
 /// The extended file table: one block, encrypted under the metadata key if the store has keys, indexed
-/// by [`FileId`](crate::FileId). Its own entry (63) means nothing.
+/// by [`FileId`](crate::FileId). Entries 0 and 63 are not used.
 #[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(transparent)]
 pub struct ExtendedFileTable {

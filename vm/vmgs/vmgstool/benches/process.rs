@@ -1,5 +1,5 @@
-//! Whole processes, side by side in one run: `vmgstool` storing an image, against `dd` and `cp` of the
-//! same bytes on the same file system. Run it with `TMPDIR` on a disk.
+//! Storing an image with `vmgstool`, compared with `dd` and `cp` of the same bytes on the same file system.
+//! Run it with `TMPDIR` on a disk.
 #![allow(
     clippy::unwrap_used,
     reason = "a benchmark that cannot go on has failed"
@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 const ROUNDS: usize = 30;
-/// Rounds not counted: the file system gives blocks to files that are written for the first time.
+/// Warm-up rounds, in which the file system allocates blocks to files that are written for the first time.
 const WARM_UP: usize = 6;
 const TOOL: &str = env!("CARGO_BIN_EXE_vmgstool");
 
@@ -51,7 +51,7 @@ fn main() {
     ];
     let mut times = vec![Vec::new(); commands.len()];
     for round in 0..WARM_UP + ROUNDS {
-        // Interleaved, so that a busy moment of the machine does not fall on one of them alone.
+        // Interleaved, so that load on the machine affects all equally.
         for (command, times) in commands.iter().zip(&mut times) {
             let time = run(dir, command);
             if round >= WARM_UP {

@@ -4,8 +4,10 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
 use std::path::PathBuf;
-use uefi_nvram_storage::Guid;
+use uuid::Uuid;
 use vmgs::Container;
 use vmgs_format::FileId;
 
@@ -21,7 +23,8 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
     /// The store is a bare disk without VHD footer, with sectors of this many bytes
     #[arg(long, global = true, value_name = "SECTOR", num_args = 0..=1, require_equals = true,
-          default_missing_value = "512", value_parser = parse_sector)]
+          default_missing_value = "512", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(["512", "4096"]).try_map(|text| text.parse::<u32>()))]
     raw: Option<u32>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -36,22 +39,10 @@ impl Cli {
     }
 }
 
-fn parse_sector(text: &str) -> Result<u32, String> {
-    match text {
-        "512" => Ok(512),
-        "4096" => Ok(4096),
-        _ => Err("sectors have 512 or 4096 bytes".into()),
-    }
-}
-
 fn parse_file_id(text: &str) -> Result<FileId, String> {
     FileId::from_name(text)
         .or_else(|| text.parse().ok().map(FileId))
-        .ok_or_else(|| "neither the name of a file nor a number".into())
-}
-
-fn parse_guid(text: &str) -> Result<Guid, String> {
-    text.parse::<Guid>().map_err(|error| error.to_string())
+        .ok_or_else(|| "not the name of a file and not a number".into())
 }
 
 #[derive(Subcommand)]
@@ -66,17 +57,17 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Write a file's content to a file, or all files' to a directory
     Extract(Extract),
-    /// Show both headers and which is in force
+    /// Show both headers and which is active
     DumpHeaders(Store),
     /// Print the size of a file's content in bytes
     QuerySize(OneFile),
     /// Replace the key of an encrypted store
     UpdateKey(UpdateKey),
-    /// Give an unencrypted store its first key
+    /// Encrypt an unencrypted store with a key
     Encrypt(Encrypt),
-    /// Replace all keys inside an encrypted store and wipe what is free
+    /// Replace all keys inside an encrypted store and wipe free space
     Rekey(StoreKey),
-    /// Say by the exit code how the store is encrypted
+    /// Report by the exit code how the store is encrypted
     QueryEncryption(Store),
     /// Give a file another id
     Move(Move),
@@ -84,15 +75,15 @@ pub(crate) enum Command {
     Delete(OneFileKey),
     /// Show the file table
     DumpFileTable(StoreOptionalKey),
-    /// List the files with what is in them
+    /// List the files with a summary of their content
     Ls(StoreOptionalKey),
-    /// Check everything; the exit code says how bad it is
+    /// Check the whole store; the exit code is the severity of the findings
     Verify(Verify),
     /// Make a store larger
     Grow(Grow),
-    /// Overwrite everything that is free with zeros
+    /// Overwrite free space with zeros
     Scrub(StoreOptionalKey),
-    /// Turn a store of format version 2.0 into one of version 3.0
+    /// Convert a store of format version 2.0 to version 3.0
     Upgrade(Store),
     /// Accept a file that was replaced by an unencrypted one while the store was locked
     AcceptPlain(OneFileKey),
@@ -101,12 +92,12 @@ pub(crate) enum Command {
     UefiNvram(UefiNvram),
     /// Store the IGVM image from a resource DLL as GUEST_FIRMWARE
     CopyIgvmfile(CopyIgvmfile),
-    /// Make keys and stores to test with
+    /// Create keys and stores for tests
     #[command(subcommand)]
     Test(Test),
     /// Print a completion script
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
@@ -167,7 +158,7 @@ pub(crate) struct OneFileKey {
     pub(crate) key: OptionalKey,
 }
 
-/// The encryption algorithms there are.
+/// The supported encryption algorithms.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Algorithm {
     #[value(name = "AES_GCM")]
@@ -178,10 +169,10 @@ pub(crate) enum Algorithm {
 pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) store: Store,
-    /// Bytes of the store, without the footer that is added to them (4194304 if not given)
+    /// Size of the store in bytes, without the footer (default: 4194304)
     #[arg(short = 's', long, alias = "filesize", value_name = "BYTES")]
     pub(crate) file_size: Option<u64>,
-    /// A file with the 32 bytes of a key, to encrypt the store with
+    /// A file with the 32 bytes of the key that encrypts the store
     #[arg(
         short,
         long,
@@ -190,7 +181,7 @@ pub(crate) struct Create {
         requires = "encryption_algorithm"
     )]
     pub(crate) key_path: Option<PathBuf>,
-    /// How to encrypt
+    /// Encryption algorithm
     #[arg(short, long, alias = "encryptionalgorithm", requires = "key_path")]
     pub(crate) encryption_algorithm: Option<Algorithm>,
     /// Replace an existing file
@@ -202,7 +193,7 @@ pub(crate) struct Create {
 pub(crate) struct Write {
     #[command(flatten)]
     pub(crate) target: OneFileKey,
-    /// Where the content is
+    /// The file to read the content from
     #[arg(short, long, alias = "datapath", value_name = "PATH")]
     pub(crate) data_path: PathBuf,
     /// Replace an existing file
@@ -223,13 +214,13 @@ pub(crate) struct Inject {
 pub(crate) struct Dump {
     #[command(flatten)]
     pub(crate) source: OneFileKey,
-    /// Where to write the content
+    /// The file to write the content to
     #[arg(short, long, alias = "datapath", value_name = "PATH")]
     pub(crate) data_path: Option<PathBuf>,
     /// Write the bytes to standard output
     #[arg(long, alias = "rawstdout", conflicts_with = "data_path")]
     pub(crate) raw_stdout: bool,
-    /// Show what the content means, if that is known
+    /// Decode the content, if its format is known
     #[arg(long, conflicts_with_all = ["data_path", "raw_stdout"])]
     pub(crate) decode: bool,
     /// Replace an existing file without asking
@@ -243,13 +234,13 @@ pub(crate) struct Extract {
     pub(crate) store: Store,
     #[command(flatten)]
     pub(crate) key: OptionalKey,
-    /// The file; all files if not given
+    /// The file (default: all files)
     #[arg(short = 'i', long = "file-id", alias = "fileid", value_name = "ID", value_parser = parse_file_id)]
     pub(crate) id: Option<FileId>,
-    /// Where to write it: a file, or a directory if all are extracted
+    /// The file to write to, or the directory if all files are extracted
     #[arg(short, long, alias = "datapath", value_name = "PATH")]
     pub(crate) data_path: PathBuf,
-    /// Extract what is stored, without decrypting it; also works for damaged files
+    /// Extract the stored bytes without decrypting them; also works for damaged files
     #[arg(long)]
     pub(crate) stored: bool,
     /// Extract the bare firmware image of HIBERNATION_FIRMWARE, if its digests are right
@@ -273,7 +264,7 @@ pub(crate) struct UpdateKey {
     /// A file with the 32 bytes of the new key
     #[arg(short, long, alias = "newkeypath", value_name = "PATH")]
     pub(crate) new_key_path: PathBuf,
-    /// How to encrypt
+    /// Encryption algorithm
     #[arg(short, long, alias = "encryptionalgorithm")]
     pub(crate) encryption_algorithm: Algorithm,
 }
@@ -282,7 +273,7 @@ pub(crate) struct UpdateKey {
 pub(crate) struct Encrypt {
     #[command(flatten)]
     pub(crate) target: StoreKey,
-    /// How to encrypt
+    /// Encryption algorithm
     #[arg(short, long, alias = "encryptionalgorithm")]
     pub(crate) encryption_algorithm: Algorithm,
 }
@@ -308,7 +299,7 @@ pub(crate) struct Move {
 pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) target: StoreOptionalKey,
-    /// Refuse a store with a damaged header instead of falling back to the other
+    /// Refuse a store with a damaged header instead of using the other header
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -317,7 +308,7 @@ pub(crate) struct Verify {
 pub(crate) struct Grow {
     #[command(flatten)]
     pub(crate) store: Store,
-    /// Bytes the store is to have, without the footer
+    /// New size of the store in bytes, without the footer
     #[arg(short = 's', long, alias = "filesize", value_name = "BYTES")]
     pub(crate) file_size: u64,
 }
@@ -326,7 +317,7 @@ pub(crate) struct Grow {
 pub(crate) enum UefiNvram {
     /// List the variables with their sizes
     List(StoreOptionalKey),
-    /// Show all variables with what is in them
+    /// Show all variables with their decoded content
     Dump(NvramDump),
     /// Show the variables in a JSON export
     DumpFromJson(NvramDumpFromJson),
@@ -344,7 +335,7 @@ pub(crate) enum UefiNvram {
     RemoveBootEntries(NvramRemoveBoot),
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct DumpStyle {
     /// Write to this file
     #[arg(short, long, alias = "outputpath", value_name = "PATH")]
@@ -352,7 +343,7 @@ pub(crate) struct DumpStyle {
     /// Replace an existing file without asking
     #[arg(long, requires = "output_path")]
     pub(crate) force: bool,
-    /// Cut bytes off at the width of a terminal
+    /// Truncate lines to the width of a terminal
     #[arg(short, long)]
     pub(crate) truncate: bool,
 }
@@ -404,8 +395,8 @@ pub(crate) struct VariableName {
     #[arg(short, long)]
     pub(crate) name: String,
     /// The variable's vendor GUID
-    #[arg(short, long, value_parser = parse_guid)]
-    pub(crate) vendor: Guid,
+    #[arg(short, long)]
+    pub(crate) vendor: Uuid,
 }
 
 #[derive(Args)]
@@ -414,10 +405,10 @@ pub(crate) struct NvramAdd {
     pub(crate) target: StoreOptionalKey,
     #[command(flatten)]
     pub(crate) variable: VariableName,
-    /// Where the variable's data is
+    /// The file to read the variable's data from
     #[arg(short, long, alias = "datapath", value_name = "PATH")]
     pub(crate) data_path: PathBuf,
-    /// Its attributes (7: kept, seen by boot services and at run time)
+    /// Its attributes (7: non-volatile, boot service and runtime access)
     #[arg(short, long, default_value = "7", value_parser = parse_number)]
     pub(crate) attributes: u32,
     /// Replace an existing variable
@@ -425,6 +416,7 @@ pub(crate) struct NvramAdd {
     pub(crate) force: bool,
 }
 
+/// Parses a decimal number, or a hexadecimal number with the prefix `0x`.
 fn parse_number(text: &str) -> Result<u32, String> {
     match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
@@ -450,7 +442,7 @@ pub(crate) struct NvramRemoveBoot {
     pub(crate) dry_run: bool,
 }
 
-/// The images in a resource DLL, by their numbers there.
+/// The images in a resource DLL, by their resource ids.
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum ResourceCode {
@@ -478,7 +470,7 @@ pub(crate) struct CopyIgvmfile {
 
 #[derive(Subcommand)]
 pub(crate) enum Test {
-    /// Make a key file
+    /// Create a key file
     MakeKey {
         /// The file
         #[arg(
@@ -495,7 +487,7 @@ pub(crate) enum Test {
         #[arg(long, visible_alias = "force", alias = "forcecreate")]
         force_create: bool,
     },
-    /// Make a store that two keys open, and the keys
+    /// Create a store with two keys, and the keys
     TwoKeys {
         #[command(flatten)]
         store: Store,

@@ -1,4 +1,4 @@
-//! Completion scripts.
+//! Shell completion scripts.
 
 use crate::cli::Cli;
 use clap::CommandFactory;

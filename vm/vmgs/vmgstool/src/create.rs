@@ -1,44 +1,40 @@
 //! Creating stores.
 
 use crate::cli;
-use crate::open::Place;
+use crate::open::Opener;
 use crate::open::read_key;
 use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::Key;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
-/// Bytes of a store whose size is not given.
+/// Default size of a store in bytes.
 const DEFAULT_SIZE: u64 = vmgs_format::DEFAULT_BLOCK_COUNT as u64 * vmgs_format::BLOCK_SIZE as u64;
 
-pub(crate) fn create(place: Place, args: &cli::Create) -> anyhow::Result<()> {
-    // There is one algorithm; that it was named is all that matters.
+pub(crate) fn create(opener: Opener, args: &cli::Create) -> anyhow::Result<()> {
+    // There is only one algorithm.
     let key = match (&args.key_path, args.encryption_algorithm) {
         (Some(path), Some(cli::Algorithm::AesGcm)) => Some(read_key(path)?),
         _ => None,
     };
-    let existing = if args.force_create {
-        Existing::Replace
-    } else {
-        Existing::AskOrRefuse
-    };
+    let existing = Existing::AskOrRefuse.unless(args.force_create);
     let size = args.file_size.unwrap_or(DEFAULT_SIZE);
-    create_store(place, &args.store.file_path, size, existing, |store| {
+    create_store(opener, &args.store.file_path, size, existing, |store| {
         key.as_ref().map_or(Ok(()), |key| Ok(store.encrypt(key)?))
     })
 }
 
-/// Makes a store with what `fill` puts in it. The file appears whole or not at all; one that it
-/// replaces was whole until then.
+/// Creates a store, and fills it with `fill`. The file appears completely or not at all; a file that it
+/// replaces is intact until then.
 pub(crate) fn create_store(
-    place: Place,
+    opener: Opener,
     path: &Path,
     size: u64,
     existing: Existing,
@@ -46,23 +42,24 @@ pub(crate) fn create_store(
 ) -> anyhow::Result<()> {
     let context = || format!("creating the store {}", path.display());
     let existing = check_place(path, existing)?;
-    // Locked until it is replaced, so that nobody changes what is about to go.
+    // Lock the old file until it is replaced, so that no other process changes it.
     let old = old_disk(path)?;
     let vhd_id = old
         .as_ref()
         .and_then(|old| old.shape().vhd_id.filter(|_| old.shape().len == size));
     let path = path.canonicalize().unwrap_or_else(|_| path.into());
     let temporary = output::temporary_beside(&path).with_context(context)?;
-    vmgs::create_file(temporary.as_file(), size, place.container, vhd_id).with_context(context)?;
+    vmgs::create_file(temporary.as_file(), size, opener.container, vhd_id).with_context(context)?;
     let file = temporary.reopen().with_context(context)?;
-    let device = FileDevice::new(file, place.container, Access::ReadWrite).with_context(context)?;
+    let device =
+        FileDevice::new(file, opener.container, StoreAccess::ReadWrite).with_context(context)?;
     let mut store = Vmgs::format(Box::new(device), OpenOptions::default()).with_context(context)?;
     fill(&mut store).with_context(context)?;
     drop(store);
     temporary.as_file().sync_all().with_context(context)?;
     let persisted = match existing {
         Existing::Replace => temporary.persist(&path),
-        // Somebody may have made one since it was looked for, and nobody was asked about that.
+        // Do not replace a file that was created since the check: the user was not asked about it.
         Existing::AskOrRefuse | Existing::AskOrReplace => temporary.persist_noclobber(&path),
     };
     drop(old);
@@ -73,8 +70,8 @@ pub(crate) fn create_store(
     Ok(())
 }
 
-/// Fails if there is a file at `path` that is not to be replaced. Says what may be done about one: if
-/// there is none now, nothing.
+/// Fails if there is a file at `path` that is not to be replaced. Returns what to do about a file that
+/// exists when the store is complete.
 pub(crate) fn check_place(path: &Path, existing: Existing) -> anyhow::Result<Existing> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => bail!("{} is not a file", path.display()),
@@ -86,17 +83,17 @@ pub(crate) fn check_place(path: &Path, existing: Existing) -> anyhow::Result<Exi
     }
 }
 
-/// The disk that is replaced, if there is one: if it has the same size, the new one has its identifier.
+/// Opens the disk that is replaced, if there is one. A new disk of the same size gets its GUID.
 fn old_disk(path: &Path) -> anyhow::Result<Option<FileDevice>> {
-    // Any other error is of something that is no store.
-    match FileDevice::open(path, Container::Vhd1, Access::ReadWrite) {
+    // Other errors mean that the file is not a disk.
+    match FileDevice::open(path, Container::Vhd1, StoreAccess::ReadWrite) {
         Ok(device) => Ok(Some(device)),
         Err(error @ vmgs::ContainerError::InUse { .. }) => Err(error.into()),
         Err(_) => Ok(None),
     }
 }
 
-/// Makes a key file.
+/// Creates a key file.
 pub(crate) fn write_key(path: &Path, key: &Key, existing: Existing) -> anyhow::Result<()> {
     output::write_file(path, existing, |out| Ok(out.write_all(key.as_bytes())?))
 }

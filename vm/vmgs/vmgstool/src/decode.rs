@@ -1,23 +1,23 @@
-//! What is in the files whose format is known.
+//! Decoding files of known formats.
 
 use crate::firmware;
 use crate::firmware::Examined;
 use crate::nvram_json;
-use crate::output;
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use serde_json::json;
 use sha2::Digest;
 use std::fmt::Write as _;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::NameQuirk;
 use uefi_nvram_storage::Variables;
+use uuid::Uuid;
 use vmgs::FileInfo;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 use vmgs_format::FirmwareFileKind;
 use vmgs_format::HibernationToken;
 
-/// What a file means.
+/// The decoded content of a file.
 pub(crate) struct View {
     summary: String,
     details: Value,
@@ -31,12 +31,12 @@ impl View {
         }
     }
 
-    /// In a few words.
+    /// A summary of one line.
     pub(crate) fn summary(&self) -> &str {
         &self.summary
     }
 
-    /// In full.
+    /// All of it as text.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n", self.summary);
         if let Value::Object(details) = &self.details {
@@ -58,6 +58,7 @@ impl View {
         text
     }
 
+    /// All of it in JSON, with the file's id and sizes.
     pub(crate) fn json(&self, id: FileId, info: FileInfo) -> Value {
         json!({
             "id": id.0,
@@ -71,7 +72,7 @@ impl View {
     }
 }
 
-/// Looks into a file. What cannot be read says why.
+/// Decodes a file. If it cannot be read, the summary says why.
 pub(crate) fn view(store: &mut Vmgs, id: FileId, info: FileInfo) -> View {
     if store.is_locked() && info.encrypted {
         return View::new("encrypted", Value::Null);
@@ -103,7 +104,7 @@ fn try_view(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::
             let bytes = store.read_at_most(id, 4096)?;
             match bytes.first_chunk() {
                 Some(guid) => {
-                    let guid = Guid::from_efi(*guid).to_string();
+                    let guid = Uuid::from_bytes_le(*guid).to_string();
                     View::new(guid.clone(), json!({ "guid": guid }))
                 }
                 None => View::new("malformed", Value::Null),
@@ -123,7 +124,7 @@ fn try_view(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::
         _ => {
             let mut bytes = [0; 16];
             let len = store.read_range(id, 0, &mut bytes)?;
-            View::new("", json!({ "first_bytes": output::hex(&bytes[..len]) }))
+            View::new("", json!({ "first_bytes": HEXLOWER.encode(&bytes[..len]) }))
         }
     })
 }
@@ -138,7 +139,7 @@ fn token(bytes: &[u8]) -> View {
             }),
         ),
         None => View::new(
-            format!("corrupt: {} bytes are no hibernation token", bytes.len()),
+            format!("corrupt: {} bytes are not a hibernation token", bytes.len()),
             Value::Null,
         ),
     }
@@ -154,7 +155,7 @@ fn nvram(bytes: &[u8]) -> View {
     }
 }
 
-/// Hashes what is written to it.
+/// A writer that hashes what is written to it.
 struct Hasher(sha2::Sha256);
 
 impl std::io::Write for Hasher {
@@ -176,7 +177,7 @@ fn firmware(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::
         FirmwareFileKind::RawImage => {
             let mut hasher = Hasher(sha2::Sha256::new());
             store.read_to(id, &mut hasher)?;
-            let sha256 = output::hex(&hasher.0.finalize());
+            let sha256 = HEXLOWER.encode(&hasher.0.finalize());
             Ok(View::new(
                 "firmware image without a header",
                 json!({ "image_len": info.valid_bytes, "sha256": sha256 }),

@@ -3,38 +3,38 @@
 use vmgs::ContainerError;
 use vmgs::Error;
 
-/// Anything that has no code of its own.
+/// Any error without a code of its own.
 pub(crate) const FAILURE: u8 = 1;
-/// Not encrypted (also what the argument parser uses for wrong usage).
+/// Not encrypted. The argument parser also uses this code, for wrong usage.
 pub(crate) const NOT_ENCRYPTED: u8 = 2;
 /// The store, or its file, is empty.
 pub(crate) const EMPTY: u8 = 3;
-/// There is no such file.
+/// The file does not exist in the store.
 pub(crate) const NOT_ALLOCATED: u8 = 4;
 /// The store has the version 1 format.
 pub(crate) const V1_FORMAT: u8 = 5;
-/// Encrypted by the VM's id.
+/// Encrypted with a key derived from the VM's id.
 pub(crate) const GSP_BY_ID: u8 = 6;
-/// Encrypted by means unknown.
+/// Encrypted with a key of unknown origin.
 pub(crate) const GSP_UNKNOWN: u8 = 7;
-/// Verifying found weaknesses; nothing is lost.
+/// `verify` found problems, but no lost content.
 pub(crate) const VERIFY_WARNING: u8 = 8;
-/// Verifying found that content is lost or cannot be trusted.
+/// `verify` found content that is lost or cannot be trusted.
 pub(crate) const VERIFY_ERROR: u8 = 9;
 
-/// A result that is told by the exit code, and by nothing on standard error.
+/// A result that is reported by this exit code only, without an error message.
 #[derive(Debug)]
-pub(crate) struct Answer(pub(crate) u8);
+pub(crate) struct QuietExit(pub(crate) u8);
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for QuietExit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "exit code {}", self.0)
     }
 }
 
-impl std::error::Error for Answer {}
+impl std::error::Error for QuietExit {}
 
-/// The exit code for an error, and whether it is one worth alarming anybody.
+/// The exit code for an error, and the level at which it is logged.
 fn classify(error: &anyhow::Error) -> (u8, tracing::Level) {
     use tracing::Level;
     for cause in error.chain() {
@@ -53,11 +53,11 @@ fn classify(error: &anyhow::Error) -> (u8, tracing::Level) {
 
 /// Logs an error and returns its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
-    if let Some(Answer(code)) = error.downcast_ref() {
+    if let Some(QuietExit(code)) = error.downcast_ref() {
         return *code;
     }
     let (code, level) = classify(error);
-    // The alternate form has all causes on one line.
+    // The alternate form prints all causes on one line.
     if level == tracing::Level::INFO {
         tracing::info!("{error:#}");
     } else {

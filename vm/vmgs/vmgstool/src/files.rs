@@ -4,54 +4,49 @@ use crate::cli;
 use crate::decode;
 use crate::firmware;
 use crate::firmware::Wanted;
-use crate::open::Place;
+use crate::input;
+use crate::open::Opener;
 use crate::open::require_unlocked;
 use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
-use anyhow::bail;
 use std::fs::File;
-use std::io::Read;
 use std::io::Write;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Error;
 use vmgs::Overwrite;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
 
-pub(crate) fn write(place: Place, args: &cli::Write) -> anyhow::Result<()> {
-    // Scripts have always been allowed to replace an encrypted file by an unencrypted one.
+pub(crate) fn write(opener: Opener, args: &cli::Write) -> anyhow::Result<()> {
+    // Scripts expect that an encrypted file can be replaced by an unencrypted one.
     let protection = if args.target.key.key_path.is_some() {
         Protection::Encrypted
     } else {
         Protection::PlainOverEncrypted
     };
-    store_file(place, args, protection)
+    store_file(opener, args, protection)
 }
 
-pub(crate) fn inject(place: Place, args: &cli::Inject) -> anyhow::Result<()> {
+pub(crate) fn inject(opener: Opener, args: &cli::Inject) -> anyhow::Result<()> {
     let protection = if args.plain {
         Protection::PlainOverEncrypted
     } else {
         Protection::IfEncrypted
     };
-    store_file(place, &args.write, protection)
+    store_file(opener, &args.write, protection)
 }
 
-fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow::Result<()> {
+fn store_file(opener: Opener, args: &cli::Write, protection: Protection) -> anyhow::Result<()> {
     let cli::OneFileKey { store, file, key } = &args.target;
     let context = || format!("reading {}", args.data_path.display());
     let mut data = File::open(&args.data_path).with_context(context)?;
     let metadata = data.metadata().with_context(context)?;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, key)?;
-    let existing = if args.allow_overwrite {
-        Existing::Replace
-    } else {
-        Existing::AskOrRefuse
-    };
+    let mut store = opener.open_unlocked(&store.file_path, StoreAccess::ReadWrite, key)?;
+    let existing = Existing::AskOrRefuse.unless(args.allow_overwrite);
     may_store(&store, file.id, existing)?;
     let (result, bytes) = if metadata.is_file() {
         let len = metadata.len();
@@ -60,14 +55,8 @@ fn store_file(place: Place, args: &cli::Write, protection: Protection) -> anyhow
         bar.finish_and_clear();
         (result, len)
     } else {
-        // A pipe does not say how much it has.
-        let mut content = Vec::new();
-        data.take(vmgs::READ_LIMIT + 1)
-            .read_to_end(&mut content)
-            .with_context(context)?;
-        if content.len() as u64 > vmgs::READ_LIMIT {
-            bail!("{} has no end", args.data_path.display());
-        }
+        // The length of a pipe is not known in advance.
+        let content = input::read_open_file(data, &args.data_path, vmgs::READ_LIMIT)?;
         let result = store.write(file.id, protection, &content);
         (result, content.len() as u64)
     };
@@ -87,19 +76,19 @@ pub(crate) fn may_store(store: &Vmgs, id: FileId, existing: Existing) -> anyhow:
     }
 }
 
-/// Whether the content or the ciphertext is shown: without a key, what is there.
+/// Whether the content can be shown. Without the key, the ciphertext is.
 fn is_readable(store: &Vmgs, id: FileId) -> anyhow::Result<bool> {
     let info = store.file_info(id)?;
-    // A store whose keys were removed has no key either for what was encrypted.
+    // Encrypted files of a store without keys have no key either.
     let keyless = store.is_locked() || !store.is_encrypted();
     let readable = !(keyless && info.encrypted);
     if !readable {
-        tracing::warn!(%id, "the file is encrypted, and shown as it is stored");
+        tracing::warn!(%id, "the file is encrypted; showing it as it is stored");
     }
     Ok(readable)
 }
 
-fn pass_on(store: &mut Vmgs, id: FileId, stored: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+fn copy(store: &mut Vmgs, id: FileId, stored: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let len = store.file_info(id)?.valid_bytes;
     let bar = output::progress(len);
     let mut out = bar.wrap_write(out);
@@ -114,31 +103,25 @@ fn pass_on(store: &mut Vmgs, id: FileId, stored: bool, out: &mut dyn Write) -> a
 }
 
 pub(crate) fn dump(
-    place: Place,
+    opener: Opener,
     args: &cli::Dump,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let cli::OneFileKey { store, file, key } = &args.source;
     let id = file.id;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadOnly, key)?;
+    let mut store = opener.open_unlocked(&store.file_path, StoreAccess::ReadOnly, key)?;
     if id.range() != FileIdRange::File {
         return Err(Error::InvalidFileId(id).into());
     }
     let readable = is_readable(&store, id)?;
     if let Some(path) = &args.data_path {
-        let existing = if args.force {
-            Existing::Replace
-        } else {
-            Existing::AskOrReplace
-        };
-        return output::write_file(path, existing, |out| {
-            pass_on(&mut store, id, !readable, out)
-        });
+        let existing = Existing::AskOrReplace.unless(args.force);
+        return output::write_file(path, existing, |out| copy(&mut store, id, !readable, out));
     }
     if args.raw_stdout {
-        // Content that turns out not to be authentic is not passed on.
-        return pass_on(&mut store, id, !readable, out);
+        // Content that is not authentic is not printed.
+        return copy(&mut store, id, !readable, out);
     }
     let info = store.file_info(id)?;
     if args.decode || json {
@@ -174,24 +157,21 @@ pub(crate) fn dump(
     Ok(())
 }
 
-pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
-    let existing = if args.force {
-        Existing::Replace
-    } else {
-        Existing::AskOrRefuse
-    };
+pub(crate) fn extract(opener: Opener, args: &cli::Extract) -> anyhow::Result<()> {
+    let existing = Existing::AskOrRefuse.unless(args.force);
     let wanted = match &args.section {
         Some(name) => Some(Wanted::Section(name)),
         None => args.image.then_some(Wanted::Image),
     };
     if let Some(wanted) = wanted {
-        return firmware::extract(place, args, &wanted, existing);
+        return firmware::extract(opener, args, &wanted, existing);
     }
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     if let Some(id) = args.id {
         store.file_info(id)?;
         return output::write_file(&args.data_path, existing, |out| {
-            pass_on(&mut store, id, args.stored, out)
+            copy(&mut store, id, args.stored, out)
         });
     }
     let directory: &Path = &args.data_path;
@@ -206,12 +186,12 @@ pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
     for id in ids {
         let path = directory.join(id.to_string());
         let written = output::write_file(&path, existing, |out| {
-            pass_on(&mut store, id, args.stored, out)
+            copy(&mut store, id, args.stored, out)
         });
         match written {
             Ok(()) => tracing::info!(%id, path = %path.display(), "extracted"),
             Err(error) => {
-                // One damaged file is no reason to leave the others.
+                // Go on with the other files.
                 tracing::error!(%id, "{error:#}");
                 failure = Some(error);
             }
@@ -222,8 +202,9 @@ pub(crate) fn extract(place: Place, args: &cli::Extract) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+pub(crate) fn move_file(opener: Opener, args: &cli::Move) -> anyhow::Result<()> {
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
     let (from, to) = (args.src_file_id, args.dst_file_id);
     if !args.allow_overwrite && store.is_allocated(from) && store.is_allocated(to) {
@@ -234,8 +215,9 @@ pub(crate) fn move_file(place: Place, args: &cli::Move) -> anyhow::Result<()> {
         .with_context(|| format!("moving {from} to {to}"))
 }
 
-pub(crate) fn delete(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+pub(crate) fn delete(opener: Opener, args: &cli::OneFileKey) -> anyhow::Result<()> {
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     store
         .delete(args.file.id)
         .with_context(|| format!("deleting {}", args.file.id))

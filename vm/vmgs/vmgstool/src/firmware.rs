@@ -1,6 +1,6 @@
-//! The firmware of a hibernated guest: what the record says, and whether it is what was stored.
+//! The stored firmware of a hibernated guest: reading, verifying and extracting the record.
 
-use crate::open::Place;
+use crate::open::Opener;
 use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
@@ -15,52 +15,29 @@ use firmware_hibernation::TokenValue;
 use firmware_hibernation::decode_token;
 use std::io;
 use std::io::Write;
-use vmgs::Access;
 use vmgs::Error;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FileId;
 use vmgs_format::FirmwareFileKind;
 
-/// What is in a record.
+/// The result of reading a record.
 pub(crate) struct Examined {
-    /// Header and table, if they are sound.
+    /// The header and section table, if they are valid.
     pub(crate) record: Option<Record>,
-    /// What is wrong.
+    /// The first problem found.
     pub(crate) error: Option<RecordError>,
 }
 
-/// Keeps header and table even if what follows is damaged.
-struct Remember<'a> {
-    record: Option<Record>,
-    inner: &'a mut dyn RecordVisitor,
-}
-
-impl RecordVisitor for Remember<'_> {
-    fn record(&mut self, record: &Record) -> Result<(), RecordError> {
-        self.record = Some(record.clone());
-        self.inner.record(record)
-    }
-
-    fn data(
-        &mut self,
-        record: &Record,
-        section: usize,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), RecordError> {
-        self.inner.data(record, section, offset, bytes)
-    }
-}
-
-/// Passes what is read from a store on to a reader of records.
-struct Feed<'a, 'b> {
+/// Writes what is read from a store to a [`RecordReader`].
+struct ReaderSink<'a> {
     reader: RecordReader,
-    visitor: &'a mut Remember<'b>,
+    visitor: &'a mut dyn RecordVisitor,
     error: Option<RecordError>,
 }
 
-impl Write for Feed<'_, '_> {
+impl Write for ReaderSink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.reader.push(bytes, self.visitor) {
             Ok(()) => Ok(bytes.len()),
@@ -76,35 +53,30 @@ impl Write for Feed<'_, '_> {
     }
 }
 
-/// Reads a record and compares every digest. An error is the store's.
+/// Reads a record and verifies all digests. Errors are those of the store; problems of the record are in
+/// the result.
 pub(crate) fn examine(
     store: &mut Vmgs,
     id: FileId,
     visitor: &mut dyn RecordVisitor,
 ) -> Result<Examined, Error> {
     let len = store.file_info(id)?.valid_bytes;
-    let mut visitor = Remember {
-        record: None,
-        inner: visitor,
-    };
-    let mut feed = Feed {
+    let mut sink = ReaderSink {
         reader: RecordReader::new(len),
-        visitor: &mut visitor,
+        visitor,
         error: None,
     };
-    let read = store.read_to(id, &mut feed);
-    let error = match (feed.error, read) {
+    let read = store.read_to(id, &mut sink);
+    let record = sink.reader.record().cloned();
+    let error = match (sink.error, read) {
         (Some(error), _) => Some(error),
         (None, Err(error)) => return Err(error),
-        (None, Ok(_)) => feed.reader.finish().err(),
+        (None, Ok(_)) => sink.reader.finish().err(),
     };
-    Ok(Examined {
-        record: visitor.record,
-        error,
-    })
+    Ok(Examined { record, error })
 }
 
-/// What a file that may hold firmware holds.
+/// The kind of content of a file that may hold firmware.
 pub(crate) fn kind(store: &mut Vmgs, id: FileId) -> Result<FirmwareFileKind, Error> {
     let len = store.file_info(id)?.valid_bytes;
     let mut prefix = [0; FIRMWARE_RECORD_HEADER_LEN];
@@ -112,18 +84,18 @@ pub(crate) fn kind(store: &mut Vmgs, id: FileId) -> Result<FirmwareFileKind, Err
     Ok(FirmwareFileKind::classify(len, &prefix[..read]))
 }
 
-/// Something that hibernation would stumble over.
+/// A problem of the stored hibernation state.
 pub(crate) struct Problem {
     pub(crate) code: &'static str,
     pub(crate) id: FileId,
     pub(crate) message: String,
 }
 
-/// Checks what the store itself knows nothing about: the token and the digests of the record. What
-/// cannot be read is found by checking the store.
+/// Checks the hibernation token and the digests of the record, which the store does not interpret. Files
+/// that cannot be read are left to the check of the store.
 pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut sound = false;
+    let mut valid = false;
     for id in [
         FileId::HIBERNATION_FIRMWARE,
         FileId::PROPOSED_HIBERNATION_FIRMWARE,
@@ -135,7 +107,7 @@ pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
             continue;
         }
         match examine(store, id, &mut ()) {
-            Ok(Examined { error: None, .. }) => sound |= id == FileId::HIBERNATION_FIRMWARE,
+            Ok(Examined { error: None, .. }) => valid |= id == FileId::HIBERNATION_FIRMWARE,
             Ok(Examined {
                 error: Some(error), ..
             }) => problems.push(Problem {
@@ -151,24 +123,24 @@ pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
         .read_at_most(id, 4096)
         .map(|token| decode_token(&token))
     {
-        Ok(Ok(TokenValue::Stored)) if !sound && problems.is_empty() => problems.push(Problem {
+        Ok(Ok(TokenValue::Stored)) if !valid && problems.is_empty() => problems.push(Problem {
             code: "missing_firmware",
             id,
             message: format!(
-                "{id} says that the guest's firmware is stored, and no sound firmware is"
+                "{id} says that the guest's firmware is stored, but there is no valid firmware"
             ),
         }),
         Ok(Err(error)) => problems.push(Problem {
             code: "corrupt_token",
             id,
-            message: format!("{id} is no hibernation token: {error}"),
+            message: format!("{id} is not a hibernation token: {error}"),
         }),
         Ok(Ok(_)) | Err(_) => {}
     }
     problems
 }
 
-/// What to take out of a record.
+/// The part of a record to extract.
 pub(crate) enum Wanted<'a> {
     /// The bare image.
     Image,
@@ -204,17 +176,18 @@ impl RecordVisitor for SectionWriter<'_> {
     }
 }
 
-/// Writes the firmware, or what it was given, to a file that appears only if all digests are right.
+/// Extracts the firmware image or a section to a file, which appears only if all digests are right.
 pub(crate) fn extract(
-    place: Place,
+    opener: Opener,
     args: &crate::cli::Extract,
     wanted: &Wanted<'_>,
     existing: Existing,
 ) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     let id = args.id.unwrap_or(FileId::HIBERNATION_FIRMWARE);
     if let FirmwareFileKind::Other = kind(&mut store, id)? {
-        bail!("{id} is no firmware");
+        bail!("{id} is not firmware");
     }
     output::write_file(&args.data_path, existing, |out| {
         if matches!(wanted, Wanted::Image) && kind(&mut store, id)? == FirmwareFileKind::RawImage {
@@ -243,7 +216,7 @@ pub(crate) fn extract(
     })
 }
 
-/// The name of a kind of section.
+/// The printed name of a kind of section.
 pub(crate) fn section_kind(kind: SectionKind) -> &'static str {
     match kind {
         SectionKind::ImagePart => "image",

@@ -1,36 +1,15 @@
-//! Showing the headers.
+//! Printing the headers.
 
-use crate::cli;
-use crate::open::Place;
-use crate::output;
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use std::fmt::Write as _;
-use std::io::Write;
-use vmgs::Access;
 use vmgs::HeaderScan;
 use vmgs_format::Header;
 use vmgs_format::MetadataKeyRecord;
 use vmgs_format::Version;
 
-pub(crate) fn dump_headers(
-    place: Place,
-    args: &cli::Store,
-    json: bool,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let mut device = place.device(&args.file_path, Access::ReadOnly)?;
-    let scan = HeaderScan::read(&mut device)?;
-    if json {
-        output::print_json(out, &as_json(&scan))?;
-    } else {
-        out.write_all(text(&scan).as_bytes())?;
-    }
-    scan.active()?;
-    Ok(())
-}
-
 fn prefixed(bytes: &[u8]) -> String {
-    format!("0x{}", output::hex(bytes))
+    format!("0x{}", HEXLOWER.encode(bytes))
 }
 
 fn rows(header: &Header) -> Vec<(&'static str, String)> {
@@ -63,7 +42,7 @@ fn rows(header: &Header) -> Vec<(&'static str, String)> {
         rows.extend(record_rows(record));
     }
     rows.push(("Reserved", format!("0x{:#x}", header.reserved)));
-    // Scripts know the doubled prefix.
+    // Scripts expect the doubled prefix.
     if let Some(row) = rows
         .iter_mut()
         .rev()
@@ -84,7 +63,7 @@ fn record_rows(record: &MetadataKeyRecord) -> [(&'static str, String); 4] {
     ]
 }
 
-/// The headers side by side, and which is in force.
+/// Both headers side by side, and which is active.
 pub(crate) fn text(scan: &HeaderScan) -> String {
     let mut text = String::from("FILE HEADERS\n");
     let _ = writeln!(text, "{:23} {:>70} {:>70}", "Field", "Header 1", "Header 2");
@@ -117,7 +96,8 @@ pub(crate) fn text(scan: &HeaderScan) -> String {
     text
 }
 
-fn as_json(scan: &HeaderScan) -> serde_json::Value {
+/// Both headers and which is active, in JSON.
+pub(crate) fn as_json(scan: &HeaderScan) -> serde_json::Value {
     let headers: Vec<_> = scan
         .headers
         .iter()
@@ -135,9 +115,9 @@ fn as_json(scan: &HeaderScan) -> serde_json::Value {
                 "markers": header.markers.get(),
                 "metadata_keys": header.metadata_keys.iter().map(|record| json!({
                     "occupied": record.is_occupied(),
-                    "nonce": output::hex(&record.nonce),
-                    "authentication_tag": output::hex(&record.tag),
-                    "encrypted_key": output::hex(&record.encrypted_key),
+                    "nonce": HEXLOWER.encode(&record.nonce),
+                    "authentication_tag": HEXLOWER.encode(&record.tag),
+                    "encrypted_key": HEXLOWER.encode(&record.encrypted_key),
                 })).collect::<Vec<_>>(),
                 "valid": validity.is_ok(),
                 "error": validity.err().map(|error| error.to_string()),

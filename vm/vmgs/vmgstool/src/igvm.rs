@@ -1,8 +1,9 @@
-//! Taking an IGVM image out of a resource DLL.
+//! Extracting an IGVM image from a resource DLL.
 
 use crate::cli;
 use crate::files;
-use crate::open::Place;
+use crate::input;
+use crate::open::Opener;
 use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
@@ -12,26 +13,19 @@ use object::read::pe::PeFile64;
 use object::read::pe::ResourceDirectory;
 use object::read::pe::ResourceDirectoryEntryData;
 use object::read::pe::ResourceNameOrId;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-use vmgs::Access;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs_format::FileId;
 
-/// The largest DLL, and the largest image, that is taken.
+/// Maximum length in bytes of the DLL.
 const MAX_LEN: u64 = 256 << 20;
 
-pub(crate) fn copy_igvmfile(place: Place, args: &cli::CopyIgvmfile) -> anyhow::Result<()> {
-    let dll = read_dll(&args.data_path)?;
+pub(crate) fn copy_igvmfile(opener: Opener, args: &cli::CopyIgvmfile) -> anyhow::Result<()> {
+    let dll = input::read_file(&args.data_path, MAX_LEN)?;
     let image = find_image(&dll, args.resource_code as u16)
-        .with_context(|| format!("looking for the image in {}", args.data_path.display()))?;
-    let mut store = place.open(&args.store.file_path, Access::ReadWrite)?;
-    let existing = if args.allow_overwrite {
-        Existing::Replace
-    } else {
-        Existing::AskOrRefuse
-    };
+        .with_context(|| format!("finding the IGVM image in {}", args.data_path.display()))?;
+    let mut store = opener.open(&args.store.file_path, StoreAccess::ReadWrite)?;
+    let existing = Existing::AskOrRefuse.unless(args.allow_overwrite);
     files::may_store(&store, FileId::GUEST_FIRMWARE, existing)?;
     let bar = output::progress(image.len() as u64);
     let result = store.write_from(
@@ -41,20 +35,9 @@ pub(crate) fn copy_igvmfile(place: Place, args: &cli::CopyIgvmfile) -> anyhow::R
         &mut bar.wrap_read(image),
     );
     bar.finish_and_clear();
-    result.context("storing the image")?;
+    result.context("storing the IGVM image")?;
     tracing::info!(bytes = image.len(), "stored the IGVM image");
     Ok(())
-}
-
-fn read_dll(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("reading {}", path.display()))?;
-    if bytes.len() as u64 > MAX_LEN {
-        bail!("{} has more than {MAX_LEN} bytes", path.display());
-    }
-    Ok(bytes)
 }
 
 /// The resource of type `VMFW` with this id.
@@ -79,7 +62,7 @@ pub(crate) fn find_image(dll: &[u8], id: u16) -> anyhow::Result<&[u8]> {
     })
     .with_context(|| format!("there is no resource VMFW {id}"))?;
     let [language] = languages.entries else {
-        bail!("the resource VMFW {id} is not there in exactly one language");
+        bail!("the resource VMFW {id} does not have exactly one language");
     };
     let ResourceDirectoryEntryData::Data(entry) = language.data(resources)? else {
         bail!("the resource VMFW {id} is nested too deeply");
@@ -171,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_dll_is_refused() {
+    fn other_and_damaged_files_are_refused() {
         let good = dll(b"an IGVM image");
         assert!(find_image(b"not an image", 13510).is_err());
         assert!(find_image(&good[..0x258], 13510).is_err());
-        // No byte of it can make it do worse than fail.
+        // No changed byte causes a panic.
         for at in 0..good.len() {
             for value in [0, 0x7f, 0xff] {
                 let mut bad = good.clone();

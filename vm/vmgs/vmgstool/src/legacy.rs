@@ -1,4 +1,4 @@
-//! Options with a single dash, from before the tool had subcommands.
+//! The old command line, with single-dash options instead of subcommands.
 
 use std::ffi::OsString;
 
@@ -32,7 +32,7 @@ fn lookup(names: &[(&[&str], &'static str)], arg: &OsString) -> Option<&'static 
         .map(|(_, new)| *new)
 }
 
-/// Translates the arguments if the first is one of the old commands; says whether it was.
+/// Translates the arguments if the first is an old command. Returns whether it is.
 pub(crate) fn translate(mut args: Vec<OsString>) -> (Vec<OsString>, bool) {
     let Some(command) = args.get(1).and_then(|arg| lookup(&COMMANDS, arg)) else {
         return (args, false);
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_spellings_become_new_ones() {
+    fn old_arguments_are_translated() {
         let args = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         let (new, legacy) = translate(args("vmgstool -QuerySize -FilePath a -i 3"));
         assert!(legacy);

@@ -1,4 +1,4 @@
-//! Inspects and edits VMGS guest-state files: everything the command `vmgstool` does.
+//! The command `vmgstool`, which inspects and edits VMGS guest-state files.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -10,6 +10,7 @@ mod files;
 mod firmware;
 mod headers;
 mod igvm;
+mod input;
 mod keys;
 mod legacy;
 mod list;
@@ -30,7 +31,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Runs the tool with the arguments of the process.
+/// Runs the command with the arguments of the process.
 pub fn main() -> ExitCode {
     let (args, legacy) = legacy::translate(std::env::args_os().collect());
     let cli = cli::Cli::parse_from(args);
@@ -55,8 +56,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(finish(run_cli(&cli, &mut std::io::stdout())))
 }
 
-/// Runs the tool with these arguments, the first being its name, and returns its exit code. What it has
-/// to say on standard output goes to `out`.
+/// Runs the command with these arguments, the first of which is its name, and returns the exit code. Standard
+/// output goes to `out`.
 pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> u8 {
     let (args, _) = legacy::translate(args.into_iter().collect());
     match cli::Cli::try_parse_from(args) {
@@ -74,34 +75,34 @@ fn finish(result: anyhow::Result<()>) -> u8 {
 
 fn run_cli(cli: &cli::Cli, out: &mut dyn Write) -> anyhow::Result<()> {
     use cli::Command as C;
-    let place = open::Place {
+    let opener = open::Opener {
         container: cli.container(),
     };
     let json = cli.json;
     match &cli.command {
-        C::Create(args) => create::create(place, args),
-        C::Write(args) => files::write(place, args),
-        C::Inject(args) => files::inject(place, args),
-        C::Dump(args) => files::dump(place, args, json, out),
-        C::Extract(args) => files::extract(place, args),
-        C::DumpHeaders(args) => headers::dump_headers(place, args, json, out),
-        C::QuerySize(args) => list::query_size(place, args, json, out),
-        C::UpdateKey(args) => keys::update_key(place, args),
-        C::Encrypt(args) => keys::encrypt(place, args),
-        C::Rekey(args) => keys::rekey(place, args),
-        C::QueryEncryption(args) => keys::query_encryption(place, args, json, out),
-        C::Move(args) => files::move_file(place, args),
-        C::Delete(args) => files::delete(place, args),
-        C::DumpFileTable(args) => list::dump_file_table(place, args, json, out),
-        C::Ls(args) => list::ls(place, args, json, out),
-        C::Verify(args) => maintain::verify(place, args, json, out),
-        C::Grow(args) => maintain::grow(place, args),
-        C::Scrub(args) => maintain::scrub(place, args),
-        C::Upgrade(args) => maintain::upgrade(place, args),
-        C::AcceptPlain(args) => maintain::accept_plain(place, args),
-        C::UefiNvram(command) => nvram::run(place, command, json, out),
-        C::CopyIgvmfile(args) => igvm::copy_igvmfile(place, args),
-        C::Test(command) => test_stores::run(place, command),
+        C::Create(args) => create::create(opener, args),
+        C::Write(args) => files::write(opener, args),
+        C::Inject(args) => files::inject(opener, args),
+        C::Dump(args) => files::dump(opener, args, json, out),
+        C::Extract(args) => files::extract(opener, args),
+        C::DumpHeaders(args) => list::dump_headers(opener, args, json, out),
+        C::QuerySize(args) => list::query_size(opener, args, json, out),
+        C::UpdateKey(args) => keys::update_key(opener, args),
+        C::Encrypt(args) => keys::encrypt(opener, args),
+        C::Rekey(args) => keys::rekey(opener, args),
+        C::QueryEncryption(args) => keys::query_encryption(opener, args, json, out),
+        C::Move(args) => files::move_file(opener, args),
+        C::Delete(args) => files::delete(opener, args),
+        C::DumpFileTable(args) => list::dump_file_table(opener, args, json, out),
+        C::Ls(args) => list::ls(opener, args, json, out),
+        C::Verify(args) => maintain::verify(opener, args, json, out),
+        C::Grow(args) => maintain::grow(opener, args),
+        C::Scrub(args) => maintain::scrub(opener, args),
+        C::Upgrade(args) => maintain::upgrade(opener, args),
+        C::AcceptPlain(args) => maintain::accept_plain(opener, args),
+        C::UefiNvram(command) => nvram::run(opener, command, json, out),
+        C::CopyIgvmfile(args) => igvm::copy_igvmfile(opener, args),
+        C::Test(command) => test_stores::run(opener, command),
         C::Completions { shell } => completions::print(*shell, out),
     }
 }

@@ -1,25 +1,44 @@
-//! Listing files.
+//! Showing headers, tables and files.
 
 use crate::cli;
 use crate::decode;
-use crate::open::Place;
+use crate::headers;
+use crate::open::Opener;
 use crate::output;
 use anyhow::Context;
 use serde_json::json;
 use std::io::Write;
-use vmgs::Access;
+use vmgs::HeaderScan;
+use vmgs::StoreAccess;
 use vmgs_format::FileIdRange;
 
+pub(crate) fn dump_headers(
+    opener: Opener,
+    args: &cli::Store,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mut device = opener.device(&args.file_path, StoreAccess::ReadOnly)?;
+    let scan = HeaderScan::read(&mut device)?;
+    if json {
+        output::print_json(out, &headers::as_json(&scan))?;
+    } else {
+        out.write_all(headers::text(&scan).as_bytes())?;
+    }
+    scan.active()?;
+    Ok(())
+}
+
 pub(crate) fn query_size(
-    place: Place,
+    opener: Opener,
     args: &cli::OneFile,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let store = place.open(&args.store.file_path, Access::ReadOnly)?;
+    let store = opener.open(&args.store.file_path, StoreAccess::ReadOnly)?;
     let info = store
         .file_info(args.file.id)
-        .with_context(|| format!("asking for the size of {}", args.file.id))?;
+        .with_context(|| format!("querying the size of {}", args.file.id))?;
     if json {
         let answer = json!({
             "id": args.file.id.0,
@@ -35,12 +54,12 @@ pub(crate) fn query_size(
 }
 
 pub(crate) fn dump_file_table(
-    place: Place,
+    opener: Opener,
     args: &cli::StoreOptionalKey,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let store = opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     if json {
         let files: Vec<_> = store
             .files()
@@ -90,12 +109,13 @@ pub(crate) fn dump_file_table(
 }
 
 pub(crate) fn ls(
-    place: Place,
+    opener: Opener,
     args: &cli::StoreOptionalKey,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadOnly, &args.key)?;
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     let files: Vec<_> = store
         .files()
         .filter(|(id, _)| id.range() == FileIdRange::File)

@@ -1,10 +1,10 @@
-//! Checking and mending whole stores.
+//! Checking and maintaining whole stores.
 
 use crate::cli;
 use crate::exit;
-use crate::exit::Answer;
+use crate::exit::QuietExit;
 use crate::firmware;
-use crate::open::Place;
+use crate::open::Opener;
 use crate::open::read_key;
 use crate::open::require_unlocked;
 use crate::open::unlock;
@@ -12,13 +12,22 @@ use crate::output;
 use anyhow::Context;
 use serde_json::json;
 use std::io::Write;
-use vmgs::Access;
 use vmgs::HeaderPolicy;
 use vmgs::Severity;
+use vmgs::StoreAccess;
+use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
 
+/// A problem that `verify` reports.
+struct Report {
+    code: &'static str,
+    severity: Severity,
+    id: Option<FileId>,
+    message: String,
+}
+
 pub(crate) fn verify(
-    place: Place,
+    opener: Opener,
     args: &cli::Verify,
     json: bool,
     out: &mut dyn Write,
@@ -30,7 +39,7 @@ pub(crate) fn verify(
     } else {
         HeaderPolicy::FallBack
     };
-    let mut store = place.open_with(&store.file_path, Access::ReadOnly, headers)?;
+    let mut store = opener.open_with(&store.file_path, StoreAccess::ReadOnly, headers)?;
     unlock(&mut store, key.as_ref())?;
     let total = store
         .files()
@@ -45,33 +54,36 @@ pub(crate) fn verify(
         begun = begun.saturating_add(bytes);
     });
     bar.finish_and_clear();
-    let problems = firmware::verify(&mut store);
-    let mut worst = findings.iter().map(vmgs::Finding::severity).max();
-    if !problems.is_empty() {
-        // What is damaged cannot be restored.
-        worst = Some(Severity::Error);
-    }
+    let mut reports: Vec<_> = findings
+        .iter()
+        .map(|finding| Report {
+            code: finding.code(),
+            severity: finding.severity(),
+            id: finding.file_id(),
+            message: finding.to_string(),
+        })
+        .collect();
+    // Damaged hibernation state cannot be restored.
+    reports.extend(firmware::verify(&mut store).into_iter().map(|p| Report {
+        code: p.code,
+        severity: Severity::Error,
+        id: Some(p.id),
+        message: p.message,
+    }));
+    let worst = reports.iter().map(|report| report.severity).max();
     let locked = store.is_locked();
     if json {
-        let mut listed: Vec<_> = findings
+        let listed: Vec<_> = reports
             .iter()
-            .map(|finding| {
+            .map(|report| {
                 json!({
-                    "code": finding.code(),
-                    "severity": name(finding.severity()),
-                    "file_id": finding.file_id().map(|id| id.0),
-                    "message": finding.to_string(),
+                    "code": report.code,
+                    "severity": name(report.severity),
+                    "file_id": report.id.map(|id| id.0),
+                    "message": report.message,
                 })
             })
             .collect();
-        listed.extend(problems.iter().map(|problem| {
-            json!({
-                "code": problem.code,
-                "severity": name(Severity::Error),
-                "file_id": problem.id.0,
-                "message": problem.message,
-            })
-        }));
         let answer = json!({
             "ok": worst < Some(Severity::Warning),
             "files_checked": checked,
@@ -80,11 +92,8 @@ pub(crate) fn verify(
         });
         output::print_json(out, &answer)?;
     } else {
-        for finding in &findings {
-            writeln!(out, "{}: {finding}", name(finding.severity()))?;
-        }
-        for problem in &problems {
-            writeln!(out, "{}: {}", name(Severity::Error), problem.message)?;
+        for report in &reports {
+            writeln!(out, "{}: {}", name(report.severity), report.message)?;
         }
         if locked {
             writeln!(
@@ -92,12 +101,11 @@ pub(crate) fn verify(
                 "note: encrypted content was not checked, no key was given"
             )?;
         }
-        let count = findings.len() + problems.len();
-        writeln!(out, "{checked} files checked, {count} findings")?;
+        writeln!(out, "{checked} files checked, {} findings", reports.len())?;
     }
     match worst {
-        Some(Severity::Error) => Err(Answer(exit::VERIFY_ERROR).into()),
-        Some(Severity::Warning) => Err(Answer(exit::VERIFY_WARNING).into()),
+        Some(Severity::Error) => Err(QuietExit(exit::VERIFY_ERROR).into()),
+        Some(Severity::Warning) => Err(QuietExit(exit::VERIFY_WARNING).into()),
         Some(Severity::Note) | None => Ok(()),
     }
 }
@@ -110,14 +118,14 @@ fn name(severity: Severity) -> &'static str {
     }
 }
 
-pub(crate) fn grow(place: Place, args: &cli::Grow) -> anyhow::Result<()> {
-    // Only what is a store is grown.
-    let store = place.open(&args.store.file_path, Access::ReadOnly)?;
+pub(crate) fn grow(opener: Opener, args: &cli::Grow) -> anyhow::Result<()> {
+    // Check that the file contains a store.
+    let store = opener.open(&args.store.file_path, StoreAccess::ReadOnly)?;
     let bar = output::progress(store.device_size());
     drop(store);
     let grown = vmgs::grow_file(
         &args.store.file_path,
-        place.container,
+        opener.container,
         args.file_size,
         |len| bar.inc(len),
     );
@@ -125,18 +133,20 @@ pub(crate) fn grow(place: Place, args: &cli::Grow) -> anyhow::Result<()> {
     grown.with_context(|| format!("growing {}", args.store.file_path.display()))
 }
 
-pub(crate) fn scrub(place: Place, args: &cli::StoreOptionalKey) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+pub(crate) fn scrub(opener: Opener, args: &cli::StoreOptionalKey) -> anyhow::Result<()> {
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     store.scrub().context("wiping free blocks")
 }
 
-pub(crate) fn upgrade(place: Place, args: &cli::Store) -> anyhow::Result<()> {
-    let mut store = place.open(&args.file_path, Access::ReadWrite)?;
+pub(crate) fn upgrade(opener: Opener, args: &cli::Store) -> anyhow::Result<()> {
+    let mut store = opener.open(&args.file_path, StoreAccess::ReadWrite)?;
     store.upgrade().context("upgrading the store")
 }
 
-pub(crate) fn accept_plain(place: Place, args: &cli::OneFileKey) -> anyhow::Result<()> {
-    let mut store = place.open_unlocked(&args.store.file_path, Access::ReadWrite, &args.key)?;
+pub(crate) fn accept_plain(opener: Opener, args: &cli::OneFileKey) -> anyhow::Result<()> {
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
     store
         .accept_plain(args.file.id)

@@ -2,21 +2,19 @@
 
 use crate::cli;
 use crate::cli::UefiNvram;
+use crate::input;
 use crate::nvram_json;
 use crate::nvram_text;
-use crate::open::Place;
+use crate::open::Opener;
 use crate::open::require_unlocked;
 use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
 use serde_json::json;
-use std::fs::File;
-use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use uefi_nvram_storage::EfiTime;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::MAX_DATA_LEN;
 use uefi_nvram_storage::Name;
 use uefi_nvram_storage::NameQuirk;
@@ -25,27 +23,28 @@ use uefi_nvram_storage::VariableKey;
 use uefi_nvram_storage::Variables;
 use uefi_nvram_storage::boot_option_number;
 use uefi_nvram_storage::boot_order;
-use vmgs::Access;
+use uefi_nvram_storage::guid::GLOBAL_VARIABLE;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 
-/// The largest JSON document that is read.
+/// Maximum length in bytes of a JSON document.
 const MAX_JSON_LEN: u64 = 16 << 20;
 
 pub(crate) fn run(
-    place: Place,
+    opener: Opener,
     command: &UefiNvram,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     match command {
         UefiNvram::List(args) => {
-            let (_, variables) = load(place, args, Access::ReadOnly)?;
+            let (_, variables) = load(opener, args, StoreAccess::ReadOnly)?;
             list(&variables, json, out)
         }
         UefiNvram::Dump(args) => {
-            let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
+            let (_, variables) = load(opener, &args.target, StoreAccess::ReadOnly)?;
             dump(
                 &variables,
                 &args.style,
@@ -65,55 +64,65 @@ pub(crate) fn run(
             )
         }
         UefiNvram::Export(args) => {
-            let (_, variables) = load(place, &args.target, Access::ReadOnly)?;
+            let (_, variables) = load(opener, &args.target, StoreAccess::ReadOnly)?;
             let document = json!({ "variables": nvram_json::variables(&variables) });
             match &args.output_path {
                 Some(path) => {
-                    let existing = if args.force {
-                        Existing::Replace
-                    } else {
-                        Existing::AskOrRefuse
-                    };
+                    let existing = Existing::AskOrRefuse.unless(args.force);
                     output::write_file(path, existing, |out| output::print_json(out, &document))
                 }
                 None => output::print_json(out, &document),
             }
         }
-        UefiNvram::Import(args) => import(place, args),
-        UefiNvram::Add(args) => add(place, args),
-        UefiNvram::RemoveEntry(args) => remove_entry(place, args),
-        UefiNvram::RemoveBootEntries(args) => remove_boot_entries(place, args, json, out),
+        UefiNvram::Import(args) => import(opener, args),
+        UefiNvram::Add(args) => add(opener, args),
+        UefiNvram::RemoveEntry(args) => remove_entry(opener, args),
+        UefiNvram::RemoveBootEntries(args) => remove_boot_entries(opener, args, json, out),
     }
 }
 
 fn decode(bytes: &[u8]) -> anyhow::Result<Variables> {
-    // Some firmware left variables whose name is no string; they are not worth losing the others.
+    // Some firmware left variables with malformed names, which are left out.
     let variables =
-        Variables::decode(bytes, NameQuirk::Skip).context("reading the UEFI variables")?;
+        Variables::decode(bytes, NameQuirk::Skip).context("decoding the UEFI variables")?;
     let left_out = bytes.len() - variables.encoded_len();
     if left_out != 0 {
         tracing::warn!(
             bytes = left_out,
-            "leaving out variables that have no name or are there twice"
+            "leaving out variables that have a malformed name or occur twice"
         );
     }
     Ok(variables)
 }
 
-fn load(
-    place: Place,
-    args: &cli::StoreOptionalKey,
-    access: Access,
-) -> anyhow::Result<(Vmgs, Variables)> {
-    let mut store = place.open_unlocked(&args.store.file_path, access, &args.key)?;
-    if access == Access::ReadWrite {
+/// Opens a store. To change it, the store must be unlocked.
+fn open(opener: Opener, args: &cli::StoreOptionalKey, access: StoreAccess) -> anyhow::Result<Vmgs> {
+    let store = opener.open_unlocked(&args.store.file_path, access, &args.key)?;
+    if access == StoreAccess::ReadWrite {
         require_unlocked(&store)?;
     }
+    Ok(store)
+}
+
+fn load(
+    opener: Opener,
+    args: &cli::StoreOptionalKey,
+    access: StoreAccess,
+) -> anyhow::Result<(Vmgs, Variables)> {
+    let mut store = open(opener, args, access)?;
     let bytes = store
         .read(FileId::BIOS_NVRAM)
         .context("reading the UEFI variables")?;
     let variables = decode(&bytes)?;
     Ok((store, variables))
+}
+
+/// The stored bytes of all variables; no bytes if none were ever stored.
+fn read_or_empty(store: &mut Vmgs) -> anyhow::Result<Vec<u8>> {
+    match store.read(FileId::BIOS_NVRAM) {
+        Err(vmgs::Error::NotAllocated(_)) => Ok(Vec::new()),
+        read => read.context("reading the UEFI variables"),
+    }
 }
 
 /// Stores the variables, encrypted if the store is, in one commit.
@@ -128,14 +137,8 @@ fn save(store: &mut Vmgs, variables: &Variables) -> anyhow::Result<()> {
 }
 
 fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_JSON_LEN + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("reading {}", path.display()))?;
-    if bytes.len() as u64 > MAX_JSON_LEN {
-        bail!("{} has more than {MAX_JSON_LEN} bytes", path.display());
-    }
-    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+    let bytes = input::read_file(path, MAX_JSON_LEN)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("decoding {}", path.display()))
 }
 
 fn list(variables: &Variables, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -189,11 +192,7 @@ fn dump(
     };
     match &style.output_path {
         Some(path) => {
-            let existing = if style.force {
-                Existing::Replace
-            } else {
-                Existing::AskOrReplace
-            };
+            let existing = Existing::AskOrReplace.unless(style.force);
             output::write_file(path, existing, print)?;
         }
         None => print(out)?,
@@ -205,20 +204,18 @@ fn dump(
 fn key_of(variable: &cli::VariableName) -> anyhow::Result<VariableKey> {
     Ok(VariableKey {
         vendor: variable.vendor,
-        name: Name::new(&variable.name).context("the name of a variable cannot have a NUL")?,
+        name: Name::new(&variable.name).context("the name of a variable cannot contain a NUL")?,
     })
 }
 
-fn import(place: Place, args: &cli::NvramImport) -> anyhow::Result<()> {
+fn import(opener: Opener, args: &cli::NvramImport) -> anyhow::Result<()> {
     let imported = nvram_json::parse(&read_json(&args.data_path)?)?;
-    let cli::StoreOptionalKey { store, key } = &args.target;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, key)?;
-    require_unlocked(&store)?;
-    let mut variables = match store.read(FileId::BIOS_NVRAM) {
-        Ok(_) if args.replace => Variables::new(),
-        Ok(bytes) => decode(&bytes)?,
-        Err(vmgs::Error::NotAllocated(_)) => Variables::new(),
-        Err(error) => return Err(error).context("reading the UEFI variables"),
+    let mut store = open(opener, &args.target, StoreAccess::ReadWrite)?;
+    let stored = read_or_empty(&mut store)?;
+    let mut variables = if args.replace {
+        Variables::new()
+    } else {
+        decode(&stored)?
     };
     for (key, variable) in imported.iter() {
         variables
@@ -230,23 +227,11 @@ fn import(place: Place, args: &cli::NvramImport) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add(place: Place, args: &cli::NvramAdd) -> anyhow::Result<()> {
+fn add(opener: Opener, args: &cli::NvramAdd) -> anyhow::Result<()> {
     let key = key_of(&args.variable)?;
-    let mut data = Vec::new();
-    File::open(&args.data_path)
-        .and_then(|file| file.take(MAX_DATA_LEN as u64 + 1).read_to_end(&mut data))
-        .with_context(|| format!("reading {}", args.data_path.display()))?;
-    let cli::StoreOptionalKey {
-        store,
-        key: datastore_key,
-    } = &args.target;
-    let mut store = place.open_unlocked(&store.file_path, Access::ReadWrite, datastore_key)?;
-    require_unlocked(&store)?;
-    let mut variables = match store.read(FileId::BIOS_NVRAM) {
-        Ok(bytes) => decode(&bytes)?,
-        Err(vmgs::Error::NotAllocated(_)) => Variables::new(),
-        Err(error) => return Err(error).context("reading the UEFI variables"),
-    };
+    let data = input::read_file(&args.data_path, MAX_DATA_LEN as u64)?;
+    let mut store = open(opener, &args.target, StoreAccess::ReadWrite)?;
+    let mut variables = decode(&read_or_empty(&mut store)?)?;
     if variables.get(&key).is_some() && !args.force {
         output::may_replace(&format!("variable {}", key.name), Existing::AskOrRefuse)?;
     }
@@ -261,8 +246,8 @@ fn add(place: Place, args: &cli::NvramAdd) -> anyhow::Result<()> {
     save(&mut store, &variables)
 }
 
-fn remove_entry(place: Place, args: &cli::NvramRemove) -> anyhow::Result<()> {
-    let (mut store, mut variables) = load(place, &args.target, Access::ReadWrite)?;
+fn remove_entry(opener: Opener, args: &cli::NvramRemove) -> anyhow::Result<()> {
+    let (mut store, mut variables) = load(opener, &args.target, StoreAccess::ReadWrite)?;
     let key = key_of(&args.variable)?;
     if variables.remove(&key).is_none() {
         bail!("there is no variable {} of {}", key.name, key.vendor);
@@ -271,32 +256,32 @@ fn remove_entry(place: Place, args: &cli::NvramRemove) -> anyhow::Result<()> {
 }
 
 fn remove_boot_entries(
-    place: Place,
+    opener: Opener,
     args: &cli::NvramRemoveBoot,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let access = if args.dry_run {
-        Access::ReadOnly
+        StoreAccess::ReadOnly
     } else {
-        Access::ReadWrite
+        StoreAccess::ReadWrite
     };
-    let (mut store, mut variables) = load(place, &args.target, access)?;
+    let (mut store, mut variables) = load(opener, &args.target, access)?;
     let order = VariableKey {
-        vendor: Guid::GLOBAL_VARIABLE,
+        vendor: GLOBAL_VARIABLE,
         name: Name::new("BootOrder").context("naming BootOrder")?,
     };
     let numbers = match variables.get(&order) {
         Some(variable) => boot_order(&variable.data).context("BootOrder has an odd length")?,
         None => bail!("there is no BootOrder"),
     };
-    // Names with lower-case digits exist too, so it is the numbers that are compared.
+    // Compare numbers, because some firmware wrote names with lower-case digits.
     let listed: Vec<VariableKey> = variables
         .iter()
         .map(|(key, _)| key)
         .filter(|key| {
             let number = boot_option_number(&key.name.to_string());
-            key.vendor == Guid::GLOBAL_VARIABLE && number.is_some_and(|n| numbers.contains(&n))
+            key.vendor == GLOBAL_VARIABLE && number.is_some_and(|n| numbers.contains(&n))
         })
         .chain([&order])
         .cloned()
@@ -309,11 +294,7 @@ fn remove_boot_entries(
     }
     dump(
         &removed,
-        &cli::DumpStyle {
-            output_path: None,
-            force: false,
-            truncate: false,
-        },
+        &cli::DumpStyle::default(),
         nvram_text::Timestamps::Shown,
         json,
         out,
@@ -321,6 +302,6 @@ fn remove_boot_entries(
     if args.dry_run {
         return Ok(());
     }
-    // One commit for all: a crash leaves all of them or none.
+    // One commit, so that a crash leaves all of them or none.
     save(&mut store, &variables)
 }

@@ -1,25 +1,26 @@
-//! UEFI variables as JSON.
+//! UEFI variables in JSON.
 
-use crate::output;
 use anyhow::Context;
 use anyhow::bail;
+use data_encoding::HEXLOWER;
+use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
 use std::collections::BTreeMap;
 use uefi_nvram_storage::EfiTime;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::Name;
 use uefi_nvram_storage::Variable;
 use uefi_nvram_storage::VariableKey;
 use uefi_nvram_storage::Variables;
+use uuid::Uuid;
 use zerocopy::FromBytes;
 use zerocopy::IntoBytes;
 
-/// The device whose state has the variables in an export of the older format.
+/// Id of the device whose state holds the variables in an export of the older format.
 const DEVICE: &str = "ac6b8dc1-3257-4a70-b1b2-a9c9215659ad";
 
-/// All variables, as [`parse`] reads them.
+/// All variables, in the form that [`parse`] reads.
 pub(crate) fn variables(variables: &Variables) -> Vec<Value> {
     variables
         .iter()
@@ -28,8 +29,8 @@ pub(crate) fn variables(variables: &Variables) -> Vec<Value> {
                 "vendor": key.vendor.to_string(),
                 "name": key.name.to_string(),
                 "attributes": variable.attributes,
-                "timestamp": output::hex(variable.timestamp.as_bytes()),
-                "data": output::hex(&variable.data),
+                "timestamp": HEXLOWER.encode(variable.timestamp.as_bytes()),
+                "data": HEXLOWER.encode(&variable.data),
             })
         })
         .collect()
@@ -82,22 +83,22 @@ struct ExportedVariable {
     data: Vec<u8>,
 }
 
-/// Reads either kind of document: what this tool exports, or an export of the older format.
+/// Decodes a document: an export of this tool, or an export of the older format.
 pub(crate) fn parse(document: &Value) -> anyhow::Result<Variables> {
     if document.get("variables").is_some() {
-        let document = Document::deserialize(document).context("not a list of variables")?;
+        let document = Document::deserialize(document).context("decoding the list of variables")?;
         return ours(document);
     }
-    let export = Export::deserialize(document).context("not an export of variables")?;
+    let export = Export::deserialize(document).context("decoding the export of variables")?;
     exported(export)
 }
 
 fn key(vendor: &str, name: &str) -> anyhow::Result<VariableKey> {
     Ok(VariableKey {
         vendor: vendor
-            .parse::<Guid>()
-            .with_context(|| format!("the vendor {vendor:?}"))?,
-        name: Name::new(name).with_context(|| format!("the name {name:?} has a NUL"))?,
+            .parse::<Uuid>()
+            .with_context(|| format!("invalid vendor GUID {vendor:?}"))?,
+        name: Name::new(name).with_context(|| format!("the name {name:?} contains a NUL"))?,
     })
 }
 
@@ -106,15 +107,16 @@ fn ours(document: Document) -> anyhow::Result<Variables> {
     for variable in document.variables {
         let context = || format!("the variable {:?}", variable.name);
         let timestamp = match &variable.timestamp {
-            Some(text) => output::unhex(text)
+            Some(text) => (HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok())
                 .and_then(|bytes| EfiTime::read_from_bytes(&bytes).ok())
                 .with_context(context)
                 .context("a timestamp is not 32 hexadecimal digits")?,
             None => EfiTime::default(),
         };
-        let data = output::unhex(&variable.data)
+        let data = HEXLOWER_PERMISSIVE
+            .decode(variable.data.as_bytes())
             .with_context(context)
-            .context("data is not in hexadecimal digits")?;
+            .context("data is not hexadecimal")?;
         let value = Variable {
             attributes: variable.attributes,
             timestamp,
@@ -138,8 +140,8 @@ fn exported(export: Export) -> anyhow::Result<Variables> {
     let state = device
         .states
         .remove("Nvram")
-        .context("the export has no variables")?;
-    let nvram: Nvram = serde_json::from_value(state).context("the exported variables")?;
+        .context("the export has no state `Nvram`")?;
+    let nvram: Nvram = serde_json::from_value(state).context("decoding the exported variables")?;
     let mut variables = Variables::new();
     for (vendor, list) in nvram.vendors {
         for (name, variable) in list.variables {

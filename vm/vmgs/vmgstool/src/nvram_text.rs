@@ -1,37 +1,37 @@
-//! UEFI variables as text.
+//! Printing UEFI variables.
 
-use crate::output;
+use data_encoding::HEXLOWER;
 use std::fmt::Write;
-use uefi_nvram_storage::Guid;
 use uefi_nvram_storage::LoadOption;
 use uefi_nvram_storage::Variable;
 use uefi_nvram_storage::Variables;
 use uefi_nvram_storage::boot_option_number;
 use uefi_nvram_storage::boot_order;
+use uefi_nvram_storage::guid;
 use uefi_nvram_storage::signature_lists;
 
-/// Whether timestamps are known.
+/// Whether timestamps are printed. The older JSON format does not have them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timestamps {
     Shown,
     Hidden,
 }
 
-/// How long lines may be.
+/// The maximum line length.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Width {
     Unlimited,
     Terminal,
 }
 
-/// Columns of a terminal.
+/// Number of columns of a terminal.
 const COLUMNS: usize = 80;
 
-/// The variables that are signature databases, whoever their vendor is.
+/// The names of signature databases, of any vendor.
 const SIGNATURE_DATABASES: [&str; 7] =
     ["KEK", "db", "dbx", "PK", "dbDefault", "MokList", "MokListX"];
 
-/// All variables with what is in them.
+/// All variables with their decoded content.
 pub(crate) fn text(variables: &Variables, timestamps: Timestamps, width: Width) -> String {
     let mut text = String::new();
     for (key, variable) in variables.iter() {
@@ -44,7 +44,7 @@ pub(crate) fn text(variables: &Variables, timestamps: Timestamps, width: Width) 
             let _ = writeln!(text, "Timestamp: {}", variable.timestamp);
         }
         let known = known_content(&name, variable, width);
-        // What cannot be understood is shown as it is: the other variables are still of interest.
+        // Content that cannot be decoded is printed as bytes.
         text.push_str(&known.unwrap_or_else(|| data("data: ", &variable.data, width)));
         text.push('\n');
     }
@@ -54,9 +54,9 @@ pub(crate) fn text(variables: &Variables, timestamps: Timestamps, width: Width) 
 fn data(prefix: &str, bytes: &[u8], width: Width) -> String {
     let room = (COLUMNS - prefix.len() - 3) / 2;
     if width == Width::Terminal && bytes.len() > room {
-        format!("{prefix}{}...\n", output::hex(&bytes[..room]))
+        format!("{prefix}{}...\n", HEXLOWER.encode(&bytes[..room]))
     } else {
-        format!("{prefix}{}\n", output::hex(bytes))
+        format!("{prefix}{}\n", HEXLOWER.encode(bytes))
     }
 }
 
@@ -81,8 +81,8 @@ fn known_content(name: &str, variable: &Variable, width: Width) -> Option<String
     } else if SIGNATURE_DATABASES.contains(&name) {
         for list in signature_lists(&variable.data).ok()? {
             let _ = match list.kind {
-                Guid::CERT_SHA256 => writeln!(text, "[Sha256]"),
-                Guid::CERT_X509 => writeln!(text, "[X509]"),
+                guid::CERT_SHA256 => writeln!(text, "[Sha256]"),
+                guid::CERT_X509 => writeln!(text, "[X509]"),
                 kind => writeln!(text, "[{kind}]"),
             };
             for signature in &list.signatures {

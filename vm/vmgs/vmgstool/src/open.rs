@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::Error;
 use vmgs::ErrorKind;
@@ -17,38 +16,45 @@ use vmgs::HeaderPolicy;
 use vmgs::HeaderScan;
 use vmgs::Key;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use zeroize::Zeroizing;
 
-/// The largest file that is taken for a store.
+/// Maximum length in bytes of a file that contains a store.
 const MAX_FILE_LEN: u64 = 4 << 30;
 
-/// How stores are kept in files.
+/// Opens stores in files of one format.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Opener {
     pub(crate) container: Container,
 }
 
 /// Reads a key file.
 pub(crate) fn read_key(path: &Path) -> anyhow::Result<Key> {
-    // With room for all of it, so that no copy stays behind when it grows.
+    // Allocated with spare capacity: growing the vector would leave a copy of the key in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(64));
-    let file = File::open(path).with_context(|| format!("opening the key {}", path.display()))?;
-    // One byte more than a key shows that the file is longer.
+    let file =
+        File::open(path).with_context(|| format!("opening the key file {}", path.display()))?;
+    // Read one more byte than a key has, to detect longer files.
     file.take(33)
         .read_to_end(&mut bytes)
-        .with_context(|| format!("reading the key {}", path.display()))?;
-    Key::from_slice(&bytes)
-        .with_context(|| format!("the key {} does not have 32 bytes", path.display()))
+        .with_context(|| format!("reading the key file {}", path.display()))?;
+    Key::from_slice(&bytes).with_context(|| {
+        format!(
+            "the key file {} does not have exactly 32 bytes",
+            path.display()
+        )
+    })
 }
 
-impl Place {
-    pub(crate) fn device(&self, path: &Path, access: Access) -> anyhow::Result<FileDevice> {
+impl Opener {
+    /// Opens the disk that contains a store.
+    pub(crate) fn device(&self, path: &Path, access: StoreAccess) -> anyhow::Result<FileDevice> {
         if let Ok(metadata) = std::fs::metadata(path)
             && metadata.len() > MAX_FILE_LEN
         {
             bail!(
-                "{} has {} bytes, more than the 4 GiB a store may have",
+                "{} has {} bytes, more than the maximum of 4 GiB",
                 path.display(),
                 metadata.len()
             );
@@ -58,49 +64,45 @@ impl Place {
     }
 
     /// Opens a store.
-    pub(crate) fn open(&self, path: &Path, access: Access) -> anyhow::Result<Vmgs> {
+    pub(crate) fn open(&self, path: &Path, access: StoreAccess) -> anyhow::Result<Vmgs> {
         self.open_with(path, access, HeaderPolicy::FallBack)
     }
 
+    /// Opens a store, with a choice of what to do if a header is damaged.
     pub(crate) fn open_with(
         &self,
         path: &Path,
-        access: Access,
+        access: StoreAccess,
         headers: HeaderPolicy,
     ) -> anyhow::Result<Vmgs> {
         let device = self.device(path, access)?;
-        let options = OpenOptions {
-            access,
-            headers,
-            ..OpenOptions::default()
-        };
+        let options = OpenOptions { access, headers };
         Vmgs::open(Box::new(device), options).map_err(|error| {
             if error.kind() == ErrorKind::Corrupt {
-                self.show_headers(path);
+                self.print_headers(path);
             }
             anyhow::Error::new(error).context(format!("opening the store {}", path.display()))
         })
     }
 
-    /// What the headers of a store say that cannot be opened. On standard error: standard output is
-    /// for answers.
-    fn show_headers(&self, path: &Path) {
+    /// Prints the headers of a store that cannot be opened, on standard error.
+    fn print_headers(&self, path: &Path) {
         let scan = self
-            .device(path, Access::ReadOnly)
+            .device(path, StoreAccess::ReadOnly)
             .and_then(|mut device| Ok(HeaderScan::read(&mut device)?));
         if let Ok(scan) = scan {
             let _ = std::io::stderr().write_all(headers::text(&scan).as_bytes());
         }
     }
 
-    /// Opens a store and unlocks it if a key is given.
+    /// Opens a store, and unlocks it if a key is given.
     pub(crate) fn open_unlocked(
         &self,
         path: &Path,
-        access: Access,
+        access: StoreAccess,
         key: &OptionalKey,
     ) -> anyhow::Result<Vmgs> {
-        // A key that cannot be read is no reason to touch the store.
+        // Read the key first, so that the store is not opened if that fails.
         let key = key.key_path.as_deref().map(read_key).transpose()?;
         let mut store = self.open(path, access)?;
         unlock(&mut store, key.as_ref())?;
@@ -108,22 +110,23 @@ impl Place {
     }
 }
 
+/// Unlocks a store if a key is given.
 pub(crate) fn unlock(store: &mut Vmgs, key: Option<&Key>) -> anyhow::Result<()> {
     match key {
         Some(key) => store.unlock(key).context("unlocking the store"),
         None => {
             if store.is_encrypted() {
-                tracing::warn!("the store is encrypted, and no key was given");
+                tracing::warn!("the store is encrypted and no key was given");
             }
             Ok(())
         }
     }
 }
 
-/// Fails if the store has a key that was not given.
+/// Fails if the store is locked.
 pub(crate) fn require_unlocked(store: &Vmgs) -> anyhow::Result<()> {
     if store.is_locked() {
-        return Err(Error::Locked).context("the store is encrypted: its key is needed");
+        return Err(Error::Locked).context("this needs the store's key; give it with --key-path");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Writing files without destroying others, and showing progress.
+//! Output: files that replace others only on request, progress bars, and JSON.
 
 use anyhow::Context;
 use anyhow::bail;
@@ -11,18 +11,25 @@ use std::io::IsTerminal;
 use std::io::Write;
 use std::path::Path;
 
-/// What is at stake if something exists already.
+/// What to do if the output exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
     /// Replace it.
     Replace,
-    /// Ask whoever sits at the terminal; without a terminal, refuse.
+    /// Ask the user at the terminal; without a terminal, refuse.
     AskOrRefuse,
-    /// Ask whoever sits at the terminal; without a terminal, replace it, as scripts expect.
+    /// Ask the user at the terminal; without a terminal, replace it, as scripts expect.
     AskOrReplace,
 }
 
-/// Whether to go on although `what` exists.
+impl Existing {
+    /// [`Existing::Replace`] if the user has given an option such as `--force`.
+    pub(crate) fn unless(self, forced: bool) -> Self {
+        if forced { Self::Replace } else { self }
+    }
+}
+
+/// Fails if `what`, which exists, is not to be replaced.
 pub(crate) fn may_replace(what: &str, existing: Existing) -> anyhow::Result<()> {
     let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
     match existing {
@@ -44,8 +51,8 @@ pub(crate) fn may_replace(what: &str, existing: Existing) -> anyhow::Result<()> 
     }
 }
 
-/// Makes the file at `path` with what `write` writes. It appears whole or not at all, unless the path
-/// leads to something else than a file.
+/// Creates the file at `path` with the content that `write` writes. The file appears completely or not at
+/// all, unless the path refers to something else than a regular file.
 pub(crate) fn write_file(
     path: &Path,
     existing: Existing,
@@ -74,8 +81,8 @@ pub(crate) fn write_file(
     Ok(())
 }
 
-/// A temporary file in the directory of `path`, with the permissions that a new file has there, or those
-/// of the file at `path`.
+/// A temporary file in the directory of `path`, with the permissions of the file at `path` or, if there is
+/// none, of a new file.
 pub(crate) fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     let directory = match path.parent() {
@@ -86,17 +93,17 @@ pub(crate) fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFil
         Ok(metadata) => metadata.permissions(),
         Err(_) => std::fs::Permissions::from_mode(0o666),
     };
-    // Permissions given at creation are subject to the umask, as with any new file.
+    // The umask applies to these permissions, as for any new file.
     tempfile::Builder::new()
         .prefix(".vmgstool-")
         .permissions(permissions)
         .tempfile_in(directory)
 }
 
-/// Copies at least this large show how far they are.
+/// Minimum length in bytes of a copy that shows a progress bar.
 const PROGRESS_FROM: u64 = 1 << 20;
 
-/// A bar on standard error, if that is a terminal and it is worth it.
+/// A progress bar for `len` bytes on standard error; hidden if that is not a terminal or `len` is small.
 pub(crate) fn progress(len: u64) -> ProgressBar {
     if len < PROGRESS_FROM {
         return ProgressBar::hidden();
@@ -105,7 +112,7 @@ pub(crate) fn progress(len: u64) -> ProgressBar {
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(len).with_style(style);
-    // Whoever waits sees what for, even before the first piece is done.
+    // Show the bar before the first piece is done.
     bar.tick();
     bar
 }
@@ -115,25 +122,4 @@ pub(crate) fn print_json(out: &mut dyn Write, value: &serde_json::Value) -> anyh
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)?;
     Ok(())
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// The bytes of hexadecimal digits.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
-        .collect()
 }

@@ -1,14 +1,14 @@
-//! Keys and stores to test with.
+//! Keys and stores for tests.
 
 use crate::cli;
 use crate::create;
-use crate::open::Place;
+use crate::open::Opener;
 use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
 use vmgs::Key;
 
-pub(crate) fn run(place: Place, command: &cli::Test) -> anyhow::Result<()> {
+pub(crate) fn run(opener: Opener, command: &cli::Test) -> anyhow::Result<()> {
     match command {
         cli::Test::MakeKey {
             key_path,
@@ -16,14 +16,12 @@ pub(crate) fn run(place: Place, command: &cli::Test) -> anyhow::Result<()> {
             force_create,
         } => {
             let key = match repeated {
-                Some(c) => Key::new([u8::try_from(*c).context("the character has no byte")?; 32]),
+                Some(c) => {
+                    Key::new([u8::try_from(*c).context("the character is not a single byte")?; 32])
+                }
                 None => Key::generate()?,
             };
-            let existing = if *force_create {
-                Existing::Replace
-            } else {
-                Existing::AskOrRefuse
-            };
+            let existing = Existing::AskOrRefuse.unless(*force_create);
             create::write_key(key_path, &key, existing)
         }
         cli::Test::TwoKeys {
@@ -37,17 +35,13 @@ pub(crate) fn run(place: Place, command: &cli::Test) -> anyhow::Result<()> {
                     bail!("{} exists already", path.display());
                 }
             }
-            let existing = if *force_create {
-                Existing::Replace
-            } else {
-                Existing::AskOrRefuse
-            };
-            // Asked before there are keys, for a store that then is not made.
+            let existing = Existing::AskOrRefuse.unless(*force_create);
+            // Ask before the keys are created, in case the store is not to be replaced.
             let existing = create::check_place(&store.file_path, existing)?;
             let keys = [Key::generate()?, Key::generate()?];
             create::write_key(first_key_path, &keys[0], Existing::AskOrRefuse)?;
             create::write_key(second_key_path, &keys[1], Existing::AskOrRefuse)?;
-            create::create_store(place, &store.file_path, 4 << 20, existing, |store| {
+            create::create_store(opener, &store.file_path, 4 << 20, existing, |store| {
                 store.encrypt(&keys[0])?;
                 Ok(store.add_key(&keys[1])?)
             })

@@ -1,4 +1,4 @@
-//! Runs what the fuzz target `vmgstool_command` tries over a few seeds and some noise.
+//! Runs the driver of the fuzz target `vmgstool_command` with some seeds and pseudo-random data.
 
 #[path = "../../../../fuzz/drivers/vmgstool_command.rs"]
 mod driver;

@@ -1,4 +1,4 @@
-//! The command, killed in the middle of editing a store: that is the old store or the new one.
+//! Killing the tool while it edits a store leaves the old or the new store.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod dir;
@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Instant;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::FileId;
+use vmgs::StoreAccess;
 
 use vmgs::Key;
 use vmgs::OpenOptions;
@@ -27,7 +27,7 @@ use vmgs_format::FileIdRange;
 const TOOL: &str = env!("CARGO_BIN_EXE_vmgstool");
 const KEYS: [&str; 2] = ["key", "newkey"];
 
-/// The store at the start, in `old.vmgs`, and changes to a copy of it, `a.vmgs`.
+/// An edit: `old.vmgs` is the store before it, and the command changes `a.vmgs`, a copy.
 struct Edit {
     create: &'static str,
     command: &'static str,
@@ -76,7 +76,7 @@ const EDITS: [Edit; 10] = [
     },
 ];
 
-/// All that a store holds. Which key opens it is part of that.
+/// The complete content of a store, and the key that opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Contents {
     key: Option<&'static str>,
@@ -86,7 +86,7 @@ struct Contents {
 }
 
 fn contents(dir: &Dir, name: &str) -> Contents {
-    let device = FileDevice::open(&dir.path(name), Container::Vhd1, Access::ReadOnly).unwrap();
+    let device = FileDevice::open(&dir.path(name), Container::Vhd1, StoreAccess::ReadOnly).unwrap();
     let mut store = Vmgs::open(Box::new(device), OpenOptions::default()).unwrap();
     let key = store.is_encrypted().then(|| {
         KEYS.into_iter()
@@ -113,7 +113,7 @@ fn contents(dir: &Dir, name: &str) -> Contents {
     }
 }
 
-/// A directory with the store before the edit, what that holds, and what it holds after the edit.
+/// A directory with the store before the edit, its content, and its content after the edit.
 fn prepare(edit: &Edit, image_len: usize) -> (Dir, Contents, Contents) {
     let dir = Dir::new();
     let variables = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nvram.bin");
@@ -148,7 +148,7 @@ fn prepare(edit: &Edit, image_len: usize) -> (Dir, Contents, Contents) {
     (dir, old, new)
 }
 
-/// Looks at what a kill left, and goes on with it.
+/// Checks the store that a killed tool left, and changes it further.
 fn check(dir: &Dir, edit: &Edit, old: &Contents, new: &Contents, when: &str) -> bool {
     let found = contents(dir, "a.vmgs");
     assert!(
@@ -160,8 +160,8 @@ fn check(dir: &Dir, edit: &Edit, old: &Contents, new: &Contents, when: &str) -> 
         found.files.keys()
     );
     let is_new = found == *new;
-    // The lock went with the process, and the store takes changes as before.
-    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, Access::ReadWrite);
+    // The process no longer holds the lock, and the store can be changed.
+    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, StoreAccess::ReadWrite);
     let mut store = Vmgs::open(Box::new(device.unwrap()), OpenOptions::default()).unwrap();
     store
         .write(FileId(60), Protection::Plain, b"alive")
@@ -173,7 +173,7 @@ fn check(dir: &Dir, edit: &Edit, old: &Contents, new: &Contents, when: &str) -> 
 }
 
 #[test]
-fn killed_at_any_time_it_leaves_the_old_store_or_the_new_one() {
+fn killing_the_tool_at_any_time_leaves_the_old_or_the_new_store() {
     const KILLS: u32 = 30;
     let mut total = [0; 2];
     for edit in &EDITS {
@@ -208,8 +208,8 @@ fn killed_at_any_time_it_leaves_the_old_store_or_the_new_one() {
     );
 }
 
-/// The system calls that change a file or a directory, or end the tool. Between two of them a kill finds
-/// what it finds at the second.
+/// The system calls that change a file or directory, or end the tool. Killing the tool between two of them
+/// has the same effect as killing it at the second.
 fn is_change(number: i64) -> bool {
     use nix::libc;
     [
@@ -239,12 +239,12 @@ fn is_change(number: i64) -> bool {
     .contains(&number)
 }
 
-/// Runs the edit, and kills it as it starts the change after the first `changes`. Says whether it came to
-/// that.
+/// Runs the edit, and kills the tool when it starts the system call after the first `changes`. Returns
+/// whether there was such a call.
 #[allow(clippy::zombie_processes, reason = "it is waited for by its id")]
 fn kill_at(dir: &Dir, edit: &Edit, changes: usize) -> bool {
     std::fs::copy(dir.path("old.vmgs"), dir.path("a.vmgs")).unwrap();
-    // It waits to be traced before it becomes the tool.
+    // The child stops before it executes the tool, to be traced.
     let child = Command::new("sh")
         .args(["-c", "kill -STOP $$; exec \"$0\" \"$@\"", TOOL])
         .args(edit.command.split(' '))
@@ -275,7 +275,7 @@ fn kill_at(dir: &Dir, edit: &Edit, changes: usize) -> bool {
                 assert_eq!(code, 0, "{}", edit.command);
                 return false;
             }
-            // Of the system call that makes it the tool, the end is still to come.
+            // The end of the execve call that starts the tool is still to come.
             WaitStatus::PtraceEvent(..) => (is_tool, inside) = (true, true),
             WaitStatus::PtraceSyscall(_) if is_tool => {
                 inside = !inside;
@@ -295,7 +295,7 @@ fn kill_at(dir: &Dir, edit: &Edit, changes: usize) -> bool {
 }
 
 #[test]
-fn killed_before_any_change_it_leaves_the_old_store_or_the_new_one() {
+fn killing_the_tool_before_any_system_call_leaves_the_old_or_the_new_store() {
     let mut total = [0; 2];
     for edit in &EDITS {
         let (dir, old, new) = prepare(edit, 20_000);
@@ -308,7 +308,7 @@ fn killed_before_any_change_it_leaves_the_old_store_or_the_new_one() {
         }
         assert_eq!(contents(&dir, "a.vmgs"), new);
         if old != new {
-            // Both happen: it is killed before it has begun, and when all but its end is done.
+            // Both cases occur: it is killed before its first change, and just before it ends.
             assert!(
                 outcomes[0] > 0 && outcomes[1] > 0,
                 "{}: {outcomes:?}",

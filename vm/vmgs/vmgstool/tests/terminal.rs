@@ -1,4 +1,4 @@
-//! The command, run as a person at a terminal runs it.
+//! The tool at a terminal.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use rustix::pty::OpenptFlags;
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::process::Stdio;
 
 const QUESTION: &str = "Replace it? [y/N]";
-/// What the progress bar of a copy of [`IMAGE_LEN`] bytes shows.
+/// Text in the progress bar of a copy of [`IMAGE_LEN`] bytes.
 const BAR: &str = "/6.00 MiB";
 const IMAGE_LEN: usize = 6 << 20;
 
@@ -23,10 +23,10 @@ enum Terminal {
     Nothing,
 }
 
-/// What the tool did.
+/// The result of running the tool.
 struct Outcome {
     code: i32,
-    /// Standard error, or what appeared on the terminal.
+    /// Standard error, or the output on the terminal.
     errors: String,
     output: Vec<u8>,
 }
@@ -37,7 +37,7 @@ impl Outcome {
     }
 }
 
-/// A new terminal: the side of who sits at it, and the side of programs.
+/// A new pseudo-terminal: the user's side and the side of programs.
 fn open_terminal() -> (File, File) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let person = rustix::pty::openpt(flags).unwrap();
@@ -59,8 +59,8 @@ fn open_terminal() -> (File, File) {
     (File::from(person), program)
 }
 
-/// Runs the tool in `dir`. What is `typed` waits in the terminal, so that a tool that asks more than it
-/// should gets an answer too.
+/// Runs the tool in `dir`. The text `typed` is in the terminal's input from the start, so that an unexpected
+/// question gets an answer too.
 fn run(dir: &Path, args: &str, terminal: Terminal, typed: &str) -> Outcome {
     let (mut person, program) = open_terminal();
     person.write_all(typed.as_bytes()).unwrap();
@@ -79,11 +79,11 @@ fn run(dir: &Path, args: &str, terminal: Terminal, typed: &str) -> Outcome {
             _ => Stdio::from(program.try_clone().unwrap()),
         });
     let child = command.spawn().unwrap();
-    // The terminal ends when no program has it open any more.
+    // The output ends when no program has the terminal open any more.
     drop((command, program));
     let reader = std::thread::spawn(move || {
         let mut shown = Vec::new();
-        // Its end is an error (EIO).
+        // The end of the output is an error (EIO).
         let _ = person.read_to_end(&mut shown);
         shown
     });
@@ -101,10 +101,10 @@ fn script(dir: &Path, args: &str) -> Outcome {
     run(dir, args, Terminal::Nothing, "")
 }
 
-/// A command that replaces something, and how to see whether it did.
+/// A command that replaces something, and how to determine whether it did.
 struct Replacing {
     command: &'static str,
-    /// A file outside the store, or a command that shows what is in it.
+    /// A file outside the store, or a command that shows a file in the store.
     watch: Watch,
     /// The exit code without a terminal and without the flag.
     in_scripts: i32,
@@ -137,7 +137,7 @@ const REPLACING: [Replacing; 10] = [
         in_scripts: 1,
     },
     Replacing {
-        // Scripts have always been allowed this.
+        // Scripts expect this.
         command: "dump -f a.vmgs -i 6 -d out",
         watch: Watch::File("out"),
         in_scripts: 0,
@@ -196,7 +196,7 @@ impl Replacing {
         }
     }
 
-    /// Runs the command in a directory of its own; says what came of it and whether it replaced.
+    /// Runs the command in a new directory. Returns the result and whether it replaced the output.
     fn run(&self, flag: &str, terminal: Terminal, typed: &str) -> (Outcome, bool) {
         let dir = prepare();
         let before = self.look(dir.path());
@@ -216,7 +216,7 @@ fn at_a_terminal_the_tool_asks_before_it_replaces() {
             assert!(outcome.asked(), "{command}: {}", outcome.errors);
             assert_eq!((outcome.code, replaced), (0, true), "{command} {yes:?}");
         }
-        // Nothing else is a yes: not a line that starts like one, and not the end of the input.
+        // Nothing else means yes: not a line that starts with `y`, and not the end of the input.
         for no in ["n\n", "\n", "yellow\n", "\u{4}"] {
             let (outcome, replaced) = case.run("", Terminal::InputAndErrors, no);
             assert!(outcome.asked(), "{command}: {}", outcome.errors);
@@ -226,7 +226,7 @@ fn at_a_terminal_the_tool_asks_before_it_replaces() {
 }
 
 #[test]
-fn a_flag_answers_beforehand() {
+fn force_skips_the_question() {
     for case in &REPLACING {
         for terminal in [Terminal::InputAndErrors, Terminal::Nothing] {
             let (outcome, replaced) = case.run(" --force", terminal, "n\n");
@@ -239,7 +239,7 @@ fn a_flag_answers_beforehand() {
 #[test]
 fn scripts_are_not_asked() {
     for case in &REPLACING {
-        // An answer that nobody was asked for does not count, wherever the tool's errors go.
+        // Input is ignored if the tool does not ask, wherever standard error goes.
         for terminal in [Terminal::ErrorsOnly, Terminal::Nothing] {
             let (outcome, replaced) = case.run("", terminal, "y\n");
             assert!(!outcome.asked(), "{}: {}", case.command, outcome.errors);
@@ -253,7 +253,7 @@ fn scripts_are_not_asked() {
 }
 
 #[test]
-fn what_does_not_exist_is_not_asked_about() {
+fn the_tool_does_not_ask_about_new_files() {
     for command in [
         "write -f a.vmgs -i 7 -d new",
         "dump -f a.vmgs -i 6 -d fresh",
@@ -269,7 +269,7 @@ fn what_does_not_exist_is_not_asked_about() {
 }
 
 #[test]
-fn large_copies_show_a_bar_at_a_terminal_and_nowhere_else() {
+fn large_copies_show_a_progress_bar_only_at_a_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
     std::fs::write(path.join("image"), vec![7; IMAGE_LEN]).unwrap();
@@ -300,7 +300,7 @@ fn large_copies_show_a_bar_at_a_terminal_and_nowhere_else() {
                 outcome.errors
             );
             assert!(!String::from_utf8_lossy(&outcome.output).contains("MiB"));
-            // Going back and forth on the line is for terminals, too.
+            // Control characters are only for terminals.
             assert_eq!(outcome.errors.contains('\u{1b}'), shown, "{command}");
             if terminal != Terminal::Nothing && !command.starts_with("grow") {
                 assert!(outcome.errors.contains(BAR), "{}", outcome.errors);

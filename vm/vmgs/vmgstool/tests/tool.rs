@@ -1,4 +1,4 @@
-//! The command, run as scripts run it.
+//! The tool without a terminal, as in scripts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod dir;
@@ -7,16 +7,16 @@ use dir::Dir;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::OpenOptions;
 use vmgs::Protection;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_format::FileId;
 
 #[test]
-fn stores_are_made_as_asked() {
+fn create_follows_its_options() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
     assert_eq!(dir.get("a.vmgs").len(), 4_194_816);
@@ -24,7 +24,7 @@ fn stores_are_made_as_asked() {
     let before = dir.get("a.vmgs");
     assert_eq!(dir.code("create -f a.vmgs"), 1);
     assert_eq!(dir.get("a.vmgs"), before);
-    // Replacing one of the same size keeps the disk's identifier.
+    // Replacing a store of the same size keeps the disk's GUID.
     dir.ok("create -f a.vmgs --force-create");
     assert_eq!(dir.get("a.vmgs")[4_194_304..], before[4_194_304..]);
     dir.ok("create --filepath a.vmgs --filesize 32768 --forcecreate");
@@ -32,7 +32,7 @@ fn stores_are_made_as_asked() {
     for size in [0, 512, 16383, 16385] {
         assert_eq!(dir.code(&format!("create -f b.vmgs -s {size}")), 1);
     }
-    // A key that is not there leaves no store behind.
+    // No store is created if the key cannot be read.
     assert_eq!(dir.code("create -f b.vmgs -k nokey -e AES_GCM"), 1);
     dir.put("shortkey", &[1; 31]);
     assert_eq!(dir.code("create -f b.vmgs -k shortkey -e AES_GCM"), 1);
@@ -100,7 +100,7 @@ fn every_exit_code() {
 }
 
 #[test]
-fn contents_go_in_and_come_out() {
+fn content_is_stored_and_read_back() {
     let dir = Dir::new();
     dir.put("key", &[1; 32]);
     dir.ok("create -f a.vmgs -s 33554432 -k key -e AES_GCM");
@@ -119,17 +119,17 @@ fn contents_go_in_and_come_out() {
             let raw = dir.run(&format!("dump -f a.vmgs -i {id} -k key --raw-stdout"));
             assert_eq!(raw.stdout, content);
         }
-        // Without the key comes what is stored, with success, as it always did.
+        // Without the key, the stored bytes are dumped, with exit code 0.
         dir.ok(&format!("dump -f a.vmgs -i {id} -d out"));
         assert_eq!(dir.get("out") == content, size == 0);
     }
-    // A file that exists is not replaced, unless that is allowed or it is empty.
+    // An existing file is not replaced, unless that is allowed or the file is empty.
     dir.put("in", b"new");
     assert_eq!(dir.code("write -f a.vmgs -i 21 -d in -k key"), 1);
     assert_eq!(dir.code("inject -f a.vmgs -i 21 -d in -k key"), 1);
     dir.ok("write -f a.vmgs -i 20 -d in -k key");
     dir.ok("write -f a.vmgs -i 21 -d in -k key --allow-overwrite");
-    // Without the key the file becomes a plain one, as scripts expect; the tables then disagree.
+    // Without the key, the file becomes unencrypted, as scripts expect; the tables then disagree.
     dir.ok("write -f a.vmgs -i 22 -d in --allowoverwrite");
     assert_eq!(dir.ok("dump -f a.vmgs -i 22 --raw-stdout"), "new");
     assert_eq!(dir.code("dump -f a.vmgs -i 22 -k key --raw-stdout"), 1);
@@ -221,7 +221,7 @@ fn every_query_has_json_and_text() {
         list["files"][1]["summary"],
         "not a firmware image (state of a virtual TPM?)"
     );
-    // The token promises firmware, and what is there is none.
+    // The token says that firmware is stored, but the file is not firmware.
     let answer: Value = serde_json::from_slice(&dir.run("verify --json -f a.vmgs").stdout).unwrap();
     assert_eq!(answer["ok"], false);
     assert_eq!(answer["findings"][0]["code"], "missing_firmware");
@@ -269,7 +269,7 @@ fn stored_firmware_is_shown_verified_and_extracted() {
     dir.put("token", &[0xff; 8]);
     dir.ok("create -f a.vmgs");
     dir.ok("inject -f a.vmgs -i HIBERNATION_TOKEN -d token");
-    // A promise of firmware that is not there.
+    // The token says that firmware is stored, but there is none.
     assert_eq!(dir.code("verify -f a.vmgs"), 9);
     let answer: Value = serde_json::from_slice(&dir.run("verify --json -f a.vmgs").stdout).unwrap();
     assert_eq!(answer["findings"][0]["code"], "missing_firmware");
@@ -302,7 +302,7 @@ fn stored_firmware_is_shown_verified_and_extracted() {
     );
     assert!(!dir.path("nothing").exists());
 
-    // A flipped bit in the image: shown, found, and nothing extracted.
+    // A flipped bit in the image is shown and found, and nothing is extracted.
     let mut bad = good.clone();
     let middle = bad.len() / 2;
     bad[middle] ^= 4;
@@ -325,7 +325,7 @@ fn stored_firmware_is_shown_verified_and_extracted() {
 }
 
 #[test]
-fn verify_tells_how_bad_it_is() {
+fn verify_reports_the_severity() {
     let dir = Dir::new();
     dir.put("in", &[5; 5000]);
     dir.ok("create -f a.vmgs");
@@ -338,7 +338,7 @@ fn verify_tells_how_bad_it_is() {
     dir.put("a.vmgs", &image);
     assert_eq!(dir.code("verify -f a.vmgs"), 8);
     assert_eq!(dir.code("verify --strict -f a.vmgs"), 1);
-    // The newer.
+    // The newer header.
     let mut image = good.clone();
     image[40] ^= 1;
     dir.put("a.vmgs", &image);
@@ -379,7 +379,7 @@ fn variables_are_shown_as_in_the_golden_files() {
                 .count(),
             7
         );
-        // Out and in again, into another store, gives the same bytes.
+        // Exporting and importing into another store gives the same bytes.
         dir.ok(&format!(
             "--json uefi-nvram export -f a.vmgs{key} -o vars.json"
         ));
@@ -420,7 +420,7 @@ fn variables_are_edited_in_one_commit() {
         dry
     );
     assert_eq!(dir.store("a.vmgs").active_header().1, sequence + 1);
-    // With digits of either case, and only those listed.
+    // Names with digits of either case, and only those in BootOrder.
     let left = dir.ok("uefi-nvram list -f a.vmgs -k key");
     for name in ["BootOrder", "Boot0001", "Boot000A", "Boot000b"] {
         assert!(dry.contains(name) && !left.contains(name), "{name}");
@@ -452,7 +452,7 @@ fn variables_are_edited_in_one_commit() {
 }
 
 #[test]
-fn a_store_in_use_is_left_alone() {
+fn a_store_in_use_is_refused() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
     let store = dir.store("a.vmgs");
@@ -480,7 +480,8 @@ fn small_stores_grow() {
 fn reading_a_marked_store_does_not_change_it() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
-    let device = FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, Access::ReadWrite).unwrap();
+    let device =
+        FileDevice::open(&dir.path("a.vmgs"), Container::Vhd1, StoreAccess::ReadWrite).unwrap();
     let mut store = Vmgs::format_once(Box::new(device), OpenOptions::default()).unwrap();
     store.write(FileId(5), Protection::Plain, b"x").unwrap();
     drop(store);
@@ -488,15 +489,15 @@ fn reading_a_marked_store_does_not_change_it() {
     assert_eq!(dir.json("ls --json -f a.vmgs")["reprovisioned"], true);
     dir.ok("dump -f a.vmgs -i 5");
     assert_eq!(dir.get("a.vmgs"), before);
-    // Changing it is opening it normally.
+    // A command that changes the store opens it normally, which clears the marker.
     dir.put("in", b"y");
     dir.ok("write -f a.vmgs -i 5 -d in --force");
     assert_eq!(dir.json("ls --json -f a.vmgs")["reprovisioned"], false);
 }
 
-/// A store whose keys were removed, with a file that still is what it was encrypted to.
+/// A store without keys that has an encrypted file.
 #[test]
-fn what_has_no_key_any_more_is_shown_as_it_is_stored() {
+fn encrypted_files_without_a_key_are_shown_as_stored() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
     dir.put("in", b"ciphertext");
@@ -513,11 +514,11 @@ fn what_has_no_key_any_more_is_shown_as_it_is_stored() {
 }
 
 #[test]
-fn variables_that_are_left_out_are_mentioned() {
+fn variables_that_are_left_out_are_reported() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
     let good = std::fs::read(golden().join("nvram.bin")).unwrap();
-    // One more, whose name of two bytes has no end.
+    // Another variable, whose name of two bytes has no NUL.
     let mut entry = vec![0; 50];
     entry[4] = 50;
     entry[44] = 2;
@@ -535,7 +536,7 @@ fn variables_that_are_left_out_are_mentioned() {
 }
 
 #[test]
-fn a_store_that_is_not_made_leaves_no_keys() {
+fn two_keys_creates_no_keys_if_the_store_is_refused() {
     let dir = Dir::new();
     dir.ok("create -f a.vmgs");
     assert_eq!(dir.code("test two-keys -f a.vmgs"), 1);
@@ -544,9 +545,9 @@ fn a_store_that_is_not_made_leaves_no_keys() {
     assert_eq!(dir.names(), ["a.vmgs", "firstkey.bin", "secondkey.bin"]);
 }
 
-/// Long options have two spellings, and both are in scripts.
+/// Long options have two spellings, both of which scripts use.
 #[test]
-fn joined_spellings_work() {
+fn options_without_hyphens_work() {
     let dir = Dir::new();
     dir.put("key", &[1; 32]);
     dir.put("new", &[2; 32]);

@@ -182,6 +182,14 @@ impl RecordReader {
         Ok(())
     }
 
+    /// The header and section table, once they were read and validated.
+    pub fn record(&self) -> Option<&Record> {
+        match &self.stage {
+            Stage::Sections(record) => Some(record),
+            Stage::Header | Stage::Table(_) => None,
+        }
+    }
+
     fn wrong_length(&self) -> RecordError {
         let expected = match &self.stage {
             Stage::Sections(record) => record.len,

@@ -1,10 +1,11 @@
-//! A file or block device as a disk.
+//! A disk in a file or on a block device.
 
 use super::BlockDevice;
 use super::writeback;
 use crate::container::Container;
 use crate::container::ContainerError;
 use crate::container::DiskShape;
+use crate::options::StoreAccess;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
@@ -14,27 +15,27 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Bytes written in a row before the kernel is asked to start on them. Left alone it starts when the
-/// flush tells it to, and the medium is idle while a large file is copied into the cache.
+/// Number of consecutive bytes written before the kernel is asked to start writeback. Otherwise writeback
+/// of a large file would start only at the flush, and the medium would be idle until then.
 const WRITEBACK_LEN: u64 = 512 << 10;
 
-/// A disk in a file: all of it (raw), or what a fixed VHD has in front of its footer.
+/// A disk in a file: the whole file (raw), or the part before the footer of a fixed VHD.
 #[derive(Debug)]
 pub struct FileDevice {
     file: File,
     shape: DiskShape,
-    access: crate::Access,
-    /// What was written last, as far as it is one run that the kernel was not asked to start on.
+    access: StoreAccess,
+    /// The last consecutive bytes written for which writeback was not started.
     unstarted: Range<u64>,
 }
 
 impl FileDevice {
-    /// Opens the file at `path`, and locks it: against writers if it is opened for reading only,
-    /// against everybody otherwise. The lock is advisory, and lasts as long as the device.
+    /// Opens and locks the file at `path`. The lock is shared if the file is opened read-only, and
+    /// exclusive otherwise. It is advisory, and held until the device is dropped.
     pub fn open(
         path: &Path,
         container: Container,
-        access: crate::Access,
+        access: StoreAccess,
     ) -> Result<Self, ContainerError> {
         let opening = |source| ContainerError::Open {
             path: path.into(),
@@ -43,36 +44,37 @@ impl FileDevice {
         loop {
             let file = OpenOptions::new()
                 .read(true)
-                .write(access == crate::Access::ReadWrite)
+                .write(access == StoreAccess::ReadWrite)
                 .open(path)
                 .map_err(opening)?;
             let locked = match access {
-                crate::Access::ReadOnly => file.try_lock_shared(),
-                crate::Access::ReadWrite => file.try_lock(),
+                StoreAccess::ReadOnly => file.try_lock_shared(),
+                StoreAccess::ReadWrite => file.try_lock(),
             };
             match locked {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Err(ContainerError::InUse { path: path.into() });
                 }
-                // Some file systems have no locks.
+                // Some file systems do not support locks.
                 Err(TryLockError::Error(error)) => {
-                    tracing::debug!(path = %path.display(), %error, "the store cannot be locked");
+                    tracing::debug!(path = %path.display(), %error, "cannot lock the store");
                 }
             }
-            // Who replaces a store holds its lock until the new one is in its place. What was opened
-            // before that and locked after it is the old one, and its changes would be lost.
+            // A process that replaces a store locks the old file until the new file is in its place. If
+            // this file was opened before that and locked after, it is the old one, and changes to it
+            // would be lost.
             if is_at(&file, path).map_err(opening)? {
                 return Self::new(file, container, access);
             }
         }
     }
 
-    /// The disk in a file that is open already.
+    /// The disk in an open file, which is not locked.
     pub fn new(
         file: File,
         container: Container,
-        access: crate::Access,
+        access: StoreAccess,
     ) -> Result<Self, ContainerError> {
         let shape = DiskShape::of(&file, container)?;
         Ok(Self {
@@ -83,12 +85,12 @@ impl FileDevice {
         })
     }
 
-    /// Where the disk is in the file.
+    /// The location of the disk in the file.
     pub fn shape(&self) -> &DiskShape {
         &self.shape
     }
 
-    /// Notes that these bytes were written, and has the kernel start on them once they are many.
+    /// Records that these bytes were written, and starts writeback after [`WRITEBACK_LEN`] bytes.
     fn note_written(&mut self, written: Range<u64>) {
         if written.start != self.unstarted.end {
             self.unstarted.start = written.start;
@@ -98,14 +100,14 @@ impl FileDevice {
             return;
         }
         let run = std::mem::replace(&mut self.unstarted, written.end..written.end);
-        // Only speed depends on it: the flush starts what was not started, and waits for all.
+        // This affects speed only: the flush writes back what is left, and waits for all of it.
         if let Err(error) = writeback::start(&self.file, &run) {
-            tracing::debug!(%error, "writing to the medium was not started early");
+            tracing::debug!(%error, "cannot start writeback early");
         }
     }
 }
 
-/// Whether `path` leads to this file.
+/// Whether `path` refers to this open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, found) = (file.metadata()?, std::fs::metadata(path)?);
     Ok((opened.dev(), opened.ino()) == (found.dev(), found.ino()))
@@ -113,8 +115,8 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 impl Drop for FileDevice {
     fn drop(&mut self) {
-        // Closing is not enough: a child that another thread is just starting has the file open too,
-        // until it executes its program.
+        // Closing the file does not always unlock it: a child process that another thread is starting
+        // also has it open, until it executes its program.
         let _ = self.file.unlock();
     }
 }
@@ -129,7 +131,7 @@ impl BlockDevice for FileDevice {
     }
 
     fn is_read_only(&self) -> bool {
-        self.access == crate::Access::ReadOnly
+        self.access == StoreAccess::ReadOnly
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -139,10 +141,10 @@ impl BlockDevice for FileDevice {
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(buf.len() as u64);
         let Some(end) = end.filter(|end| *end <= self.shape.len) else {
-            // Past the end there may be a footer.
+            // The VHD footer may follow the disk.
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{} bytes at {offset} are not on the disk", buf.len()),
+                format!("{} bytes at {offset} are outside the disk", buf.len()),
             ));
         };
         self.file.write_all_at(buf, offset)?;
@@ -158,10 +160,9 @@ impl BlockDevice for FileDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Access;
 
     #[test]
-    fn a_file_that_was_replaced_is_not_the_one_at_its_path() {
+    fn a_replaced_file_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("store"), dir.path().join("other"));
         std::fs::write(&path, [0; 8192]).unwrap();
@@ -171,21 +172,21 @@ mod tests {
         std::fs::rename(&other, &path).unwrap();
         assert!(!is_at(&file, &path).unwrap());
         let raw = Container::Raw { sector_size: 512 };
-        let mut device = FileDevice::open(&path, raw, Access::ReadOnly).unwrap();
+        let mut device = FileDevice::open(&path, raw, StoreAccess::ReadOnly).unwrap();
         let mut sector = [0; 512];
         device.read_at(0, &mut sector).unwrap();
         assert_eq!(sector, [1; 512]);
     }
 
     #[test]
-    fn runs_of_any_shape_are_written_where_they_belong() {
+    fn writes_of_any_order_and_length_are_kept() {
         let len = 4 << 20;
         let file = tempfile::tempfile().unwrap();
         file.set_len(len as u64).unwrap();
         let raw = Container::Raw { sector_size: 512 };
-        let mut device = FileDevice::new(file, raw, Access::ReadWrite).unwrap();
+        let mut device = FileDevice::new(file, raw, StoreAccess::ReadWrite).unwrap();
         let mut expected = vec![0; len];
-        // In a row, backwards, with gaps, over each other; short, as long as is started at once, longer.
+        // Consecutive, backwards, with gaps, overlapping; shorter and longer than WRITEBACK_LEN.
         let step = WRITEBACK_LEN as usize;
         for (i, (at, size)) in [
             (0, step / 2),
@@ -211,7 +212,7 @@ mod tests {
         let mut found = vec![0; len];
         device.read_at(0, &mut found).unwrap();
         assert!(found == expected);
-        // There may be a footer behind the disk.
+        // The VHD footer may follow the disk.
         for (at, size) in [(len as u64, 512), (len as u64 - 512, 1024), (u64::MAX, 512)] {
             let error = device.write_at(at, &vec![0; size]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-/// A disk in memory. Clones are handles to the same disk.
+/// A disk in memory. A clone is another handle to the same disk.
 #[derive(Debug, Clone)]
 pub struct MemoryDevice {
     sector_size: u32,
@@ -14,7 +14,7 @@ pub struct MemoryDevice {
 }
 
 impl MemoryDevice {
-    /// A zeroed disk of `len` bytes; a last part of a sector is out of reach.
+    /// A zeroed disk of `len` bytes. A partial sector at the end is not accessible.
     pub fn new(sector_size: u32, len: usize) -> Self {
         Self::with_bytes(sector_size, vec![0; len])
     }
@@ -27,7 +27,7 @@ impl MemoryDevice {
         }
     }
 
-    /// Lets `f` look at the content, or change it.
+    /// Calls `f` with the content, to inspect or change it.
     pub fn with<R>(&self, f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         f(&mut self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -44,7 +44,7 @@ fn range(offset: u64, len: usize, size: usize) -> io::Result<std::ops::Range<usi
         Some(range) if range.end <= size => Ok(range),
         _ => Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            format!("{len} bytes at {offset} are not on a disk of {size} bytes"),
+            format!("{len} bytes at {offset} are outside the disk of {size} bytes"),
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! Asking the kernel to start writing what its cache holds.
+//! Starting writeback of cached data early.
 #![allow(
     unsafe_code,
     reason = "sync_file_range has no safe wrapper in the crates in use"
@@ -9,19 +9,18 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// Has the kernel start to write these bytes of a file to its medium, and does not wait for it.
+/// Asks the kernel to start writing these bytes of a file to the medium, and does not wait for that.
 ///
-/// This makes nothing durable. A failure while writing is remembered by the file and reported by its
-/// next flush, whatever is returned here.
+/// This makes nothing durable. If writing fails later, the next flush of the file reports it.
 pub(super) fn start(file: &File, bytes: &Range<u64>) -> io::Result<()> {
     let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let offset = i64::try_from(bytes.start).map_err(out_of_range)?;
     let len = i64::try_from(bytes.end.saturating_sub(bytes.start)).map_err(out_of_range)?;
     if len == 0 {
-        // To the kernel, this would mean the rest of the file.
+        // The kernel takes 0 as the rest of the file.
         return Ok(());
     }
-    // SAFETY: the call takes numbers only, and the descriptor is open as long as `file` is borrowed.
+    // SAFETY: the arguments are numbers, and the descriptor is open while `file` is borrowed.
     let result = unsafe {
         libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE)
     };
@@ -38,7 +37,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn files_can_be_started_on_and_pipes_cannot() {
+    fn writeback_starts_on_files_and_fails_on_pipes() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[1; 8192], 0).unwrap();
         start(&file, &(0..8192)).unwrap();

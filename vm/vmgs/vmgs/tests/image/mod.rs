@@ -1,5 +1,5 @@
-//! Stores built byte by byte, with nothing of the code under test: a CRC computed bit by bit, another
-//! implementation of the cipher, and offsets as numbers.
+//! Stores built byte by byte, independent of the code under test: a CRC computed bit by bit, another
+//! implementation of AES-GCM, and numeric offsets.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use aes_gcm::Aes256Gcm;
@@ -109,13 +109,13 @@ pub(crate) fn single(sector: usize) -> Image {
     image
 }
 
-/// How a writer differed from others.
+/// How a writer differs from others.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Writer {
     Current,
-    /// It made the metadata key, the table's nonce and tag of zeros.
+    /// Its metadata key and the nonce and tag of its extended file table are zero.
     Faulty,
-    /// It kept attributes in the extended table only.
+    /// It writes attributes only to the extended file table.
     Early,
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn encrypted(writer: Writer) -> Image {
     let mut table = vec![0; 4096];
     table[3 * 64] = 3;
     table[3 * 64 + 4..3 * 64 + 36].copy_from_slice(&DATA);
-    // The table's entry for itself is what the writer had left over; it means nothing.
+    // The file table's own entry holds arbitrary values, as some writers leave it.
     table[63 * 64..63 * 64 + 36].fill(0x77);
     let table_tag = seal(metadata, table_nonce, &mut table);
     image.put(9 * 4096, &table);

@@ -1,17 +1,17 @@
-//! Running the tool in a directory of its own.
+//! Running the tool in a temporary directory.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
-use vmgs::Access;
 use vmgs::Container;
 use vmgs::FileDevice;
 use vmgs::OpenOptions;
+use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
-/// A directory to run the tool in.
+/// A temporary directory in which the tool runs.
 pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -31,7 +31,7 @@ impl Dir {
         std::fs::read(self.path(name)).unwrap()
     }
 
-    /// Runs the tool here, with arguments separated by spaces.
+    /// Runs the tool in the directory, with arguments separated by spaces.
     pub(crate) fn run(&self, args: &str) -> Output {
         Command::new(env!("CARGO_BIN_EXE_vmgstool"))
             .args(args.split(' '))
@@ -45,7 +45,7 @@ impl Dir {
         self.run(args).status.code().unwrap()
     }
 
-    /// Runs the tool, which has to succeed, and gives its standard output.
+    /// Runs the tool, which must succeed, and returns its standard output.
     pub(crate) fn ok(&self, args: &str) -> String {
         let output = self.run(args);
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -59,11 +59,11 @@ impl Dir {
 
     pub(crate) fn store(&self, name: &str) -> Vmgs {
         let device =
-            FileDevice::open(&self.path(name), Container::Vhd1, Access::ReadWrite).unwrap();
+            FileDevice::open(&self.path(name), Container::Vhd1, StoreAccess::ReadWrite).unwrap();
         Vmgs::open(Box::new(device), OpenOptions::default()).unwrap()
     }
 
-    /// Names of all files here.
+    /// Names of all files in the directory.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.0.path())
             .unwrap()

@@ -1,31 +1,31 @@
-//! A device that records what is done to it, can fail on command, and can tell what its medium may
-//! look like after a crash at any moment.
+//! A device that records operations, injects faults, and enumerates the possible contents of its medium
+//! after a crash at any time.
 
 use crate::device::BlockDevice;
-use crate::device::memory::MemoryDevice;
+use crate::device::MemoryDevice;
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
-/// Something done to the device.
+/// An operation on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Bytes were written at an offset.
+    /// A write of bytes at an offset.
     Write(u64, Vec<u8>),
-    /// The cache was flushed.
+    /// A flush of the cache.
     Flush,
 }
 
-/// What a crash does to writes that were not flushed yet.
+/// The effect of a crash on writes that were not flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultModel {
-    /// Nothing: the medium has every write up to the crash.
+    /// None: the medium has every write before the crash.
     WriteThrough,
-    /// Any of them may be lost, whatever became of those after it.
+    /// Any subset of them is lost.
     LoseUnflushed,
-    /// The same, and one of those that remain is torn: part of it is there, down to single bytes.
+    /// Any subset of them is lost, and one more is torn at any byte.
     Torn,
 }
 
@@ -38,12 +38,12 @@ impl FaultModel {
     ];
 }
 
-/// Which operations fail, counted from now on.
+/// A fault to inject, at an operation counted from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The write or flush after this many fails and has no effect.
+    /// The write or flush after this many others fails without effect.
     Fails(usize),
-    /// The write or flush after this many takes effect, but reports a failure.
+    /// The write or flush after this many others takes effect, but reports a failure.
     FailsAfterEffect(usize),
 }
 
@@ -54,20 +54,21 @@ struct Log {
     fault: Option<Fault>,
 }
 
-/// A disk in memory that records. Clones are handles to the same disk.
+/// A disk in memory that records writes and flushes. A clone is another handle to the same disk.
 #[derive(Debug, Clone)]
 pub struct RecordingDevice {
     memory: MemoryDevice,
     log: Arc<Mutex<Log>>,
 }
 
-/// Up to this many unflushed writes, every subset is enumerated; beyond, those that keep or lose one.
+/// Maximum number of unflushed writes of which all subsets are enumerated. Of more writes, the subsets that
+/// keep or lose one are.
 const MAX_SUBSET_WRITES: usize = 7;
-/// The same for the writes beside a torn one.
+/// The same for the writes beside a torn write.
 const MAX_TORN_SUBSET_WRITES: usize = 4;
 
 impl RecordingDevice {
-    /// A disk with this content on its medium.
+    /// A disk with this content.
     pub fn new(sector_size: u32, content: Vec<u8>) -> Self {
         Self {
             log: Arc::new(Mutex::new(Log {
@@ -82,12 +83,12 @@ impl RecordingDevice {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was done so far.
+    /// The recorded operations.
     pub fn operations(&self) -> Vec<Operation> {
         self.log().operations.clone()
     }
 
-    /// How many writes and how many flushes there were.
+    /// Number of recorded writes and number of recorded flushes.
     pub fn counts(&self) -> (usize, usize) {
         let log = self.log();
         let flushes = log
@@ -98,25 +99,25 @@ impl RecordingDevice {
         (log.operations.len() - flushes, flushes)
     }
 
-    /// Forgets what was done, as if all of it had been flushed.
+    /// Clears the recording. All writes so far count as flushed.
     pub fn restart(&self) {
         let mut log = self.log();
         log.base = self.memory.to_vec();
         log.operations.clear();
     }
 
-    /// Arms a fault.
+    /// Sets or clears the fault to inject.
     pub fn inject(&self, fault: Option<Fault>) {
         self.log().fault = fault;
     }
 
-    /// The content as its users see it.
+    /// The content, with all writes.
     pub fn content(&self) -> Vec<u8> {
         self.memory.to_vec()
     }
 
-    /// Calls `visit` with every content that the medium can have if the crash comes after the first
-    /// `cut` operations, for all cuts. With the content comes a description.
+    /// Calls `visit` with `cut`, a description, and the content, for each content that the medium can have
+    /// after a crash that follows the first `cut` operations.
     pub fn for_each_crash(&self, model: FaultModel, mut visit: impl FnMut(usize, &str, Vec<u8>)) {
         let log = self.log();
         let mut durable = log.base.clone();
@@ -153,7 +154,7 @@ fn with_writes(durable: &[u8], pending: &[(u64, &[u8])], kept: impl Fn(usize) ->
     content
 }
 
-/// The subsets of `count` writes to consider, as a list of which are kept.
+/// The enumerated subsets of `count` writes. An element is true if the write is kept.
 fn subsets(count: usize, max: usize) -> Vec<Vec<bool>> {
     if count <= max {
         return (0..1usize << count)
@@ -204,14 +205,14 @@ fn crash_contents(
     }
 }
 
-/// What may remain of a write of `len` bytes: beginnings and ends, cut between sectors and inside the
-/// first and the last.
+/// The remaining parts of a torn write of `len` bytes that are enumerated: beginnings and ends, cut between
+/// sectors and inside the first and the last sector.
 fn tears(len: usize) -> Vec<(String, usize, usize)> {
     let mut cuts: Vec<usize> = [1, 8, 12, 16, 20, 28, 32, 36, 100, 167, 168, 256, 511]
         .into_iter()
         .flat_map(|cut| [cut, len.saturating_sub(cut)])
         .collect();
-    // Every sector boundary of short writes, some of long ones.
+    // All sector boundaries of short writes, some of long ones.
     cuts.extend((512..len).step_by(512.max(len / 16 / 512 * 512)));
     cuts.retain(|cut| (1..len).contains(cut));
     cuts.sort_unstable();
