@@ -114,7 +114,7 @@ impl Worker {
             VmRequest::Resume(rpc) => rpc.handle_sync(|()| self.resume()),
             VmRequest::Reset(rpc) => rpc.handle_sync(|()| self.reset_requested()),
             VmRequest::PowerButton(rpc) => rpc.handle_sync(|()| self.power_button()),
-            VmRequest::Inspect(rpc) => rpc.handle_sync(|()| self.inspect()),
+            VmRequest::Inspect(rpc) => rpc.handle_sync(|()| self.inspect().into()),
             VmRequest::Stop(rpc) => {
                 rpc.handle_sync(|()| {
                     self.stop();
@@ -145,7 +145,7 @@ impl Worker {
             State::Running => Ok(Change::Unchanged),
             State::Paused => {
                 self.let_run()
-                    .map_err(|error| RequestError::Failed(start_failed(&error)))?;
+                    .map_err(|error| RequestError::Failed(start_failed(&error).into()))?;
                 Ok(Change::Changed)
             }
         }
@@ -155,7 +155,8 @@ impl Worker {
         if self.state == State::Halted {
             return Err(RequestError::Halted);
         }
-        self.reset().map_err(RequestError::Failed)
+        self.reset()
+            .map_err(|error| RequestError::Failed(error.into()))
     }
 
     fn power_button(&mut self) -> Result<(), RequestError> {

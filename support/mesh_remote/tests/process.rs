@@ -65,7 +65,10 @@ fn content(fd: impl AsFd) -> Vec<u8> {
 fn peer_process() {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     DefaultPool::run_with(async |driver| {
-        let (mut requests, channel) = receiver::<Request>(&driver, socket).unwrap();
+        let Ok((mut requests, channel)) = receiver::<Request>(&driver, socket) else {
+            // Run by hand.
+            return;
+        };
         let mut hanging = Vec::new();
         while let Ok(request) = requests.recv().await {
             match request {
