@@ -6,9 +6,9 @@ use super::StorageError;
 use super::Update;
 use crate::BLOCK_SIZE;
 use crate::MAX_SIZE;
+use pal_async::block_on;
 use vmgs::FileId;
 use vmgs::Protection;
-use vmgs_broker::BlockingClient;
 use vmgs_broker::BrokerError;
 use vmgs_broker::VmgsClient;
 
@@ -16,10 +16,10 @@ use vmgs_broker::VmgsClient;
 /// store is.
 ///
 /// The store's broker must run on a thread that never waits for the chip, such as the one that
-/// [`Broker::spawn`](vmgs_broker::Broker::spawn) starts.
+/// [`Broker::spawn`](vmgs_broker::Broker::spawn) starts, and the storage is not for a thread that runs tasks.
 #[derive(Debug)]
 pub struct VmgsStorage {
-    client: BlockingClient,
+    client: VmgsClient,
 }
 
 /// Why a VMGS file cannot be the storage of a chip.
@@ -61,7 +61,6 @@ impl VmgsStorage {
                 Some(content.map_err(VmgsStorageError::Read)?)
             }
         };
-        let client = client.blocking();
         Ok((Self { client }, content))
     }
 }
@@ -73,9 +72,10 @@ impl FlashStorage for VmgsStorage {
 
     fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError> {
         let image = update.image.to_vec();
-        Ok(self
+        let write = self
             .client
-            .write(Self::FILE, Protection::IfEncrypted, image)?)
+            .write(Self::FILE, Protection::IfEncrypted, image);
+        Ok(block_on(write)?)
     }
 
     fn describe(&self) -> String {
@@ -86,7 +86,6 @@ impl FlashStorage for VmgsStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pal_async::block_on;
     use vmgs::MemoryDevice;
     use vmgs::OpenOptions;
     use vmgs::Vmgs;
