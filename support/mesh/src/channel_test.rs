@@ -27,7 +27,7 @@ fn messages_arrive_in_order_then_the_end() {
 }
 
 #[test]
-fn empty_is_not_closed() {
+fn an_empty_channel_is_not_closed() {
     let (sender, mut receiver) = channel();
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     assert!(receiver.recv().now_or_never().is_none());
@@ -47,7 +47,7 @@ fn a_dropped_recv_loses_nothing() {
 }
 
 #[test]
-fn sending_to_nobody_returns_the_message() {
+fn sending_to_a_dropped_receiver_returns_the_message() {
     let (sender, receiver) = channel();
     drop(receiver);
     assert_eq!(sender.send(7), Err(SendError(7)));
@@ -64,7 +64,7 @@ fn sending_to_nobody_returns_the_message() {
 }
 
 #[test]
-fn queued_messages_go_with_the_receiver() {
+fn dropping_the_receiver_drops_queued_messages() {
     let message = Arc::new(());
     let (sender, receiver) = channel();
     sender.send(message.clone()).unwrap();
@@ -86,7 +86,20 @@ fn a_full_channel_makes_senders_wait() {
 }
 
 #[test]
-fn a_waiting_sender_learns_that_the_receiver_left() {
+fn the_latest_message_takes_the_place_of_the_oldest() {
+    let (sender, mut receiver) = bounded(NonZeroUsize::new(2).unwrap());
+    assert_eq!(sender.send_latest(1), Ok(None));
+    assert_eq!(sender.send_latest(2), Ok(None));
+    assert_eq!(sender.send_latest(3), Ok(Some(1)));
+    assert_eq!(receiver.try_recv(), Ok(2));
+    assert_eq!(receiver.try_recv(), Ok(3));
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    drop(receiver);
+    assert_eq!(sender.send_latest(4), Err(SendError(4)));
+}
+
+#[test]
+fn dropping_the_receiver_fails_a_waiting_send() {
     let (sender, receiver) = bounded(ONE);
     sender.try_send(1).unwrap();
     let mut send = Box::pin(sender.send(2));
@@ -96,7 +109,7 @@ fn a_waiting_sender_learns_that_the_receiver_left() {
 }
 
 #[test]
-fn threads_block_on_each_other() {
+fn blocking_calls_wait_for_each_other() {
     let (sender, mut receiver) = bounded(ONE);
     let thread = std::thread::spawn(move || {
         for n in 0..1000 {

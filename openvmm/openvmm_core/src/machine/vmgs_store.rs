@@ -1,4 +1,4 @@
-//! The VMGS file that keeps the VM's state, and its broker.
+//! Opening the VMGS file that keeps the VM's state, and starting its broker.
 
 use std::io;
 use std::path::Path;
@@ -14,49 +14,50 @@ use vmgs::Vmgs;
 use vmgs_broker::Broker;
 use vmgs_broker::VmgsClient;
 
-/// How large a new store is, in bytes: with room for a firmware image, its successor and the variables.
+/// Size of a new store in bytes: room for a firmware image, the image that replaces it, and the variables.
 const NEW_STORE: u64 = 64 << 20;
 
 /// Why a VMGS file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VmgsError {
-    /// A new one cannot be made.
-    #[error("cannot make the VMGS file {}", path.display())]
+    /// A new file cannot be created.
+    #[error("cannot create the VMGS file {}", path.display())]
     Create {
         /// The file.
         path: PathBuf,
-        /// What failed.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("cannot open the VMGS file {}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What failed.
+        /// The cause.
         #[source]
         source: ContainerError,
     },
-    /// It holds no store that can be used.
-    #[error("the VMGS file {} cannot be used", path.display())]
+    /// The store in the file cannot be used.
+    #[error("cannot use the store in the VMGS file {}", path.display())]
     Store {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: vmgs::Error,
     },
-    /// The host gives no thread.
-    #[error("failed to start the thread of the VMGS file")]
+    /// The broker's thread cannot be started.
+    #[error("cannot start the thread that owns the VMGS file")]
     Thread(#[source] io::Error),
 }
 
-/// Opens the store at `path`, which is made if there is no file, and formatted if the file is empty. The broker's
-/// thread ends with its last client.
+/// Opens the store at `path`, and starts its broker, whose thread ends with its last client.
+///
+/// If there is no file, one is created; an empty file is formatted.
 pub(crate) fn open(path: &Path) -> Result<VmgsClient, VmgsError> {
     if !path.exists() {
-        tracing::info!(path = %path.display(), "making the VMGS file");
+        tracing::info!(path = %path.display(), "creating the VMGS file");
         create(path).map_err(|source| VmgsError::Create {
             path: path.into(),
             source,
@@ -82,7 +83,7 @@ pub(crate) fn open(path: &Path) -> Result<VmgsClient, VmgsError> {
     Ok(client)
 }
 
-/// A file with an empty store, at `path` whole or not at all.
+/// Creates a file with an empty store at `path`. If this fails there is no file.
 fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
