@@ -1,8 +1,10 @@
-//! What can go wrong.
+//! How a channel fails to open, and how it ends.
 
+use crate::limits::MAX_REQUESTS;
 use mesh::wire::EncodeError;
 use mesh::wire::ReceiveError;
 use pal_async::RegisterError;
+use pal_async::Task;
 use std::io;
 
 /// Why a socket cannot be the end of a channel.
@@ -15,6 +17,9 @@ pub enum OpenError {
     #[error(transparent)]
     Register(#[from] RegisterError),
 }
+
+/// The task that carries a channel's messages and replies. Dropping it ends the channel.
+pub type ChannelTask = Task<Result<(), ChannelError>>;
 
 /// Why a channel ended before its ends were dropped.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +48,7 @@ pub enum ChannelError {
     /// The peer sent more requests than may wait for replies.
     #[error(
         "the peer sent more than {} requests without waiting for replies",
-        crate::MAX_REQUESTS
+        MAX_REQUESTS
     )]
     TooManyRequests,
 }

@@ -1,9 +1,9 @@
 //! `mesh` channels to other processes, over connected SOCK_SEQPACKET Unix sockets.
 //!
 //! Each of two processes has one end of a socket, which carries the messages of one channel in one direction, and the
-//! replies to the requests in them in the other. One process gets a [sender](sender) from its end, the other a
-//! [receiver](receiver); both are those that [`mesh::bounded`] gives, so neither side's code can tell that the other is
-//! elsewhere. File descriptors ([`mesh::Fd`]) travel as SCM_RIGHTS: an end of another socket, and so of another channel,
+//! replies to the requests in them in the other. One process makes a [`sender`] of its end, the other a [`receiver`];
+//! both have the types that [`mesh::bounded`] gives, so code that uses them is the same for another process and for
+//! this one. File descriptors ([`mesh::Fd`]) travel as SCM_RIGHTS: an end of another socket, and so of another channel,
 //! can be in a message.
 //!
 //! ```
@@ -52,21 +52,17 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod limits;
 mod packet;
 mod receiver;
 mod sender;
 mod socket;
 
 pub use error::ChannelError;
+pub use error::ChannelTask;
 pub use error::OpenError;
+pub use limits::MAX_REQUESTS;
+pub use limits::QUEUE_LEN;
 pub use receiver::receiver;
 pub use sender::sender;
 pub use socket::socket_pair;
-
-use std::num::NonZeroUsize;
-
-/// Messages that wait on each side of a channel.
-pub const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(16).unwrap();
-
-/// Requests of a channel that wait for their replies.
-pub const MAX_REQUESTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();

@@ -1,9 +1,10 @@
 //! The receiving end of a channel from another process.
 
-use crate::MAX_REQUESTS;
-use crate::QUEUE_LEN;
 use crate::error::ChannelError;
+use crate::error::ChannelTask;
 use crate::error::OpenError;
+use crate::limits::MAX_REQUESTS;
+use crate::limits::QUEUE_LEN;
 use crate::socket::Socket;
 use futures::future::Either;
 use mesh::Attachments;
@@ -13,7 +14,6 @@ use mesh::wire;
 use mesh::wire::Packet;
 use minicbor::Decode;
 use pal_async::Driver;
-use pal_async::Task;
 use rustix::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -24,11 +24,11 @@ use std::sync::atomic::Ordering;
 /// Makes a receiver of what is sent by whoever has the other end of `socket`, a connected SOCK_SEQPACKET Unix socket.
 ///
 /// The task carries the messages, and the replies back. It ends when the peer is gone, or when the receiver is dropped
-/// or the peer sends nothing more, and all requests are answered. Dropping it ends the channel.
+/// or the peer sends nothing more, and all requests are answered.
 pub fn receiver<M>(
     driver: &Driver,
     socket: OwnedFd,
-) -> Result<(Receiver<M>, Task<Result<(), ChannelError>>), OpenError>
+) -> Result<(Receiver<M>, ChannelTask), OpenError>
 where
     M: for<'b> Decode<'b, Attachments> + Send + 'static,
 {

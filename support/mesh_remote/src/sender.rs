@@ -1,9 +1,10 @@
 //! The sending end of a channel to another process.
 
-use crate::MAX_REQUESTS;
-use crate::QUEUE_LEN;
 use crate::error::ChannelError;
+use crate::error::ChannelTask;
 use crate::error::OpenError;
+use crate::limits::MAX_REQUESTS;
+use crate::limits::QUEUE_LEN;
 use crate::socket::Socket;
 use futures::future::Either;
 use mesh::Attachments;
@@ -13,7 +14,6 @@ use mesh::wire;
 use mesh::wire::PendingReply;
 use minicbor::Encode;
 use pal_async::Driver;
-use pal_async::Task;
 use parking_lot::Mutex;
 use rustix::net::Shutdown;
 use std::collections::BTreeMap;
@@ -23,11 +23,11 @@ use std::pin::pin;
 /// Makes a sender to whoever has the other end of `socket`, a connected SOCK_SEQPACKET Unix socket.
 ///
 /// The task carries the messages, and the replies back. It ends when the peer is gone, or when all senders are dropped
-/// and the peer has answered and closed its end. Dropping it ends the channel.
+/// and the peer has answered and closed its end.
 pub fn sender<M>(
     driver: &Driver,
     socket: OwnedFd,
-) -> Result<(BoundedSender<M>, Task<Result<(), ChannelError>>), OpenError>
+) -> Result<(BoundedSender<M>, ChannelTask), OpenError>
 where
     M: Encode<Attachments> + Send + 'static,
 {

@@ -83,7 +83,7 @@ impl Socket {
 
 /// Whether the error is that the peer has closed its end, perhaps with packets in it that it had not read.
 fn is_gone(error: &io::Error) -> bool {
-    let gone = [Errno::PIPE, Errno::CONNRESET].map(|errno| errno.raw_os_error());
+    let gone = [Errno::PIPE, Errno::CONNRESET].map(Errno::raw_os_error);
     error
         .raw_os_error()
         .is_some_and(|code| gone.contains(&code))
