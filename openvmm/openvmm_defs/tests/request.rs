@@ -24,7 +24,7 @@ fn a_worker_may_be_in_another_process() {
                         VmRequest::Resume(rpc) => rpc.handle_sync(|()| Ok(Change::Unchanged)),
                         VmRequest::Reset(rpc) => rpc.handle_sync(|()| Err(failed.clone())),
                         VmRequest::PowerButton(rpc) => {
-                            rpc.handle_sync(|()| Err(RequestError::Paused))
+                            rpc.handle_sync(|()| Err(RequestError::Paused));
                         }
                         VmRequest::Inspect(rpc) => rpc.handle_sync(|()| tree.clone()),
                         VmRequest::Stop(rpc) => return rpc.complete(()),
