@@ -16,7 +16,7 @@ enum Message {
     Fds(#[n(1)] Vec<Fd>),
     #[n(2)]
     #[cbor(map)]
-    Ask(#[n(1)] Rpc<Option<Fd>, Option<Fd>>),
+    Ask(#[n(1)] Exchange),
     #[n(3)]
     #[cbor(map)]
     AskTwice(#[n(1)] Rpc<(), u8>, #[n(2)] Rpc<(), u8>),
@@ -56,35 +56,31 @@ fn fds_travel_beside_the_bytes_in_their_order() {
     assert_eq!(content(&fds[1]), b"second");
 }
 
-/// Sends a request over, and gives both ends of it.
-fn ask(
-    fd: Option<Fd>,
-) -> (
-    RpcReply<Option<Fd>>,
-    PendingReply,
-    Rpc<Option<Fd>, Option<Fd>>,
-    Answer,
-) {
+type Exchange = Rpc<Option<Fd>, Option<Fd>>;
+type Caller = (RpcReply<Option<Fd>>, PendingReply);
+
+/// Sends a request over, and gives what the caller and the handler have of it.
+fn ask(fd: Option<Fd>) -> (Caller, Exchange, Answer) {
     let (rpc, reply) = Rpc::new(fd);
     let (packet, pending) =
         encode_message(&Message::Ask(rpc), 7).unwrap_or_else(|_| panic!("refused"));
     let (Message::Ask(rpc), Some(answer)) = decode_message(packet).unwrap() else {
         panic!("not a request");
     };
-    (reply, pending.unwrap(), rpc, answer.boxed())
+    ((reply, pending.unwrap()), rpc, answer)
 }
 
 #[test]
 fn a_request_is_answered_in_another_packet() {
     for fd in [Some(memfd(b"fd")), None] {
-        let (mut reply, pending, rpc, answer) = ask(fd);
+        let ((mut reply, pending), rpc, answer) = ask(fd);
         let is_some = rpc.split().0.is_some();
         assert!((&mut reply).now_or_never().is_none());
         drop(answer);
         drop(pending);
         assert_eq!(reply.now_or_never().unwrap().err(), Some(RpcError::NoReply));
 
-        let (reply, pending, rpc, answer) = ask(None);
+        let ((reply, pending), rpc, answer) = ask(None);
         rpc.complete(is_some.then(|| memfd(b"answer")));
         let packet = answer.now_or_never().unwrap();
         assert_eq!(reply_request_id(&packet), Ok(7));
@@ -96,7 +92,7 @@ fn a_request_is_answered_in_another_packet() {
 
 #[test]
 fn a_request_dropped_by_the_other_process_has_no_reply() {
-    let (reply, pending, rpc, answer) = ask(None);
+    let ((reply, pending), rpc, answer) = ask(None);
     drop(rpc);
     pending.complete(answer.now_or_never().unwrap()).unwrap();
     assert_eq!(reply.now_or_never().unwrap().err(), Some(RpcError::NoReply));
@@ -176,7 +172,7 @@ fn hostile_replies_are_errors() {
         &[0xa1, 1, 7, 0],
         &[0xa2, 1, 7, 2, 0x01],
     ] {
-        let (reply, pending, ..) = ask(None);
+        let ((reply, pending), ..) = ask(None);
         let packet = Packet {
             bytes: bytes.to_vec(),
             fds: Vec::new(),
