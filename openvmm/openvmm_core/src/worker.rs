@@ -62,7 +62,7 @@ impl Worker {
             VmRequest::Resume(rpc) => rpc.handle_sync(|()| lifecycle.resume().map_err(refused)),
             VmRequest::Reset(rpc) => rpc.handle_sync(|()| lifecycle.reset().map_err(refused)),
             VmRequest::PowerButton(rpc) => rpc.handle_sync(|()| self.power_button()),
-            VmRequest::Inspect(rpc) => rpc.handle_sync(|()| self.inspect()),
+            VmRequest::Inspect(rpc) => rpc.handle_sync(|()| self.inspect().into()),
             VmRequest::Stop(rpc) => {
                 rpc.handle_sync(|()| self.machine.stop());
                 return ControlFlow::Break(());
@@ -103,6 +103,6 @@ impl Worker {
 fn refused<E: Error>(error: LifecycleError<E>) -> RequestError {
     match error {
         LifecycleError::Halted => RequestError::Halted,
-        error => RequestError::Failed(Chain(&error).to_string()),
+        error => RequestError::Failed(Chain(&error).to_string().into()),
     }
 }

@@ -1,36 +1,57 @@
 //! What a front end can ask of a running VM.
 
 pub use machine_parts::Change;
+use mesh::Attachments;
+use mesh::InspectTree;
+use mesh::RemoteError;
 use mesh::Rpc;
-use serde_json::Value;
+use minicbor::Decode;
+use minicbor::Encode;
 
-/// A request to the VM's worker.
-#[derive(Debug)]
+/// A request to the VM's worker, which may be in another process.
+#[derive(Debug, Encode, Decode)]
+#[cbor(context_bound = "AsMut<Attachments>")]
 pub enum VmRequest {
     /// Stop the VPs and the guest's clocks.
-    Pause(Rpc<(), Result<Change, RequestError>>),
-    /// Let them go on.
-    Resume(Rpc<(), Result<Change, RequestError>>),
-    /// Reset the machine and start anew; a paused VM stays paused.
-    Reset(Rpc<(), Result<(), RequestError>>),
+    #[n(0)]
+    #[cbor(map)]
+    Pause(#[n(1)] Rpc<(), Result<Change, RequestError>>),
+    /// Start the VPs and the guest's clocks again.
+    #[n(1)]
+    #[cbor(map)]
+    Resume(#[n(1)] Rpc<(), Result<Change, RequestError>>),
+    /// Reset the machine and start it again; a paused VM stays paused.
+    #[n(2)]
+    #[cbor(map)]
+    Reset(#[n(1)] Rpc<(), Result<(), RequestError>>),
     /// Press the power button.
-    PowerButton(Rpc<(), Result<(), RequestError>>),
-    /// The live tree of the VM's state.
-    Inspect(Rpc<(), Value>),
-    /// Stop the VM for good and bring out what its serial ports still hold.
-    Stop(Rpc<(), ()>),
+    #[n(3)]
+    #[cbor(map)]
+    PowerButton(#[n(1)] Rpc<(), Result<(), RequestError>>),
+    /// Show the VM's present state.
+    #[n(4)]
+    #[cbor(map)]
+    Inspect(#[n(1)] Rpc<(), InspectTree>),
+    /// Stop the VM for good and write out what its serial ports still hold.
+    #[n(5)]
+    #[cbor(map)]
+    Stop(#[n(1)] Rpc<(), ()>),
 }
 
 /// Why a request was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 pub enum RequestError {
     /// The VM has halted.
     #[error("the VM has halted")]
+    #[n(0)]
     Halted,
     /// The VM is paused, and the request needs a running guest.
     #[error("the VM is paused; resume it first")]
+    #[n(1)]
     Paused,
-    /// Something failed; the text says what.
-    #[error("{0}")]
-    Failed(String),
+    /// Something failed.
+    #[error(transparent)]
+    #[n(2)]
+    #[cbor(map)]
+    Failed(#[n(1)] RemoteError),
 }

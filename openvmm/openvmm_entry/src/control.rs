@@ -47,7 +47,7 @@ impl Control for VmControl {
     }
 
     fn inspect(&self) -> Result<Value, String> {
-        self.call(VmRequest::Inspect)
+        self.call(VmRequest::Inspect).map(Value::from)
     }
 }
 

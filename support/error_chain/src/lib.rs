@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// Shows an error and what caused it, from the outermost to the innermost, with colons between them.
+/// Shows an error and its causes, outermost first, with colons between them.
 #[derive(Debug, Clone, Copy)]
 pub struct Chain<'a>(pub &'a dyn Error);
 
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_follow_what_they_caused() {
+    fn causes_follow_their_effects() {
         let cause = |name, cause| Layer(name, Some(Box::new(cause)));
         let error = cause("cannot start", cause("cannot read F", Layer("EIO", None)));
         assert_eq!(

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 /// A channel that holds any number of messages; sending never waits.
 ///
-/// For peers that are trusted not to flood it. Where the sender follows a guest or a socket, use
+/// For senders that are trusted not to flood it. Where a guest or a socket determines how much is sent, use
 /// [`bounded`].
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = async_channel::unbounded();
@@ -79,16 +79,6 @@ impl<T> Sender<T> {
             .try_send(message)
             .map_err(|error| SendError(error.into_inner()))
     }
-
-    /// Whether the receiver is gone.
-    pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
-    }
-
-    /// Waits until the receiver is gone.
-    pub async fn closed(&self) {
-        self.0.closed().await;
-    }
 }
 
 impl<T> Clone for Sender<T> {
@@ -100,7 +90,7 @@ impl<T> Clone for Sender<T> {
 impl<T> std::fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sender")
-            .field("closed", &self.is_closed())
+            .field("closed", &self.0.is_closed())
             .finish()
     }
 }
@@ -123,6 +113,15 @@ impl<T> BoundedSender<T> {
             async_channel::TrySendError::Full(message) => TrySendError::Full(message),
             async_channel::TrySendError::Closed(message) => TrySendError::Closed(message),
         })
+    }
+
+    /// Sends `message`. If there is no room, the oldest message makes room and comes back.
+    ///
+    /// For what a guest announces, where the latest counts: the guest cannot make the sender wait, nor the queue grow.
+    pub fn send_latest(&self, message: T) -> Result<Option<T>, SendError<T>> {
+        self.0
+            .force_send(message)
+            .map_err(|async_channel::SendError(message)| SendError(message))
     }
 
     /// Sends `message` once there is room, blocking the thread; not for tasks.
@@ -159,10 +158,9 @@ impl<T> std::fmt::Debug for BoundedSender<T> {
 
 /// The receiving end of a channel. As a stream it ends when every sender is gone.
 ///
-/// When it is dropped, the messages in it are dropped too: whoever waits for a reply to one learns
-/// that none will come.
+/// Dropping it drops the messages in it, so that whoever waits for a reply to one gets an error.
 pub struct Receiver<T>(
-    // Boxed because the inner receiver's stream is not Unpin, and streams that are not are a burden.
+    // Boxed because the inner receiver is not Unpin, which a stream has to be to be polled without pinning it.
     Pin<Box<async_channel::Receiver<T>>>,
 );
 
@@ -200,7 +198,7 @@ impl<T> Stream for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // The queue lives as long as the senders. No message enters it once it is closed.
+        // The queue lives as long as the senders. No message enters it after it is closed.
         self.0.close();
         while self.0.try_recv().is_ok() {}
     }
@@ -216,127 +214,5 @@ impl<T> std::fmt::Debug for Receiver<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::FutureExt;
-    use futures::StreamExt;
-    use futures::executor::block_on;
-    use std::sync::Arc;
-
-    const ONE: NonZeroUsize = NonZeroUsize::MIN;
-
-    #[test]
-    fn messages_arrive_in_order_then_the_end() {
-        let (sender, mut receiver) = channel();
-        let other = sender.clone();
-        for n in 0..3 {
-            sender.send(n).unwrap();
-        }
-        drop(sender);
-        other.send(3).unwrap();
-        drop(other);
-        block_on(async {
-            for n in 0..4 {
-                assert_eq!(receiver.recv().await, Ok(n));
-            }
-            assert_eq!(receiver.recv().await, Err(RecvError));
-        });
-        assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
-        assert_eq!(receiver.recv_blocking(), Err(RecvError));
-    }
-
-    #[test]
-    fn empty_is_not_closed() {
-        let (sender, mut receiver) = channel();
-        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
-        assert!(receiver.recv().now_or_never().is_none());
-        sender.send(1).unwrap();
-        assert_eq!(receiver.try_recv(), Ok(1));
-    }
-
-    #[test]
-    fn a_dropped_recv_loses_nothing() {
-        let (sender, mut receiver) = channel();
-        {
-            let mut recv = Box::pin(receiver.recv());
-            assert!(recv.as_mut().now_or_never().is_none());
-            sender.send(1).unwrap();
-        }
-        assert_eq!(receiver.try_recv(), Ok(1));
-    }
-
-    #[test]
-    fn sending_to_nobody_returns_the_message() {
-        let (sender, receiver) = channel();
-        assert!(!sender.is_closed());
-        assert!(sender.closed().now_or_never().is_none());
-        drop(receiver);
-        assert_eq!(sender.send(7), Err(SendError(7)));
-        assert!(sender.is_closed());
-        assert!(sender.closed().now_or_never().is_some());
-
-        let (sender, receiver) = bounded(ONE);
-        drop(receiver);
-        assert_eq!(sender.try_send(7), Err(TrySendError::Closed(7)));
-        assert_eq!(block_on(sender.send(7)), Err(SendError(7)));
-        assert_eq!(sender.send_blocking(7), Err(SendError(7)));
-        assert!(sender.is_closed());
-        assert!(sender.closed().now_or_never().is_some());
-    }
-
-    #[test]
-    fn queued_messages_go_with_the_receiver() {
-        let message = Arc::new(());
-        let (sender, receiver) = channel();
-        sender.send(message.clone()).unwrap();
-        drop(receiver);
-        assert_eq!(Arc::strong_count(&message), 1);
-        drop(sender);
-    }
-
-    #[test]
-    fn a_full_channel_makes_senders_wait() {
-        let (sender, mut receiver) = bounded(ONE);
-        sender.try_send(1).unwrap();
-        assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
-        let mut send = Box::pin(sender.send(2));
-        assert!(send.as_mut().now_or_never().is_none());
-        assert_eq!(receiver.try_recv(), Ok(1));
-        assert_eq!(send.now_or_never(), Some(Ok(())));
-        assert_eq!(receiver.try_recv(), Ok(2));
-    }
-
-    #[test]
-    fn a_waiting_sender_learns_that_the_receiver_left() {
-        let (sender, receiver) = bounded(ONE);
-        sender.try_send(1).unwrap();
-        let mut send = Box::pin(sender.send(2));
-        assert!(send.as_mut().now_or_never().is_none());
-        drop(receiver);
-        assert_eq!(send.now_or_never(), Some(Err(SendError(2))));
-    }
-
-    #[test]
-    fn threads_block_on_each_other() {
-        let (sender, mut receiver) = bounded(ONE);
-        let thread = std::thread::spawn(move || {
-            for n in 0..1000 {
-                sender.send_blocking(n).unwrap();
-            }
-        });
-        for n in 0..1000 {
-            assert_eq!(receiver.recv_blocking(), Ok(n));
-        }
-        assert_eq!(receiver.recv_blocking(), Err(RecvError));
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn a_stream_ends_with_its_senders() {
-        let (sender, receiver) = channel();
-        sender.send(1).unwrap();
-        sender.send(2).unwrap();
-        drop(sender);
-        assert_eq!(block_on(receiver.collect::<Vec<_>>()), [1, 2]);
-    }
-}
+#[path = "channel_test.rs"]
+mod tests;

@@ -1,21 +1,26 @@
-//! Typed message passing between tasks, and the numbered-field encoding of messages and saved state.
+//! Typed messages between tasks and processes, and the numbered-field encoding of messages and saved state.
 //!
-//! Nothing here needs an executor: futures are woken by their counterparts, and where time matters (a
-//! deadline) the caller brings the timer.
+//! [`channel`] and [`bounded`] make channels within a process; requests over them are messages that carry an [`Rpc`].
+//! A message type that implements `Encode` and `Decode` for [`Attachments`] can also go to another process, file
+//! descriptors ([`Fd`]) and requests included: the crate `mesh_remote` puts a socket between the two ends of a channel.
+//!
+//! Nothing here needs an executor: each future is woken by the other end of its channel.
 #![forbid(unsafe_code)]
 
-mod cancel;
+mod attachments;
 mod channel;
+mod decode_error;
 pub mod encoding;
-mod oneshot;
+mod inspect;
 pub mod payload;
+mod remote_error;
 mod rpc;
 pub mod saved_state;
 mod wellformed;
+pub mod wire;
 
-pub use cancel::CancelContext;
-pub use cancel::CancelReason;
-pub use cancel::CancelToken;
+pub use attachments::Attachments;
+pub use attachments::Fd;
 pub use channel::BoundedSender;
 pub use channel::Receiver;
 pub use channel::RecvError;
@@ -25,13 +30,8 @@ pub use channel::TryRecvError;
 pub use channel::TrySendError;
 pub use channel::bounded;
 pub use channel::channel;
-pub use oneshot::OneshotReceiver;
-pub use oneshot::OneshotSender;
-pub use oneshot::oneshot;
-pub use rpc::FailableReply;
-pub use rpc::FailableRpc;
-pub use rpc::FailableRpcError;
-pub use rpc::RemoteError;
+pub use inspect::InspectTree;
+pub use remote_error::RemoteError;
 pub use rpc::Rpc;
 pub use rpc::RpcError;
 pub use rpc::RpcReply;

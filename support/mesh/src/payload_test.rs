@@ -354,12 +354,12 @@ fn recursive_messages_end() {
     assert!(decode::<Recursive>(&encode(&nested(MAX_DEPTH + 1))).is_ok());
     assert!(matches!(
         decode::<Recursive>(&encode(&nested(MAX_DEPTH + 2))),
-        Err(DecodeError::TooDeep { limit: MAX_DEPTH })
+        Err(DecodeError::TooDeep)
     ));
     let hostile = [0xa1, 0x01].repeat(1 << 20);
     assert!(matches!(
         decode::<Recursive>(&hostile),
-        Err(DecodeError::TooDeep { limit: MAX_DEPTH })
+        Err(DecodeError::TooDeep)
     ));
 }
 

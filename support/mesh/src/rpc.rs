@@ -1,10 +1,10 @@
-//! Requests that are messages with a way to reply.
+//! Requests: messages with a way to reply.
 //!
 //! ```
-//! # use mesh::{channel, FailableRpc, Rpc};
+//! # use mesh::{channel, Rpc};
 //! enum Request {
 //!     Pause(Rpc<(), bool>),
-//!     Save(FailableRpc<String, u64>),
+//!     Save(Rpc<String, Result<u64, String>>),
 //! }
 //!
 //! let (sender, mut receiver) = channel();
@@ -12,60 +12,74 @@
 //!     while let Ok(request) = receiver.recv().await {
 //!         match request {
 //!             Request::Pause(rpc) => rpc.handle_sync(|()| true),
-//!             Request::Save(rpc) => rpc.handle_failable(async |path| save(&path).await).await,
+//!             Request::Save(rpc) => {
+//!                 let (path, rpc) = rpc.split();
+//!                 rpc.complete(save(&path).await);
+//!             }
 //!         }
 //!     }
 //! };
 //! let client = async move {
 //!     assert_eq!(sender.call(Request::Pause, ()).await, Ok(true));
-//!     let error = sender.call_failable(Request::Save, "/".into()).await.unwrap_err();
-//!     assert_eq!(error.to_string(), "/ is a directory");
+//!     let error = sender.call(Request::Save, "/".into()).await.unwrap().unwrap_err();
+//!     assert_eq!(error, "/ is a directory");
 //! };
 //! # async fn save(path: &str) -> Result<u64, String> { Err(format!("{path} is a directory")) }
 //! # futures::executor::block_on(futures::future::join(server, client));
 //! ```
 
-use crate::BoundedSender;
-use crate::OneshotReceiver;
-use crate::OneshotSender;
-use crate::Sender;
-use crate::oneshot;
-use std::error::Error;
+use crate::attachments::Attachments;
+use crate::channel::BoundedSender;
+use crate::channel::Receiver;
+use crate::channel::Sender;
+use crate::channel::bounded;
+use crate::wire;
+use crate::wire::EncodeError;
+use futures::Stream;
+use minicbor::Decode;
+use minicbor::Decoder;
+use minicbor::Encode;
+use minicbor::Encoder;
+use minicbor::decode;
+use minicbor::encode;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 
 /// A request with input `I` that is answered with an `O`.
 ///
-/// Dropped without an answer, it tells the caller so ([`RpcError::NoReply`]).
+/// If it is dropped without an answer, the caller gets [`RpcError::NoReply`].
 #[must_use = "a request is to be answered"]
 #[derive(Debug)]
 pub struct Rpc<I, O> {
     input: I,
-    reply: OneshotSender<O>,
+    reply: BoundedSender<Result<O, RpcError>>,
 }
 
-/// A request that may fail.
-pub type FailableRpc<I, O> = Rpc<I, Result<O, RemoteError>>;
+/// Why a request has no reply.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RpcError {
+    /// The receiver was gone; nobody saw the request.
+    #[error("the request was not sent: its receiver is gone")]
+    Closed,
+    /// The receiver is another process, and the request does not fit in a packet.
+    #[error("the request was not sent")]
+    Refused(#[source] EncodeError),
+    /// The request was sent, and dropped without an answer. It may have had effects.
+    #[error("the request was dropped without a reply")]
+    NoReply,
+}
 
 impl<I, O> Rpc<I, O> {
     /// A request, and the future of its reply.
     pub fn new(input: I) -> (Self, RpcReply<O>) {
-        let (sender, receiver) = oneshot();
-        let reply = RpcReply(ReplyState::Waiting(receiver));
-        (
-            Self {
-                input,
-                reply: sender,
-            },
-            reply,
-        )
-    }
-
-    /// What is asked.
-    pub fn input(&self) -> &I {
-        &self.input
+        let (sender, receiver) = bounded(NonZeroUsize::MIN);
+        let rpc = Self {
+            input,
+            reply: sender,
+        };
+        (rpc, RpcReply(Some(receiver)))
     }
 
     /// Takes the input out, and leaves what remains to be answered.
@@ -77,51 +91,20 @@ impl<I, O> Rpc<I, O> {
         (self.input, rpc)
     }
 
-    /// Whether the caller no longer waits for the reply.
+    /// Whether the caller no longer waits for the reply. Of a caller in another process this is not known.
     pub fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
     }
 
-    /// Answers with `output`. A caller that no longer waits is no error.
+    /// Answers with `output`. It is not an error if the caller no longer waits.
     pub fn complete(self, output: O) {
-        let _ = self.reply.send(output);
-    }
-
-    /// Answers with what `handler` returns.
-    pub async fn handle(self, handler: impl AsyncFnOnce(I) -> O) {
-        let (input, rpc) = self.split();
-        rpc.complete(handler(input).await);
+        let _ = self.reply.try_send(Ok(output));
     }
 
     /// Answers with what `handler` returns.
     pub fn handle_sync(self, handler: impl FnOnce(I) -> O) {
         let (input, rpc) = self.split();
         rpc.complete(handler(input));
-    }
-}
-
-impl<I, O> FailableRpc<I, O> {
-    /// Answers with an error.
-    pub fn fail(self, error: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.complete(Err(RemoteError::new(error)));
-    }
-
-    /// Answers with what `handler` returns.
-    pub async fn handle_failable<E>(self, handler: impl AsyncFnOnce(I) -> Result<O, E>)
-    where
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let (input, rpc) = self.split();
-        rpc.complete(handler(input).await.map_err(RemoteError::new));
-    }
-
-    /// Answers with what `handler` returns.
-    pub fn handle_failable_sync<E>(self, handler: impl FnOnce(I) -> Result<O, E>)
-    where
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let (input, rpc) = self.split();
-        rpc.complete(handler(input).map_err(RemoteError::new));
     }
 }
 
@@ -133,17 +116,8 @@ impl<M> Sender<M> {
         let (rpc, reply) = Rpc::new(input);
         match self.send(wrap(rpc)) {
             Ok(()) => reply,
-            Err(_) => RpcReply(ReplyState::NotSent),
+            Err(_) => RpcReply(None),
         }
-    }
-
-    /// As [`Sender::call`], for a request that may fail.
-    pub fn call_failable<I, O>(
-        &self,
-        wrap: impl FnOnce(FailableRpc<I, O>) -> M,
-        input: I,
-    ) -> FailableReply<O> {
-        FailableReply(self.call(wrap, input))
     }
 }
 
@@ -160,142 +134,98 @@ impl<M> BoundedSender<M> {
             Err(_) => Err(RpcError::Closed),
         }
     }
-
-    /// As [`BoundedSender::call`], for a request that may fail.
-    pub async fn call_failable<I, O>(
-        &self,
-        wrap: impl FnOnce(FailableRpc<I, O>) -> M,
-        input: I,
-    ) -> Result<O, FailableRpcError> {
-        Ok(self.call(wrap, input).await??)
-    }
 }
 
-/// Why a request has no reply.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RpcError {
-    /// The receiver was gone; nobody saw the request.
-    #[error("the request was not sent: its receiver is gone")]
-    Closed,
-    /// The request was sent, and dropped without an answer. It may have had effects.
-    #[error("the request was dropped without a reply")]
-    NoReply,
-}
-
-/// Why a request that may fail has no result.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FailableRpcError {
-    /// The request was not answered.
-    #[error(transparent)]
-    Rpc(#[from] RpcError),
-    /// The request was answered with an error.
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-}
-
-/// An error that the handler of a request answered with, its sources included.
-#[derive(Clone)]
-pub struct RemoteError(Arc<dyn Error + Send + Sync>);
-
-impl RemoteError {
-    /// Takes any error, or a text.
-    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(error.into().into())
-    }
-
-    /// The error as the type the handler returned, if that is `E`.
-    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.0.downcast_ref()
-    }
-}
-
-impl std::fmt::Debug for RemoteError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::fmt::Display for RemoteError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl Error for RemoteError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
-}
-
-/// The reply to a request, once it is there.
+/// The future of the reply to a request.
 #[must_use = "a future does nothing unless awaited"]
 #[derive(Debug)]
-pub struct RpcReply<O>(ReplyState<O>);
-
-#[derive(Debug)]
-enum ReplyState<O> {
-    Waiting(OneshotReceiver<O>),
-    NotSent,
-}
+pub struct RpcReply<O>(
+    /// `None` if the request was not sent.
+    Option<Receiver<Result<O, RpcError>>>,
+);
 
 impl<O> Future for RpcReply<O> {
     type Output = Result<O, RpcError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            ReplyState::Waiting(receiver) => Pin::new(receiver)
-                .poll(cx)
-                .map_err(|_closed| RpcError::NoReply),
-            ReplyState::NotSent => Poll::Ready(Err(RpcError::Closed)),
+            Some(receiver) => Pin::new(receiver)
+                .poll_next(cx)
+                .map(|reply| reply.unwrap_or(Err(RpcError::NoReply))),
+            None => Poll::Ready(Err(RpcError::Closed)),
         }
     }
 }
 
-/// The reply to a request that may fail, once it is there.
-#[must_use = "a future does nothing unless awaited"]
-#[derive(Debug)]
-pub struct FailableReply<O>(RpcReply<Result<O, RemoteError>>);
+/// A request on the wire.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct RpcParts<I> {
+    #[n(1)]
+    id: u64,
+    #[n(2)]
+    input: I,
+}
 
-impl<O> Future for FailableReply<O> {
-    type Output = Result<O, FailableRpcError>;
+impl<C, I, O> Encode<C> for Rpc<I, O>
+where
+    C: AsMut<Attachments>,
+    I: Encode<C>,
+    O: for<'b> Decode<'b, Attachments> + Send + 'static,
+{
+    fn encode<W: encode::Write>(
+        &self,
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        let attachments = context.as_mut();
+        let id = attachments.request_id;
+        let reply = self.reply.clone();
+        attachments.waiting.push(Box::new(move |packet| {
+            let output = match packet {
+                Ok(packet) => wire::decode_reply(packet)?.ok_or(RpcError::NoReply),
+                Err(error) => Err(error),
+            };
+            // It is not an error if the caller no longer waits.
+            let _ = reply.try_send(output);
+            Ok(())
+        }));
+        let input = &self.input;
+        RpcParts { id, input }.encode(encoder, context)
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|reply| Ok(reply??))
+impl<'b, C, I, O> Decode<'b, C> for Rpc<I, O>
+where
+    C: AsMut<Attachments>,
+    I: Decode<'b, C>,
+    O: Encode<Attachments> + Send + 'static,
+{
+    fn decode(decoder: &mut Decoder<'b>, context: &mut C) -> Result<Self, decode::Error> {
+        let RpcParts { id, input } = RpcParts::decode(decoder, context)?;
+        let (rpc, reply) = Self::new(input);
+        let answer = async move { wire::encode_reply(id, reply.await.ok()) };
+        context.as_mut().answers.push(Box::pin(answer));
+        Ok(rpc)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Receiver;
-    use crate::bounded;
-    use crate::channel;
+    use crate::channel::channel;
     use futures::FutureExt;
     use futures::executor::block_on;
-    use std::num::NonZeroUsize;
 
     #[derive(Debug)]
     enum Request {
         Double(Rpc<u32, u32>),
-        Parse(FailableRpc<String, u32>),
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot parse {text}")]
-    struct ParseError {
-        text: String,
-        source: std::num::ParseIntError,
-    }
-
-    fn parse(text: String) -> Result<u32, ParseError> {
-        text.parse().map_err(|source| ParseError { text, source })
     }
 
     async fn serve(mut receiver: Receiver<Request>) {
         while let Ok(request) = receiver.recv().await {
             match request {
-                Request::Double(rpc) => rpc.handle(async |n| n * 2).await,
-                Request::Parse(rpc) => rpc.handle_failable(async |text| parse(text)).await,
+                Request::Double(rpc) => rpc.handle_sync(|n| n * 2),
             }
         }
     }
@@ -307,8 +237,6 @@ mod tests {
         let (sender, receiver) = channel();
         let client = async move {
             assert_eq!(sender.call(Request::Double, 4).await, Ok(8));
-            let parsed = sender.call_failable(Request::Parse, "12".into()).await;
-            assert_eq!(parsed.unwrap(), 12);
         };
         block_on(futures::future::join(serve(receiver), client));
         require_send(serve(channel().1));
@@ -319,8 +247,6 @@ mod tests {
         let (sender, receiver) = bounded(NonZeroUsize::MIN);
         let client = async move {
             assert_eq!(sender.call(Request::Double, 4).await, Ok(8));
-            let parsed = sender.call_failable(Request::Parse, "x".into()).await;
-            assert!(matches!(parsed, Err(FailableRpcError::Remote(_))));
         };
         block_on(futures::future::join(serve(receiver), client));
 
@@ -330,31 +256,6 @@ mod tests {
             block_on(sender.call(Request::Double, 4)),
             Err(RpcError::Closed)
         );
-    }
-
-    #[test]
-    fn an_error_arrives_with_its_type_and_its_sources() {
-        let (rpc, reply) = FailableRpc::new("x".to_owned());
-        rpc.handle_failable_sync(parse);
-        let FailableRpcError::Remote(error) =
-            FailableReply(reply).now_or_never().unwrap().unwrap_err()
-        else {
-            panic!("not remote");
-        };
-        assert_eq!(error.to_string(), "cannot parse x");
-        assert_eq!(
-            error.source().unwrap().to_string(),
-            "invalid digit found in string"
-        );
-        assert!(error.downcast_ref::<ParseError>().is_some());
-    }
-
-    #[test]
-    fn a_text_will_do_as_an_error() {
-        let (rpc, reply) = FailableRpc::<_, ()>::new(());
-        rpc.fail("no such thing");
-        let error = reply.now_or_never().unwrap().unwrap().unwrap_err();
-        assert_eq!(error.to_string(), "no such thing");
     }
 
     #[test]
@@ -375,21 +276,6 @@ mod tests {
             sender.call(Request::Double, 1).now_or_never(),
             Some(Err(RpcError::Closed))
         );
-        assert!(matches!(
-            sender
-                .call_failable(Request::Parse, String::new())
-                .now_or_never(),
-            Some(Err(FailableRpcError::Rpc(RpcError::Closed)))
-        ));
-    }
-
-    #[test]
-    fn a_handler_dropped_midway_is_an_error() {
-        let (rpc, reply) = Rpc::<_, u32>::new(1);
-        let mut handler = Box::pin(rpc.handle(async |_n| futures::future::pending().await));
-        assert!(handler.as_mut().now_or_never().is_none());
-        drop(handler);
-        assert_eq!(reply.now_or_never(), Some(Err(RpcError::NoReply)));
     }
 
     #[test]
@@ -398,7 +284,8 @@ mod tests {
         assert!(!rpc.is_abandoned());
         drop(reply);
         assert!(rpc.is_abandoned());
-        assert_eq!(*rpc.input(), 1);
+        let (input, rpc) = rpc.split();
+        assert_eq!(input, 1);
         rpc.complete(2);
     }
 }

@@ -1,4 +1,4 @@
-//! Saved state: what a stateful part hands out when saved and takes back when restored.
+//! Saved state: what a stateful part returns when it is saved, and gets back when it is restored.
 
 use crate::payload;
 use crate::payload::DecodeError;
@@ -19,7 +19,7 @@ impl SavedState {
         Ok(payload::decode(&self.0)?)
     }
 
-    /// State read from elsewhere; nothing about it is checked until it is decoded.
+    /// State from a file or another process. It is not checked until it is decoded.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -33,10 +33,10 @@ impl SavedState {
 /// Why a part's state could not be saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// The part has state that no saved state can carry.
+    /// The part has state that cannot be saved.
     #[error("saving is not supported: {reason}")]
     NotSupported {
-        /// What stands in the way.
+        /// Why.
         reason: &'static str,
     },
     /// Reading the state failed.
@@ -47,18 +47,12 @@ pub enum SaveError {
 /// Why a part's state could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The bytes are not the state of this part.
+    /// The bytes are not the state of such a part.
     #[error("the saved state does not decode")]
     Decode(#[from] DecodeError),
     /// A value in the saved state is impossible.
     #[error("the saved state is invalid: {0}")]
     Invalid(String),
-    /// Restoring is not supported.
-    #[error("restoring is not supported: {reason}")]
-    NotSupported {
-        /// What stands in the way.
-        reason: &'static str,
-    },
     /// Writing the state failed.
     #[error("writing the state failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),

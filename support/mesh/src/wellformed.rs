@@ -1,53 +1,58 @@
 //! Checks the structure of an encoded message before anything is decoded from it.
 
-use crate::payload::DecodeError;
-use crate::payload::MAX_DEPTH;
+use crate::decode_error::DecodeError;
+use minicbor::Decoder;
+use minicbor::data::Type;
+
+/// How deep maps, arrays and tags may nest in a message.
+///
+/// A struct is one level, an enum at most two more. A message inside a byte string starts at zero again.
+pub const MAX_DEPTH: usize = 64;
 
 /// The length of the one CBOR item (RFC 8949) that `bytes` starts with.
 ///
-/// The item and everything in it is of definite length, lies within `bytes`, and nests at most
-/// [`MAX_DEPTH`] deep; so a decoder that follows may recurse, and may trust a claimed number of
-/// elements to be at most the number of bytes that are left.
+/// The item and everything in it has a definite length, lies within `bytes`, and nests at most
+/// [`MAX_DEPTH`] deep; so a decoder that follows may recurse, and a claimed number of elements is at most
+/// the number of bytes that are left.
 pub(crate) fn item_len(bytes: &[u8]) -> Result<usize, DecodeError> {
-    // How many items each open array, map or tag still wants.
+    let mut decoder = Decoder::new(bytes);
+    // Items that are missing from each open array, map or tag.
     let mut open = [0u64; MAX_DEPTH];
     let mut depth = 0;
-    let mut position = 0;
     loop {
-        let (head, after) = Head::read(bytes, position)?;
-        position = after;
-        let children = match head.major {
-            // Unsigned, negative.
-            0 | 1 => 0,
-            // Bytes, text.
-            2 | 3 => {
-                position = usize::try_from(head.argument)
-                    .ok()
-                    .and_then(|len| position.checked_add(len))
-                    .filter(|end| *end <= bytes.len())
-                    .ok_or(DecodeError::Truncated)?;
+        let children = match decoder.datatype()? {
+            Type::Array => decoder.array()?.unwrap_or(0),
+            Type::Map => decoder.map()?.unwrap_or(0).saturating_mul(2),
+            Type::Tag => {
+                decoder.tag()?;
+                1
+            }
+            kind @ (Type::ArrayIndef
+            | Type::MapIndef
+            | Type::BytesIndef
+            | Type::StringIndef
+            | Type::Break) => {
+                return Err(DecodeError::Malformed(format!(
+                    "an item of indefinite length ({kind})"
+                )));
+            }
+            _scalar => {
+                decoder.skip()?;
                 0
             }
-            // Array, map, tag.
-            4 => head.argument,
-            5 => head.argument.saturating_mul(2),
-            6 => 1,
-            // Simple value, float.
-            _ => 0,
         };
+        let position = decoder.position();
         if children != 0 {
             // An item is at least one byte.
             if children > (bytes.len() - position) as u64 {
                 return Err(DecodeError::Truncated);
             }
-            let Some(level) = open.get_mut(depth) else {
-                return Err(DecodeError::TooDeep { limit: MAX_DEPTH });
-            };
+            let level = open.get_mut(depth).ok_or(DecodeError::TooDeep)?;
             *level = children;
             depth += 1;
             continue;
         }
-        // The item is complete, and with it perhaps those around it.
+        // The item is complete. It may be the last one of those around it.
         loop {
             if depth == 0 {
                 return Ok(position);
@@ -58,42 +63,6 @@ pub(crate) fn item_len(bytes: &[u8]) -> Result<usize, DecodeError> {
             }
             depth -= 1;
         }
-    }
-}
-
-struct Head {
-    major: u8,
-    argument: u64,
-}
-
-impl Head {
-    /// Reads the head at `position`, and gives the position after it.
-    fn read(bytes: &[u8], position: usize) -> Result<(Self, usize), DecodeError> {
-        let first = *bytes.get(position).ok_or(DecodeError::Truncated)?;
-        let (major, info) = (first >> 5, first & 0x1f);
-        let mut position = position + 1;
-        let argument = match info {
-            0..=23 => u64::from(info),
-            24..=27 => {
-                let end = position + (1 << (info - 24));
-                let argument = bytes.get(position..end).ok_or(DecodeError::Truncated)?;
-                position = end;
-                argument
-                    .iter()
-                    .fold(0, |value, byte| value << 8 | u64::from(*byte))
-            }
-            31 => {
-                return Err(DecodeError::Malformed(
-                    "an item of indefinite length".to_owned(),
-                ));
-            }
-            _ => {
-                return Err(DecodeError::Malformed(format!(
-                    "reserved item head {first:#04x}"
-                )));
-            }
-        };
-        Ok((Self { major, argument }, position))
     }
 }
 
@@ -165,10 +134,7 @@ mod tests {
         assert_eq!(item_len(&nested(MAX_DEPTH)), Ok(MAX_DEPTH + 1));
         for head in [0x81, 0xc1] {
             let deep = [vec![head; 1 << 20], vec![0x00]].concat();
-            assert_eq!(
-                item_len(&deep),
-                Err(DecodeError::TooDeep { limit: MAX_DEPTH })
-            );
+            assert_eq!(item_len(&deep), Err(DecodeError::TooDeep));
         }
         assert!(item_len(&nested(MAX_DEPTH + 1)).is_err());
     }
@@ -180,7 +146,7 @@ mod tests {
         ) {
             if let Ok(len) = item_len(&bytes) {
                 prop_assert!(len <= bytes.len());
-                let mut decoder = minicbor::Decoder::new(&bytes);
+                let mut decoder = Decoder::new(&bytes);
                 // The decoder knows of values (text, floats) that are wrong inside.
                 if decoder.skip().is_ok() {
                     prop_assert_eq!(decoder.position(), len);

@@ -3,19 +3,14 @@
 use crate::PolledFd;
 use crate::RegisterError;
 use crate::Task;
-use crate::TaskInfo;
-use crate::TimedOut;
 use crate::Timer;
 use crate::executor::Executor;
 use crate::task::panicked;
-use futures::future::Either;
 use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 /// Spawns tasks on a pool, and makes timers and watched file descriptors for them. Cheap to clone.
 #[derive(Clone)]
@@ -41,27 +36,20 @@ impl Driver {
 
     /// Runs `work`, which blocks its thread, on a thread made for that on first use.
     ///
-    /// Once started it runs to its end, whatever becomes of the task or the pool.
+    /// Once started it runs to its end, even if the task is cancelled or the pool stops.
     pub fn unblock<T: Send + 'static>(
         &self,
         name: impl Into<Arc<str>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Task<T> {
         let name = name.into();
-        let registration = self.executor.register(name.clone());
         let task = smol::unblock({
             let name = name.clone();
             move || {
-                let _registration = registration;
                 catch_unwind(AssertUnwindSafe(work)).map_err(|payload| panicked(name, &*payload))
             }
         });
         Task::new(name, task)
-    }
-
-    /// The tasks that are alive, oldest first.
-    pub fn tasks(&self) -> Vec<TaskInfo> {
-        self.executor.tasks()
     }
 
     /// A timer that is not set.
@@ -69,42 +57,23 @@ impl Driver {
         Timer::new()
     }
 
-    /// Waits for `duration`; forever if that is beyond what the clock can say.
+    /// Waits for `duration`; forever if the clock cannot represent its end.
     pub async fn sleep(&self, duration: Duration) {
         smol::Timer::after(duration).await;
     }
 
-    /// Waits until `deadline`.
-    pub async fn sleep_until(&self, deadline: Instant) {
-        smol::Timer::at(deadline).await;
-    }
-
-    /// Waits for `future`, and drops it if it takes longer than `duration`.
-    pub async fn timeout<F: Future>(
-        &self,
-        duration: Duration,
-        future: F,
-    ) -> Result<F::Output, TimedOut> {
-        match futures::future::select(pin!(future), smol::Timer::after(duration)).await {
-            Either::Left((output, _)) => Ok(output),
-            Either::Right(_) => Err(TimedOut { after: duration }),
-        }
-    }
-
-    /// Watches `fd`; see [`PolledFd::new`].
-    pub fn polled_fd<T>(&self, fd: T) -> Result<PolledFd<T>, RegisterError>
-    where
-        T: AsFd + Send + Sync + 'static,
-    {
-        PolledFd::new(self, fd)
+    /// Watches `fd`, a pipe, socket, terminal, eventfd or the like, and makes it non-blocking.
+    ///
+    /// That holds for every duplicate of the descriptor, also in other processes: do not use it for standard input and
+    /// the like. Regular files cannot be watched.
+    pub fn polled_fd<T: AsFd>(&self, fd: T) -> Result<PolledFd<T>, RegisterError> {
+        PolledFd::new(fd)
     }
 }
 
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver")
-            .field("tasks", &self.tasks())
-            .finish()
+        f.write_str("Driver")
     }
 }
 
@@ -115,17 +84,10 @@ mod tests {
     use crate::JoinError;
     use futures::FutureExt;
     use std::sync::mpsc;
-
-    fn names(driver: &Driver) -> Vec<String> {
-        driver
-            .tasks()
-            .iter()
-            .map(|task| task.name.to_string())
-            .collect()
-    }
+    use std::time::Instant;
 
     #[test]
-    fn tasks_have_outputs_and_names() {
+    fn tasks_have_outputs() {
         DefaultPool::run_with(async |driver| {
             let (sender, receiver) = async_channel::bounded::<()>(1);
             let waiting = driver.spawn("waiting", {
@@ -135,13 +97,9 @@ mod tests {
             let also = driver.spawn(String::from("also"), async move {
                 receiver.recv().await.is_ok()
             });
-            assert_eq!(waiting.name(), "waiting");
-            assert!(!waiting.is_finished());
-            assert_eq!(names(&driver), ["waiting", "also"]);
             sender.close();
             assert_eq!(waiting.await, Ok(false));
             assert_eq!(also.await, Ok(false));
-            assert_eq!(driver.tasks(), []);
         });
     }
 
@@ -177,7 +135,6 @@ mod tests {
             });
             assert_eq!(task.cancel().await, None);
             assert_eq!(Arc::strong_count(&owned), 1);
-            assert_eq!(driver.tasks(), []);
         });
     }
 
@@ -205,7 +162,6 @@ mod tests {
         DefaultPool::run_with(async |driver| {
             let (sender, receiver) = mpsc::channel();
             let blocking = driver.unblock("blocking", move || receiver.recv());
-            assert_eq!(names(&driver), ["blocking"]);
             // The one thread of the pool runs this while the other is blocked.
             driver
                 .spawn("unblocker", async move { sender.send(7) })
@@ -213,7 +169,6 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!(blocking.await.unwrap(), Ok(7));
-            assert_eq!(driver.tasks(), []);
         });
     }
 
@@ -223,24 +178,7 @@ mod tests {
             let begin = Instant::now();
             driver.sleep(Duration::from_millis(2)).await;
             assert!(begin.elapsed() >= Duration::from_millis(2));
-            let deadline = Instant::now() + Duration::from_millis(2);
-            driver.sleep_until(deadline).await;
-            assert!(Instant::now() >= deadline);
-            driver.sleep_until(begin).await;
             assert!(driver.sleep(Duration::MAX).now_or_never().is_none());
-        });
-    }
-
-    #[test]
-    fn a_timeout_ends_what_does_not_end() {
-        DefaultPool::run_with(async |driver| {
-            let after = Duration::from_millis(1);
-            assert_eq!(
-                driver.timeout(after, std::future::pending::<()>()).await,
-                Err(TimedOut { after })
-            );
-            assert_eq!(driver.timeout(Duration::ZERO, async { 1 }).await, Ok(1));
-            assert_eq!(driver.timeout(Duration::MAX, async { 1 }).await, Ok(1));
         });
     }
 }

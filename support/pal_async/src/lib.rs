@@ -1,6 +1,6 @@
-//! The one async driver: named tasks, timers, fd readiness and a blocking pool, over smol.
+//! The one async driver: tasks, timers, fd readiness and a blocking pool, over smol.
 //!
-//! Other crates name this one and never smol. A program's main thread usually becomes the pool:
+//! Other crates use this one and never smol. A program's main thread usually becomes the pool:
 //!
 //! ```
 //! use pal_async::DefaultPool;
@@ -28,6 +28,4 @@ pub use pool::SpawnThreadError;
 pub use pool::block_on;
 pub use task::JoinError;
 pub use task::Task;
-pub use task::TaskInfo;
-pub use timer::TimedOut;
 pub use timer::Timer;

@@ -3,10 +3,7 @@
 use crate::Driver;
 use crate::executor::Executor;
 use std::cell::Cell;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 thread_local! {
@@ -41,7 +38,7 @@ fn forbid_on_pool() {
 ///
 /// # Panics
 ///
-/// On a thread that runs tasks: they would stand still, perhaps for good.
+/// On a thread that runs tasks, because none of them would run meanwhile.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     forbid_on_pool();
     smol::block_on(future)
@@ -56,13 +53,13 @@ pub struct SpawnThreadError {
     source: std::io::Error,
 }
 
-/// Threads that run tasks, until dropped.
+/// A thread that runs tasks, until dropped.
 ///
-/// Dropping it cancels the tasks and waits until they are gone and the threads ended. A task that drops
-/// its own pool waits for the other threads only.
+/// Dropping it cancels the tasks and waits until they are gone and the thread ended, unless a task of its
+/// own drops it: that one does not wait.
 pub struct DefaultPool {
     executor: Arc<Executor>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl DefaultPool {
@@ -93,43 +90,23 @@ impl DefaultPool {
 
     /// A pool of one thread called `name`.
     pub fn spawn(name: &str) -> Result<Self, SpawnThreadError> {
-        Self::spawn_threads(name, NonZeroUsize::MIN)
-    }
-
-    /// A pool of `count` threads, called `name` and a number.
-    pub fn spawn_threads(name: &str, count: NonZeroUsize) -> Result<Self, SpawnThreadError> {
-        let mut pool = Self {
-            executor: Executor::new(),
-            threads: Vec::new(),
-        };
-        let running = Arc::new(AtomicUsize::new(0));
-        for index in 0..count.get() {
-            let name = if count == NonZeroUsize::MIN {
-                name.to_owned()
-            } else {
-                format!("{name}-{index}")
-            };
-            let executor = pool.executor.clone();
-            running.fetch_add(1, Ordering::AcqRel);
-            let running_in_thread = running.clone();
-            let thread = std::thread::Builder::new()
-                .name(name.clone())
-                .spawn(move || {
-                    let _on_pool = PoolThread::enter();
-                    smol::block_on(executor.run_until_stopped());
-                    if running_in_thread.fetch_sub(1, Ordering::AcqRel) == 1 {
-                        smol::block_on(executor.drain());
-                    }
-                });
-            match thread {
-                Ok(thread) => pool.threads.push(thread),
-                Err(source) => {
-                    running.fetch_sub(1, Ordering::AcqRel);
-                    return Err(SpawnThreadError { name, source });
-                }
-            }
-        }
-        Ok(pool)
+        let executor = Executor::new();
+        let running = executor.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _on_pool = PoolThread::enter();
+                smol::block_on(running.run_until_stopped());
+                smol::block_on(running.drain());
+            });
+        let thread = thread.map_err(|source| SpawnThreadError {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            executor,
+            thread: Some(thread),
+        })
     }
 
     /// A handle to spawn tasks by. It does not keep the pool alive.
@@ -141,25 +118,18 @@ impl DefaultPool {
 impl Drop for DefaultPool {
     fn drop(&mut self) {
         self.executor.stop();
-        let current = std::thread::current().id();
-        for thread in self.threads.drain(..) {
-            if thread.thread().id() == current {
-                continue;
-            }
-            let name = thread.thread().name().map(str::to_owned);
-            if thread.join().is_err() {
-                tracing::error!(name, "a thread of the pool panicked");
-            }
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("the thread of a task pool panicked");
         }
     }
 }
 
 impl std::fmt::Debug for DefaultPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DefaultPool")
-            .field("threads", &self.threads.len())
-            .field("tasks", &self.executor.tasks())
-            .finish()
+        f.write_str("DefaultPool")
     }
 }
 
@@ -192,7 +162,7 @@ mod tests {
         let held = owned.clone();
         let (task, driver) = DefaultPool::run_with(async |driver| {
             let task = driver.spawn("holder", {
-                // Tasks hold drivers, and still nothing leaks.
+                // A driver in a task does not keep the pool alive.
                 let driver = driver.clone();
                 async move {
                     pending::<()>().await;
@@ -202,7 +172,6 @@ mod tests {
             (task, driver)
         });
         assert_eq!(Arc::strong_count(&owned), 1);
-        assert_eq!(driver.tasks(), []);
         assert_eq!(block_on(task), cancelled("holder"));
         assert_eq!(block_on(driver.spawn("late", async {})), cancelled("late"));
     }
@@ -248,28 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn several_threads_run_tasks_at_once() {
-        let count = NonZeroUsize::new(3).unwrap();
-        let pool = DefaultPool::spawn_threads("several", count).unwrap();
-        // Each blocks its thread until all three are there.
-        let barrier = Arc::new(std::sync::Barrier::new(3));
-        let tasks = (0..3)
-            .map(|_| {
-                let barrier = barrier.clone();
-                pool.driver().spawn("meet", async move {
-                    barrier.wait();
-                })
-            })
-            .collect::<Vec<_>>();
-        for task in tasks {
-            assert_eq!(block_on(task), Ok(()));
-        }
-    }
-
-    #[test]
     fn many_tasks_end_while_more_are_spawned() {
-        let count = NonZeroUsize::new(2).unwrap();
-        let pool = DefaultPool::spawn_threads("many", count).unwrap();
+        let pool = DefaultPool::spawn("many").unwrap();
         let driver = pool.driver();
         let spawner = std::thread::spawn(move || {
             // Ends because spawning on a stopped pool cancels at once.
@@ -280,11 +229,10 @@ mod tests {
                 }
                 driver.spawn("long", pending::<()>()).detach();
             }
-            driver
         });
         let _ran = block_on(pool.driver().spawn("once", async {}));
         drop(pool);
-        assert_eq!(spawner.join().unwrap().tasks(), []);
+        spawner.join().unwrap();
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum JoinError {
     Panicked {
         /// The task's name.
         name: Arc<str>,
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
     /// The task's pool stopped.
@@ -31,15 +31,6 @@ pub enum JoinError {
         /// The task's name.
         name: Arc<str>,
     },
-}
-
-/// A task that is alive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaskInfo {
-    /// Unlike the name, unique among the tasks of a driver.
-    pub id: u64,
-    /// The name the task was spawned by.
-    pub name: Arc<str>,
 }
 
 impl<T> Task<T> {
@@ -54,11 +45,6 @@ impl<T> Task<T> {
         Self { name, task: None }
     }
 
-    /// The name the task was spawned by.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Lets the task run to its end without anybody waiting for it. A panic is still logged.
     pub fn detach(self) {
         if let Some(task) = self.task {
@@ -66,14 +52,9 @@ impl<T> Task<T> {
         }
     }
 
-    /// Cancels the task and waits until it is gone with all it owned. Its output, if it got that far.
+    /// Cancels the task and waits until all that it owned is dropped. Gives its output if it had ended before.
     pub async fn cancel(self) -> Option<T> {
         self.task?.cancel().await?.ok()
-    }
-
-    /// Whether the task has ended.
-    pub fn is_finished(&self) -> bool {
-        self.task.as_ref().is_none_or(smol::Task::is_finished)
     }
 }
 
@@ -94,15 +75,14 @@ impl<T> std::fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task")
             .field("name", &self.name)
-            .field("finished", &self.is_finished())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
-/// The error of a task that panicked. Also logs it: not every task is joined.
+/// The error of a task that panicked. Also logs it, because not every task is joined.
 ///
-/// What the panic left behind is only seen by those who share state with the task, whose locks and
-/// channels tell them; so whoever catches it may assert unwind safety.
+/// State that the panic left inconsistent is shared through locks and channels, which report the panic
+/// themselves; so whoever catches it may assert unwind safety.
 pub(crate) fn panicked(name: Arc<str>, payload: &(dyn Any + Send)) -> JoinError {
     let message = panic_message(payload);
     tracing::error!(task = %name, message, "task panicked");
@@ -115,6 +95,6 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
     } else if let Some(text) = payload.downcast_ref::<String>() {
         text.clone()
     } else {
-        "(not a text)".to_owned()
+        "(the panic has no text)".to_owned()
     }
 }

@@ -4,16 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
-use std::time::Duration;
 use std::time::Instant;
-
-/// The future was not ready in time.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("timed out after {after:?}")]
-pub struct TimedOut {
-    /// How long it had.
-    pub after: Duration,
-}
 
 /// A timer that expires once each time it is set.
 #[derive(Debug)]
@@ -24,7 +15,7 @@ impl Timer {
         Self(smol::Timer::never())
     }
 
-    /// Sets the timer to expire at `deadline`, at once if that has passed. The last setting counts.
+    /// Sets the timer to expire at `deadline`, at once if that has passed. It replaces an earlier deadline.
     pub fn set(&mut self, deadline: Instant) {
         self.0.set_at(deadline);
     }
@@ -34,7 +25,7 @@ impl Timer {
         self.0.clear();
     }
 
-    /// Whether the timer is set and nobody has seen it expire.
+    /// Whether the timer is set and its expiry has not been awaited yet.
     pub fn is_set(&self) -> bool {
         self.0.will_fire()
     }

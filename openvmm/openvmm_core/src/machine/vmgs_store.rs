@@ -1,4 +1,4 @@
-//! The VMGS file that keeps the VM's state, and its broker.
+//! Opening the VMGS file that keeps the VM's state, and starting its broker.
 
 use firmware_hibernation::BrokerStorage;
 use firmware_hibernation::Change;
@@ -22,46 +22,45 @@ use vmgs::OnProblem;
 use vmgs::OpenOptions;
 use vmgs::OpenPolicy;
 use vmgs::StoreAccess;
-use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_broker::Broker;
 use vmgs_broker::VmgsClient;
 
-/// How large a new store is, in bytes: with room for a firmware image, its successor and the variables.
+/// Size of a new store in bytes: room for a firmware image, the image that replaces it, and the variables.
 const NEW_STORE: u64 = 64 << 20;
 
 /// Why a VMGS file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VmgsError {
-    /// A new one cannot be made.
-    #[error("cannot make the VMGS file {}", path.display())]
+    /// A new file cannot be created.
+    #[error("cannot create the VMGS file {}", path.display())]
     Create {
         /// The file.
         path: PathBuf,
-        /// What failed.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("cannot open the VMGS file {}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What failed.
+        /// The cause.
         #[source]
         source: ContainerError,
     },
-    /// It holds no store that can be used.
-    #[error("the VMGS file {} cannot be used", path.display())]
+    /// The store in the file cannot be used.
+    #[error("cannot use the store in the VMGS file {}", path.display())]
     Store {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: vmgs::Error,
     },
-    /// The host gives no thread.
-    #[error("failed to start the thread of the VMGS file")]
+    /// The broker's thread cannot be started.
+    #[error("cannot start the thread that owns the VMGS file")]
     Thread(#[source] io::Error),
 }
 

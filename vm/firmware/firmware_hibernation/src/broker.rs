@@ -1,4 +1,4 @@
-//! A VMGS store behind its broker, or open in this thread, as the place of the two files.
+//! A VMGS store, behind its broker or open in this thread, as the storage of the two files.
 
 use crate::storage::Change;
 use crate::storage::FileChange;
@@ -7,17 +7,15 @@ use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
 use crate::storage::StoreState;
+use pal_async::block_on;
 use std::io;
+use std::io::Read;
 use std::ops::ControlFlow;
-use std::sync::mpsc;
 use vmgs::Commit;
 use vmgs::ErrorKind;
 use vmgs::Protection;
 use vmgs::Vmgs;
-use vmgs_broker::BlockingClient;
 use vmgs_broker::BrokerError;
-use vmgs_broker::Changes;
-use vmgs_broker::FileContent;
 use vmgs_broker::VmgsClient;
 use vmgs_format::FileId;
 
@@ -54,43 +52,22 @@ impl From<BrokerError> for StorageError {
     }
 }
 
-/// A store that a broker owns. Not for tasks of an executor: calls wait.
+/// A store that a broker owns. Calls wait, so a task of an executor must not make them.
 #[derive(Debug, Clone)]
 pub struct BrokerStorage {
-    client: BlockingClient,
+    client: VmgsClient,
 }
 
 impl BrokerStorage {
     /// The store behind this client.
     pub fn new(client: VmgsClient) -> Self {
-        Self {
-            client: client.blocking(),
-        }
+        Self { client }
     }
 }
-
-/// What the broker's thread writes, to be read here.
-struct Pipe(mpsc::SyncSender<Vec<u8>>);
-
-impl io::Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .send(bytes.to_vec())
-            .map_err(|_| io::ErrorKind::BrokenPipe)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Pieces that wait between the broker's thread and the reader.
-const PIPE_LEN: usize = 4;
 
 impl Storage for BrokerStorage {
     fn state(&mut self) -> Result<StoreState, StorageError> {
-        let info = self.client.info()?;
+        let info = block_on(self.client.info())?;
         Ok(StoreState {
             sequence: info.sequence,
             size: info.device_size,
@@ -100,7 +77,7 @@ impl Storage for BrokerStorage {
     }
 
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
-        match self.client.file_info(file_id(file)) {
+        match block_on(self.client.file_info(file_id(file))) {
             Ok(info) => Ok(Some(info.valid_bytes)),
             Err(error) if error.is_not_allocated() => Ok(None),
             Err(error) => Err(error.into()),
@@ -108,7 +85,7 @@ impl Storage for BrokerStorage {
     }
 
     fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
-        Ok(self.client.read_range(file_id(file), 0, len)?)
+        Ok(block_on(self.client.read_range(file_id(file), 0, len))?)
     }
 
     fn read(
@@ -116,46 +93,46 @@ impl Storage for BrokerStorage {
         file: HibernationFile,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        let (sender, receiver) = mpsc::sync_channel(PIPE_LEN);
-        let client = &self.client;
-        std::thread::scope(|scope| {
-            let reading = std::thread::Builder::new()
-                .name("hibernation-read".into())
-                .spawn_scoped(scope, move || {
-                    client.read_to(file_id(file), Box::new(Pipe(sender)))
-                })
-                .map_err(|error| StorageError::new(StorageErrorKind::Io, error))?;
-            let mut enough = false;
-            for piece in &receiver {
-                if sink(&piece).is_break() {
-                    enough = true;
-                    break;
-                }
-            }
-            drop(receiver);
-            match reading.join() {
-                // Its pipe broke because the reader had enough.
-                Ok(Err(_)) if enough => Ok(()),
-                Ok(result) => Ok(result.map(drop)?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        Ok(block_on(self.client.read_chunks(file_id(file), sink))?)
     }
 
     fn commit(&mut self, change: Change) -> Result<(), StorageError> {
-        let mut changes = Changes::new();
+        let mut commit = Commit::new();
         for (file, change) in change.into_files() {
             let id = file_id(file);
-            changes = match change {
-                FileChange::Keep => changes,
-                FileChange::Delete => changes.delete_if_present(id),
+            commit = match change {
+                FileChange::Keep => commit,
+                FileChange::Delete => commit.delete_if_present(id),
                 FileChange::Write { len, source } => {
-                    changes.write(id, PROTECTION, FileContent::Stream { len, source })
+                    commit.write(id, PROTECTION, read_content(file, len, source)?)
                 }
             };
         }
-        Ok(self.client.commit(changes)?)
+        Ok(block_on(self.client.commit(commit))?)
     }
+}
+
+/// The `len` bytes of new content, in memory.
+fn read_content(
+    file: HibernationFile,
+    len: u64,
+    source: impl Read,
+) -> Result<Vec<u8>, StorageError> {
+    let read = || {
+        let mut content = Vec::new();
+        content
+            .try_reserve_exact(usize::try_from(len).map_err(io::Error::other)?)
+            .map_err(io::Error::other)?;
+        source.take(len).read_to_end(&mut content)?;
+        if content.len() as u64 != len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(content)
+    };
+    read().map_err(|error: io::Error| {
+        let text = format!("getting the {len} bytes of the {file} failed: {error}");
+        StorageError::new(StorageErrorKind::Io, text)
+    })
 }
 
 /// A store that is open in this thread, for tools and tests.

@@ -9,6 +9,7 @@ use crate::state::State;
 use crate::store::Vmgs;
 use crate::transact::Input;
 use crate::transact::Planned;
+use std::borrow::Cow;
 use std::io;
 use vmgs_format::BLOCK_SIZE;
 use vmgs_format::FileAttributes;
@@ -39,15 +40,13 @@ pub enum Overwrite {
 }
 
 /// Where new content comes from.
-pub enum Content<'a> {
+pub(crate) enum Content<'a> {
     /// Memory.
-    Bytes(&'a [u8]),
-    /// A stream, which has to yield `len` bytes. It is read while the commit is under way.
+    Bytes(Cow<'a, [u8]>),
+    /// A stream, of which `len` bytes are read while the commit is under way.
     Stream {
-        /// How many bytes to take.
         len: u64,
-        /// The stream.
-        source: &'a mut dyn io::Read,
+        source: &'a mut (dyn io::Read + Send),
     },
 }
 
@@ -73,6 +72,8 @@ enum IfAbsent {
 }
 
 /// Changes to several files that happen together: after a crash all of them have happened, or none.
+///
+/// It borrows new content or owns it: a `Commit<'static>` can be sent to another thread.
 #[derive(Default)]
 #[must_use = "a commit does nothing until it is passed to Vmgs::commit"]
 pub struct Commit<'a> {
@@ -87,8 +88,13 @@ impl<'a> Commit<'a> {
     }
 
     /// Replaces or adds a file.
-    pub fn write(self, id: FileId, protection: Protection, content: &'a [u8]) -> Self {
-        self.write_content(id, protection, Content::Bytes(content))
+    pub fn write(
+        self,
+        id: FileId,
+        protection: Protection,
+        content: impl Into<Cow<'a, [u8]>>,
+    ) -> Self {
+        self.write_content(id, protection, Content::Bytes(content.into()))
     }
 
     /// Replaces or adds a file with `len` bytes from `source`.
@@ -97,18 +103,12 @@ impl<'a> Commit<'a> {
         id: FileId,
         protection: Protection,
         len: u64,
-        source: &'a mut dyn io::Read,
+        source: &'a mut (dyn io::Read + Send),
     ) -> Self {
         self.write_content(id, protection, Content::Stream { len, source })
     }
 
-    /// Replaces or adds a file.
-    pub fn write_content(
-        mut self,
-        id: FileId,
-        protection: Protection,
-        content: Content<'a>,
-    ) -> Self {
+    fn write_content(mut self, id: FileId, protection: Protection, content: Content<'a>) -> Self {
         self.writes.push(Write {
             id,
             protection,
@@ -259,7 +259,7 @@ impl Vmgs {
         id: FileId,
         protection: Protection,
         len: u64,
-        source: &mut dyn io::Read,
+        source: &mut (dyn io::Read + Send),
     ) -> Result<(), Error> {
         self.commit(Commit::new().write_from(id, protection, len, source))
     }

@@ -32,7 +32,6 @@ mod transact;
 mod verify;
 
 pub use commit::Commit;
-pub use commit::Content;
 pub use commit::Overwrite;
 pub use commit::Protection;
 pub use container::Container;

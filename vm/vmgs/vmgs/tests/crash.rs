@@ -94,7 +94,7 @@ fn plain_steps() -> Vec<Step> {
             s.commit(
                 Commit::new()
                     .write(FileId(14), Protection::Plain, &[0xff; 8])
-                    .write(FileId(19), Protection::Plain, &content(5, 6000))
+                    .write(FileId(19), Protection::Plain, content(5, 6000))
                     .delete(FileId(1)),
             )
         }),
@@ -129,7 +129,7 @@ fn encrypted_steps() -> Vec<Step> {
         step("several", 1, |s| {
             s.commit(
                 Commit::new()
-                    .write(FileId(2), Protection::Encrypted, &content(8, 4096))
+                    .write(FileId(2), Protection::Encrypted, content(8, 4096))
                     .write(FileId(14), Protection::Plain, &[1; 8])
                     .delete_if_present(FileId(19)),
             )

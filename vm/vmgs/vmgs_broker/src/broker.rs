@@ -1,26 +1,24 @@
-//! The task that owns the store.
+//! The owner of the store.
 
 use crate::client::VmgsClient;
 use crate::request::BrokerError;
-use crate::request::Changes;
-use crate::request::FileContent;
-use crate::request::IfAbsent;
+use crate::request::ReadChunks;
 use crate::request::Request;
 use crate::request::StoreInfo;
+use mesh::BoundedSender;
 use mesh::Receiver;
 use mesh::Rpc;
 use mesh::saved_state::SavedState;
 use std::io;
 use std::num::NonZeroUsize;
+use std::thread::JoinHandle;
 use vmgs::BlockDevice;
-use vmgs::Commit;
-use vmgs::Content;
 use vmgs::FileId;
 use vmgs::OpenOptions;
 use vmgs::SavedStore;
 use vmgs::Vmgs;
 
-/// Requests that wait at most; who asks for more waits for room.
+/// The most requests that wait; further callers wait for room.
 const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// The owner of a store. It ends when all its clients are gone.
@@ -66,8 +64,8 @@ impl Broker {
 
     /// Serves requests until all clients are gone, and gives the store back.
     ///
-    /// The device is used from here, and may block: this is for an executor thread that does nothing
-    /// else. [`run_blocking`](Broker::run_blocking) needs no executor.
+    /// It waits for the device and for readers on the executor's thread, which must have nothing else to run: see
+    /// [`spawn`](Broker::spawn).
     pub async fn run(mut self) -> Vmgs {
         while let Ok(request) = self.requests.recv().await {
             self.serve(request);
@@ -75,20 +73,12 @@ impl Broker {
         self.store
     }
 
-    /// Serves requests on this thread until all clients are gone, and gives the store back.
-    pub fn run_blocking(mut self) -> Vmgs {
-        while let Ok(request) = self.requests.recv_blocking() {
-            self.serve(request);
-        }
-        self.store
-    }
-
     /// Starts a thread for a new broker of `store`. The thread ends when all clients are gone.
-    pub fn spawn(store: Vmgs) -> io::Result<(VmgsClient, std::thread::JoinHandle<Vmgs>)> {
+    pub fn spawn(store: Vmgs) -> io::Result<(VmgsClient, JoinHandle<Vmgs>)> {
         let (broker, client) = Self::new(store);
         let thread = std::thread::Builder::new()
             .name("vmgs".into())
-            .spawn(|| broker.run_blocking())?;
+            .spawn(|| pal_async::block_on(broker.run()))?;
         Ok((client, thread))
     }
 
@@ -96,24 +86,17 @@ impl Broker {
         match request {
             Request::FileInfo(rpc) => answer(rpc, |id| Ok(self.store.file_info(id)?)),
             Request::Info(rpc) => answer(rpc, |()| Ok(self.info())),
-            Request::DeviceSize(rpc) => answer(rpc, |()| Ok(self.store.device_size())),
             Request::Read(rpc) => answer(rpc, |id| Ok(self.store.read(id)?)),
             Request::ReadRange(rpc) => {
                 answer(rpc, |(id, offset, len)| self.read_range(id, offset, len));
             }
-            Request::ReadTo(rpc) => {
-                answer(rpc, |(id, mut sink)| {
-                    Ok(self.store.read_to(id, &mut sink)?)
-                });
-            }
-            Request::Commit(rpc) => answer(rpc, |changes| self.commit(changes)),
-            Request::Move(rpc) => answer(rpc, |(from, to, overwrite)| {
-                Ok(self.unsealed()?.move_file(from, to, overwrite)?)
+            Request::ReadChunks(rpc) => answer(rpc, |ReadChunks { id, chunks }| {
+                self.store.read_to(id, &mut ChunkWriter(chunks))?;
+                Ok(())
             }),
-            Request::Flush(rpc) => answer(rpc, |()| Ok(self.store.flush()?)),
+            Request::Commit(rpc) => answer(rpc, |commit| Ok(self.unsealed()?.commit(commit)?)),
             Request::Unlock(rpc) => answer(rpc, |key| Ok(self.unsealed()?.unlock(&key)?)),
             Request::UpdateKey(rpc) => answer(rpc, |key| Ok(self.unsealed()?.update_key(&key)?)),
-            Request::Rekey(rpc) => answer(rpc, |()| Ok(self.unsealed()?.rekey()?)),
             Request::Save(rpc) => answer(rpc, |()| self.save()),
             Request::Unseal(rpc) => answer(rpc, |()| {
                 self.sealed = false;
@@ -122,13 +105,13 @@ impl Broker {
         }
     }
 
-    /// The store, to be changed. What an earlier change left in doubt is found out first.
+    /// The store, to be changed. It is reloaded first if an earlier change may or may not have happened.
     fn unsealed(&mut self) -> Result<&mut Vmgs, BrokerError> {
         if self.sealed {
             return Err(BrokerError::Sealed);
         }
         if self.store.is_in_doubt() {
-            tracing::warn!("reloading the store after a commit that ended in doubt");
+            tracing::warn!("reloading the store: the last commit may or may not have happened");
             self.store.reload()?;
         }
         Ok(&mut self.store)
@@ -166,25 +149,6 @@ impl Broker {
         Ok(buffer)
     }
 
-    fn commit(&mut self, mut changes: Changes) -> Result<(), BrokerError> {
-        let store = self.unsealed()?;
-        let mut commit = Commit::new();
-        for (id, if_absent) in changes.deletes {
-            commit = match if_absent {
-                IfAbsent::Fail => commit.delete(id),
-                IfAbsent::Ignore => commit.delete_if_present(id),
-            };
-        }
-        for (id, protection, content) in &mut changes.writes {
-            let content = match content {
-                FileContent::Bytes(bytes) => Content::Bytes(bytes),
-                FileContent::Stream { len, source } => Content::Stream { len: *len, source },
-            };
-            commit = commit.write_content(*id, *protection, content);
-        }
-        Ok(store.commit(commit)?)
-    }
-
     fn save(&mut self) -> Result<SavedState, BrokerError> {
         let saved = self.unsealed_or_saved()?.save()?;
         self.sealed = true;
@@ -201,13 +165,29 @@ impl Broker {
     }
 }
 
-/// Carries a request out, unless nobody waits for it any more.
+/// Sends what is written to it in chunks, and waits while the reader does not take them.
+struct ChunkWriter(BoundedSender<Vec<u8>>);
+
+impl io::Write for ChunkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .send_blocking(bytes.to_vec())
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Carries a request out, unless its caller no longer waits.
 fn answer<I, O>(
     rpc: Rpc<I, Result<O, BrokerError>>,
     handler: impl FnOnce(I) -> Result<O, BrokerError>,
 ) {
     if rpc.is_abandoned() {
-        tracing::debug!("a request was withdrawn before its turn came");
+        tracing::debug!("skipping a request whose caller no longer waits");
         return;
     }
     rpc.handle_sync(handler);

@@ -1,25 +1,26 @@
 //! Asking the broker.
 
-use crate::blocking::BlockingClient;
 use crate::request::BrokerError;
-use crate::request::Changes;
-use crate::request::FileContent;
+use crate::request::ReadChunks;
 use crate::request::Request;
 use crate::request::StoreInfo;
 use mesh::BoundedSender;
 use mesh::Rpc;
 use mesh::saved_state::SavedState;
-use std::io;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use vmgs::Commit;
 use vmgs::FileId;
 use vmgs::FileInfo;
 use vmgs::Key;
-use vmgs::Overwrite;
 use vmgs::Protection;
-use vmgs::ProvisioningMarker;
 
-/// A handle to a broker's store. Clones are equals.
+/// Chunks that wait between the broker and a reader.
+const CHUNKS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// A handle to a broker's store. Clones are handles to the same store.
 ///
-/// A future that is dropped before the request's turn comes withdraws it.
+/// Dropping the future of a request before its turn comes withdraws the request.
 #[derive(Debug, Clone)]
 pub struct VmgsClient {
     requests: BoundedSender<Request>,
@@ -28,11 +29,6 @@ pub struct VmgsClient {
 impl VmgsClient {
     pub(crate) fn new(requests: BoundedSender<Request>) -> Self {
         Self { requests }
-    }
-
-    /// This handle, for a thread without an executor.
-    pub fn blocking(self) -> BlockingClient {
-        BlockingClient::new(self)
     }
 
     async fn call<I, O>(
@@ -48,14 +44,9 @@ impl VmgsClient {
         self.call(Request::FileInfo, id).await
     }
 
-    /// What there is to know about the store.
+    /// The state of the store.
     pub async fn info(&self) -> Result<StoreInfo, BrokerError> {
         self.call(Request::Info, ()).await
-    }
-
-    /// Bytes of the store's device.
-    pub async fn device_size(&self) -> Result<u64, BrokerError> {
-        self.call(Request::DeviceSize, ()).await
     }
 
     /// A file's content, of at most [`vmgs::READ_LIMIT`] bytes.
@@ -74,60 +65,44 @@ impl VmgsClient {
         self.call(Request::ReadRange, (id, offset, len)).await
     }
 
-    /// Passes a file's content to `sink`, on the broker's thread, and returns its length. See
+    /// Passes a file's content to `sink` in chunks, from the start, until `sink` breaks. See
     /// [`vmgs::Vmgs::read_to`] for what a failure means.
-    pub async fn read_to(
+    pub async fn read_chunks(
         &self,
         id: FileId,
-        sink: Box<dyn io::Write + Send>,
-    ) -> Result<u64, BrokerError> {
-        self.call(Request::ReadTo, (id, sink)).await
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BrokerError> {
+        let (chunks, mut received) = mesh::bounded(CHUNKS);
+        let reading = self.call(Request::ReadChunks, ReadChunks { id, chunks });
+        // When this ends and drops the receiver, the broker stops reading.
+        let passing_on = async move {
+            while let Ok(chunk) = received.recv().await {
+                if sink(&chunk).is_break() {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        match futures::future::join(reading, passing_on).await {
+            (_, ControlFlow::Break(())) => Ok(()),
+            (read, ControlFlow::Continue(())) => read,
+        }
     }
 
-    /// Replaces or adds a file.
+    /// Replaces or adds a file; durable when this returns.
     pub async fn write(
         &self,
         id: FileId,
         protection: Protection,
-        content: impl Into<FileContent>,
+        content: Vec<u8>,
     ) -> Result<(), BrokerError> {
-        self.commit(Changes::new().write(id, protection, content))
+        self.commit(Commit::new().write(id, protection, content))
             .await
     }
 
-    /// Stores the record of who formatted the store, unencrypted.
-    pub async fn write_provisioning_marker(
-        &self,
-        marker: &ProvisioningMarker,
-    ) -> Result<(), BrokerError> {
-        let content = marker.to_bytes()?;
-        self.write(FileId::PROVISIONING_MARKER, Protection::Plain, content)
-            .await
-    }
-
-    /// Removes a file, which must exist.
-    pub async fn delete_file(&self, id: FileId) -> Result<(), BrokerError> {
-        self.commit(Changes::new().delete(id)).await
-    }
-
-    /// Makes all of the changes in one commit, durable when this returns.
-    pub async fn commit(&self, changes: Changes) -> Result<(), BrokerError> {
-        self.call(Request::Commit, changes).await
-    }
-
-    /// Gives a file another id.
-    pub async fn move_file(
-        &self,
-        from: FileId,
-        to: FileId,
-        overwrite: Overwrite,
-    ) -> Result<(), BrokerError> {
-        self.call(Request::Move, (from, to, overwrite)).await
-    }
-
-    /// Makes everything durable that was written. Changes already are when they return.
-    pub async fn flush(&self) -> Result<(), BrokerError> {
-        self.call(Request::Flush, ()).await
+    /// Makes all of the changes or none; durable when this returns.
+    pub async fn commit(&self, commit: Commit<'static>) -> Result<(), BrokerError> {
+        self.call(Request::Commit, commit).await
     }
 
     /// Unlocks the store.
@@ -135,14 +110,9 @@ impl VmgsClient {
         self.call(Request::Unlock, key).await
     }
 
-    /// Replaces the store's keys by this one; a store without keys gets its first.
+    /// Replaces the store's keys by this one, or encrypts a store that has none.
     pub async fn update_key(&self, key: Key) -> Result<(), BrokerError> {
         self.call(Request::UpdateKey, key).await
-    }
-
-    /// Replaces every key that the store made; see [`vmgs::Vmgs::rekey`].
-    pub async fn rekey(&self) -> Result<Vec<FileId>, BrokerError> {
-        self.call(Request::Rekey, ()).await
     }
 
     /// Saves the state of the broker, keys included, and seals the store.
@@ -150,8 +120,7 @@ impl VmgsClient {
         self.call(Request::Save, ()).await
     }
 
-    /// Allows changes again, for when what the state was saved for did not happen. The saved state is
-    /// not to be used any more.
+    /// Allows changes again, if the saved state will not be used.
     pub async fn unseal(&self) -> Result<(), BrokerError> {
         self.call(Request::Unseal, ()).await
     }

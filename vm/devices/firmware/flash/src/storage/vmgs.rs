@@ -1,4 +1,4 @@
-//! A file of a VMGS store as the storage of a chip.
+//! A file of a VMGS store as the storage of a flash chip.
 
 use super::Atomicity;
 use super::FlashStorage;
@@ -6,20 +6,20 @@ use super::StorageError;
 use super::Update;
 use crate::BLOCK_SIZE;
 use crate::MAX_SIZE;
+use pal_async::block_on;
 use vmgs::FileId;
 use vmgs::Protection;
-use vmgs_broker::BlockingClient;
 use vmgs_broker::BrokerError;
 use vmgs_broker::VmgsClient;
 
-/// The file [`VmgsStorage::FILE`] of a VMGS store, replaced whole by each change. It is encrypted if the
+/// The file [`VmgsStorage::FILE`] of a VMGS store. Each change replaces the whole file. It is encrypted if the
 /// store is.
 ///
 /// The store's broker must run on a thread that never waits for the chip, such as the one that
-/// [`Broker::spawn`](vmgs_broker::Broker::spawn) starts.
+/// [`Broker::spawn`](vmgs_broker::Broker::spawn) starts, and the storage is not for a thread that runs tasks.
 #[derive(Debug)]
 pub struct VmgsStorage {
-    client: BlockingClient,
+    client: VmgsClient,
 }
 
 /// Why a VMGS file cannot be the storage of a chip.
@@ -31,9 +31,9 @@ pub enum VmgsStorageError {
         VmgsStorage::FILE
     )]
     Read(#[source] BrokerError),
-    /// It holds something else.
+    /// The file is not a flash image.
     #[error(
-        "file {} of the VMGS store has {len} bytes, so it is no flash image with firmware variables",
+        "file {} of the VMGS store has {len} bytes, so it is not a flash image with firmware variables",
         VmgsStorage::FILE
     )]
     Size {
@@ -43,8 +43,8 @@ pub enum VmgsStorageError {
 }
 
 impl VmgsStorage {
-    /// Where the image is. It is not [`FileId::BIOS_NVRAM`], because that has another format, which the
-    /// firmware of generation-2 VMs reads.
+    /// The file that holds the image. [`FileId::BIOS_NVRAM`] has another format, which the firmware of generation-2
+    /// VMs reads.
     pub const FILE: FileId = FileId::FLASH_VARIABLES;
 
     /// The storage, and the image in it, if there is one already.
@@ -61,7 +61,6 @@ impl VmgsStorage {
                 Some(content.map_err(VmgsStorageError::Read)?)
             }
         };
-        let client = client.blocking();
         Ok((Self { client }, content))
     }
 }
@@ -73,9 +72,10 @@ impl FlashStorage for VmgsStorage {
 
     fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError> {
         let image = update.image.to_vec();
-        Ok(self
+        let write = self
             .client
-            .write(Self::FILE, Protection::IfEncrypted, image)?)
+            .write(Self::FILE, Protection::IfEncrypted, image);
+        Ok(block_on(write)?)
     }
 
     fn describe(&self) -> String {
@@ -86,7 +86,6 @@ impl FlashStorage for VmgsStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pal_async::block_on;
     use vmgs::MemoryDevice;
     use vmgs::OpenOptions;
     use vmgs::Vmgs;
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_keeps_the_image_beside_the_variables_of_other_firmware() {
+    fn the_image_does_not_replace_the_variables_of_other_firmware() {
         let client = store(4 << 20);
         block_on(client.write(FileId::BIOS_NVRAM, Protection::Plain, vec![1, 2, 3])).unwrap();
         let (mut storage, content) = block_on(VmgsStorage::open(client.clone())).unwrap();
@@ -120,18 +119,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn a_file_that_is_not_an_image_is_refused() {
         let client = store(4 << 20);
         block_on(client.write(VmgsStorage::FILE, Protection::Plain, vec![1, 2, 3])).unwrap();
         let error = block_on(VmgsStorage::open(client)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "file FLASH_VARIABLES of the VMGS store has 3 bytes, so it is no flash image with firmware variables"
+            "file FLASH_VARIABLES of the VMGS store has 3 bytes, so it is not a flash image with firmware variables"
         );
     }
 
     #[test]
-    fn a_full_or_sealed_store_is_an_error_and_can_be_tried_again() {
+    fn a_write_that_a_full_or_sealed_store_refused_can_be_retried() {
         let client = store(64 << 10);
         let (mut storage, _) = block_on(VmgsStorage::open(client)).unwrap();
         let update = Update {
