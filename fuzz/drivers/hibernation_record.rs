@@ -166,7 +166,7 @@ fn start(bytes: &[u8], token: u8, sound: bool) {
             assert!(sound);
             assert_eq!(status.next_start, NextStart::Resume);
             let mut flash = Flash::default();
-            vm.restore(&mut flash).expect("it was validated");
+            vm.restore_firmware(&mut flash).expect("it was validated");
             let parts: Vec<_> = flash.0.iter().map(|(part, _)| part.clone()).collect();
             assert_eq!(parts, stored.record.parts());
             for ((_, content), section) in flash.0.iter().zip(&stored.record.sections) {

@@ -152,7 +152,7 @@ fn restore(c: &mut Criterion) {
                 let mut vm = vm(&client);
                 let plan = vm.start(&PlatformView::default()).unwrap();
                 assert!(matches!(plan, StartPlan::Restore(_)));
-                vm.restore(&mut flash).unwrap()
+                vm.restore_firmware(&mut flash).unwrap()
             });
         });
     }
@@ -174,7 +174,7 @@ fn token(c: &mut Criterion) {
                     vm.start(&PlatformView::default()).unwrap(),
                     StartPlan::Restore(_)
                 ) {
-                    vm.restore(&mut Flash(Vec::new())).unwrap();
+                    vm.restore_firmware(&mut Flash(Vec::new())).unwrap();
                     vm.wake();
                 } else {
                     vm.reset();

@@ -4,8 +4,7 @@ use crate::event::Stored;
 use crate::record::NewRecord;
 use crate::record::Record;
 use crate::record::RecordInputError;
-use crate::record::decode_header;
-use crate::record::decode_table;
+use crate::record::decode_start;
 use crate::storage::Change;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
@@ -105,16 +104,6 @@ impl CaptureError {
     }
 }
 
-/// Header and table of the record in the store, if there is one and they are sound. Its content is not
-/// looked at.
-pub(crate) fn stored_record(storage: &mut dyn Storage, max_len: usize) -> Option<Record> {
-    let start = storage.read_start(HibernationFile::Record, max_len).ok()?;
-    let header = decode_header(&start).ok()?;
-    let count = usize::try_from(header.section_count.get()).ok()?;
-    let end = FIRMWARE_RECORD_HEADER_LEN + count.checked_mul(FIRMWARE_RECORD_SECTION_LEN)?;
-    decode_table(&header, start.get(FIRMWARE_RECORD_HEADER_LEN..end)?).ok()
-}
-
 /// Stores a record, unless an equivalent one is there. If that fails, no record remains that a later
 /// token could be taken to mean.
 pub(crate) fn store(
@@ -128,7 +117,8 @@ pub(crate) fn store(
     if old_len == Some(record.len) {
         let start =
             FIRMWARE_RECORD_HEADER_LEN + record.sections.len() * FIRMWARE_RECORD_SECTION_LEN;
-        if let Some(old) = stored_record(storage, start)
+        if let Ok(start) = storage.read_start(HibernationFile::Record, start)
+            && let Ok(old) = decode_start(&start)
             && old.is_equivalent(record)
         {
             return Ok((old, Stored::Unchanged));

@@ -1,6 +1,7 @@
 //! The driver: a VM's hibernation, from one start to the next.
 
 mod effects;
+mod saved;
 
 use crate::capture;
 use crate::capture::CaptureError;
@@ -76,7 +77,7 @@ pub enum StartPlan {
     /// Load the host's firmware, and before anything is written near it or the VPs run, call
     /// [`Hibernation::capture`].
     Capture,
-    /// Give the firmware what it was given then, call [`Hibernation::restore`] instead of loading the
+    /// Give the firmware what it was given then, call [`Hibernation::restore_firmware`] instead of loading the
     /// host's, and start at the entry that it returns.
     Restore(Box<StoredView>),
 }
@@ -163,10 +164,7 @@ impl Hibernation {
     /// as it is configured; its digests of tables do not matter yet.
     pub fn start(&mut self, view: &PlatformView) -> Result<StartPlan, Refusal> {
         self.record = None;
-        self.note = match &mut self.witness {
-            Some(place) if self.config.mode() == Mode::On => witness::read(&mut **place),
-            _ => None,
-        };
+        self.read_note();
         let found = self.look(view);
         let requested = self.config.requested.take();
         match self.handle(Event::Start { found, requested }) {
@@ -182,6 +180,13 @@ impl Hibernation {
                 None => Ok(StartPlan::HostFirmware),
             },
         }
+    }
+
+    fn read_note(&mut self) {
+        self.note = match &mut self.witness {
+            Some(place) if self.config.mode() == Mode::On => witness::read(&mut **place),
+            _ => None,
+        };
     }
 
     fn look(&mut self, view: &PlatformView) -> Found {
@@ -272,7 +277,7 @@ impl Hibernation {
 
     /// Puts the stored firmware into the machine. Only after [`StartPlan::Restore`]. Returns the
     /// guest-physical address of its first instruction.
-    pub fn restore(&mut self, target: &mut dyn FirmwareTarget) -> Result<u64, Refusal> {
+    pub fn restore_firmware(&mut self, target: &mut dyn FirmwareTarget) -> Result<u64, Refusal> {
         let started = Instant::now();
         let look = self.look.take();
         let (Some(storage), Some(sound)) = (&mut self.storage, look.and_then(|look| look.sound))

@@ -4,7 +4,7 @@
 //! memory is, which tables it gave. If the host's firmware is another when the guest is to wake, the session
 //! is lost. So at a cold start the firmware is [captured](Hibernation::capture) into the VM's VMGS store, a
 //! hibernation leaves a token there, and a start that finds the token
-//! [restores](Hibernation::restore) the firmware instead of loading the host's.
+//! [restores](Hibernation::restore_firmware) the firmware instead of loading the host's.
 //!
 //! [`Hibernation`] is what a VMM uses. In it, [`Machine`] decides and does nothing, and a driver does
 //! what it says by way of small traits: [`Storage`] (a VMGS store or its broker), [`FirmwareImage`] and

@@ -195,7 +195,7 @@ impl Machine {
         Self::in_state(consume, takeover, State::Off)
     }
 
-    /// A machine in this state, for tests and for a VMM that carries it over to a successor.
+    /// A machine in this state.
     pub fn in_state(consume: ConsumePolicy, takeover: TakeoverSignal, state: State) -> Self {
         Self {
             consume,

@@ -113,7 +113,7 @@ fn through_the_broker_and_at_full_size() {
     assert_eq!(view.pinned, tables(1));
     assert_eq!(view.platform, usual_machine());
     let mut flash = Flash::default();
-    vm.restore(&mut flash).unwrap();
+    vm.restore_firmware(&mut flash).unwrap();
     assert!(flash.parts == contents(&*image));
 }
 

@@ -172,7 +172,7 @@ fn a_machine_that_does_not_take_the_firmware_is_refused() {
             StartPlan::Restore(_)
         ));
         let mut flash = flash;
-        let refusal = vm.restore(&mut flash).unwrap_err();
+        let refusal = vm.restore_firmware(&mut flash).unwrap_err();
         assert_eq!(refusal.reason.code(), expected);
         assert_eq!(heard.names(), ["refused"]);
         assert_eq!(vm.state(), State::Refused);

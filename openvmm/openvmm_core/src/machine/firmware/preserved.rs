@@ -107,7 +107,7 @@ impl PreservedFirmware {
             StartPlan::HostFirmware | StartPlan::Capture => host()?,
             StartPlan::Restore(stored) => {
                 let mut rom = Rom::default();
-                hibernation.restore(&mut rom)?;
+                hibernation.restore_firmware(&mut rom)?;
                 Loaded {
                     code: rom.code.into(),
                     files: stored.pinned.0.clone(),
@@ -150,7 +150,7 @@ impl PreservedFirmware {
             StartPlan::Capture => self.capture(),
             StartPlan::Restore(_) => {
                 let mut rom = Rom::default();
-                self.hibernation.restore(&mut rom)?;
+                self.hibernation.restore_firmware(&mut rom)?;
                 if *rom.code != *self.loaded.code {
                     return Err(RestartError::OtherFirmware);
                 }

@@ -94,6 +94,18 @@ pub(crate) fn decode_table(
     Ok(record)
 }
 
+/// The record whose header and section table `bytes` starts with. Its content is not looked at.
+pub(crate) fn decode_start(bytes: &[u8]) -> Result<Record, RecordError> {
+    let header = decode_header(bytes)?;
+    // The number of sections was checked.
+    let len = header.section_count.get() as usize * FIRMWARE_RECORD_SECTION_LEN;
+    let table = bytes
+        .get(FIRMWARE_RECORD_HEADER_LEN..)
+        .and_then(|table| table.get(..len))
+        .ok_or(RecordError::Table("it is too short"))?;
+    decode_table(&header, table)
+}
+
 fn decode_section(entry: &FirmwareRecordSection) -> Result<Section, RecordError> {
     if entry.flags.get() != 0 {
         return Err(RecordError::Table("a section has unknown flags"));

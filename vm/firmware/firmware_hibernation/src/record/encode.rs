@@ -144,7 +144,7 @@ impl NewRecord {
             sections,
         };
         decode::check(&record).map_err(RecordInputError::Invalid)?;
-        let start = encode(&record)?;
+        let start = encode_start(&record)?;
         Ok(Self {
             record,
             start,
@@ -228,7 +228,7 @@ impl io::Read for RecordStream {
 }
 
 /// The bytes of header and section table.
-fn encode(record: &Record) -> Result<Vec<u8>, RecordInputError> {
+pub(crate) fn encode_start(record: &Record) -> Result<Vec<u8>, RecordInputError> {
     let mut table = Vec::with_capacity(record.sections.len() * FIRMWARE_RECORD_SECTION_LEN);
     for section in &record.sections {
         let name = &section.name;

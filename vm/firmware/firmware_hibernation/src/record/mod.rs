@@ -15,8 +15,8 @@ pub use reader::ImageWriter;
 pub use reader::RecordReader;
 pub use reader::RecordVisitor;
 
-pub(crate) use decode::decode_header;
-pub(crate) use decode::decode_table;
+pub(crate) use decode::decode_start;
+pub(crate) use encode::encode_start;
 pub(crate) use reader::Restorer;
 
 use crate::image::Architecture;

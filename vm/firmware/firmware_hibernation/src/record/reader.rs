@@ -3,8 +3,8 @@
 use super::Record;
 use super::RecordError;
 use super::SectionKind;
-use super::decode_header;
-use super::decode_table;
+use super::decode::decode_header;
+use super::decode::decode_table;
 use crate::image::FirmwareTarget;
 use crate::image::Pinned;
 use platform_digest::Digest;

@@ -257,7 +257,7 @@ pub fn start_on(vm: &mut Hibernation, host: u8, view: &PlatformView) -> Result<R
         }
         StartPlan::Restore(view) => {
             let mut flash = Flash::default();
-            let entry = vm.restore(&mut flash)?;
+            let entry = vm.restore_firmware(&mut flash)?;
             assert_eq!(entry, RESET_VECTOR);
             Ran::Restored(flash.parts, view.pinned)
         }
