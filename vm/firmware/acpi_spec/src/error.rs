@@ -7,7 +7,7 @@ pub enum BuildError {
     /// More processors than the DSDT's names reach.
     #[error(
         "{count} processors are more than the {} that ACPI tables can name",
-        crate::machine::MAX_PROCESSORS
+        crate::platform::MAX_PROCESSORS
     )]
     TooManyProcessors {
         /// How many there are.

@@ -218,3 +218,7 @@ fn name(file: &'static str) -> &'static [u8] {
     }
     file.as_bytes()
 }
+
+#[cfg(test)]
+#[path = "loader_test.rs"]
+mod tests;

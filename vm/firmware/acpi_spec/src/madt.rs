@@ -1,8 +1,8 @@
 //! The interrupt controllers: MADT (ACPI 6.5, 5.2.12).
 
-use crate::machine::InterruptControllers;
-use crate::machine::Machine;
-use crate::machine::Processor;
+use crate::platform::AcpiPlatform;
+use crate::platform::InterruptControllers;
+use crate::platform::Processor;
 use crate::table::Table;
 use acpi_tables::Aml;
 use acpi_tables::madt::EnabledStatus;
@@ -89,14 +89,14 @@ struct LocalX2ApicNmi {
 }
 
 /// The MADT.
-pub(crate) fn madt(machine: &Machine) -> Table {
-    let has_pic = machine.interrupt_controllers == InterruptControllers::IoApicAndPic;
+pub(crate) fn madt(platform: &AcpiPlatform) -> Table {
+    let has_pic = platform.interrupt_controllers == InterruptControllers::IoApicAndPic;
     let mut body = Vec::new();
     body.extend_from_slice(&LOCAL_APIC_ADDRESS.to_le_bytes());
     body.extend_from_slice(&if has_pic { PCAT_COMPAT } else { 0 }.to_le_bytes());
 
     let mut has_x2apic = false;
-    for p in &machine.processors {
+    for p in &platform.processors {
         match local_apic(p) {
             LocalApic::XApic(entry) => entry.to_aml_bytes(&mut body),
             LocalApic::X2Apic(entry) => {
@@ -113,8 +113,8 @@ pub(crate) fn madt(machine: &Machine) -> Table {
     }
     body.extend_from_slice(
         InterruptSourceOverride::new(
-            machine.sci_irq,
-            machine.sci_irq.into(),
+            platform.sci_irq,
+            platform.sci_irq.into(),
             ACTIVE_HIGH | LEVEL_TRIGGERED,
         )
         .as_bytes(),

@@ -1,8 +1,8 @@
 //! The PCI root bridge: its namespace objects (PCI Firmware Specification 3.3, 4) and the MCFG.
 
-use crate::machine::PCI_CONFIG_PORTS;
-use crate::machine::PCI_GSIS;
-use crate::machine::PciRoot;
+use crate::platform::PCI_CONFIG_PORTS;
+use crate::platform::PCI_GSIS;
+use crate::platform::PciRoot;
 use crate::table::OEM_ID;
 use crate::table::OEM_REVISION;
 use crate::table::OEM_TABLE_ID;

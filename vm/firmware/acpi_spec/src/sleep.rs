@@ -1,7 +1,7 @@
 //! `_PTS` and `_WAK` (ACPI 6.5, 7.4.1 and 7.4.5): the machine hears that its system goes to sleep, and that it
 //! is awake again.
 
-use crate::machine::SleepAnnouncements;
+use crate::platform::SleepAnnouncements;
 use acpi_tables::Aml;
 use acpi_tables::aml::And;
 use acpi_tables::aml::Arg;

@@ -8,9 +8,9 @@ use super::layout;
 use super::load_linux;
 use crate::BootState;
 use crate::ImageFile;
-use acpi_spec::Hibernation;
+use acpi_spec::AcpiPlatform;
 use acpi_spec::InterruptControllers;
-use acpi_spec::Machine;
+use acpi_spec::S4Support;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use std::io::Cursor;
@@ -23,9 +23,9 @@ pub(super) type BytesFile = ImageFile<Cursor<Vec<u8>>>;
 pub(super) const MIB: u64 = 1 << 20;
 
 pub(super) fn tables() -> TableSet {
-    TableSet::new(&Machine {
+    TableSet::new(&AcpiPlatform {
         interrupt_controllers: InterruptControllers::IoApicAndPic,
-        hibernation: Hibernation::S4,
+        s4: S4Support::Offered,
         ..constructed::machine()
     })
     .unwrap()
