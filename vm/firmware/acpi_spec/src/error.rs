@@ -1,6 +1,6 @@
 /// Why tables cannot be built or placed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
+pub enum AcpiError {
     /// A machine needs a processor.
     #[error("the machine has no processor")]
     NoProcessors,

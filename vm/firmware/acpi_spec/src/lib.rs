@@ -19,7 +19,7 @@ mod sleep;
 mod table;
 mod table_set;
 
-pub use error::BuildError;
+pub use error::AcpiError;
 pub use generation_id::GENERATION_ID_OFFSET;
 pub use loader::GENERATION_ID_ADDRESS_FILE;
 pub use loader::GENERATION_ID_ADDRESS_LEN;

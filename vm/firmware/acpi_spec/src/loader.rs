@@ -4,7 +4,7 @@
 //! A script is commands of 128 bytes. The firmware allocates memory for files, adds the address of a file to
 //! fields that hold an offset in it, and computes checksums.
 
-use crate::BuildError;
+use crate::AcpiError;
 use crate::TableSet;
 use crate::generation_id;
 use crate::generation_id::GENERATION_ID_OFFSET;
@@ -56,11 +56,11 @@ impl TableSet {
     /// The files from which a firmware builds the tables: [`SCRIPT_FILE`], [`RSDP_FILE`], [`TABLES_FILE`] and,
     /// where there is a generation ID, [`GENERATION_ID_FILE`] (the script then writes to
     /// [`GENERATION_ID_ADDRESS_FILE`]).
-    pub fn loader_files(&self) -> Result<Vec<LoaderFile>, BuildError> {
+    pub fn loader_files(&self) -> Result<Vec<LoaderFile>, AcpiError> {
         let (offsets, size) = self.offsets();
         // All that the script says of the tables is 32 bits wide.
         if u32::try_from(size).is_err() {
-            return Err(BuildError::LoaderOverflow { size });
+            return Err(AcpiError::LoaderOverflow { size });
         }
         let mut script = Script(Vec::new());
         let alignment = self.tables().iter().map(|t| t.alignment).max();

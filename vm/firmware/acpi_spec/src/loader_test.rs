@@ -1,7 +1,7 @@
 //! Loader scripts, run as a firmware runs them.
 
+use crate::AcpiError;
 use crate::AcpiPlatform;
-use crate::BuildError;
 use crate::GENERATION_ID_ADDRESS_FILE;
 use crate::GENERATION_ID_ADDRESS_LEN;
 use crate::GENERATION_ID_FILE;
@@ -418,7 +418,7 @@ fn tables_with_a_generation_id_cannot_be_placed() {
     let mut machine = pc_uefi(processors(1));
     machine.generation_id_event = Some(0);
     let set = TableSet::new(&machine).unwrap();
-    assert_eq!(set.place(0x1_9000), Err(BuildError::GenerationIdUnplaced));
+    assert_eq!(set.place(0x1_9000), Err(AcpiError::GenerationIdUnplaced));
 }
 
 #[test]
@@ -430,34 +430,34 @@ fn impossible_root_bridges_are_refused() {
     };
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().io = vec![0..=0xffff]),
-        BuildError::IoWindow { .. }
+        AcpiError::IoWindow { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().ecam = Some(0xf800_0000)),
-        BuildError::Ecam { .. }
+        AcpiError::Ecam { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().ecam = Some(u64::MAX << 20)),
-        BuildError::Ecam { .. }
+        AcpiError::Ecam { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().mmio.low = Some(0xc000_0000..0x1_0000_1000)),
-        BuildError::PciLowWindow { .. }
+        AcpiError::PciLowWindow { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().first_gsi = u32::MAX - 6),
-        BuildError::PciInterrupts { .. }
+        AcpiError::PciInterrupts { .. }
     ));
     assert!(matches!(
         refused(|m| m.sleep_announcements.as_mut().unwrap().wake = 0x10),
-        BuildError::SleepAnnouncements { .. }
+        AcpiError::SleepAnnouncements { .. }
     ));
     assert!(matches!(
         refused(|m| m.generation_id_event = Some(16)),
-        BuildError::Event { event: 16 }
+        AcpiError::Event { event: 16 }
     ));
     assert!(matches!(
         refused(|m| m.pm_base = 0xffe0),
-        BuildError::Ports { .. }
+        AcpiError::Ports { .. }
     ));
 }

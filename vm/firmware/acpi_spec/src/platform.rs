@@ -1,6 +1,6 @@
 //! The description of the platform that the tables are built from.
 
-use crate::BuildError;
+use crate::AcpiError;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::ops::RangeInclusive;
@@ -185,12 +185,12 @@ pub struct MmioWindows {
 
 impl AcpiPlatform {
     /// Refuses a platform that the tables cannot describe.
-    pub(crate) fn validate(&self) -> Result<(), BuildError> {
+    pub(crate) fn validate(&self) -> Result<(), AcpiError> {
         if self.processors.is_empty() {
-            return Err(BuildError::NoProcessors);
+            return Err(AcpiError::NoProcessors);
         }
         if self.processors.len() > MAX_PROCESSORS {
-            return Err(BuildError::TooManyProcessors {
+            return Err(AcpiError::TooManyProcessors {
                 count: self.processors.len(),
             });
         }
@@ -198,10 +198,10 @@ impl AcpiPlatform {
         let mut apic_ids = BTreeSet::new();
         for p in &self.processors {
             if p.uid == u32::MAX || !uids.insert(p.uid) {
-                return Err(BuildError::ProcessorUid { uid: p.uid });
+                return Err(AcpiError::ProcessorUid { uid: p.uid });
             }
             if p.apic_id == u32::MAX || !apic_ids.insert(p.apic_id) {
-                return Err(BuildError::ApicId { apic_id: p.apic_id });
+                return Err(AcpiError::ApicId { apic_id: p.apic_id });
             }
         }
         ports("the power-management block", self.pm_base, PM_BLOCK_LEN)?;
@@ -209,7 +209,7 @@ impl AcpiPlatform {
         let mut numbers = BTreeSet::new();
         for com in &self.com_ports {
             if !(1..=4).contains(&com.number) || !numbers.insert(com.number) {
-                return Err(BuildError::ComNumber { number: com.number });
+                return Err(AcpiError::ComNumber { number: com.number });
             }
             ports("a serial port", com.base, 8)?;
             irq("a serial port", com.irq)?;
@@ -227,21 +227,21 @@ impl AcpiPlatform {
         if let Some(SleepAnnouncements { prepare, wake, .. }) = self.sleep_announcements {
             let distinct = prepare & 0xf == 0 && wake & 0xf == 0 && prepare != wake;
             if !distinct || prepare == 0 || wake == 0 {
-                return Err(BuildError::SleepAnnouncements { prepare, wake });
+                return Err(AcpiError::SleepAnnouncements { prepare, wake });
             }
         }
         match self.generation_id_event {
-            Some(event) if event > 15 => Err(BuildError::Event { event }),
+            Some(event) if event > 15 => Err(AcpiError::Event { event }),
             _ => Ok(()),
         }
     }
 }
 
 impl MmioWindows {
-    fn validate(&self) -> Result<(), BuildError> {
+    fn validate(&self) -> Result<(), AcpiError> {
         for window in [&self.low, &self.high].into_iter().flatten() {
             if window.is_empty() || window.start % 4096 != 0 || window.end % 4096 != 0 {
-                return Err(BuildError::MmioWindow {
+                return Err(AcpiError::MmioWindow {
                     start: window.start,
                     end: window.end,
                 });
@@ -258,23 +258,23 @@ impl PciRoot {
         Some(base..base.saturating_add((u64::from(self.last_bus) + 1) * ECAM_PER_BUS))
     }
 
-    fn validate(&self) -> Result<(), BuildError> {
+    fn validate(&self) -> Result<(), AcpiError> {
         self.mmio.validate()?;
         if let Some(low) = &self.mmio.low
             && low.end > FOUR_GIB
         {
-            return Err(BuildError::PciLowWindow { end: low.end });
+            return Err(AcpiError::PciLowWindow { end: low.end });
         }
         if let Some(ecam) = self.ecam_range()
             && (ecam.end > FOUR_GIB || !ecam.start.is_multiple_of(ECAM_PER_BUS))
         {
-            return Err(BuildError::Ecam { base: ecam.start });
+            return Err(AcpiError::Ecam { base: ecam.start });
         }
         for window in &self.io {
             let clear =
                 window.end() < PCI_CONFIG_PORTS.start() || window.start() > PCI_CONFIG_PORTS.end();
             if window.is_empty() || !clear {
-                return Err(BuildError::IoWindow {
+                return Err(AcpiError::IoWindow {
                     first: *window.start(),
                     last: *window.end(),
                 });
@@ -282,25 +282,25 @@ impl PciRoot {
         }
         match self.first_gsi.checked_add(PCI_GSIS - 1) {
             Some(_) => Ok(()),
-            None => Err(BuildError::PciInterrupts {
+            None => Err(AcpiError::PciInterrupts {
                 first: self.first_gsi,
             }),
         }
     }
 }
 
-fn ports(device: &'static str, base: u16, len: u16) -> Result<(), BuildError> {
+fn ports(device: &'static str, base: u16, len: u16) -> Result<(), AcpiError> {
     match base.checked_add(len - 1) {
         Some(_) => Ok(()),
-        None => Err(BuildError::Ports { device, base, len }),
+        None => Err(AcpiError::Ports { device, base, len }),
     }
 }
 
-fn irq(device: &'static str, irq: u8) -> Result<(), BuildError> {
+fn irq(device: &'static str, irq: u8) -> Result<(), AcpiError> {
     if irq < 16 {
         Ok(())
     } else {
-        Err(BuildError::Irq { device, irq })
+        Err(AcpiError::Irq { device, irq })
     }
 }
 

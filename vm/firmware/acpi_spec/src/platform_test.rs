@@ -68,33 +68,33 @@ fn impossible_machines_are_refused() {
         change(&mut machine);
         TableSet::new(&machine).unwrap_err()
     };
-    assert_eq!(refused(&|m| m.processors.clear()), BuildError::NoProcessors);
+    assert_eq!(refused(&|m| m.processors.clear()), AcpiError::NoProcessors);
     assert_eq!(
         refused(&|m| m.processors = processors(4097)),
-        BuildError::TooManyProcessors { count: 4097 }
+        AcpiError::TooManyProcessors { count: 4097 }
     );
     assert_eq!(
         refused(&|m| m.processors[1].uid = 1),
-        BuildError::ProcessorUid { uid: 1 }
+        AcpiError::ProcessorUid { uid: 1 }
     );
     assert_eq!(
         refused(&|m| m.processors[1].apic_id = 0),
-        BuildError::ApicId { apic_id: 0 }
+        AcpiError::ApicId { apic_id: 0 }
     );
     assert_eq!(
         refused(&|m| m.com_ports[1].number = 1),
-        BuildError::ComNumber { number: 1 }
+        AcpiError::ComNumber { number: 1 }
     );
     assert!(matches!(
         refused(&|m| m.pm_base = 0xfff0),
-        BuildError::Ports { .. }
+        AcpiError::Ports { .. }
     ));
     assert!(matches!(
         refused(&|m| m.sci_irq = 16),
-        BuildError::Irq { irq: 16, .. }
+        AcpiError::Irq { irq: 16, .. }
     ));
     assert!(matches!(
         refused(&|m| m.pci.as_mut().unwrap().mmio.low = Some(0x1000..0x1000)),
-        BuildError::MmioWindow { .. }
+        AcpiError::MmioWindow { .. }
     ));
 }

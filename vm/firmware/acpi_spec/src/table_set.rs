@@ -1,6 +1,6 @@
 //! All tables of a platform, and their places in guest memory.
 
-use crate::BuildError;
+use crate::AcpiError;
 use crate::dsdt;
 use crate::fadt;
 use crate::generation_id;
@@ -44,7 +44,7 @@ pub struct PlacedTables {
 
 impl TableSet {
     /// The tables that describe `platform`.
-    pub fn new(platform: &AcpiPlatform) -> Result<Self, BuildError> {
+    pub fn new(platform: &AcpiPlatform) -> Result<Self, AcpiError> {
         platform.validate()?;
         // The FACS first: the guest writes to it, so its address must not depend on the size of other tables.
         let (facs, dsdt, fadt, madt) = (0, 1, 2, 3);
@@ -110,16 +110,16 @@ impl TableSet {
 
     /// Places the tables in the [`REGION_SIZE`] bytes from guest-physical address `base`, which must be a
     /// multiple of the page size.
-    pub fn place(&self, base: u64) -> Result<PlacedTables, BuildError> {
+    pub fn place(&self, base: u64) -> Result<PlacedTables, AcpiError> {
         if !base.is_multiple_of(4096) || base.saturating_add(REGION_SIZE) > FOUR_GIB {
-            return Err(BuildError::RegionAddress { base });
+            return Err(AcpiError::RegionAddress { base });
         }
         if self.generation_id.is_some() {
-            return Err(BuildError::GenerationIdUnplaced);
+            return Err(AcpiError::GenerationIdUnplaced);
         }
         let (offsets, end) = self.offsets();
         if end as u64 > REGION_SIZE {
-            return Err(BuildError::RegionOverflow { size: end });
+            return Err(AcpiError::RegionOverflow { size: end });
         }
         let addresses: Vec<u64> = offsets.iter().map(|o| base + *o as u64).collect();
         let mut bytes = vec![0; end];

@@ -99,7 +99,7 @@ fn the_region_holds_2048_processors_and_refuses_what_does_not_fit() {
     set.tables.push(filler);
     assert!(matches!(
         set.place(BASE),
-        Err(BuildError::RegionOverflow { size }) if size as u64 > REGION_SIZE
+        Err(AcpiError::RegionOverflow { size }) if size as u64 > REGION_SIZE
     ));
 }
 
@@ -107,7 +107,7 @@ fn the_region_holds_2048_processors_and_refuses_what_does_not_fit() {
 fn a_region_must_be_reachable_by_32_bit_pointers() {
     let set = TableSet::new(&AcpiPlatform::bare(processors(1))).unwrap();
     for base in [0x1_9001, FOUR_GIB - 4096, FOUR_GIB, u64::MAX - 4095] {
-        assert_eq!(set.place(base), Err(BuildError::RegionAddress { base }));
+        assert_eq!(set.place(base), Err(AcpiError::RegionAddress { base }));
     }
     set.place(FOUR_GIB - REGION_SIZE).unwrap();
 }

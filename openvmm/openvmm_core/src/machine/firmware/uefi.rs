@@ -115,10 +115,10 @@ pub enum UefiError {
     FwCfg(#[from] fw_cfg::BuildError),
     /// The ACPI tables cannot be handed to the firmware.
     #[error("the ACPI tables cannot be handed to the firmware")]
-    Acpi(#[from] acpi_spec::BuildError),
+    Acpi(#[from] acpi_spec::AcpiError),
     /// The SMBIOS structures cannot be made.
     #[error("the SMBIOS structures cannot be made")]
-    Smbios(#[from] smbios::BuildError),
+    Smbios(#[from] smbios::SmbiosError),
 }
 
 /// What the firmware and its devices are made from.
