@@ -26,8 +26,8 @@ use openvmm_defs::config::Hibernation;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::config::VmConfig;
-use ovmf_image::Firmware;
 use ovmf_image::FirmwareFile;
+use ovmf_image::FirmwareKind;
 use ovmf_image::ImageError;
 use ovmf_image::Ovmf;
 use ovmf_image::SmmError;
@@ -169,9 +169,9 @@ pub(super) fn prepare(
         },
     )?;
     let loaded = preserved.loaded();
-    let ovmf = match Firmware::recognize(&loaded.code) {
-        Ok(Firmware::Ovmf(ovmf)) => ovmf,
-        Ok(Firmware::Msvm { .. }) => {
+    let ovmf = match FirmwareKind::recognize(&loaded.code) {
+        Ok(FirmwareKind::Ovmf(ovmf)) => ovmf,
+        Ok(FirmwareKind::Msvm { .. }) => {
             return Err(UefiError::OtherMachine {
                 path: uefi.code.clone(),
             });
@@ -191,7 +191,7 @@ pub(super) fn prepare(
 /// The code in the host's firmware file.
 fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
     let file = FirmwareFile::open(path)?;
-    let Firmware::Ovmf(ovmf) = file.firmware() else {
+    let FirmwareKind::Ovmf(ovmf) = file.kind() else {
         return Err(UefiError::OtherMachine { path: path.into() });
     };
     let code = file.region(&ovmf.code);
@@ -323,10 +323,10 @@ fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), UefiError> {
 /// which firmware formats, does without, or (Debian's OVMF) does not start on.
 fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
     let within = FirmwareFile::open(code).ok().and_then(|file| {
-        let Firmware::Ovmf(Ovmf {
+        let FirmwareKind::Ovmf(Ovmf {
             template: Some(template),
             ..
-        }) = file.firmware()
+        }) = file.kind()
         else {
             return None;
         };
