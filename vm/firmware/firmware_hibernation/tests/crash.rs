@@ -100,7 +100,7 @@ struct World {
     device: RecordingDevice,
     sector: u32,
     setup: Setup,
-    vm: Option<Hibernation>,
+    vm: Option<HibernationEngine>,
     /// The firmware that runs or ran last.
     running: u8,
     /// The firmware that the guest's image expects.
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    fn vm(&mut self) -> &mut Hibernation {
+    fn vm(&mut self) -> &mut HibernationEngine {
         self.vm.as_mut().unwrap()
     }
 

@@ -175,13 +175,13 @@ fn a_machine_that_does_not_take_the_firmware_is_refused() {
         let refusal = vm.restore_firmware(&mut flash).unwrap_err();
         assert_eq!(refusal.reason.code(), expected);
         assert_eq!(heard.names(), ["refused"]);
-        assert_eq!(vm.state(), State::Refused);
+        assert_eq!(vm.state(), HibernationState::Refused);
         assert!(token(&device).is_some());
     }
     // Processors of another kind.
     let device = hibernated(1);
     let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
-    let mut vm = Hibernation::new(
+    let mut vm = HibernationEngine::new(
         config,
         Architecture::Aarch64,
         Some(Box::new(open(device, None))),
@@ -196,14 +196,14 @@ fn an_older_copy_of_the_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let heard = Heard::default();
     let new = |device: &MemoryDevice, requested| {
-        let witness = WitnessFile(dir.path().join("vm.seen"));
+        let witness = SequenceNoteFile(dir.path().join("vm.seen"));
         vm_with(
             open(device.clone(), None),
             Setup::default(),
             &heard,
             requested,
         )
-        .with_witness(Box::new(witness))
+        .with_sequence_note(witness)
     };
     let device = formatted(64);
     let mut vm = new(&device, None);
@@ -229,7 +229,7 @@ fn an_older_copy_of_the_store_is_refused() {
     let found = status(
         &mut open(old.clone(), None),
         None,
-        Some(&mut WitnessFile(dir.path().join("vm.seen"))),
+        Some(&SequenceNoteFile(dir.path().join("vm.seen"))),
     );
     assert_eq!(found.refusal, Some("store_older"));
     // Without the note it cannot be told.
@@ -329,7 +329,7 @@ fn what_changes_while_it_is_restored_never_runs() {
         reads: 0,
     };
     let heard = Heard::default();
-    let mut vm = Hibernation::new(
+    let mut vm = HibernationEngine::new(
         config,
         Architecture::X86_64,
         Some(Box::new(storage)),
@@ -343,6 +343,6 @@ fn what_changes_while_it_is_restored_never_runs() {
             .in_full()
             .contains("changed while it was being read")
     );
-    assert_eq!(vm.state(), State::Refused);
+    assert_eq!(vm.state(), HibernationState::Refused);
     assert_eq!(token(&device), Some(vec![0xff; 8]));
 }

@@ -4,21 +4,20 @@ use firmware_hibernation::Architecture;
 use firmware_hibernation::BrokerStorage;
 use firmware_hibernation::Config;
 use firmware_hibernation::FirmwareDescription;
+use firmware_hibernation::FirmwareImage;
 use firmware_hibernation::FirmwareTarget;
-use firmware_hibernation::Hibernation;
+use firmware_hibernation::HibernationEngine;
 use firmware_hibernation::HibernationEvent;
 use firmware_hibernation::ImagePart;
 use firmware_hibernation::Isolation;
-use firmware_hibernation::MemoryImage;
 use firmware_hibernation::Mode;
-use firmware_hibernation::Pinned;
 use firmware_hibernation::Refusal;
+use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::StartPlan;
 use firmware_hibernation::Storage;
 use firmware_hibernation::TakeoverSignal;
 use firmware_hibernation::TargetError;
 use firmware_hibernation::TokenNotDurable;
-use firmware_hibernation::WitnessFile;
 use openvmm_defs::config::Preservation;
 use platform_digest::PlatformView;
 use serde_json::Value;
@@ -57,7 +56,7 @@ pub(super) struct Store<'a> {
 
 /// A VM's hibernation, and the firmware of this start.
 pub(crate) struct PreservedFirmware {
-    hibernation: Hibernation,
+    hibernation: HibernationEngine,
     view: PlatformView,
     loaded: Loaded,
     /// The VPs have not run since the firmware was loaded.
@@ -93,24 +92,24 @@ impl PreservedFirmware {
         config.requested = preservation.requested;
         let storage = store
             .map(|store| Box::new(BrokerStorage::new(store.client.clone())) as Box<dyn Storage>);
-        let mut hibernation = Hibernation::new(
+        let mut hibernation = HibernationEngine::new(
             config,
             Architecture::X86_64,
             storage,
             Box::new(move |event| events(event)),
         );
-        if let Some(note) = store.and_then(|store| WitnessFile::beside(store.path)) {
-            hibernation = hibernation.with_witness(Box::new(note));
+        if let Some(note) = store.and_then(|store| SequenceNoteFile::beside(store.path)) {
+            hibernation = hibernation.with_sequence_note(note);
         }
         let plan = hibernation.start(&view)?;
         let loaded = match &plan {
             StartPlan::HostFirmware | StartPlan::Capture => host()?,
-            StartPlan::Restore(stored) => {
+            StartPlan::Restore(pinned) => {
                 let mut rom = Rom::default();
                 hibernation.restore_firmware(&mut rom)?;
                 Loaded {
                     code: rom.code.into(),
-                    files: stored.pinned.0.clone(),
+                    files: pinned.clone(),
                 }
             }
         };
@@ -132,12 +131,12 @@ impl PreservedFirmware {
 
     fn capture(&mut self) {
         let code = &self.loaded.code;
-        let image = MemoryImage::new().part(CODE, FLASH_END - code.len() as u64, code.clone());
+        let image = FirmwareImage::new().part(CODE, FLASH_END - code.len() as u64, code.clone());
         // A failure was told as an event, and is no reason not to start.
         self.hibernation.capture(
             &FirmwareDescription::reset_vector(),
-            Arc::new(image),
-            &Pinned(self.loaded.files.clone()),
+            image,
+            &self.loaded.files,
             &self.view,
         );
     }

@@ -1,12 +1,12 @@
-//! Every state with every event under every configuration, against a table.
+//! Every state with every input under every configuration, against a table.
 
 use super::*;
 
-/// Rows: states, events, configurations, next state, effects. Cells of the first three are patterns
+/// Rows: states, inputs, configurations, next state, effects. Cells of the first three are patterns
 /// separated by blanks; `*` stands for any text. In the next state `=` is the state before, and `@` the
 /// image in the state or the event. Every combination has to match exactly one row.
 const TABLE: &[[&str; 5]] = &[
-    // A start looks at the store anew, whatever was before.
+    // A start probes the store anew in every state.
     ["*", "start/disabled/*", "*", "untracked", ""],
     [
         "*",
@@ -16,26 +16,26 @@ const TABLE: &[[&str; 5]] = &[
         "say TokenIgnored",
     ],
     ["*", "start/no-store/*", "*", "untracked", "say NoStore"],
-    ["*", "start/none/*", "*", "capturing/cold", "capture"],
+    ["*", "start/none/*", "*", "capturing/cold", ""],
     [
         "*",
         "start/1/- start/1/current",
         "*",
         "capturing/token",
-        "say NotPinned, capture",
+        "say NotPinned",
     ],
-    ["*", "start/max/-", "*", "restoring", "restore"],
-    ["*", "start/max-unusable/-", "*", "refused", "refuse"],
+    ["*", "start/max/-", "*", "restoring", ""],
+    ["*", "start/max-unusable/-", "*", "refused", ""],
     [
         "*",
         "start/corrupt/- start/corrupt/current",
         "*",
         "capturing/token",
-        "say CorruptTokenIgnored, capture",
+        "say CorruptTokenIgnored",
     ],
-    ["*", "start/corrupt+image/-", "*", "refused", "refuse"],
-    ["*", "start/unreadable/-", "*", "refused", "refuse"],
-    // The operator knows better.
+    ["*", "start/corrupt+image/-", "*", "refused", ""],
+    ["*", "start/unreadable/-", "*", "refused", ""],
+    // With an override.
     [
         "*",
         "start/1/discard start/max/discard start/max-unusable/discard",
@@ -64,7 +64,7 @@ const TABLE: &[[&str; 5]] = &[
         "waking/bare",
         "say CurrentFirmwareUsed",
     ],
-    // Nothing runs.
+    // The VM does not run.
     ["off refused", "on/*", "*", "=", ""],
     // Hibernation is off, or has no store.
     ["untracked", "on/s4", "*", "off", "say HibernatedUntracked"],
@@ -76,27 +76,15 @@ const TABLE: &[[&str; 5]] = &[
         "=",
         "",
     ],
-    // On the way to run.
-    [
-        "discarding",
-        "on/discarded/done",
-        "*",
-        "capturing/cold",
-        "capture",
-    ],
-    [
-        "discarding",
-        "on/discarded/failed",
-        "*",
-        "refused",
-        "refuse",
-    ],
+    // Before the VPs run.
+    ["discarding", "on/discarded/done", "*", "capturing/cold", ""],
+    ["discarding", "on/discarded/failed", "*", "refused", ""],
     ["discarding", "on/captured/* on/restored/*", "*", "=", ""],
     ["capturing/cold", "on/captured/*", "*", "running/@", ""],
     ["capturing/token", "on/captured/*", "*", "waking/@", ""],
     ["capturing/*", "on/discarded/* on/restored/*", "*", "=", ""],
     ["restoring", "on/restored/done", "*", "waking/stored", ""],
-    ["restoring", "on/restored/failed", "*", "refused", "refuse"],
+    ["restoring", "on/restored/failed", "*", "refused", ""],
     ["restoring", "on/discarded/* on/captured/*", "*", "=", ""],
     [
         "discarding capturing/* restoring",
@@ -125,7 +113,7 @@ const TABLE: &[[&str; 5]] = &[
         "=",
         "",
     ],
-    // It runs, and the token is still there: no operating system has shown itself.
+    // It runs, and the token is still there: no operating system was seen.
     [
         "waking/*",
         "on/run",
@@ -171,7 +159,7 @@ const TABLE: &[[&str; 5]] = &[
         "=",
         "",
     ],
-    // The same after an operating system has shown itself. What it runs now makes a new image.
+    // The same after an operating system was seen: it makes a new image now.
     [
         "taken/*",
         "on/run",
@@ -194,33 +182,39 @@ const TABLE: &[[&str; 5]] = &[
     ],
 ];
 
-const IMAGES: [(Image, &str); 2] = [(Image::Stored, "stored"), (Image::NotStored, "bare")];
+const IMAGES: [(ImageStatus, &str); 2] = [
+    (ImageStatus::Stored, "stored"),
+    (ImageStatus::NotStored, "bare"),
+];
 
-fn states() -> Vec<(State, String)> {
+fn states() -> Vec<(HibernationState, String)> {
     let mut states = vec![
-        (State::Off, "off".to_owned()),
-        (State::Untracked, "untracked".into()),
-        (State::Discarding, "discarding".into()),
+        (HibernationState::Off, "off".to_owned()),
+        (HibernationState::Untracked, "untracked".into()),
+        (HibernationState::Discarding, "discarding".into()),
         (
-            State::Capturing {
+            HibernationState::Capturing {
                 origin: Origin::Cold,
             },
             "capturing/cold".into(),
         ),
         (
-            State::Capturing {
+            HibernationState::Capturing {
                 origin: Origin::Token,
             },
             "capturing/token".into(),
         ),
-        (State::Restoring, "restoring".into()),
-        (State::Refused, "refused".into()),
+        (HibernationState::Restoring, "restoring".into()),
+        (HibernationState::Refused, "refused".into()),
     ];
     for (image, name) in IMAGES {
-        states.push((State::Running { image }, format!("running/{name}")));
+        states.push((
+            HibernationState::Running { image },
+            format!("running/{name}"),
+        ));
         for (taken_over, word) in [(false, "waking"), (true, "taken")] {
             states.push((
-                State::Waking { image, taken_over },
+                HibernationState::Waking { image, taken_over },
                 format!("{word}/{name}"),
             ));
         }
@@ -228,18 +222,18 @@ fn states() -> Vec<(State, String)> {
     states
 }
 
-fn events() -> Vec<(Event, String)> {
+fn events() -> Vec<(Input, String)> {
     let found = [
-        (Found::Disabled { token: false }, "disabled"),
-        (Found::Disabled { token: true }, "disabled+token"),
-        (Found::NoStore, "no-store"),
-        (Found::NotHibernated, "none"),
-        (Found::NotStored, "1"),
-        (Found::Stored, "max"),
-        (Found::Unusable, "max-unusable"),
-        (Found::CorruptTokenWithImage, "corrupt+image"),
-        (Found::CorruptToken, "corrupt"),
-        (Found::UnreadableToken, "unreadable"),
+        (ProbeOutcome::Disabled { token: false }, "disabled"),
+        (ProbeOutcome::Disabled { token: true }, "disabled+token"),
+        (ProbeOutcome::NoStore, "no-store"),
+        (ProbeOutcome::NotHibernated, "none"),
+        (ProbeOutcome::NotStored, "1"),
+        (ProbeOutcome::Stored, "max"),
+        (ProbeOutcome::Unusable, "max-unusable"),
+        (ProbeOutcome::CorruptTokenWithImage, "corrupt+image"),
+        (ProbeOutcome::CorruptToken, "corrupt"),
+        (ProbeOutcome::UnreadableToken, "unreadable"),
     ];
     let requested = [
         (None, "-"),
@@ -249,26 +243,26 @@ fn events() -> Vec<(Event, String)> {
     let mut events = Vec::new();
     for (found, found_name) in found {
         for (requested, name) in requested {
-            let event = Event::Start { found, requested };
+            let event = Input::Start { found, requested };
             events.push((event, format!("start/{found_name}/{name}")));
         }
     }
     for (outcome, name) in [(Outcome::Done, "done"), (Outcome::Failed, "failed")] {
-        events.push((Event::Discarded(outcome), format!("on/discarded/{name}")));
-        events.push((Event::Restored(outcome), format!("on/restored/{name}")));
+        events.push((Input::Discarded(outcome), format!("on/discarded/{name}")));
+        events.push((Input::Restored(outcome), format!("on/restored/{name}")));
     }
     for (image, name) in IMAGES {
-        events.push((Event::Captured(image), format!("on/captured/{name}")));
+        events.push((Input::Captured(image), format!("on/captured/{name}")));
     }
     for (event, name) in [
-        (Event::Run, "run"),
-        (Event::PrepareToSleep, "pts"),
-        (Event::Wake, "wak"),
-        (Event::RuntimeHandoff, "handoff"),
-        (Event::PowerOff, "s5"),
-        (Event::Reset, "reset"),
-        (Event::Hibernate, "s4"),
-        (Event::Crash, "crash"),
+        (Input::Run, "run"),
+        (Input::PrepareToSleep, "pts"),
+        (Input::Wake, "wak"),
+        (Input::RuntimeHandoff, "handoff"),
+        (Input::PowerOff, "s5"),
+        (Input::Reset, "reset"),
+        (Input::Hibernate, "s4"),
+        (Input::Crash, "crash"),
     ] {
         events.push((event, format!("on/{name}")));
     }
@@ -290,10 +284,7 @@ fn matches(cell: &str, name: &str) -> bool {
 fn effect_name(effect: Effect) -> String {
     match effect {
         Effect::Say(message) => format!("say {message:?}"),
-        Effect::Refuse => "refuse".into(),
         Effect::Discard => "discard".into(),
-        Effect::Capture => "capture".into(),
-        Effect::Restore => "restore".into(),
         Effect::WriteToken(image) => format!("token {image:?}"),
         Effect::Consume(by) => format!("consume {by:?}"),
         Effect::ClearToken => "clear".into(),
@@ -335,7 +326,7 @@ fn every_state_and_event() {
                         "=" => state_name.clone(),
                         next => next.replace('@', image),
                     };
-                    let mut machine = Machine::in_state(consume, takeover, *state);
+                    let mut machine = StateMachine::in_state(consume, takeover, *state);
                     let did: Vec<_> = machine.handle(event).into_iter().map(effect_name).collect();
                     let found = &states
                         .iter()
@@ -355,38 +346,32 @@ fn every_state_and_event() {
     }
 }
 
-/// What must hold whatever the table says, over long random lives.
+/// What must hold for any sequence of inputs, whatever the table says.
 mod lives {
     use super::*;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn a_promise_is_made_only_by_a_hibernation(
+        fn effects_fit_the_input_that_causes_them(
             steps in proptest::collection::vec(0usize..44, 1..60),
             consume in 0usize..3,
             takeover in prop_oneof![Just(TakeoverSignal::AcpiWake), Just(TakeoverSignal::RuntimeHandoff)],
         ) {
             let events = events();
-            let mut machine = Machine::new(ConsumePolicy::ALL[consume], takeover);
+            let mut machine = StateMachine::new(ConsumePolicy::ALL[consume], takeover);
             for step in steps {
                 let (event, _) = events[step];
                 for effect in machine.handle(event) {
                     let fits = match effect {
-                        Effect::WriteToken(_) => event == Event::Hibernate,
-                        Effect::Capture | Effect::Restore | Effect::Refuse => matches!(
-                            event,
-                            Event::Start { .. }
-                                | Event::Discarded(_)
-                                | Event::Restored(Outcome::Failed)
-                        ),
-                        Effect::ClearToken => matches!(event, Event::PowerOff | Event::Reset),
+                        Effect::WriteToken(_) => event == Input::Hibernate,
+                        Effect::ClearToken => matches!(event, Input::PowerOff | Input::Reset),
                         Effect::Consume(_) => {
-                            matches!(event, Event::Run | Event::Wake | Event::RuntimeHandoff)
+                            matches!(event, Input::Run | Input::Wake | Input::RuntimeHandoff)
                         }
                         Effect::Discard => {
                             let requested = Some(Override::Discard);
-                            matches!(event, Event::Start { requested: r, .. } if r == requested)
+                            matches!(event, Input::Start { requested: r, .. } if r == requested)
                         }
                         Effect::Say(_) => true,
                     };
