@@ -137,15 +137,9 @@ fn probe_token(
             // Whether there is firmware is unknown.
             Err(reason @ RefusalReason::UnreadableImage(_)) => Probe::unusable(reason),
             // If the firmware is damaged too, the store is: the guest may well be hibernated.
-            Ok(_) | Err(_) => Probe {
-                outcome: ProbeOutcome::CorruptTokenWithImage,
-                ..Probe::unusable(RefusalReason::CorruptToken(corrupt))
-            },
+            Ok(_) | Err(_) => Probe::unusable(RefusalReason::CorruptToken(corrupt)),
         },
-        TokenOutcome::Unreadable(error) => Probe {
-            outcome: ProbeOutcome::UnreadableToken,
-            ..Probe::unusable(RefusalReason::UnreadableToken(error))
-        },
+        TokenOutcome::Unreadable(error) => Probe::unusable(RefusalReason::UnreadableToken(error)),
     }
 }
 

@@ -74,14 +74,10 @@ pub(crate) enum ProbeOutcome {
     NotStored,
     /// A token, with stored firmware that is intact and belongs to this machine.
     Stored,
-    /// The stored firmware cannot be used.
+    /// The guest is or may be hibernated, and its firmware cannot be restored.
     Unusable,
-    /// A corrupt token, with stored firmware.
-    CorruptTokenWithImage,
     /// A corrupt token, without stored firmware.
     CorruptToken,
-    /// The token could not be read.
-    UnreadableToken,
 }
 
 /// An input of the state machine.
@@ -372,20 +368,9 @@ fn start(found: ProbeOutcome, requested: Option<Override>) -> (HibernationState,
         (ProbeOutcome::CorruptToken, _) => {
             capture(Origin::Token, vec![Say(Message::CorruptTokenIgnored)])
         }
-        (
-            ProbeOutcome::Stored
-            | ProbeOutcome::Unusable
-            | ProbeOutcome::CorruptTokenWithImage
-            | ProbeOutcome::UnreadableToken,
-            Some(Override::CurrentFirmware),
-        ) => current,
+        (ProbeOutcome::Stored | ProbeOutcome::Unusable, Some(Override::CurrentFirmware)) => current,
         (ProbeOutcome::Stored, None) => (HibernationState::Restoring, vec![]),
-        (
-            ProbeOutcome::Unusable
-            | ProbeOutcome::CorruptTokenWithImage
-            | ProbeOutcome::UnreadableToken,
-            None,
-        ) => (HibernationState::Refused, vec![]),
+        (ProbeOutcome::Unusable, None) => (HibernationState::Refused, vec![]),
     }
 }
 

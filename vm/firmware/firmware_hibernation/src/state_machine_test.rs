@@ -25,7 +25,7 @@ const TABLE: &[[&str; 5]] = &[
         "say NotPinned",
     ],
     ["*", "start/max/-", "*", "restoring", ""],
-    ["*", "start/max-unusable/-", "*", "refused", ""],
+    ["*", "start/unusable/-", "*", "refused", ""],
     [
         "*",
         "start/corrupt/- start/corrupt/current",
@@ -33,33 +33,18 @@ const TABLE: &[[&str; 5]] = &[
         "capturing/token",
         "say CorruptTokenIgnored",
     ],
-    ["*", "start/corrupt+image/-", "*", "refused", ""],
-    ["*", "start/unreadable/-", "*", "refused", ""],
     // With an override.
     [
         "*",
-        "start/1/discard start/max/discard start/max-unusable/discard",
+        "start/1/discard start/max/discard start/unusable/discard",
         "*",
         "discarding",
         "discard",
     ],
+    ["*", "start/corrupt/discard", "*", "discarding", "discard"],
     [
         "*",
-        "start/corrupt/discard start/corrupt+image/discard start/unreadable/discard",
-        "*",
-        "discarding",
-        "discard",
-    ],
-    [
-        "*",
-        "start/max/current start/max-unusable/current",
-        "*",
-        "waking/bare",
-        "say CurrentFirmwareUsed",
-    ],
-    [
-        "*",
-        "start/corrupt+image/current start/unreadable/current",
+        "start/max/current start/unusable/current",
         "*",
         "waking/bare",
         "say CurrentFirmwareUsed",
@@ -230,10 +215,8 @@ fn events() -> Vec<(Input, String)> {
         (ProbeOutcome::NotHibernated, "none"),
         (ProbeOutcome::NotStored, "1"),
         (ProbeOutcome::Stored, "max"),
-        (ProbeOutcome::Unusable, "max-unusable"),
-        (ProbeOutcome::CorruptTokenWithImage, "corrupt+image"),
+        (ProbeOutcome::Unusable, "unusable"),
         (ProbeOutcome::CorruptToken, "corrupt"),
-        (ProbeOutcome::UnreadableToken, "unreadable"),
     ];
     let requested = [
         (None, "-"),
@@ -340,7 +323,7 @@ fn every_state_and_event() {
             }
         }
     }
-    assert_eq!(checked, 3 * 2 * 13 * (30 + 14));
+    assert_eq!(checked, 3 * 2 * 13 * (24 + 14));
     for (row, used) in TABLE.iter().zip(used) {
         assert!(used, "no combination matches {row:?}");
     }
@@ -354,7 +337,7 @@ mod lives {
     proptest! {
         #[test]
         fn effects_fit_the_input_that_causes_them(
-            steps in proptest::collection::vec(0usize..44, 1..60),
+            steps in proptest::collection::vec(0usize..38, 1..60),
             consume in 0usize..3,
             takeover in prop_oneof![Just(TakeoverSignal::AcpiWake), Just(TakeoverSignal::RuntimeHandoff)],
         ) {

@@ -109,9 +109,7 @@ pub fn status(
             NextStart::Resume,
             "the guest is hibernated, and its firmware is stored and intact".to_owned(),
         ),
-        ProbeOutcome::Unusable
-        | ProbeOutcome::CorruptTokenWithImage
-        | ProbeOutcome::UnreadableToken => (
+        ProbeOutcome::Unusable => (
             NextStart::Refuse,
             probe
                 .refusal
