@@ -17,6 +17,9 @@ use crate::platform::tests::pc_uefi;
 use crate::platform::tests::processors;
 use crate::table_set::tests::compiled_again;
 use crate::table_set::tests::listing;
+use crate::table_set::tests::sum;
+use crate::table_set::tests::u32_at;
+use crate::table_set::tests::u64_at;
 use crate::table_set::tests::values;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -33,18 +36,6 @@ struct Firmware {
     targets: Vec<u64>,
     /// Zones, by file.
     zones: BTreeMap<String, u8>,
-}
-
-fn sum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -2,170 +2,86 @@
 
 use super::*;
 
-/// Rows: states, inputs, configurations, next state, effects. Cells of the first three are patterns
-/// separated by blanks; `*` stands for any text. In the next state `=` is the state before, and `@` the
-/// image in the state or the event. Every combination has to match exactly one row.
-const TABLE: &[[&str; 5]] = &[
-    // A start probes the store anew in every state.
-    ["*", "start/disabled/*", "*", "untracked", ""],
-    [
-        "*",
-        "start/disabled+token/*",
-        "*",
-        "untracked",
-        "say TokenIgnored",
-    ],
-    ["*", "start/no-store/*", "*", "untracked", "say NoStore"],
-    ["*", "start/none/*", "*", "capturing/cold", ""],
-    [
-        "*",
-        "start/1/- start/1/current",
-        "*",
-        "capturing/token",
-        "say NotPinned",
-    ],
-    ["*", "start/max/-", "*", "restoring", ""],
-    ["*", "start/unusable/-", "*", "refused", ""],
-    [
-        "*",
-        "start/corrupt/- start/corrupt/current",
-        "*",
-        "capturing/token",
-        "say CorruptTokenIgnored",
-    ],
-    // With an override.
-    [
-        "*",
-        "start/1/discard start/max/discard start/unusable/discard",
-        "*",
-        "discarding",
-        "discard",
-    ],
-    ["*", "start/corrupt/discard", "*", "discarding", "discard"],
-    [
-        "*",
-        "start/max/current start/unusable/current",
-        "*",
-        "waking/bare",
-        "say CurrentFirmwareUsed",
-    ],
-    // The VM does not run.
-    ["off refused", "on/*", "*", "=", ""],
-    // Hibernation is off, or has no store.
-    ["untracked", "on/s4", "*", "off", "say HibernatedUntracked"],
-    ["untracked", "on/s5 on/reset on/crash", "*", "off", ""],
-    [
-        "untracked",
-        "on/discarded/* on/captured/* on/restored/* on/run on/pts on/wak on/handoff",
-        "*",
-        "=",
-        "",
-    ],
-    // Before the VPs run.
-    ["discarding", "on/discarded/done", "*", "capturing/cold", ""],
-    ["discarding", "on/discarded/failed", "*", "refused", ""],
-    ["discarding", "on/captured/* on/restored/*", "*", "=", ""],
-    ["capturing/cold", "on/captured/*", "*", "running/@", ""],
-    ["capturing/token", "on/captured/*", "*", "waking/@", ""],
-    ["capturing/*", "on/discarded/* on/restored/*", "*", "=", ""],
-    ["restoring", "on/restored/done", "*", "waking/stored", ""],
-    ["restoring", "on/restored/failed", "*", "refused", ""],
-    ["restoring", "on/discarded/* on/captured/*", "*", "=", ""],
-    [
-        "discarding capturing/* restoring",
-        "on/run on/pts on/wak on/handoff",
-        "*",
-        "=",
-        "",
-    ],
-    [
-        "discarding capturing/* restoring",
-        "on/s5 on/reset on/s4 on/crash",
-        "*",
-        "off",
-        "",
-    ],
-    // It runs, and there is no token. Linux runs _PTS and _WAK around making its image.
-    ["running/*", "on/s5 on/reset", "*", "off", "clear"],
-    ["running/stored", "on/s4", "*", "off", "token Stored"],
-    ["running/bare", "on/s4", "*", "off", "token NotStored"],
-    ["running/*", "on/crash", "*", "off", ""],
-    ["running/*", "on/run on/pts on/wak on/handoff", "*", "=", ""],
-    [
-        "running/*",
-        "on/discarded/* on/captured/* on/restored/*",
-        "*",
-        "=",
-        "",
-    ],
-    // It runs, and the token is still there: no operating system was seen.
-    [
-        "waking/*",
-        "on/run",
-        "at-start/*",
-        "running/@",
-        "consume Start",
-    ],
-    ["waking/*", "on/run", "handoff/* next-transition/*", "=", ""],
-    [
-        "waking/*",
-        "on/wak",
-        "handoff/* at-start/*",
-        "running/@",
-        "consume Wake",
-    ],
-    ["waking/*", "on/wak", "next-transition/*", "taken/@", ""],
-    [
-        "waking/*",
-        "on/handoff",
-        "handoff/runtime at-start/runtime",
-        "running/@",
-        "consume RuntimeHandoff",
-    ],
-    [
-        "waking/*",
-        "on/handoff",
-        "next-transition/runtime",
-        "taken/@",
-        "",
-    ],
-    ["waking/*", "on/handoff", "*/acpi", "=", ""],
-    ["waking/*", "on/pts", "*", "taken/@", ""],
-    ["waking/*", "on/s5", "*/acpi", "off", "clear"],
-    ["waking/*", "on/s5", "*/runtime", "off", "say TokenKept"],
-    ["waking/*", "on/reset on/crash", "*", "off", "say TokenKept"],
-    ["waking/stored", "on/s4", "*/acpi", "off", "token Stored"],
-    ["waking/bare", "on/s4", "*/acpi", "off", "token NotStored"],
-    ["waking/*", "on/s4", "*/runtime", "off", "say TokenKept"],
-    [
-        "waking/*",
-        "on/discarded/* on/captured/* on/restored/*",
-        "*",
-        "=",
-        "",
-    ],
-    // The same after an operating system was seen: it makes a new image now.
-    [
-        "taken/*",
-        "on/run",
-        "at-start/*",
-        "running/@",
-        "consume Start",
-    ],
-    ["taken/*", "on/run", "handoff/* next-transition/*", "=", ""],
-    ["taken/*", "on/wak on/handoff on/pts", "*", "=", ""],
-    ["taken/*", "on/s5 on/reset", "*", "off", "clear"],
-    ["taken/stored", "on/s4", "*", "off", "token Stored"],
-    ["taken/bare", "on/s4", "*", "off", "token NotStored"],
-    ["taken/*", "on/crash", "*", "off", "say TokenKept"],
-    [
-        "taken/*",
-        "on/discarded/* on/captured/* on/restored/*",
-        "*",
-        "=",
-        "",
-    ],
-];
+/// Rows: states, inputs, configurations, next state, effects. The cells of the first three are patterns separated by
+/// blanks, in which `*` stands for any text. In the next state, `=` is the state before, and `@` the image in the state
+/// or the input. Every combination has to match exactly one row.
+const TABLE: &str = "\
+# A start probes the store anew in every state.
+*                                | start/disabled/*                             | *                                | untracked       |
+*                                | start/disabled+token/*                       | *                                | untracked       | say TokenIgnored
+*                                | start/no-store/*                             | *                                | untracked       | say NoStore
+*                                | start/none/*                                 | *                                | capturing/cold  |
+*                                | start/1/- start/1/current                    | *                                | capturing/token | say NotPinned
+*                                | start/max/-                                  | *                                | restoring       |
+*                                | start/unusable/-                             | *                                | refused         |
+*                                | start/corrupt/- start/corrupt/current        | *                                | capturing/token | say CorruptTokenIgnored
+# With an override.
+*                                | start/1/discard start/max/discard start/unusable/discard | *                                | discarding      | discard
+*                                | start/corrupt/discard                        | *                                | discarding      | discard
+*                                | start/max/current start/unusable/current     | *                                | waking/bare     | say CurrentFirmwareUsed
+# The VM does not run.
+off refused                      | on/*                                         | *                                | =               |
+# Hibernation is off, or has no store.
+untracked                        | on/s4                                        | *                                | off             | say HibernatedUntracked
+untracked                        | on/s5 on/reset on/crash                      | *                                | off             |
+untracked                        | on/discarded/* on/captured/* on/restored/* on/run on/pts on/wak on/handoff | *                                | =               |
+# Before the VPs run.
+discarding                       | on/discarded/done                            | *                                | capturing/cold  |
+discarding                       | on/discarded/failed                          | *                                | refused         |
+discarding                       | on/captured/* on/restored/*                  | *                                | =               |
+capturing/cold                   | on/captured/*                                | *                                | running/@       |
+capturing/token                  | on/captured/*                                | *                                | waking/@        |
+capturing/*                      | on/discarded/* on/restored/*                 | *                                | =               |
+restoring                        | on/restored/done                             | *                                | waking/stored   |
+restoring                        | on/restored/failed                           | *                                | refused         |
+restoring                        | on/discarded/* on/captured/*                 | *                                | =               |
+discarding capturing/* restoring | on/run on/pts on/wak on/handoff              | *                                | =               |
+discarding capturing/* restoring | on/s5 on/reset on/s4 on/crash                | *                                | off             |
+# It runs, and there is no token. Linux runs _PTS and _WAK around making its image.
+running/*                        | on/s5 on/reset                               | *                                | off             | clear
+running/stored                   | on/s4                                        | *                                | off             | token Stored
+running/bare                     | on/s4                                        | *                                | off             | token NotStored
+running/*                        | on/crash                                     | *                                | off             |
+running/*                        | on/run on/pts on/wak on/handoff              | *                                | =               |
+running/*                        | on/discarded/* on/captured/* on/restored/*   | *                                | =               |
+# It runs, and the token is still there: no operating system was seen.
+waking/*                         | on/run                                       | at-start/*                       | running/@       | consume Start
+waking/*                         | on/run                                       | handoff/* next-transition/*      | =               |
+waking/*                         | on/wak                                       | handoff/* at-start/*             | running/@       | consume Wake
+waking/*                         | on/wak                                       | next-transition/*                | taken/@         |
+waking/*                         | on/handoff                                   | handoff/runtime at-start/runtime | running/@       | consume RuntimeHandoff
+waking/*                         | on/handoff                                   | next-transition/runtime          | taken/@         |
+waking/*                         | on/handoff                                   | */acpi                           | =               |
+waking/*                         | on/pts                                       | *                                | taken/@         |
+waking/*                         | on/s5                                        | */acpi                           | off             | clear
+waking/*                         | on/s5                                        | */runtime                        | off             | say TokenKept
+waking/*                         | on/reset on/crash                            | *                                | off             | say TokenKept
+waking/stored                    | on/s4                                        | */acpi                           | off             | token Stored
+waking/bare                      | on/s4                                        | */acpi                           | off             | token NotStored
+waking/*                         | on/s4                                        | */runtime                        | off             | say TokenKept
+waking/*                         | on/discarded/* on/captured/* on/restored/*   | *                                | =               |
+# The same after an operating system was seen: it makes a new image now.
+taken/*                          | on/run                                       | at-start/*                       | running/@       | consume Start
+taken/*                          | on/run                                       | handoff/* next-transition/*      | =               |
+taken/*                          | on/wak on/handoff on/pts                     | *                                | =               |
+taken/*                          | on/s5 on/reset                               | *                                | off             | clear
+taken/stored                     | on/s4                                        | *                                | off             | token Stored
+taken/bare                       | on/s4                                        | *                                | off             | token NotStored
+taken/*                          | on/crash                                     | *                                | off             | say TokenKept
+taken/*                          | on/discarded/* on/captured/* on/restored/*   | *                                | =               |
+";
+
+/// The rows of [`TABLE`], without comments.
+fn rows() -> Vec<[&'static str; 5]> {
+    TABLE
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            cells.try_into().unwrap()
+        })
+        .collect()
+}
 
 const IMAGES: [(ImageStatus, &str); 2] = [
     (ImageStatus::Stored, "stored"),
@@ -277,7 +193,8 @@ fn effect_name(effect: Effect) -> String {
 #[test]
 fn every_state_and_event() {
     let states = states();
-    let mut used = vec![false; TABLE.len()];
+    let table = rows();
+    let mut used = vec![false; table.len()];
     let mut checked = 0;
     for consume in ConsumePolicy::ALL {
         for (takeover, signal) in [
@@ -288,15 +205,15 @@ fn every_state_and_event() {
             for (state, state_name) in &states {
                 for (event, event_name) in events() {
                     let place = format!("{state_name}, {event_name}, {config}");
-                    let rows: Vec<_> = (0..TABLE.len())
+                    let rows: Vec<_> = (0..table.len())
                         .filter(|i| {
-                            let [s, e, c, ..] = TABLE[*i];
+                            let [s, e, c, ..] = table[*i];
                             matches(s, state_name) && matches(e, &event_name) && matches(c, &config)
                         })
                         .collect();
                     assert_eq!(rows.len(), 1, "{place}: rows {rows:?}");
                     used[rows[0]] = true;
-                    let [.., next, effects] = TABLE[rows[0]];
+                    let [.., next, effects] = table[rows[0]];
                     let image = [state_name.as_str(), &event_name]
                         .iter()
                         .find_map(|name| {
@@ -324,7 +241,7 @@ fn every_state_and_event() {
         }
     }
     assert_eq!(checked, 3 * 2 * 13 * (24 + 14));
-    for (row, used) in TABLE.iter().zip(used) {
+    for (row, used) in table.iter().zip(used) {
         assert!(used, "no combination matches {row:?}");
     }
 }

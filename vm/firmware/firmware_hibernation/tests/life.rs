@@ -1,4 +1,4 @@
-//! What a VMM sees of hibernation, on stores that are well and on stores that are not.
+//! Hibernation as a VMM uses it, on good and on failing stores.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
@@ -13,8 +13,15 @@ use vmgs::Vmgs;
 use vmgs::recording::Fault;
 use vmgs::recording::RecordingDevice;
 
+/// A device that records what is done to it, with an empty store.
+fn recording() -> RecordingDevice {
+    let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
+    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    device
+}
+
 #[test]
-fn a_guest_wakes_on_its_own_firmware() {
+fn a_guest_resumes_on_its_own_firmware() {
     let heard = Heard::default();
     let device = formatted(64);
     let mut vm = on(&device, &heard);
@@ -53,7 +60,7 @@ fn a_guest_wakes_on_its_own_firmware() {
 }
 
 #[test]
-fn through_the_broker_and_at_full_size() {
+fn a_full_size_image_through_the_broker() {
     let device = RecordingDevice::new(512, vec![0; 32 << 20]);
     let store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
     let (client, _) = vmgs_broker::Broker::spawn(store).unwrap();
@@ -118,8 +125,7 @@ fn through_the_broker_and_at_full_size() {
 
 #[test]
 fn a_token_costs_two_flushes_on_a_store_just_opened() {
-    let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
-    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    let device = recording();
     for _ in 0..3 {
         let heard = Heard::default();
         let mut vm = vm(open(device.clone(), None), Setup::default(), &heard);
@@ -140,8 +146,7 @@ fn a_token_costs_two_flushes_on_a_store_just_opened() {
 
 #[test]
 fn running_and_powering_off_write_nothing() {
-    let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
-    Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+    let device = recording();
     let mut vm = vm(
         open(device.clone(), None),
         Setup::default(),
@@ -159,7 +164,7 @@ fn running_and_powering_off_write_nothing() {
 }
 
 #[test]
-fn what_changed_is_stored_anew() {
+fn changed_firmware_is_stored_again() {
     let heard = Heard::default();
     let device = formatted(64);
     let written = |version: u8, tables: &PinnedFiles, view: &platform_digest::PlatformView| {
@@ -199,7 +204,7 @@ fn reason(heard: &Heard) -> &'static str {
 }
 
 #[test]
-fn stores_without_room_let_the_vm_start() {
+fn stores_without_space_let_the_vm_start() {
     let heard = Heard::default();
     // Too small: the store says its true size.
     let config = || Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
@@ -285,7 +290,7 @@ fn stores_without_room_let_the_vm_start() {
 }
 
 #[test]
-fn a_full_store_gives_up_old_firmware_for_new() {
+fn old_firmware_is_deleted_to_make_space() {
     let heard = Heard::default();
     // Room for one record, and not for two.
     let device = formatted(11);
@@ -307,7 +312,7 @@ fn hibernate_from_cold(device: &MemoryDevice, version: u8) {
 }
 
 #[test]
-fn what_could_not_be_stored_leaves_nothing_stale() {
+fn a_failed_capture_leaves_no_old_record() {
     let heard = Heard::default();
     let device = formatted(64);
     let mut vm = on(&device, &heard);
@@ -328,7 +333,7 @@ fn what_could_not_be_stored_leaves_nothing_stale() {
 }
 
 #[test]
-fn a_guest_without_stored_firmware_wakes_with_a_warning() {
+fn a_guest_without_stored_firmware_resumes_with_a_warning() {
     let heard = Heard::default();
     for raw in [1u64, 0x0109] {
         let device = formatted(64);
@@ -354,7 +359,7 @@ fn a_guest_without_stored_firmware_wakes_with_a_warning() {
 }
 
 #[test]
-fn hibernation_that_is_off_touches_nothing() {
+fn without_hibernation_the_store_is_not_changed() {
     let heard = Heard::default();
     let device = hibernated(1);
     let before = device.to_vec();
@@ -374,12 +379,11 @@ fn hibernation_that_is_off_touches_nothing() {
 }
 
 #[test]
-fn a_token_survives_failing_writes_or_says_so() {
+fn writing_the_token_survives_one_failure() {
     for n in 0..8 {
         for fault in [Fault::Fails(n), Fault::FailsAfterEffect(n)] {
             let heard = Heard::default();
-            let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
-            Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+            let device = recording();
             let mut first = vm(open(device.clone(), None), Setup::default(), &heard);
             start(&mut first, 1).unwrap();
             device.inject(Some(fault));
@@ -394,11 +398,10 @@ fn a_token_survives_failing_writes_or_says_so() {
 }
 
 #[test]
-fn firmware_lost_from_the_store_is_not_promised() {
+fn the_token_does_not_name_lost_firmware() {
     let heard = Heard::default();
     for damage in [false, true] {
-        let device = RecordingDevice::new(512, vec![0; 64 * 4096]);
-        Vmgs::format(Box::new(device.clone()), OpenOptions::default()).unwrap();
+        let device = recording();
         let mut vm = vm(open(device.clone(), None), Setup::default(), &heard);
         start(&mut vm, 1).unwrap();
         if damage {
