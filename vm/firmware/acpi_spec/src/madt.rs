@@ -18,12 +18,12 @@ const LOCAL_APIC_ADDRESS: u32 = 0xfee0_0000;
 const IO_APIC_ADDRESS: u32 = 0xfec0_0000;
 const IO_APIC_ID: u8 = 0;
 
-/// The flag that says there are 8259 PICs.
+/// The flag for a machine with 8259 PICs.
 const PCAT_COMPAT: u32 = 1;
 /// The UIDs that mean all processors.
 const ALL_UIDS: u8 = u8::MAX;
 const ALL_X2APIC_UIDS: u32 = u32::MAX;
-/// The largest id of a local APIC that is not addressed as an x2APIC.
+/// The largest id in a local APIC entry; larger ids need an x2APIC entry.
 const MAX_XAPIC_ID: u32 = 0xfe;
 
 /// Interrupt source override flags (MPS INTI flags).
@@ -108,7 +108,7 @@ pub(crate) fn madt(platform: &AcpiPlatform) -> Table {
 
     IoApic::new(IO_APIC_ID, IO_APIC_ADDRESS, 0).to_aml_bytes(&mut body);
     if has_pic {
-        // Input 0 of the I/O APIC is where the PICs' output is wired.
+        // The output of the PICs is connected to input 0 of the I/O APIC.
         body.extend_from_slice(InterruptSourceOverride::new(0, 2, CONFORMS_TO_BUS).as_bytes());
     }
     body.extend_from_slice(
@@ -151,7 +151,7 @@ enum LocalApic {
     X2Apic(LocalX2Apic),
 }
 
-/// The short entry where the ids fit it, as operating systems expect; the x2APIC entry otherwise.
+/// A local APIC entry if the ids fit in it, as operating systems expect; otherwise an x2APIC entry.
 fn local_apic(p: &Processor) -> LocalApic {
     match (u8::try_from(p.uid), u8::try_from(p.apic_id)) {
         (Ok(uid), Ok(apic_id)) if uid != ALL_UIDS && p.apic_id <= MAX_XAPIC_ID => LocalApic::XApic(
