@@ -1,4 +1,4 @@
-//! The generation ID (Microsoft's Virtual AcpiPlatform Generation ID specification): 128 bits in memory that change
+//! The generation ID (Microsoft's Virtual Machine Generation ID specification): 128 bits in memory that change
 //! when the machine is cloned or rolled back, and an event that signals the change.
 
 use crate::table::Table;
