@@ -1,10 +1,9 @@
-//! Reads a record made of the input, and starts a VM from a store that has it.
+//! Reads a record made of the input, and starts a VM from a store with that record.
 
 use firmware_hibernation::*;
 use platform_digest::Digest;
 use platform_digest::PlatformView;
 use std::io::Read;
-use std::sync::Arc;
 use vmgs::MemoryDevice;
 use vmgs::OpenOptions;
 use vmgs::Protection;
@@ -18,14 +17,14 @@ use zerocopy::IntoBytes;
 
 /// A sound record.
 fn good() -> Vec<u8> {
-    let image = MemoryImage::new()
+    let image = FirmwareImage::new()
         .part("data", 0xffe0_0000, vec![1; 4096])
         .part("code", 0xffff_f000, vec![2; 4096]);
-    let pinned = Pinned::new().with("tables", vec![3; 100]).with("none", []);
+    let pinned = PinnedFiles::from([("tables".into(), vec![3; 100]), ("none".into(), Vec::new())]);
     let mut record = Vec::new();
     NewRecord::new(
         &FirmwareDescription::reset_vector(),
-        Arc::new(image),
+        image,
         &pinned,
         &PlatformView::default(),
     )
@@ -155,21 +154,22 @@ fn start(bytes: &[u8], token: u8, sound: bool) {
     let status = status(&mut store, Some((Architecture::X86_64, &view)), None);
     let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake)
         .expect("it is not isolated");
-    let mut vm = Hibernation::new(
+    let mut vm = HibernationEngine::new(
         config,
         Architecture::X86_64,
         Some(Box::new(store)),
         Box::new(|_| {}),
     );
     match vm.start(&view) {
-        Ok(StartPlan::Restore(stored)) => {
+        Ok(StartPlan::Restore(_)) => {
             assert!(sound);
             assert_eq!(status.next_start, NextStart::Resume);
             let mut flash = Flash::default();
             vm.restore_firmware(&mut flash).expect("it was validated");
             let parts: Vec<_> = flash.0.iter().map(|(part, _)| part.clone()).collect();
-            assert_eq!(parts, stored.record.parts());
-            for ((_, content), section) in flash.0.iter().zip(&stored.record.sections) {
+            let record = vm.inspect().record.expect("it was restored");
+            assert_eq!(parts, record.parts());
+            for ((_, content), section) in flash.0.iter().zip(&record.sections) {
                 assert_eq!(Digest::of(content), section.digest);
             }
         }

@@ -2,9 +2,8 @@
 
 use crate::console;
 use crate::exit::Exit;
+use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Status;
-use firmware_hibernation::WitnessFile;
-use firmware_hibernation::WitnessPlace;
 use std::path::Path;
 use vmgs::Container;
 use vmgs::FileDevice;
@@ -30,9 +29,8 @@ pub(crate) fn status(path: &Path, json: bool) -> Exit {
             return Exit::Config;
         }
     };
-    let mut note = WitnessFile::beside(path);
-    let note = note.as_mut().map(|note| note as &mut dyn WitnessPlace);
-    let status = firmware_hibernation::status(&mut store, None, note);
+    let note = SequenceNoteFile::beside(path);
+    let status = firmware_hibernation::status(&mut store, None, note.as_ref());
     console::print_text(&if json {
         as_json(&status)
     } else {

@@ -200,8 +200,10 @@ mod tests {
         for (size, len) in [(RomSize::Small, 0x1_0000), (RomSize::Large, 0x2_0000)] {
             let rom = rom(7, size);
             assert_eq!(rom.len(), len);
-            let Ok(ovmf_image::Firmware::Ovmf(ovmf)) = ovmf_image::Firmware::recognize(&rom) else {
-                panic!("{:?}", ovmf_image::Firmware::recognize(&rom));
+            let Ok(ovmf_image::FirmwareKind::Ovmf(ovmf)) =
+                ovmf_image::FirmwareKind::recognize(&rom)
+            else {
+                panic!("{:?}", ovmf_image::FirmwareKind::recognize(&rom));
             };
             assert_eq!(ovmf.code.range, 0..len);
             assert_eq!(ovmf.variables_len, 0);

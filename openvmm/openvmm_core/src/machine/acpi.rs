@@ -3,15 +3,16 @@
 use super::MachineError;
 use super::firmware::GENERATION_ID_EVENT;
 use super::platform;
+use acpi_spec::AcpiPlatform;
 use acpi_spec::ComPort;
 use acpi_spec::InterruptControllers;
 use acpi_spec::MmioWindows;
 use acpi_spec::PciRoot;
-use acpi_spec::PmLayout;
 use acpi_spec::Processor;
 use acpi_spec::Ps2Controller;
 use acpi_spec::ResetRegister;
 use acpi_spec::Rtc;
+use acpi_spec::S4Support;
 use acpi_spec::SleepAnnouncements;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
@@ -42,7 +43,7 @@ pub(crate) fn tables(
         })
     });
     let ram_end = memory.ram().last().map_or(0, |ram| ram.end);
-    Ok(TableSet::new(&acpi_spec::Machine {
+    Ok(TableSet::new(&AcpiPlatform {
         processors: topology
             .vps()
             .iter()
@@ -56,15 +57,14 @@ pub(crate) fn tables(
             IrqchipMode::Split => InterruptControllers::IoApic,
         },
         pm_base: platform::PM_BASE,
-        pm_layout: PmLayout::Ich9,
         reset: ResetRegister {
             port: q35::RESET_CONTROL,
             value: q35::RESET_SYSTEM,
         },
         sci_irq: platform::SCI_IRQ,
-        hibernation: match config.hibernation.enabled {
-            true => acpi_spec::Hibernation::S4,
-            false => acpi_spec::Hibernation::NotOffered,
+        s4: match config.hibernation.enabled {
+            true => S4Support::Offered,
+            false => S4Support::NotOffered,
         },
         sleep_announcements: Some(SleepAnnouncements {
             port: SleepPort::DEFAULT_PORT,
@@ -79,10 +79,8 @@ pub(crate) fn tables(
         }),
         ps2: Some(Ps2Controller {
             keyboard_irq: platform::KEYBOARD_IRQ,
-            mouse_irq: None,
         }),
         pvpanic_port: Some(platform::PVPANIC_PORT),
-        mmio: MmioWindows::default(),
         pci: Some(PciRoot {
             last_bus: platform::PCI_LAST_BUS,
             ecam: Some(platform::ECAM_BASE),

@@ -30,7 +30,7 @@ pub enum MachineError {
     Memory(#[from] MemoryError),
     /// The ACPI tables cannot be made.
     #[error("the ACPI tables cannot be made")]
-    Acpi(#[from] acpi_spec::BuildError),
+    Acpi(#[from] acpi_spec::AcpiError),
     /// What runs first cannot be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),

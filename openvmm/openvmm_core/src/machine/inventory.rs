@@ -3,13 +3,13 @@
 use guest_memory::MemoryLayout;
 use sha2::Digest as _;
 use sha2::Sha256;
-use smbios::Baseboard;
+use smbios::BaseboardInformation;
+use smbios::BiosInformation;
 use smbios::Chassis;
 use smbios::Description;
-use smbios::Firmware;
-use smbios::Processor;
-use smbios::System;
-use smbios::Uuid;
+use smbios::ProcessorInformation;
+use smbios::SystemInformation;
+use uuid::Uuid;
 use virt::Topology;
 
 const VENDOR: &str = "OpenVMM";
@@ -20,23 +20,23 @@ pub(crate) fn smbios(uuid: [u8; 16], topology: &Topology, layout: &MemoryLayout)
     let per_socket = topology.vps_per_socket() as usize;
     let per_core = topology.threads_per_core() as usize;
     Description {
-        firmware: Firmware {
+        bios: BiosInformation {
             vendor: VENDOR.into(),
             version: "UEFI".into(),
             release_date: "01/01/2026".into(),
             release: (0xff, 0xff),
         },
-        system: System {
+        system: SystemInformation {
             manufacturer: VENDOR.into(),
             product: "Virtual Machine".into(),
             version: "pc-uefi".into(),
-            uuid: Uuid(uuid),
-            ..System::default()
+            uuid: Uuid::from_bytes(uuid),
+            ..SystemInformation::default()
         },
-        baseboard: Baseboard {
+        baseboard: BaseboardInformation {
             manufacturer: VENDOR.into(),
             product: "Virtual Machine".into(),
-            ..Baseboard::default()
+            ..BaseboardInformation::default()
         },
         chassis: Chassis {
             manufacturer: VENDOR.into(),
@@ -46,11 +46,11 @@ pub(crate) fn smbios(uuid: [u8; 16], topology: &Topology, layout: &MemoryLayout)
             .step_by(per_socket.max(1))
             .map(|first| {
                 let threads = (vps - first).min(per_socket);
-                Processor {
+                ProcessorInformation {
                     manufacturer: VENDOR.into(),
                     cores: threads.div_ceil(per_core.max(1)) as u16,
                     threads: threads as u16,
-                    ..Processor::default()
+                    ..ProcessorInformation::default()
                 }
             })
             .collect(),

@@ -3,11 +3,11 @@
 use firmware_hibernation::BrokerStorage;
 use firmware_hibernation::Change;
 use firmware_hibernation::HibernationFile;
+use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Storage;
 use firmware_hibernation::StorageError;
 use firmware_hibernation::StorageErrorKind;
 use firmware_hibernation::StoreState;
-use firmware_hibernation::WitnessFile;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -116,9 +116,9 @@ impl PlannedStore {
         })
     }
 
-    /// Where the age of the store is noted.
-    pub(crate) fn witness(&self) -> Option<WitnessFile> {
-        WitnessFile::beside(&self.path)
+    /// The file in which the store's sequence number is noted.
+    pub(crate) fn sequence_note(&self) -> Option<SequenceNoteFile> {
+        SequenceNoteFile::beside(&self.path)
     }
 
     /// Creates the store if there is none.

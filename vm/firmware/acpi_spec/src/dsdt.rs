@@ -1,20 +1,16 @@
 //! The namespace: DSDT (ACPI 6.5, 5.2.11.1).
 //!
-//! Each function writes one kind of device into the body of `\_SB`; a further device is a further function
-//! called from [`dsdt`], or AML handed in by the caller.
+//! Each function writes one kind of device into the body of `\_SB`.
 
-use crate::machine::ComPort;
-use crate::machine::Hibernation;
-use crate::machine::Machine;
-use crate::machine::MmioWindows;
-use crate::machine::Ps2Controller;
-use crate::machine::Rtc;
 use crate::pci;
+use crate::platform::AcpiPlatform;
+use crate::platform::ComPort;
+use crate::platform::Ps2Controller;
+use crate::platform::Rtc;
+use crate::platform::S4Support;
 use crate::sleep;
 use crate::table::Table;
 use acpi_tables::Aml;
-use acpi_tables::aml::AddressSpace;
-use acpi_tables::aml::AddressSpaceCacheable;
 use acpi_tables::aml::Device;
 use acpi_tables::aml::EISAName;
 use acpi_tables::aml::IO;
@@ -24,54 +20,49 @@ use acpi_tables::aml::Package;
 use acpi_tables::aml::Path;
 use acpi_tables::aml::ResourceTemplate;
 use acpi_tables::aml::Scope;
-use std::ops::Range;
 
 /// Integers are 64 bits wide from this revision on.
 const REVISION: u8 = 2;
 
-/// Present, enabled, shown and working.
+/// `_STA`: present, enabled, shown and working.
 const STA_PRESENT: u8 = 0xf;
 
 /// The sleep types that PM1 control takes (ACPI 6.5, 7.4.2).
 const SLEEP_TYPE_S5: u8 = 0;
 const SLEEP_TYPE_S4: u8 = 1;
 
-/// The DSDT, with `extra` objects after the machine's own in `\_SB`.
-pub(crate) fn dsdt(machine: &Machine, extra: &[&dyn Aml]) -> Table {
+/// The DSDT.
+pub(crate) fn dsdt(platform: &AcpiPlatform) -> Table {
     let mut body = Vec::new();
-    if machine.hibernation == Hibernation::S4 {
+    if platform.s4 == S4Support::Offered {
         sleep_state(&mut body, "_S4_", SLEEP_TYPE_S4);
     }
     sleep_state(&mut body, "_S5_", SLEEP_TYPE_S5);
-    if let Some(announcements) = &machine.sleep_announcements {
+    if let Some(announcements) = &platform.sleep_announcements {
         sleep::announcements(&mut body, announcements);
     }
 
     let mut devices = Vec::new();
-    processors(&mut devices, machine);
-    mmio_windows(&mut devices, &machine.mmio);
-    for com in &machine.com_ports {
-        let shared = machine
+    processors(&mut devices, platform);
+    for com in &platform.com_ports {
+        let shared = platform
             .com_ports
             .iter()
             .any(|other| other.number != com.number && other.irq == com.irq);
         com_port(&mut devices, com, shared);
     }
-    if let Some(rtc) = &machine.rtc {
+    if let Some(rtc) = &platform.rtc {
         real_time_clock(&mut devices, rtc);
     }
-    if let Some(ps2) = &machine.ps2 {
+    if let Some(ps2) = &platform.ps2 {
         ps2_controller(&mut devices, ps2);
     }
-    if let Some(port) = machine.pvpanic_port {
+    if let Some(port) = platform.pvpanic_port {
         pvpanic(&mut devices, port);
     }
-    if let Some(pci) = &machine.pci {
+    if let Some(pci) = &platform.pci {
         pci::root_bridge(&mut devices, pci);
         pci::motherboard(&mut devices, pci);
-    }
-    for object in extra {
-        object.to_aml_bytes(&mut devices);
     }
     body.extend(Scope::raw(Path::new("\\_SB_"), devices));
     Table::with_header(*b"DSDT", REVISION, &body)
@@ -87,8 +78,8 @@ fn sleep_state(out: &mut Vec<u8>, name: &str, sleep_type: u8) {
     .to_aml_bytes(out);
 }
 
-fn processors(out: &mut Vec<u8>, machine: &Machine) {
-    for (index, p) in machine.processors.iter().enumerate() {
+fn processors(out: &mut Vec<u8>, platform: &AcpiPlatform) {
+    for (index, p) in platform.processors.iter().enumerate() {
         let name = format!("C{index:03X}");
         Device::new(
             Path::new(&name),
@@ -99,38 +90,6 @@ fn processors(out: &mut Vec<u8>, machine: &Machine) {
         )
         .to_aml_bytes(out);
     }
-}
-
-/// A module device that hands the machine's MMIO windows down to devices beneath it.
-fn mmio_windows(out: &mut Vec<u8>, mmio: &MmioWindows) {
-    let windows: Vec<AddressSpace<u64>> = [&mmio.low, &mmio.high]
-        .into_iter()
-        .flatten()
-        .map(window)
-        .collect();
-    if windows.is_empty() {
-        return;
-    }
-    let resources = windows.iter().map(|w| w as &dyn Aml).collect();
-    Device::new(
-        Path::new("VMOD"),
-        vec![
-            &Name::new(Path::new("_HID"), &"ACPI0004"),
-            &Name::new(Path::new("_UID"), &0u8),
-            &Name::new(Path::new("_CRS"), &ResourceTemplate::new(resources)),
-        ],
-    )
-    .to_aml_bytes(out);
-}
-
-fn window(range: &Range<u64>) -> AddressSpace<u64> {
-    AddressSpace::new_memory(
-        AddressSpaceCacheable::NotCacheable,
-        true,
-        range.start,
-        range.end - 1,
-        None,
-    )
 }
 
 fn com_port(out: &mut Vec<u8>, com: &ComPort, shared_irq: bool) {
@@ -188,20 +147,6 @@ fn ps2_controller(out: &mut Vec<u8>, ps2: &Ps2Controller) {
         ],
     )
     .to_aml_bytes(out);
-    if let Some(irq) = ps2.mouse_irq {
-        Device::new(
-            Path::new("MOU0"),
-            vec![
-                &Name::new(Path::new("_HID"), &EISAName::new("PNP0F13")),
-                &Name::new(Path::new("_STA"), &STA_PRESENT),
-                &Name::new(
-                    Path::new("_CRS"),
-                    &ResourceTemplate::new(vec![&isa_interrupt(irq)]),
-                ),
-            ],
-        )
-        .to_aml_bytes(out);
-    }
 }
 
 fn pvpanic(out: &mut Vec<u8>, port: u16) {
@@ -227,8 +172,8 @@ fn isa_interrupt(irq: u8) -> Interrupt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::iasl_test::full;
-    use crate::iasl_test::processors;
+    use crate::platform::tests::full;
+    use crate::platform::tests::processors;
 
     /// The bytes that follow `name` in the DSDT.
     fn after(table: &Table, name: &[u8]) -> Option<Vec<u8>> {
@@ -238,8 +183,8 @@ mod tests {
 
     #[test]
     fn sleep_states_have_the_types_that_the_power_registers_know() {
-        let mut machine = full(processors(1));
-        let table = dsdt(&machine, &[]);
+        let mut platform = full(processors(1));
+        let table = dsdt(&platform);
         // A package of 6 bytes and 4 elements.
         assert!(
             after(&table, b"_S4_")
@@ -251,34 +196,21 @@ mod tests {
                 .unwrap()
                 .starts_with(&[0x12, 6, 4, 0, 0, 0, 0])
         );
-        machine.hibernation = Hibernation::NotOffered;
-        assert_eq!(after(&dsdt(&machine, &[]), b"_S4_"), None);
-    }
-
-    #[test]
-    fn further_objects_follow_the_machines_own() {
-        let machine = full(processors(1));
-        let hid = Name::new(Path::new("_HID"), &EISAName::new("PNP0A08"));
-        let bridge = Device::new(Path::new("PCI0"), vec![&hid]);
-        let table = dsdt(&machine, &[&bridge]);
-        assert!(after(&table, b"PEVT").is_some());
-        let mut expected = Vec::new();
-        hid.to_aml_bytes(&mut expected);
-        // The end of the table, so in the last scope.
-        assert_eq!(after(&table, b"PCI0"), Some(expected));
+        platform.s4 = S4Support::NotOffered;
+        assert_eq!(after(&dsdt(&platform), b"_S4_"), None);
     }
 
     #[test]
     fn ports_that_share_an_interrupt_say_so() {
-        let mut machine = full(processors(1));
+        let mut platform = full(processors(1));
         let shared = |table: &Table, com: &[u8]| {
             let rest = after(table, com).unwrap();
             // The extended interrupt descriptor: its tag, its length, its flags.
             let at = rest.windows(3).position(|w| w == [0x89, 6, 0]).unwrap();
             rest[at + 3] & 1 << 3 != 0
         };
-        assert!(shared(&dsdt(&machine, &[]), b"COM1"));
-        machine.com_ports.truncate(2);
-        assert!(!shared(&dsdt(&machine, &[]), b"COM1"));
+        assert!(shared(&dsdt(&platform), b"COM1"));
+        platform.com_ports.truncate(2);
+        assert!(!shared(&dsdt(&platform), b"COM1"));
     }
 }

@@ -1,6 +1,6 @@
 //! The fixed hardware: FADT (ACPI 6.5, 5.2.9) and FACS (5.2.10).
 
-use crate::machine::Machine;
+use crate::platform::AcpiPlatform;
 use crate::table::OEM_ID;
 use crate::table::OEM_REVISION;
 use crate::table::OEM_TABLE_ID;
@@ -30,20 +30,25 @@ mod offset {
     pub(super) const X_DSDT: usize = 140;
 }
 
-/// Stays the same for the machine's whole life: an operating system that resumes from its disk compares it
-/// with the value it went to sleep on, and takes a difference for different hardware.
+/// The same for the whole life of a VM: an operating system that resumes from its disk compares the value with
+/// the one it hibernated with, and takes a difference for different hardware.
 const HARDWARE_SIGNATURE: u32 = 0;
 
-/// A latency that says the processor has no C2 or C3 by P_LVL2 and P_LVL3 reads.
+/// A P_LVL2 or P_LVL3 latency that says that the state is not supported.
 const NO_C_STATE: u16 = 0xffff;
 
+/// Offset of GPE0 in the power-management block.
+const GPE0: u16 = 0x20;
+/// Size of GPE0 in bytes: half of them status bits, half enable bits.
+const GPE0_LEN: u8 = 16;
+
 /// The FADT that names tables `facs` and `dsdt`.
-pub(crate) fn fadt(machine: &Machine, facs: usize, dsdt: usize) -> Table {
-    let pm = Registers(machine.pm_base);
+pub(crate) fn fadt(platform: &AcpiPlatform, facs: usize, dsdt: usize) -> Table {
+    let pm = Registers(platform.pm_base);
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::EnterpriseServer);
 
-    fadt.sci_int = u16::from(machine.sci_irq).into();
+    fadt.sci_int = u16::from(platform.sci_irq).into();
     // No SMI command port: the hardware is in ACPI mode from reset, and SCI_EN always reads 1.
     fadt.smi_cmd = 0.into();
 
@@ -56,36 +61,32 @@ pub(crate) fn fadt(machine: &Machine, facs: usize, dsdt: usize) -> Table {
     fadt.pm_tmr_blk = pm.port(0x8).into();
     fadt.pm_tmr_len = 4;
     fadt.x_pm_tmr_blk = pm.gas(0x8, 32, AccessSize::DwordAccess);
-    let (gpe0, gpe0_len) = (
-        machine.pm_layout.gpe0_offset(),
-        machine.pm_layout.gpe0_len(),
-    );
-    fadt.gpe0_blk = pm.port(gpe0).into();
-    fadt.gpe0_blk_len = gpe0_len;
-    fadt.x_gpe0_blk = pm.gas(gpe0, gpe0_len * 8, AccessSize::ByteAccess);
+    fadt.gpe0_blk = pm.port(GPE0).into();
+    fadt.gpe0_blk_len = GPE0_LEN;
+    fadt.x_gpe0_blk = pm.gas(GPE0, GPE0_LEN * 8, AccessSize::ByteAccess);
 
-    fadt.reset_reg = Registers(machine.reset.port).gas(0, 8, AccessSize::ByteAccess);
-    fadt.reset_value = machine.reset.value;
+    fadt.reset_reg = Registers(platform.reset.port).gas(0, 8, AccessSize::ByteAccess);
+    fadt.reset_value = platform.reset.value;
 
     fadt.p_lvl2_lat = NO_C_STATE.into();
     fadt.p_lvl3_lat = NO_C_STATE.into();
-    fadt.century = machine
+    fadt.century = platform
         .rtc
         .as_ref()
         .and_then(|rtc| rtc.century_index)
         .unwrap_or(0);
-    fadt.iapc_boot_arch = boot_architecture(machine).into();
+    fadt.iapc_boot_arch = boot_architecture(platform).into();
 
     let mut fadt = fadt
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // PwrButton stays clear, which says that the power button is in the fixed registers.
+        // PwrButton stays clear: the power button is in the fixed registers.
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup)
         .flag(Flags::UsePlatformClock);
-    if machine.ps2.is_none() {
+    if platform.ps2.is_none() {
         fadt = fadt.flag(Flags::Headless);
     }
 
@@ -113,15 +114,15 @@ pub(crate) fn fadt(machine: &Machine, facs: usize, dsdt: usize) -> Table {
     table
 }
 
-fn boot_architecture(machine: &Machine) -> u16 {
+fn boot_architecture(platform: &AcpiPlatform) -> u16 {
     let mut flags = boot_flags::VGA_NOT_PRESENT;
-    if !machine.com_ports.is_empty() || machine.ps2.is_some() {
+    if !platform.com_ports.is_empty() || platform.ps2.is_some() {
         flags |= boot_flags::LEGACY_DEVICES;
     }
-    if machine.ps2.is_some() {
+    if platform.ps2.is_some() {
         flags |= boot_flags::I8042;
     }
-    if machine.rtc.is_none() {
+    if platform.rtc.is_none() {
         flags |= boot_flags::CMOS_RTC_NOT_PRESENT;
     }
     flags

@@ -1,5 +1,5 @@
 //! The generation ID (Microsoft's Virtual Machine Generation ID specification): 128 bits in memory that change
-//! when the machine is cloned or rolled back, and an event that says so.
+//! when the machine is cloned or rolled back, and an event that signals the change.
 
 use crate::table::Table;
 use acpi_tables::Aml;
@@ -12,16 +12,16 @@ use acpi_tables::aml::Package;
 use acpi_tables::aml::Path;
 use acpi_tables::aml::Scope;
 
-/// Where in its memory the ID is, in bytes. Zeros come before it: a firmware that looks there for a table's
-/// header finds none, and keeps the memory.
+/// Offset of the ID in its memory, in bytes. The memory before it is zero, so that firmware that looks for a table header
+/// there finds none and keeps the memory.
 pub const GENERATION_ID_OFFSET: u32 = 40;
 
-/// The value of a notification that the ID changed.
+/// The notification value for a changed ID.
 const CHANGED: u8 = 0x80;
 
 const REVISION: u8 = 2;
 
-/// A 32-bit integer that stays 32 bits long whatever its value is, and can so be overwritten.
+/// An integer that is encoded in 32 bits whatever its value, so that it can be overwritten.
 struct Address(u32);
 
 impl Aml for Address {
@@ -32,11 +32,11 @@ impl Aml for Address {
     }
 }
 
-/// How many bytes of the SSDT follow the address: the high half, which is zero.
+/// The number of bytes after the address in the SSDT: the high half, which is zero.
 const AFTER_ADDRESS: usize = 1;
 
-/// The SSDT of the device. In place of the address it holds [`GENERATION_ID_OFFSET`], to which the address of
-/// the memory is to be added; see [`address_field`].
+/// The SSDT of the device. Its address field is [`GENERATION_ID_OFFSET`], to which the address of the memory is added; see
+/// [`address_field`].
 pub(crate) fn ssdt(event: u8) -> Table {
     let mut body = Vec::new();
     let handler = format!("_E{event:02X}");
@@ -45,16 +45,16 @@ pub(crate) fn ssdt(event: u8) -> Table {
     let handler = Method::new(Path::new(&handler), 0, false, vec![&notify]);
     Scope::new(Path::new("\\_GPE"), vec![&handler]).to_aml_bytes(&mut body);
 
-    // Last in the table, so that its place is known.
+    // Last in the table, so that its offset is known.
     let high_half = 0u8;
-    // What the specification asks for; and since ACPI allows no id of that length, one that it does allow.
+    // The ID that the specification requires, and one of a length that ACPI allows.
     let ids = Package::new(vec![&"VM_Gen_Counter", &"VMGENCTR"]);
     let address = Package::new(vec![&Address(GENERATION_ID_OFFSET), &high_half]);
     let mut device = Vec::new();
     Device::new(
         Path::new("VGEN"),
         vec![
-            // The ids that the device has on Hyper-V.
+            // The ID of the device on Hyper-V.
             &Name::new(Path::new("_HID"), &"MSFT1002"),
             &Name::new(Path::new("_CID"), &ids),
             &Name::new(Path::new("_DDN"), &"VM_Gen_Counter"),
@@ -66,7 +66,7 @@ pub(crate) fn ssdt(event: u8) -> Table {
     Table::with_header(*b"SSDT", REVISION, &body)
 }
 
-/// Where in the SSDT the address is, and its size, in bytes.
+/// Offset and size of the address in the SSDT, in bytes.
 pub(crate) fn address_field(ssdt: &Table) -> (usize, usize) {
     let size = size_of::<u32>();
     (ssdt.bytes.len() - AFTER_ADDRESS - size, size)

@@ -1,9 +1,9 @@
-//! ACPI tables built for the machine that the configuration describes.
+//! ACPI tables for a platform.
 //!
-//! [`TableSet::new`] turns a [`Machine`] into tables. [`TableSet::place`] gives them their addresses;
-//! [`TableSet::loader_files`] leaves that to a firmware which runs a table-loader script. All are pure
-//! functions: the same machine at the same address is the same bytes, so that a guest that resumes from its
-//! disk finds the firmware view it went to sleep on.
+//! [`TableSet::new`] builds the tables of an [`AcpiPlatform`]. [`TableSet::place`] assigns their addresses;
+//! [`TableSet::loader_files`] leaves that to firmware that runs a table-loader script. All are pure functions:
+//! the same platform at the same address gives the same bytes, so that a guest that resumes from its disk finds
+//! the tables it hibernated with.
 #![forbid(unsafe_code)]
 
 mod dsdt;
@@ -11,15 +11,15 @@ mod error;
 mod fadt;
 mod generation_id;
 mod loader;
-mod machine;
 mod madt;
 mod pci;
+mod platform;
 mod root;
 mod sleep;
 mod table;
 mod table_set;
 
-pub use error::BuildError;
+pub use error::AcpiError;
 pub use generation_id::GENERATION_ID_OFFSET;
 pub use loader::GENERATION_ID_ADDRESS_FILE;
 pub use loader::GENERATION_ID_ADDRESS_LEN;
@@ -28,18 +28,17 @@ pub use loader::LoaderFile;
 pub use loader::RSDP_FILE;
 pub use loader::SCRIPT_FILE;
 pub use loader::TABLES_FILE;
-pub use machine::ComPort;
-pub use machine::Hibernation;
-pub use machine::InterruptControllers;
-pub use machine::Machine;
-pub use machine::MmioWindows;
-pub use machine::PciRoot;
-pub use machine::PmLayout;
-pub use machine::Processor;
-pub use machine::Ps2Controller;
-pub use machine::ResetRegister;
-pub use machine::Rtc;
-pub use machine::SleepAnnouncements;
+pub use platform::AcpiPlatform;
+pub use platform::ComPort;
+pub use platform::InterruptControllers;
+pub use platform::MmioWindows;
+pub use platform::PciRoot;
+pub use platform::Processor;
+pub use platform::Ps2Controller;
+pub use platform::ResetRegister;
+pub use platform::Rtc;
+pub use platform::S4Support;
+pub use platform::SleepAnnouncements;
 pub use table::ChecksumField;
 pub use table::Pointer;
 pub use table::Table;
@@ -47,8 +46,3 @@ pub use table_set::PlacedTables;
 pub use table_set::REGION_SIZE;
 pub use table_set::REGION_VERSION;
 pub use table_set::TableSet;
-
-#[cfg(test)]
-mod iasl_test;
-#[cfg(test)]
-mod loader_test;

@@ -1,10 +1,10 @@
-//! The tables for a firmware that places them itself, by a table-loader script (QEMU's
-//! `bios-linker-loader`; OVMF's `QemuLoader.h`).
+//! Tables for firmware that places them itself, with a table-loader script (QEMU's `bios-linker-loader`; OVMF's
+//! `QemuLoader.h`).
 //!
-//! A script is commands of 128 bytes. The firmware allocates memory for files, adds the address of a file to
-//! fields that hold an offset in it, and computes checksums.
+//! A script consists of commands of 128 bytes. The firmware allocates memory for files, adds the address of a file to
+//! fields that hold an offset in the file, and computes checksums.
 
-use crate::BuildError;
+use crate::AcpiError;
 use crate::TableSet;
 use crate::generation_id;
 use crate::generation_id::GENERATION_ID_OFFSET;
@@ -19,7 +19,7 @@ pub const RSDP_FILE: &str = "etc/acpi/rsdp";
 /// The file with the script.
 pub const SCRIPT_FILE: &str = "etc/table-loader";
 
-/// The file that becomes the memory of the generation ID.
+/// The file that is loaded as the memory of the generation ID.
 pub const GENERATION_ID_FILE: &str = "etc/vmgenid_guid";
 
 /// The file to which the firmware writes the guest-physical address of the generation ID, little-endian. The VMM
@@ -29,21 +29,21 @@ pub const GENERATION_ID_ADDRESS_FILE: &str = "etc/vmgenid_addr";
 /// The size of [`GENERATION_ID_ADDRESS_FILE`], in bytes.
 pub const GENERATION_ID_ADDRESS_LEN: usize = 8;
 
-/// The generation ID has a page for itself, so that a system can map it alone.
+/// The generation ID has a page of its own, so that an operating system can map it alone.
 const GENERATION_ID_LEN: usize = 4096;
 
 const COMMAND_LEN: usize = 128;
 const NAME_LEN: usize = 56;
 
-/// Where a file goes.
+/// The memory zone of a file.
 #[derive(Copy, Clone)]
 enum Zone {
     High = 1,
-    /// Below 1 MiB, where a system that was not started by UEFI looks for the RSDP.
+    /// Below 1 MiB, where an operating system that was not started by UEFI looks for the RSDP.
     FSegment = 2,
 }
 
-/// A file for the firmware to read.
+/// A file that the firmware reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoaderFile {
     /// Its name.
@@ -56,11 +56,11 @@ impl TableSet {
     /// The files from which a firmware builds the tables: [`SCRIPT_FILE`], [`RSDP_FILE`], [`TABLES_FILE`] and,
     /// where there is a generation ID, [`GENERATION_ID_FILE`] (the script then writes to
     /// [`GENERATION_ID_ADDRESS_FILE`]).
-    pub fn loader_files(&self) -> Result<Vec<LoaderFile>, BuildError> {
+    pub fn loader_files(&self) -> Result<Vec<LoaderFile>, AcpiError> {
         let (offsets, size) = self.offsets();
-        // All that the script says of the tables is 32 bits wide.
+        // Offsets in the script have 32 bits.
         if u32::try_from(size).is_err() {
-            return Err(BuildError::LoaderOverflow { size });
+            return Err(AcpiError::LoaderOverflow { size });
         }
         let mut script = Script(Vec::new());
         let alignment = self.tables().iter().map(|t| t.alignment).max();
@@ -82,7 +82,7 @@ impl TableSet {
         }
         let rsdp = script.relocate(RSDP_FILE, 0, self.rsdp(), &offsets);
 
-        // Checksums last: they are of bytes that do not change any more.
+        // Checksums last, when the bytes do not change any more.
         for (table, at) in self.tables().iter().zip(&offsets) {
             script.add_checksums(TABLES_FILE, *at, table);
         }
@@ -102,7 +102,7 @@ impl TableSet {
             script.write_generation_id_address();
             files.push(LoaderFile {
                 name: GENERATION_ID_FILE,
-                // The ID itself is written when its address is known.
+                // The ID is written when its address is known.
                 bytes: vec![0; GENERATION_ID_LEN],
             });
         }
@@ -177,8 +177,8 @@ impl Script {
         self.command(4, &fields);
     }
 
-    /// Has the addresses added in `table` at offset `at` of `file`. Returns its bytes with offsets in place of
-    /// addresses, and zeros in place of checksums.
+    /// Adds the pointer commands for `table` at offset `at` of `file`. Returns its bytes with offsets in place of
+    /// addresses and zeros in place of checksums.
     fn relocate(
         &mut self,
         file: &'static str,
@@ -211,10 +211,14 @@ impl Script {
     }
 }
 
-/// A name as a command holds it; the zeros after it are there already.
+/// The bytes of a name in a command, which is zero after them.
 fn name(file: &'static str) -> &'static [u8] {
     const {
         assert!(GENERATION_ID_ADDRESS_FILE.len() < NAME_LEN && TABLES_FILE.len() < NAME_LEN);
     }
     file.as_bytes()
 }
+
+#[cfg(test)]
+#[path = "loader_test.rs"]
+mod tests;

@@ -1,24 +1,26 @@
 //! Loader scripts, run as a firmware runs them.
 
-use crate::BuildError;
+use crate::AcpiError;
+use crate::AcpiPlatform;
 use crate::GENERATION_ID_ADDRESS_FILE;
 use crate::GENERATION_ID_ADDRESS_LEN;
 use crate::GENERATION_ID_FILE;
 use crate::GENERATION_ID_OFFSET;
-use crate::Hibernation;
 use crate::LoaderFile;
-use crate::Machine;
 use crate::RSDP_FILE;
+use crate::S4Support;
 use crate::SCRIPT_FILE;
 use crate::TABLES_FILE;
-use crate::Table;
 use crate::TableSet;
-use crate::iasl_test::compiled_again;
-use crate::iasl_test::full;
-use crate::iasl_test::listing;
-use crate::iasl_test::pc_uefi;
-use crate::iasl_test::processors;
-use crate::iasl_test::values;
+use crate::platform::tests::full;
+use crate::platform::tests::pc_uefi;
+use crate::platform::tests::processors;
+use crate::table_set::tests::compiled_again;
+use crate::table_set::tests::listing;
+use crate::table_set::tests::sum;
+use crate::table_set::tests::u32_at;
+use crate::table_set::tests::u64_at;
+use crate::table_set::tests::values;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,18 +36,6 @@ struct Firmware {
     targets: Vec<u64>,
     /// Zones, by file.
     zones: BTreeMap<String, u8>,
-}
-
-fn sum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -169,7 +159,7 @@ impl Firmware {
 }
 
 /// Runs the machine's script and checks what every set of tables must be.
-fn linked(machine: &Machine) -> Firmware {
+fn linked(machine: &AcpiPlatform) -> Firmware {
     let set = TableSet::new(machine).unwrap();
     let firmware = Firmware::run(&set.loader_files().unwrap());
     let (_, rsdp) = &firmware.files[RSDP_FILE];
@@ -285,7 +275,7 @@ fn a_pc_is_read_by_iasl_as_it_is_meant() {
 }
 
 /// What ACPICA's interpreter says of an object or a method of the machine's tables.
-fn evaluated(machine: &Machine, what: &str) -> String {
+fn evaluated(machine: &AcpiPlatform, what: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
     for (name, bytes) in linked(machine).installed() {
@@ -327,7 +317,7 @@ fn the_methods_run() {
 }
 
 #[test]
-fn what_there_is_not_is_not_granted() {
+fn osc_grants_only_what_exists() {
     let machine = pc_uefi(processors(1));
     let pci = "5B4DDB33F71F1C4096577441C03DD766";
     let other = "5B4DDB33F71F1C4096577441C03DD767";
@@ -374,7 +364,7 @@ fn what_there_is_not_is_not_granted() {
 #[test]
 fn hibernation_changes_nothing_but_the_offer_of_it() {
     let mut machine = pc_uefi(processors(1));
-    machine.hibernation = Hibernation::NotOffered;
+    machine.s4 = S4Support::NotOffered;
     let listings = compiled_again(linked(&machine).installed());
     let dsdt = listing(&listings, "DSDT");
     assert!(!dsdt.contains("_S4") && dsdt.contains("_S5") && dsdt.contains("_WAK"));
@@ -415,58 +405,50 @@ fn the_same_machine_is_the_same_files() {
 }
 
 #[test]
-fn tables_from_elsewhere_are_loaded_too() {
-    let ssdt = Table::from_bytes(Table::with_header(*b"SSDT", 2, &[]).bytes).unwrap();
-    let set = TableSet::with_objects(&pc_uefi(processors(1)), &[], vec![ssdt]).unwrap();
-    let firmware = Firmware::run(&set.loader_files().unwrap());
-    assert!(firmware.installed().iter().any(|t| t.0 == "SSDT"));
-}
-
-#[test]
-fn a_generation_id_needs_a_firmware() {
+fn tables_with_a_generation_id_cannot_be_placed() {
     let mut machine = pc_uefi(processors(1));
     machine.generation_id_event = Some(0);
     let set = TableSet::new(&machine).unwrap();
-    assert_eq!(set.place(0x1_9000), Err(BuildError::GenerationIdUnplaced));
+    assert_eq!(set.place(0x1_9000), Err(AcpiError::GenerationIdUnplaced));
 }
 
 #[test]
 fn impossible_root_bridges_are_refused() {
-    let refused = |change: fn(&mut Machine)| {
+    let refused = |change: fn(&mut AcpiPlatform)| {
         let mut machine = pc_uefi(processors(1));
         change(&mut machine);
         TableSet::new(&machine).unwrap_err()
     };
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().io = vec![0..=0xffff]),
-        BuildError::IoWindow { .. }
+        AcpiError::IoWindow { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().ecam = Some(0xf800_0000)),
-        BuildError::Ecam { .. }
+        AcpiError::Ecam { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().ecam = Some(u64::MAX << 20)),
-        BuildError::Ecam { .. }
+        AcpiError::Ecam { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().mmio.low = Some(0xc000_0000..0x1_0000_1000)),
-        BuildError::PciLowWindow { .. }
+        AcpiError::PciLowWindow { .. }
     ));
     assert!(matches!(
         refused(|m| m.pci.as_mut().unwrap().first_gsi = u32::MAX - 6),
-        BuildError::PciInterrupts { .. }
+        AcpiError::PciInterrupts { .. }
     ));
     assert!(matches!(
         refused(|m| m.sleep_announcements.as_mut().unwrap().wake = 0x10),
-        BuildError::SleepAnnouncements { .. }
+        AcpiError::SleepAnnouncements { .. }
     ));
     assert!(matches!(
         refused(|m| m.generation_id_event = Some(16)),
-        BuildError::Event { event: 16 }
+        AcpiError::Event { event: 16 }
     ));
     assert!(matches!(
         refused(|m| m.pm_base = 0xffe0),
-        BuildError::Ports { .. }
+        AcpiError::Ports { .. }
     ));
 }

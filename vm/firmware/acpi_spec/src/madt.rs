@@ -1,8 +1,8 @@
 //! The interrupt controllers: MADT (ACPI 6.5, 5.2.12).
 
-use crate::machine::InterruptControllers;
-use crate::machine::Machine;
-use crate::machine::Processor;
+use crate::platform::AcpiPlatform;
+use crate::platform::InterruptControllers;
+use crate::platform::Processor;
 use crate::table::Table;
 use acpi_tables::Aml;
 use acpi_tables::madt::EnabledStatus;
@@ -18,12 +18,12 @@ const LOCAL_APIC_ADDRESS: u32 = 0xfee0_0000;
 const IO_APIC_ADDRESS: u32 = 0xfec0_0000;
 const IO_APIC_ID: u8 = 0;
 
-/// The flag that says there are 8259 PICs.
+/// The flag for a machine with 8259 PICs.
 const PCAT_COMPAT: u32 = 1;
 /// The UIDs that mean all processors.
 const ALL_UIDS: u8 = u8::MAX;
 const ALL_X2APIC_UIDS: u32 = u32::MAX;
-/// The largest id of a local APIC that is not addressed as an x2APIC.
+/// The largest id in a local APIC entry; larger ids need an x2APIC entry.
 const MAX_XAPIC_ID: u32 = 0xfe;
 
 /// Interrupt source override flags (MPS INTI flags).
@@ -89,14 +89,14 @@ struct LocalX2ApicNmi {
 }
 
 /// The MADT.
-pub(crate) fn madt(machine: &Machine) -> Table {
-    let has_pic = machine.interrupt_controllers == InterruptControllers::IoApicAndPic;
+pub(crate) fn madt(platform: &AcpiPlatform) -> Table {
+    let has_pic = platform.interrupt_controllers == InterruptControllers::IoApicAndPic;
     let mut body = Vec::new();
     body.extend_from_slice(&LOCAL_APIC_ADDRESS.to_le_bytes());
     body.extend_from_slice(&if has_pic { PCAT_COMPAT } else { 0 }.to_le_bytes());
 
     let mut has_x2apic = false;
-    for p in &machine.processors {
+    for p in &platform.processors {
         match local_apic(p) {
             LocalApic::XApic(entry) => entry.to_aml_bytes(&mut body),
             LocalApic::X2Apic(entry) => {
@@ -108,13 +108,13 @@ pub(crate) fn madt(machine: &Machine) -> Table {
 
     IoApic::new(IO_APIC_ID, IO_APIC_ADDRESS, 0).to_aml_bytes(&mut body);
     if has_pic {
-        // Input 0 of the I/O APIC is where the PICs' output is wired.
+        // The output of the PICs is connected to input 0 of the I/O APIC.
         body.extend_from_slice(InterruptSourceOverride::new(0, 2, CONFORMS_TO_BUS).as_bytes());
     }
     body.extend_from_slice(
         InterruptSourceOverride::new(
-            machine.sci_irq,
-            machine.sci_irq.into(),
+            platform.sci_irq,
+            platform.sci_irq.into(),
             ACTIVE_HIGH | LEVEL_TRIGGERED,
         )
         .as_bytes(),
@@ -151,7 +151,7 @@ enum LocalApic {
     X2Apic(LocalX2Apic),
 }
 
-/// The short entry where the ids fit it, as operating systems expect; the x2APIC entry otherwise.
+/// A local APIC entry if the ids fit in it, as operating systems expect; otherwise an x2APIC entry.
 fn local_apic(p: &Processor) -> LocalApic {
     match (u8::try_from(p.uid), u8::try_from(p.apic_id)) {
         (Ok(uid), Ok(apic_id)) if uid != ALL_UIDS && p.apic_id <= MAX_XAPIC_ID => LocalApic::XApic(

@@ -1,8 +1,8 @@
 //! The PCI root bridge: its namespace objects (PCI Firmware Specification 3.3, 4) and the MCFG.
 
-use crate::machine::PCI_CONFIG_PORTS;
-use crate::machine::PCI_GSIS;
-use crate::machine::PciRoot;
+use crate::platform::PCI_CONFIG_PORTS;
+use crate::platform::PCI_GSIS;
+use crate::platform::PciRoot;
 use crate::table::OEM_ID;
 use crate::table::OEM_REVISION;
 use crate::table::OEM_TABLE_ID;
@@ -41,8 +41,8 @@ const PINS: u32 = 4;
 /// The interface of `_OSC` for PCI host bridges.
 const OSC_UUID: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
 
-/// What the system may control by itself: of the features that `_OSC` knows (hot-plug, power management events,
-/// error reporting, ...) only the capability structure of PCI Express exists.
+/// The features that `_OSC` grants to the operating system: only the PCI Express capability structure. There is no
+/// hot-plug, power management event or error reporting.
 const OSC_GRANTED: u32 = 1 << 4;
 
 /// Status bits that `_OSC` returns.
@@ -67,7 +67,7 @@ pub(crate) fn root_bridge(out: &mut Vec<u8>, pci: &PciRoot) {
     Device::new(Path::new("PCI0"), vec![&Raw(body)]).to_aml_bytes(out);
 }
 
-/// AML that is there already.
+/// Encoded AML.
 struct Raw(Vec<u8>);
 
 impl Aml for Raw {
@@ -76,7 +76,7 @@ impl Aml for Raw {
     }
 }
 
-/// `_CRS`: what the bridge hands down, and the configuration ports, which it takes itself.
+/// `_CRS`: the windows of the bridge, and the configuration ports, which it uses itself.
 fn resources(out: &mut Vec<u8>, pci: &PciRoot) {
     let buses = AddressSpace::new_bus_number(0u16, pci.last_bus.into());
     let (first, last) = (*PCI_CONFIG_PORTS.start(), *PCI_CONFIG_PORTS.end());
@@ -86,7 +86,7 @@ fn resources(out: &mut Vec<u8>, pci: &PciRoot) {
         .iter()
         .map(|window| AddressSpace::new_io(*window.start(), *window.end(), None))
         .collect();
-    // A window below 4 GiB that is described in 64 bits is not taken by every system.
+    // Not every operating system accepts a window below 4 GiB in a 64-bit descriptor.
     let low = pci.mmio.low.as_ref().map(|window| {
         AddressSpace::new_memory(
             AddressSpaceCacheable::NotCacheable,
@@ -112,8 +112,7 @@ fn resources(out: &mut Vec<u8>, pci: &PciRoot) {
     Name::new(Path::new("_CRS"), &ResourceTemplate::new(all)).to_aml_bytes(out);
 }
 
-/// `_PRT`: the interrupt of each pin of each device. Without a link device in it, an entry names a global system
-/// interrupt, level-triggered.
+/// `_PRT`: the interrupt of each pin of each device. An entry without a link device names a level-triggered GSI.
 fn routing(out: &mut Vec<u8>, pci: &PciRoot) {
     let zero = 0u8;
     let mut table = PackageBuilder::new();
@@ -128,8 +127,7 @@ fn routing(out: &mut Vec<u8>, pci: &PciRoot) {
     Name::new(Path::new("_PRT"), &table).to_aml_bytes(out);
 }
 
-/// `_OSC` (PCI Firmware Specification 3.3, 4.5.1): grants what there is, and says so where that is less than what
-/// was asked for.
+/// `_OSC` (PCI Firmware Specification 3.3, 4.5.1): grants [`OSC_GRANTED`], and reports if more was requested.
 fn operating_system_capabilities(out: &mut Vec<u8>) {
     let (uuid, revision, buffer) = (Arg(0), Arg(1), Arg(3));
     let granted = Local(0);
@@ -155,7 +153,7 @@ fn operating_system_capabilities(out: &mut Vec<u8>) {
     );
     let say_unknown = add_to_status(&osc_status::UNKNOWN_UUID);
     let otherwise = Else::new(vec![&say_unknown]);
-    // Serialized, because it creates names.
+    // Serialized, because it creates named objects.
     Method::new(
         Path::new("_OSC"),
         4,
@@ -165,7 +163,7 @@ fn operating_system_capabilities(out: &mut Vec<u8>) {
     .to_aml_bytes(out);
 }
 
-/// The motherboard resources (PNP0C02) that a system needs to see before it trusts the MCFG.
+/// The motherboard resources (PNP0C02) with the ECAM; without them operating systems do not trust the MCFG.
 pub(crate) fn motherboard(out: &mut Vec<u8>, pci: &PciRoot) {
     let Some(ecam) = pci.ecam_range() else {
         return;

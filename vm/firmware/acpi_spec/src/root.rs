@@ -21,7 +21,7 @@ pub(crate) fn rsdp(xsdt: usize) -> Table {
             target: xsdt,
         }],
         checksums: vec![
-            // The bytes that ACPI 1.0 knows, first: the second sum covers the first.
+            // First that of the ACPI 1.0 fields, which the second checksum covers.
             ChecksumField {
                 offset: 8,
                 covers: 0..20,

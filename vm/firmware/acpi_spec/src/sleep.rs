@@ -1,7 +1,7 @@
-//! `_PTS` and `_WAK` (ACPI 6.5, 7.4.1 and 7.4.5): the machine hears that its system goes to sleep, and that it
-//! is awake again.
+//! `_PTS` and `_WAK` (ACPI 6.5, 7.4.1 and 7.4.5), which announce to the machine that the operating system goes to
+//! sleep or woke up.
 
-use crate::machine::SleepAnnouncements;
+use crate::platform::SleepAnnouncements;
 use acpi_tables::Aml;
 use acpi_tables::aml::And;
 use acpi_tables::aml::Arg;
@@ -19,10 +19,10 @@ use acpi_tables::aml::Package;
 use acpi_tables::aml::Path;
 use acpi_tables::aml::Return;
 
-/// The bits of the sleep state in an announcement.
+/// The bits of an announcement with the sleep state.
 const STATE: u8 = 0xf;
 
-/// The methods, and the port they write to, at the namespace's root.
+/// Adds the methods and the port they write to, at the root of the namespace.
 pub(crate) fn announcements(out: &mut Vec<u8>, announcements: &SleepAnnouncements) {
     let length = 1u8;
     OpRegion::new(
@@ -46,7 +46,7 @@ pub(crate) fn announcements(out: &mut Vec<u8>, announcements: &SleepAnnouncement
     let prepare = Or::new(&port, &value, &announcements.prepare);
     Method::new(Path::new("_PTS"), 1, false, vec![&masked, &prepare]).to_aml_bytes(out);
     let wake = Or::new(&port, &value, &announcements.wake);
-    // Conditions, and the power state entered: there is nothing to report.
+    // Conditions and power supply state: nothing to report.
     let nothing = 0u8;
     let result = Package::new(vec![&nothing, &nothing]);
     Method::new(

@@ -7,19 +7,19 @@ pub(crate) const OEM_ID: [u8; 6] = *b"OPENVM";
 pub(crate) const OEM_TABLE_ID: [u8; 8] = *b"OPENVMM ";
 pub(crate) const OEM_REVISION: u32 = 1;
 
-/// A table, with the places where it names other tables left zero.
+/// A table whose pointers to other tables are zero.
 ///
-/// Whoever gives tables their addresses ([`crate::TableSet::place`], or firmware that runs a table-loader
-/// script) fills in the pointers, then the checksums in their order.
+/// Whatever assigns the addresses ([`crate::TableSet::place`], or firmware that runs a table-loader script)
+/// fills in the pointers, then the checksums in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// The signature; `RSD ` for the RSDP.
     pub signature: [u8; 4],
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What the table's address must be a multiple of, in bytes.
+    /// The alignment of the table's address, in bytes.
     pub alignment: usize,
-    /// Where it names other tables.
+    /// Its pointers to other tables.
     pub pointers: Vec<Pointer>,
     /// Its checksums.
     pub checksums: Vec<ChecksumField>,
@@ -36,12 +36,12 @@ pub struct Pointer {
     pub target: usize,
 }
 
-/// A byte chosen so that the bytes in a range add up to zero.
+/// A byte with which a range of bytes adds up to zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChecksumField {
     /// The byte's offset.
     pub offset: usize,
-    /// What is added up, in offsets.
+    /// The range of bytes that add up to zero.
     pub covers: Range<usize>,
 }
 
@@ -68,20 +68,7 @@ impl Table {
         }
     }
 
-    /// A definition block or static table made elsewhere, complete with its header, as one to be listed in
-    /// the XSDT. `None` if the bytes are shorter than the header or than the length in it.
-    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
-        let signature = bytes.first_chunk::<4>().copied()?;
-        let length = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?);
-        if bytes.len() < 36 || usize::try_from(length).ok()? != bytes.len() {
-            return None;
-        }
-        let mut table = Self::from_complete(signature, bytes);
-        table.update_checksums();
-        Some(table)
-    }
-
-    /// Makes the checksums right.
+    /// Computes the checksums.
     pub(crate) fn update_checksums(&mut self) {
         for field in &self.checksums {
             self.bytes[field.offset] = 0;
@@ -92,7 +79,7 @@ impl Table {
         }
     }
 
-    /// Writes the addresses of other tables: `addresses[i]` is the address of table `i`.
+    /// Fills in the pointers, with the address of table `i` in `addresses[i]`, and the checksums.
     pub(crate) fn resolve(&mut self, addresses: &[u64]) {
         for p in &self.pointers {
             let address = addresses[p.target].to_le_bytes();

@@ -15,7 +15,6 @@ use firmware_hibernation::*;
 use platform_digest::PlatformView;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use vmgs::Container;
@@ -43,8 +42,8 @@ fn new_store(path: &Path) -> VmgsClient {
     Broker::spawn(store).unwrap().0
 }
 
-fn vm(client: &VmgsClient) -> Hibernation {
-    Hibernation::new(
+fn vm(client: &VmgsClient) -> HibernationEngine {
+    HibernationEngine::new(
         Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap(),
         Architecture::X86_64,
         Some(Box::new(BrokerStorage::new(client.clone()))),
@@ -52,24 +51,25 @@ fn vm(client: &VmgsClient) -> Hibernation {
     )
 }
 
-fn image(len: usize, salt: u8) -> Arc<MemoryImage> {
+fn image(len: usize, salt: u8) -> FirmwareImage {
     let bytes: Vec<u8> = (0..len).map(|i| (i / 3) as u8 ^ salt).collect();
-    Arc::new(MemoryImage::new().part("code", 0x1_0000_0000 - len as u64, bytes))
+    FirmwareImage::new().part("code", 0x1_0000_0000 - len as u64, bytes)
 }
 
-fn pinned() -> Pinned {
-    Pinned::new()
-        .with("etc/acpi/tables", vec![1; 128 << 10])
-        .with("etc/smbios/smbios-tables", vec![2; 1 << 10])
+fn pinned() -> PinnedFiles {
+    PinnedFiles::from([
+        ("etc/acpi/tables".into(), vec![1; 128 << 10]),
+        ("etc/smbios/smbios-tables".into(), vec![2; 1 << 10]),
+    ])
 }
 
-fn cold_start(vm: &mut Hibernation, image: &Arc<MemoryImage>) {
+fn cold_start(vm: &mut HibernationEngine, image: &FirmwareImage) {
     let view = PlatformView::default();
     assert!(matches!(vm.start(&view).unwrap(), StartPlan::Capture));
     let description = FirmwareDescription::reset_vector();
     assert_eq!(
         vm.capture(&description, image.clone(), &pinned(), &view),
-        Image::Stored
+        ImageStatus::Stored
     );
     vm.run();
 }

@@ -6,6 +6,7 @@ use crate::record::Record;
 use crate::record::RecordInputError;
 use crate::record::decode_start;
 use crate::storage::Change;
+use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
@@ -15,48 +16,48 @@ use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
 use vmgs_format::HIBERNATION_MIN_STORE_SIZE;
 
-/// What a store allocates at a time.
+/// The allocation unit of a store.
 const BLOCK: u64 = vmgs_format::BLOCK_SIZE as u64;
-/// Bytes that have to stay free for a token to be written: its block, and both tables.
+/// The bytes that must stay free for writing a token: its block and both tables.
 const TOKEN_RESERVE: u64 = 3 * BLOCK;
 
-/// Why firmware was not stored. The VM starts all the same.
+/// Why firmware was not stored. The VM starts nevertheless.
 #[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
+pub(crate) enum CaptureError {
     /// No record can be made of it.
-    #[error("no record can be made of it")]
+    #[error("no record can be made of the firmware")]
     Unfit(#[from] RecordInputError),
     /// The store is too small for any firmware.
-    #[error("the store has {size} bytes, and at least {HIBERNATION_MIN_STORE_SIZE} are needed")]
+    #[error("the store has {size} bytes, but at least {HIBERNATION_MIN_STORE_SIZE} are needed")]
     StoreTooSmall {
-        /// Bytes of the store.
+        /// The size of the store in bytes.
         size: u64,
     },
-    /// There is no room.
+    /// There is not enough free space.
     #[error("the store is full: {needed} bytes are needed and {free} free")]
     Full {
-        /// Bytes of the record.
+        /// The length of the record in bytes.
         needed: u64,
-        /// Bytes that are free.
+        /// The free space in bytes.
         free: u64,
     },
-    /// There is room, but not in one run.
+    /// The free space is not contiguous.
     #[error(
-        "the store is fragmented: {needed} bytes are needed in one run, and of {free} free the longest \
-         run has {largest_gap}"
+        "the store is fragmented: {needed} contiguous bytes are needed, but of {free} free bytes at most \
+         {largest_gap} are contiguous"
     )]
     Fragmented {
-        /// Bytes of the record.
+        /// The length of the record in bytes.
         needed: u64,
-        /// Bytes that are free.
+        /// The free space in bytes.
         free: u64,
-        /// Bytes in the longest free run.
+        /// The length of the longest contiguous free space in bytes.
         largest_gap: u64,
     },
-    /// The store cannot be changed.
+    /// The store is read-only.
     #[error("the store is read-only")]
     ReadOnly,
-    /// The store is encrypted, and its key was not given.
+    /// The store is encrypted and its key was not given.
     #[error("the store is locked")]
     Locked,
     /// The store failed.
@@ -66,7 +67,7 @@ pub enum CaptureError {
 
 impl CaptureError {
     /// A stable name, for events and scripts.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Unfit(_) => "image_unfit",
             Self::StoreTooSmall { .. } => "store_too_small",
@@ -79,15 +80,13 @@ impl CaptureError {
     }
 
     /// What to do about it.
-    pub fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         match self {
             Self::Unfit(_) => "use a firmware image that this VMM can store",
             Self::StoreTooSmall { .. } => {
                 "make the store larger while the VM is off (`vmgstool grow`, to at least 32 MiB)"
             }
-            Self::Full { .. } => {
-                "delete what is not needed, or make the store larger (`vmgstool grow`)"
-            }
+            Self::Full { .. } => "delete files from the store, or make it larger (`vmgstool grow`)",
             Self::Fragmented { .. } => {
                 "make the store larger (`vmgstool grow`), or copy its files to a new one (`vmgstool extract`, \
                  `create`, `inject`)"
@@ -98,14 +97,14 @@ impl CaptureError {
         }
     }
 
-    /// The reason with its causes, on one line.
-    pub fn in_full(&self) -> String {
+    /// The error with its causes, on one line.
+    pub(crate) fn in_full(&self) -> String {
         Chain(self).to_string()
     }
 }
 
-/// Stores a record, unless an equivalent one is there. If that fails, no record remains that a later
-/// token could be taken to mean.
+/// Stores a record, unless an equivalent one is there. On failure no record remains, so that a later token cannot
+/// mean an outdated one.
 pub(crate) fn store(
     storage: &mut dyn Storage,
     new: &NewRecord,
@@ -139,13 +138,13 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
     }
     let len = new.record().len;
     let write = |storage: &mut dyn Storage| {
-        storage.commit(Change::write_record(len, Box::new(new.stream())))
-    };
-    // A record that left no room for the token would be of no use.
-    let write = |storage: &mut dyn Storage| {
-        write(storage)?;
+        storage.commit(Change::of_record(FileChange::Write {
+            len,
+            source: Box::new(new.stream()),
+        }))?;
+        // Without space for the token the record is of no use.
         if storage.state()?.free < TOKEN_RESERVE {
-            let error = "it left no room for a token";
+            let error = "no space is left for a token";
             return Err(StorageError::new(StorageErrorKind::NoSpace, error));
         }
         Ok(())
@@ -155,9 +154,12 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
         && let Err(error) = &written
         && error.kind == StorageErrorKind::NoSpace
     {
-        // No token relies on the old one, and it is not of the firmware that runs now.
-        tracing::info!("deleting the stored firmware to make room for the present one");
-        if storage.commit(Change::delete_record()).is_ok() {
+        // No token refers to the old record, and it is not of the firmware that is about to run.
+        tracing::info!("deleting the stored firmware to make space for the present one");
+        if storage
+            .commit(Change::of_record(FileChange::Delete))
+            .is_ok()
+        {
             written = write(storage);
         }
     }
@@ -182,10 +184,10 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
     })
 }
 
-/// Deletes the record, so that what is stored is always what last ran.
+/// Deletes the record, so that a stored record is always that of the firmware that ran last.
 pub(crate) fn delete_if_present(storage: &mut dyn Storage) {
     if let Ok(Some(_)) = storage.len(HibernationFile::Record)
-        && let Err(error) = storage.commit(Change::delete_record())
+        && let Err(error) = storage.commit(Change::of_record(FileChange::Delete))
     {
         tracing::warn!(%error, "the stored firmware is outdated and could not be deleted");
     }

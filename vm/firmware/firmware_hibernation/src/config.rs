@@ -1,72 +1,72 @@
-//! What the operator decides.
+//! The configuration of hibernation.
 
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// Whether the guest may hibernate and expect its firmware back.
+/// Whether the firmware is preserved for a guest that hibernates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// No. The store is left alone.
+    /// No. The store is not changed.
     #[default]
     Off,
     /// Yes.
     On,
 }
 
-/// Who besides the guest can read the guest's memory.
+/// Whether the host can read the guest's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// The host can.
+    /// It can.
     None,
-    /// The host cannot: VBS, SNP, TDX.
+    /// It cannot: VBS, SNP or TDX.
     Isolated,
 }
 
-/// When a token that a session started from is taken out of the store.
+/// When the token that a session started from is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConsumePolicy {
-    /// When the operating system has taken over, or the machine is powered off in an orderly way. A
-    /// crash before that resumes again.
+    /// When the operating system has taken over or the guest powers off. After a crash before that, the next start
+    /// resumes again.
     #[default]
     Handoff,
-    /// Before the VPs run. A crash before the operating system has taken over loses the session.
+    /// Before the VPs run. A crash before the operating system took over loses the session.
     AtStart,
-    /// When the machine is next powered off or reset by an operating system, or hibernates. A crash at any
-    /// time before that starts on the stored firmware once more.
+    /// When an operating system next powers off or resets the machine, or hibernates. After a crash before that, the
+    /// next start uses the stored firmware again.
     NextTransition,
 }
 
-/// What shows on this kind of machine that an operating system has taken over from the firmware.
+/// The signal that an operating system has taken over from the firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TakeoverSignal {
-    /// The guest's ACPI method `_WAK`, which only a guest that wakes up runs.
+    /// The ACPI method `_WAK`, which only a guest that resumes runs.
     AcpiWake,
-    /// The firmware says so, at every start (Hyper-V's UEFI).
+    /// A signal from the firmware at every boot (Hyper-V's UEFI).
     RuntimeHandoff,
 }
 
-/// How to start although a hibernated guest cannot get its firmware back.
+/// How to start although the firmware of a hibernated guest cannot be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Override {
-    /// Give the session up: token and stored firmware are deleted, and the VM starts as if it had been
-    /// powered off.
+    /// Discard the session: token and stored firmware are deleted, and the VM starts as if it had been powered
+    /// off.
     Discard,
-    /// Start on the host's firmware. The guest may find that it cannot wake on it. What is stored stays
-    /// until an operating system has taken over.
+    /// Start on the host's firmware, on which the guest may fail to resume. Token and stored firmware stay until an
+    /// operating system has taken over.
     CurrentFirmware,
 }
 
 impl Override {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 2] = [Self::Discard, Self::CurrentFirmware];
 
-    /// The name an operator writes.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Discard => "discard",
@@ -74,12 +74,12 @@ impl Override {
         }
     }
 
-    /// What it does, in words.
+    /// What it does, for a message.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Discard => "gives the hibernated session up",
+            Self::Discard => "discards the hibernated session",
             Self::CurrentFirmware => {
-                "starts on the host's firmware, on which the guest may fail to wake; the token stays until \
+                "starts on the host's firmware, on which the guest may fail to resume; the token stays until \
                  it has"
             }
         }
@@ -93,10 +93,10 @@ impl fmt::Display for Override {
 }
 
 impl ConsumePolicy {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 3] = [Self::Handoff, Self::AtStart, Self::NextTransition];
 
-    /// The name an operator writes.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Handoff => "handoff",
@@ -112,7 +112,7 @@ impl fmt::Display for ConsumePolicy {
     }
 }
 
-/// A name that is none of those expected.
+/// An unknown name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is none of {expected}")]
 pub struct UnknownName {
@@ -150,16 +150,15 @@ impl FromStr for ConsumePolicy {
     }
 }
 
-/// How hibernation works for a VM.
+/// The configuration of hibernation for a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
     mode: Mode,
-    /// When the token is taken out of the store.
+    /// When the token is deleted.
     pub consume: ConsumePolicy,
-    /// What shows that an operating system has taken over.
+    /// The signal that an operating system has taken over.
     pub takeover: TakeoverSignal,
-    /// How to start if the stored firmware cannot be used, or is not wanted. Applies to the next start
-    /// only.
+    /// The override for the next start, and only for that.
     pub requested: Option<Override>,
 }
 
@@ -172,7 +171,7 @@ pub struct Config {
 pub struct IsolatedVm;
 
 impl Config {
-    /// The default configuration for a VM. An isolated VM cannot hibernate.
+    /// The default configuration. An isolated VM cannot hibernate.
     pub fn new(
         mode: Mode,
         isolation: Isolation,

@@ -1,32 +1,31 @@
-//! What an observer of a VM hears of its hibernation.
+//! The events of hibernation.
 
-use crate::machine::Consumer;
-use crate::record::ImageId;
+use crate::state_machine::Consumer;
 use crate::token::TokenValue;
 use platform_digest::Digest;
 use serde::Serialize;
 use std::fmt;
+use uuid::Uuid;
 
-/// Something that happened. Serialized, it has its name in the field `event`; displayed, it is a
-/// sentence.
+/// An event. Serialized, its name is in the field `event`; displayed, it is a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum HibernationEvent {
-    /// The firmware that is about to run is in the store.
+    /// The firmware that is about to run is stored.
     Captured {
-        /// Which record.
-        image_id: ImageId,
-        /// Its digest.
+        /// The identifier of the record.
+        image_id: Uuid,
+        /// The digest of the image.
         image_digest: Digest,
-        /// Its length in bytes.
+        /// The length of the image in bytes.
         image_len: u64,
-        /// Whether it had to be written.
+        /// Whether it was written.
         stored: Stored,
-        /// How long that took.
+        /// How long the capture took.
         milliseconds: u64,
     },
-    /// The firmware that is about to run is not in the store. A hibernated guest will wake on whatever
-    /// firmware the host then has.
+    /// The firmware that is about to run could not be stored. If the guest hibernates, it will resume on the
+    /// firmware that the host has then.
     NotCaptured {
         /// A stable name of the reason.
         reason: &'static str,
@@ -35,57 +34,57 @@ pub enum HibernationEvent {
         /// What to do about it.
         advice: &'static str,
     },
-    /// The stored firmware is in the machine.
+    /// The stored firmware was restored.
     Restored {
-        /// Which record.
-        image_id: ImageId,
-        /// Its digest.
+        /// The identifier of the record.
+        image_id: Uuid,
+        /// The digest of the image.
         image_digest: Digest,
-        /// Its length in bytes.
+        /// The length of the image in bytes.
         image_len: u64,
-        /// How long that took, with validating it.
+        /// How long validating and restoring took.
         milliseconds: u64,
     },
-    /// The token was taken out of the store.
+    /// The token was deleted, because the guest has resumed.
     Consumed {
-        /// What was the sign.
+        /// What showed it.
         by: Consumer,
     },
-    /// The token should have been taken out of the store, and was not. It is tried again when the guest
-    /// next powers off or resets.
+    /// The guest has resumed, but the token could not be deleted. That is tried again when the guest powers off or
+    /// resets.
     NotConsumed {
-        /// What was the sign.
+        /// What showed it.
         by: Consumer,
         /// Why.
         detail: String,
     },
     /// The token is durable: the guest is hibernated.
     TokenWritten {
-        /// What it says.
+        /// Its value.
         token: TokenValue,
     },
     /// The token could not be made durable.
     TokenNotWritten {
-        /// What it was to say.
+        /// Its value.
         token: TokenValue,
         /// Why.
         detail: String,
     },
-    /// The token was to say that the firmware is stored, and it turned out not to be.
+    /// The guest hibernates, and the stored firmware is no longer there or damaged.
     ImageLost {
         /// Why.
         detail: String,
     },
-    /// A token was deleted because the guest went down in an orderly way.
+    /// The token was deleted because the guest powered off or reset.
     TokenCleared,
-    /// The token should have been deleted, and was not.
+    /// The guest powered off or reset, but the token could not be deleted.
     TokenNotCleared {
         /// Why.
         detail: String,
     },
-    /// The machine went down before the operating system took over: the next start resumes again.
+    /// The machine went down before the operating system took over: the token stays for the next start.
     TokenKept,
-    /// The operator gave the hibernated session up.
+    /// The operator discarded the hibernated session.
     Discarded,
     /// The start was refused.
     Refused {
@@ -93,31 +92,31 @@ pub enum HibernationEvent {
         reason: &'static str,
         /// The reason in words.
         detail: String,
-        /// What is different about the machine.
+        /// The differences between the machines.
         differences: Vec<String>,
         /// What to do about it.
         advice: &'static str,
     },
-    /// The store has a token, and hibernation is off: it is left alone.
+    /// The store has a token, but hibernation is off: the token stays.
     TokenIgnored,
-    /// Hibernation is on, and there is no store to keep anything in.
+    /// Hibernation is on, but there is no store.
     NoStore,
-    /// The guest wakes on the host's firmware, because its own was not stored.
+    /// The guest resumes on the host's firmware, because its own is not stored.
     NotPinned {
         /// What the token says.
         token: TokenValue,
     },
-    /// What should be a token is none, and there is no stored firmware either.
+    /// The token is corrupt, and no firmware is stored.
     CorruptTokenIgnored {
         /// What is wrong with it.
         detail: String,
     },
-    /// The guest wakes on the host's firmware, because the operator wants it so.
+    /// The guest starts on the host's firmware, because the operator asked for it.
     CurrentFirmwareUsed {
-        /// What would have happened otherwise.
+        /// What would have happened without the override.
         instead_of: String,
     },
-    /// The guest hibernated, and nothing could be recorded.
+    /// The guest hibernated, but nothing was recorded.
     HibernatedUntracked,
 }
 
@@ -125,25 +124,25 @@ pub enum HibernationEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stored {
-    /// The store had it already.
+    /// An equivalent record was in the store.
     Unchanged,
     /// It was written.
     Written,
 }
 
-/// How much an event matters.
+/// The severity of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// All is well.
+    /// As expected.
     Info,
-    /// Something will not work as hoped.
+    /// Something may not work later.
     Warning,
     /// Something failed.
     Error,
 }
 
 impl HibernationEvent {
-    /// How much it matters.
+    /// Its severity.
     pub fn level(&self) -> Level {
         match self {
             Self::Captured { .. }
@@ -188,14 +187,14 @@ impl fmt::Display for HibernationEvent {
             Self::Captured {
                 image_len, stored, ..
             } => match stored {
-                Stored::Unchanged => write!(f, "the guest's firmware is in the store already"),
+                Stored::Unchanged => write!(f, "the guest's firmware is stored already"),
                 Stored::Written => {
                     write!(f, "the guest's firmware ({image_len} bytes) was stored")
                 }
             },
             Self::NotCaptured { detail, advice, .. } => write!(
                 f,
-                "the guest's firmware was not stored, a hibernated guest may not wake after the host's \
+                "the guest's firmware was not stored, so a hibernated guest may not resume after the host's \
                  firmware changed: {detail}; {advice}"
             ),
             Self::Restored {
@@ -210,19 +209,19 @@ impl fmt::Display for HibernationEvent {
             Self::Consumed { by } => write!(f, "{by}: the hibernation token was deleted"),
             Self::NotConsumed { by, detail } => write!(
                 f,
-                "{by}, and the hibernation token could not be deleted: {detail}; it is tried again when the \
-                 guest goes down"
+                "{by}, but the hibernation token could not be deleted: {detail}; that is tried again when the \
+                 guest powers off or resets"
             ),
             Self::TokenWritten { token } => write!(f, "the guest is hibernated; token: {token}"),
             Self::TokenNotWritten { token, detail } => write!(
                 f,
-                "the guest hibernated, and the token ({token}) could not be stored: {detail}; start it on \
+                "the guest hibernated, but the token ({token}) could not be stored: {detail}; start it on \
                  this host's present firmware"
             ),
             Self::ImageLost { detail } => {
                 write!(
                     f,
-                    "the guest's firmware is not in the store any more: {detail}"
+                    "the guest's firmware is no longer in the store: {detail}"
                 )
             }
             Self::TokenCleared => write!(f, "the hibernation token was deleted"),
@@ -275,14 +274,5 @@ impl fmt::Display for HibernationEvent {
     }
 }
 
-/// Who is told of events. Called on the thread that caused them.
-pub trait EventSink: Send {
-    /// Something happened.
-    fn event(&mut self, event: HibernationEvent);
-}
-
-impl<F: FnMut(HibernationEvent) + Send> EventSink for F {
-    fn event(&mut self, event: HibernationEvent) {
-        self(event);
-    }
-}
+/// Receives the events, on the thread that caused them.
+pub type EventSink = Box<dyn FnMut(HibernationEvent) + Send>;

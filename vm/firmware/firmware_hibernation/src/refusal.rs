@@ -1,4 +1,4 @@
-//! Why a start is refused, and how to go on.
+//! Why a start is refused, and what to do about it.
 
 use crate::config::Override;
 use crate::image::Architecture;
@@ -10,25 +10,26 @@ use error_chain::Chain;
 use platform_digest::Difference;
 use std::fmt;
 
-/// A start that was refused. The token is still in the store, and nothing else there has changed.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", explain(.reason))]
+/// A refused start. The store is as it was, with the token.
+#[derive(Debug)]
 pub struct Refusal {
-    /// Why. Its causes are in what this displays.
+    /// The reason. The text of the refusal has it with its causes.
     pub reason: RefusalReason,
 }
+
+impl std::error::Error for Refusal {}
 
 /// Why a start is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RefusalReason {
-    /// There may be a token, but it cannot be read.
+    /// The token cannot be read.
     #[error("the hibernation token cannot be read")]
     UnreadableToken(#[source] StorageError),
-    /// There is stored firmware, and what should be the token is none.
+    /// The token is corrupt, and there is stored firmware.
     #[error("the hibernation token is corrupt")]
     CorruptToken(#[source] CorruptToken),
-    /// The token says that firmware is stored, and none is.
-    #[error("the token says that the guest's firmware is stored, and it is not")]
+    /// The token says that firmware is stored, but there is none.
+    #[error("the token says that the guest's firmware is stored, but it is not")]
     MissingImage,
     /// The stored firmware is damaged.
     #[error("the stored firmware is corrupt")]
@@ -36,42 +37,40 @@ pub enum RefusalReason {
     /// The stored firmware cannot be read.
     #[error("the stored firmware cannot be read")]
     UnreadableImage(#[source] StorageError),
-    /// The stored firmware is for other processors.
-    #[error("the guest hibernated on {hibernated}, and this machine is {started}")]
+    /// The stored firmware is for another architecture.
+    #[error("the guest hibernated on {hibernated}, but this machine is {started}")]
     OtherArchitecture {
-        /// Then.
+        /// When it hibernated.
         hibernated: Architecture,
-        /// Now.
+        /// At this start.
         started: Architecture,
     },
-    /// The guest hibernated on a machine that was different.
+    /// The machine is not the one that the guest hibernated on.
     #[error("the machine has changed since the guest hibernated")]
     OtherMachine(Vec<Difference>),
-    /// The store is an older copy of what it was.
-    #[error(
-        "the store is an older copy: it is at change {found}, and change {noted} was seen of it"
-    )]
+    /// The store is an older copy.
+    #[error("the store is an older copy: it is at change {found}, but change {noted} was noted")]
     OlderStore {
-        /// The store's sequence number.
+        /// The sequence number of the store.
         found: u32,
-        /// The highest that was noted.
+        /// The sequence number that was noted.
         noted: u32,
     },
-    /// The stored firmware could not be put into the machine.
+    /// The stored firmware could not be restored.
     #[error("the stored firmware could not be restored")]
     NotRestored(#[source] RecordError),
-    /// The entry point could not be found in what was restored.
+    /// The entry point of the restored firmware could not be found.
     #[error("the entry point of the restored firmware could not be found")]
     NoEntry(#[source] TargetError),
-    /// What was restored starts elsewhere than it did.
-    #[error("the restored firmware starts at {found:#x} instead of {stored:#x}")]
+    /// The entry point of the restored firmware is not the stored one.
+    #[error("the entry point of the restored firmware is {found:#x} instead of {stored:#x}")]
     OtherEntry {
-        /// Then.
+        /// When it hibernated.
         stored: u64,
-        /// Now.
+        /// At this start.
         found: u64,
     },
-    /// The operator wants the session discarded, and the store could not be told.
+    /// The operator discarded the session, but the store could not be changed.
     #[error("the hibernated session could not be discarded")]
     NotDiscarded(#[source] StorageError),
 }
@@ -95,7 +94,7 @@ impl RefusalReason {
         }
     }
 
-    /// What is different about the machine, a line each.
+    /// The differences between the machines, one line each.
     pub fn differences(&self) -> Vec<String> {
         match self {
             Self::OtherMachine(differences) => {
@@ -105,11 +104,11 @@ impl RefusalReason {
         }
     }
 
-    /// What to try before an override.
+    /// What to try before using an override.
     pub fn advice(&self) -> &'static str {
         match self {
             Self::UnreadableToken(_) | Self::UnreadableImage(_) => {
-                "make the store readable (is its disk well, was its key given?) and start again"
+                "make the store readable (check its disk and its key) and start again"
             }
             Self::CorruptToken(_)
             | Self::MissingImage
@@ -130,7 +129,7 @@ impl RefusalReason {
         Chain(self).to_string()
     }
 
-    /// The overrides with which the start would go on.
+    /// The overrides that allow the start.
     pub fn ways_on(&self) -> &'static [Override] {
         match self {
             Self::NotDiscarded(_) => &[Override::CurrentFirmware],
@@ -139,29 +138,25 @@ impl RefusalReason {
     }
 }
 
-fn explain(reason: &RefusalReason) -> impl fmt::Display + '_ {
-    struct Explain<'a>(&'a RefusalReason);
-    impl fmt::Display for Explain<'_> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let reason = self.0;
-            write!(
-                f,
-                "the guest is hibernated and was not started: {}",
-                reason.in_full()
-            )?;
-            for difference in reason.differences() {
-                write!(f, "\n  {difference}")?;
-            }
-            write!(
-                f,
-                "\nthe token was kept, so that nothing is lost; {}",
-                reason.advice()
-            )?;
-            for way in reason.ways_on() {
-                write!(f, "\nor override: {way} ({})", way.meaning())?;
-            }
-            Ok(())
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = &self.reason;
+        write!(
+            f,
+            "the guest is hibernated and was not started: {}",
+            reason.in_full()
+        )?;
+        for difference in reason.differences() {
+            write!(f, "\n  {difference}")?;
         }
+        write!(
+            f,
+            "\nthe token was kept, so that nothing is lost; {}",
+            reason.advice()
+        )?;
+        for way in reason.ways_on() {
+            write!(f, "\nor override: {way} ({})", way.meaning())?;
+        }
+        Ok(())
     }
-    Explain(reason)
 }

@@ -1,41 +1,40 @@
-//! What would happen at the next start, without starting.
+//! What the next start would do.
 
 use crate::config::Override;
 use crate::image::Architecture;
-use crate::look;
-use crate::look::Candidate;
-use crate::machine::Found;
+use crate::probe;
+use crate::probe::Candidate;
 use crate::record::Record;
 use crate::refusal::RefusalReason;
+use crate::sequence_note::SequenceNoteFile;
+use crate::state_machine::ProbeOutcome;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::token::TokenValue;
-use crate::witness;
-use crate::witness::WitnessPlace;
 use platform_digest::PlatformView;
 use serde::Serialize;
 use std::fmt;
 
-/// What would happen at the next start, and why.
+/// What the next start would do, and why.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
-    /// What would happen.
+    /// What it would do.
     pub next_start: NextStart,
     /// Why, in words.
     pub reason: String,
-    /// What the token says; `None` if there is none or it is no token.
+    /// The value of the token; `None` if there is none or it is not valid.
     pub token: Option<TokenValue>,
-    /// The stored firmware, whether a token relies on it or not; `None` if there is none or it is damaged.
+    /// The stored firmware, also without a token; `None` if there is none or it is damaged.
     pub stored: Option<Record>,
     /// What is wrong with the stored firmware.
     pub stored_problem: Option<String>,
     /// A stable name of the reason for which the start would be refused.
     pub refusal: Option<&'static str>,
-    /// What is different about the machine, if one was given to compare with.
+    /// The differences between the machines, if one was given to compare.
     pub differences: Vec<String>,
     /// What to do, if the start would be refused.
     pub advice: Option<&'static str>,
-    /// The overrides with which a refused start would go on.
+    /// The overrides that would allow a refused start.
     pub ways_on: Vec<Override>,
     /// Whether the machine to be started was compared with the one the guest hibernated on.
     pub machine_compared: bool,
@@ -47,11 +46,11 @@ pub struct Status {
 pub enum NextStart {
     /// Start on the host's firmware and store it.
     Cold,
-    /// Start on the host's firmware although the guest hibernated on another, with a warning.
+    /// Resume on the host's firmware, with a warning: the guest's own is not stored.
     ResumeUnpinned,
-    /// Restore the stored firmware.
+    /// Resume on the stored firmware.
     Resume,
-    /// Refuse.
+    /// Refuse to start.
     Refuse,
 }
 
@@ -66,64 +65,64 @@ impl fmt::Display for NextStart {
     }
 }
 
-/// Says what a start with hibernation on would do. Reads all of the stored firmware to validate it, and
-/// changes nothing. `machine` is what would be started, if that is known.
+/// Finds out what a start with hibernation on would do. Reads and validates the stored firmware, and changes
+/// nothing. `machine` is the machine that would be started, if known.
 pub fn status(
     storage: &mut dyn Storage,
     machine: Option<(Architecture, &PlatformView)>,
-    witness: Option<&mut dyn WitnessPlace>,
+    note: Option<&SequenceNoteFile>,
 ) -> Status {
     let candidate = machine.map(|(architecture, view)| Candidate { architecture, view });
-    let note = witness.and_then(witness::read);
-    let look = look::look(storage, candidate, note);
-    let (stored, stored_problem) = match look.sound {
-        Some(sound) => (Some(sound.record), None),
+    let note = note.and_then(SequenceNoteFile::read);
+    let probe = probe::probe(storage, candidate, note);
+    let (stored, stored_problem) = match probe.stored {
+        Some(intact) => (Some(intact.record), None),
         None => match storage.len(HibernationFile::Record) {
             Ok(None) => (None, None),
-            _ => match look::read_record(storage) {
-                Ok(sound) => (Some(sound.record), None),
+            _ => match probe::read_record(storage) {
+                Ok(intact) => (Some(intact.record), None),
                 Err(reason) => (None, Some(reason.in_full())),
             },
         },
     };
-    let (next_start, reason) = match look.found {
-        Found::NotHibernated | Found::Disabled { .. } | Found::NoStore => (
-            NextStart::Cold,
-            "the guest is not hibernated: there is no token, or it says so".to_owned(),
-        ),
-        Found::NotStored => (
+    let (next_start, reason) = match probe.outcome {
+        ProbeOutcome::NotHibernated | ProbeOutcome::Disabled { .. } | ProbeOutcome::NoStore => {
+            (NextStart::Cold, "the guest is not hibernated".to_owned())
+        }
+        ProbeOutcome::NotStored => (
             NextStart::ResumeUnpinned,
-            match look.token {
+            match probe.token {
                 Some(token) => format!("the token says: {token}"),
                 None => "the token says that the firmware was not stored".to_owned(),
             },
         ),
-        Found::CorruptToken => (
+        ProbeOutcome::CorruptToken => (
             NextStart::ResumeUnpinned,
-            match look.corrupt {
+            match probe.corrupt {
                 Some(corrupt) => {
                     format!("the token is corrupt ({corrupt}), and no firmware is stored")
                 }
                 None => "the token is corrupt, and no firmware is stored".to_owned(),
             },
         ),
-        Found::Stored => (
+        ProbeOutcome::Stored => (
             NextStart::Resume,
-            "the guest is hibernated, and its firmware is stored and sound".to_owned(),
+            "the guest is hibernated, and its firmware is stored and intact".to_owned(),
         ),
-        Found::Unusable | Found::CorruptTokenWithImage | Found::UnreadableToken => (
+        ProbeOutcome::Unusable => (
             NextStart::Refuse,
-            look.refusal
+            probe
+                .refusal
                 .as_ref()
                 .map(RefusalReason::in_full)
                 .unwrap_or_default(),
         ),
     };
-    let refusal = look.refusal.as_ref();
+    let refusal = probe.refusal.as_ref();
     Status {
         next_start,
         reason,
-        token: look.token,
+        token: probe.token,
         stored,
         stored_problem,
         refusal: refusal.map(RefusalReason::code),
@@ -131,47 +130,5 @@ pub fn status(
         advice: refusal.map(RefusalReason::advice),
         ways_on: refusal.map_or_else(Vec::new, |reason| reason.ways_on().to_vec()),
         machine_compared: machine.is_some(),
-    }
-}
-
-/// Several lines for an operator.
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "next start: {}", self.next_start)?;
-        writeln!(f, "because: {}", self.reason)?;
-        for difference in &self.differences {
-            writeln!(f, "  {difference}")?;
-        }
-        if let Some(advice) = self.advice {
-            writeln!(f, "advice: {advice}")?;
-        }
-        for way in &self.ways_on {
-            writeln!(f, "or override: {way} ({})", way.meaning())?;
-        }
-        match self.token {
-            Some(token) => writeln!(f, "token: {token}")?,
-            None => writeln!(f, "token: none")?,
-        }
-        match (&self.stored, &self.stored_problem) {
-            (Some(record), _) => {
-                writeln!(
-                    f,
-                    "stored firmware: {} bytes for {}, SHA-256 {}, id {}",
-                    record.image_len, record.architecture, record.image_digest, record.image_id
-                )?;
-                if let Some(version) = &record.firmware_version {
-                    writeln!(f, "firmware version: {version}")?;
-                }
-            }
-            (None, Some(problem)) => writeln!(f, "stored firmware: {problem}")?,
-            (None, None) => writeln!(f, "stored firmware: none")?,
-        }
-        if !self.machine_compared && self.next_start == NextStart::Resume {
-            writeln!(
-                f,
-                "note: the machine's configuration was not compared; a start does that"
-            )?;
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Where the token and the record are kept.
+//! The store of the token and the record.
 
 use serde::Serialize;
 use std::error::Error;
@@ -6,13 +6,13 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 
-/// One of the two files that hibernation keeps.
+/// One of the two files in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HibernationFile {
-    /// Eight bytes: what the next start has to know.
+    /// The hibernation token: eight bytes that tell the next start what to do.
     Token,
-    /// The firmware image, and what the firmware was given.
+    /// The record: the firmware image and what the firmware was given.
     Record,
 }
 
@@ -25,42 +25,42 @@ impl fmt::Display for HibernationFile {
     }
 }
 
-/// How a store is.
+/// The state of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreState {
-    /// How often the store was changed. Wraps.
+    /// The number of changes of the store. Wraps.
     pub sequence: u32,
-    /// Bytes of the whole store.
+    /// The size of the store in bytes.
     pub size: u64,
-    /// Bytes that are free.
+    /// The free space in bytes.
     pub free: u64,
-    /// Bytes in the longest free run.
+    /// The length of the longest contiguous free space in bytes.
     pub largest_gap: u64,
 }
 
-/// Why the store did not do as asked, in the classes that are told apart.
+/// The classes of [`StorageError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StorageErrorKind {
-    /// What is stored is damaged.
+    /// The stored data is damaged.
     Corrupt,
-    /// The store is encrypted, and its key was not given.
+    /// The store is encrypted and its key was not given.
     Locked,
-    /// The store cannot be changed.
+    /// The store is read-only.
     ReadOnly,
-    /// No free run is long enough.
+    /// There is not enough contiguous free space.
     NoSpace,
-    /// The device or the connection to it failed.
+    /// The device, or the connection to it, failed.
     Io,
 }
 
-/// Why the store did not do as asked.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct StorageError {
-    /// The class.
+    /// Its class.
     pub kind: StorageErrorKind,
-    /// What the store said.
+    /// The cause.
     pub source: Box<dyn Error + Send + Sync>,
 }
 
@@ -74,54 +74,52 @@ impl StorageError {
     }
 }
 
-/// What becomes of a file in a [`Change`].
+/// What a [`Change`] does to a file.
 #[derive(Default)]
 pub enum FileChange {
-    /// Nothing.
+    /// The file stays as it is.
     #[default]
     Keep,
-    /// It is deleted if it exists.
+    /// The file is deleted if it exists.
     Delete,
-    /// It is replaced or added.
+    /// The file is created or replaced.
     Write {
-        /// Bytes of the new content.
+        /// The length of the new content in bytes.
         len: u64,
-        /// The new content, exactly so many bytes. It is read while the change is under way, and may be
-        /// read on another thread.
+        /// The new content, exactly `len` bytes. It is read during the commit, possibly on another thread.
         source: Box<dyn io::Read + Send>,
     },
 }
 
-/// Changes to both files that happen together, or not at all.
+/// A change to both files that happens as a whole or not at all.
 #[derive(Default)]
 pub struct Change {
-    /// What becomes of the token.
+    /// The change to the token.
     pub token: FileChange,
-    /// What becomes of the record.
+    /// The change to the record.
     pub record: FileChange,
 }
 
-/// A place that keeps the two files. Calls wait; they are not for tasks of an executor.
+/// A store of the two files. Calls block; do not use it in a task of an executor.
 pub trait Storage: Send {
-    /// How the store is.
+    /// The state of the store.
     fn state(&mut self) -> Result<StoreState, StorageError>;
-    /// The length of a file, or `None` if it does not exist.
+    /// The length of a file in bytes, or `None` if it does not exist.
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError>;
     /// The first `len` bytes of a file that exists, or all of it if it is shorter.
     fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError>;
-    /// Passes a file's content on, from the start, in pieces of any length, until `sink` says that it
-    /// has enough.
+    /// Passes the content of a file to `sink`, from the start and in pieces of any length, until it breaks.
     fn read(
         &mut self,
         file: HibernationFile,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError>;
-    /// Makes the changes, durable when this returns, or none of them.
+    /// Makes the change durable, or changes nothing.
     fn commit(&mut self, change: Change) -> Result<(), StorageError>;
 }
 
 impl Change {
-    /// The files, and what becomes of them.
+    /// The files with their changes.
     pub fn into_files(self) -> [(HibernationFile, FileChange); 2] {
         [
             (HibernationFile::Token, self.token),
@@ -129,46 +127,21 @@ impl Change {
         ]
     }
 
-    /// The token deleted, the record kept.
-    pub fn delete_token() -> Self {
-        Self {
-            token: FileChange::Delete,
-            record: FileChange::Keep,
-        }
+    /// Changes the token only.
+    pub fn of_token(token: FileChange) -> Self {
+        let record = FileChange::Keep;
+        Self { token, record }
     }
 
-    /// The token replaced, the record kept.
-    pub fn write_token(bytes: [u8; 8]) -> Self {
-        Self {
-            token: FileChange::Write {
-                len: bytes.len() as u64,
-                source: Box::new(io::Cursor::new(bytes)),
-            },
-            record: FileChange::Keep,
-        }
+    /// Changes the record only.
+    pub fn of_record(record: FileChange) -> Self {
+        let token = FileChange::Keep;
+        Self { token, record }
     }
 
-    /// The record replaced, the token kept.
-    pub fn write_record(len: u64, source: Box<dyn io::Read + Send>) -> Self {
-        Self {
-            token: FileChange::Keep,
-            record: FileChange::Write { len, source },
-        }
-    }
-
-    /// The record deleted, the token kept.
-    pub fn delete_record() -> Self {
-        Self {
-            token: FileChange::Keep,
-            record: FileChange::Delete,
-        }
-    }
-
-    /// Both deleted.
+    /// Deletes both files.
     pub fn delete_both() -> Self {
-        Self {
-            token: FileChange::Delete,
-            record: FileChange::Delete,
-        }
+        let (token, record) = (FileChange::Delete, FileChange::Delete);
+        Self { token, record }
     }
 }

@@ -1,38 +1,41 @@
-//! The token, as it is found in a store.
+//! The hibernation token: reading, writing and deleting it.
 
+use crate::storage::Change;
+use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
+use crate::storage::StorageErrorKind;
 use serde::Serialize;
 use std::fmt;
+use std::io;
 use vmgs_format::HIBERNATION_TOKEN_LEN;
 use vmgs_format::HibernationToken;
 
-/// What reading the token came to.
+/// The result of reading the token.
 #[derive(Debug)]
-pub enum TokenOutcome {
-    /// There is none: the guest did not hibernate, or has woken since.
+pub(crate) enum TokenOutcome {
+    /// There is none: the guest did not hibernate, or it has resumed since.
     Missing,
-    /// There is one, and it is well-formed.
+    /// There is a valid one.
     Found(TokenValue),
-    /// There is something that is no token.
+    /// The file is not a valid token.
     Corrupt(CorruptToken),
-    /// There may be one, but it could not be read.
+    /// The file could not be read.
     Unreadable(StorageError),
 }
 
-/// What a well-formed token says.
+/// The value of a valid token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenValue {
     /// The guest did not hibernate.
     NotHibernated,
-    /// The guest hibernated; its firmware was not stored.
+    /// The guest hibernated and its firmware was not stored.
     NotStored,
-    /// The guest hibernated, and its firmware is stored.
+    /// The guest hibernated and its firmware is stored.
     Stored,
-    /// Other software recorded that the guest hibernated under a firmware of this version. The
-    /// firmware itself is not stored.
+    /// Other software recorded that the guest hibernated under firmware of this version, which is not stored.
     Version {
         /// Major version.
         major: u8,
@@ -55,31 +58,22 @@ impl fmt::Display for TokenValue {
     }
 }
 
-/// Why the bytes are no token.
+/// Why a token is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum CorruptToken {
-    /// Their number is wrong.
+    /// Its length is wrong.
     #[error("it has {0} bytes instead of 8")]
     Length(u64),
-    /// Their value is unknown.
+    /// Its value is unknown.
     #[error("its value {0:#x} is unknown")]
     Value(u64),
-    /// The store has lost them.
-    #[error("the store says that it is damaged")]
+    /// The store reports damage.
+    #[error("the store reports that it is damaged")]
     Damaged,
 }
 
-/// The bytes of a token.
-pub(crate) fn encode(stored: bool) -> [u8; HIBERNATION_TOKEN_LEN] {
-    if stored {
-        HibernationToken::HIBERNATED_WITH_IMAGE.to_bytes()
-    } else {
-        HibernationToken::HIBERNATED.to_bytes()
-    }
-}
-
-/// What the bytes of a token say.
+/// Decodes a token.
 pub fn decode_token(bytes: &[u8]) -> Result<TokenValue, CorruptToken> {
     let token =
         HibernationToken::from_bytes(bytes).ok_or(CorruptToken::Length(bytes.len() as u64))?;
@@ -92,13 +86,12 @@ pub fn decode_token(bytes: &[u8]) -> Result<TokenValue, CorruptToken> {
     }
 }
 
-/// Reads the token.
+/// Reads the token from a store.
 pub(crate) fn read(storage: &mut dyn Storage) -> TokenOutcome {
-    use crate::storage::StorageErrorKind;
     let result = storage.len(HibernationFile::Token).and_then(|len| {
         Ok(match len {
             None => None,
-            // A token of another length is not read to find that out.
+            // A token of another length is not read.
             Some(len) if len != HIBERNATION_TOKEN_LEN as u64 => {
                 Some(Err(CorruptToken::Length(len)))
             }
@@ -119,12 +112,58 @@ pub(crate) fn read(storage: &mut dyn Storage) -> TokenOutcome {
     }
 }
 
+/// How often writing the token is tried.
+const WRITE_ATTEMPTS: u32 = 3;
+
+/// Makes a token durable that says that the guest hibernated, and whether its firmware is `stored`. If the token is
+/// there already, nothing is written. On failure also returns the number of attempts.
+pub(crate) fn write(storage: &mut dyn Storage, stored: bool) -> Result<(), (u32, StorageError)> {
+    let (value, token) = if stored {
+        (TokenValue::Stored, HibernationToken::HIBERNATED_WITH_IMAGE)
+    } else {
+        (TokenValue::NotStored, HibernationToken::HIBERNATED)
+    };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // A session that started from this token and did not consume it needs no other.
+        if matches!(read(storage), TokenOutcome::Found(found) if found == value) {
+            return Ok(());
+        }
+        let bytes = token.to_bytes();
+        let result = storage.commit(Change::of_token(FileChange::Write {
+            len: bytes.len() as u64,
+            source: Box::new(io::Cursor::new(bytes)),
+        }));
+        match result {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind == StorageErrorKind::Io && attempts < WRITE_ATTEMPTS => {
+                tracing::warn!(%error, attempts, "writing the hibernation token failed, trying again");
+            }
+            Err(error) => return Err((attempts, error)),
+        }
+    }
+}
+
+/// Deletes the token, if there is one that says that the guest hibernated or that is not valid. Returns whether
+/// there was.
+pub(crate) fn delete(storage: &mut dyn Storage) -> Result<bool, StorageError> {
+    if matches!(
+        read(storage),
+        TokenOutcome::Missing | TokenOutcome::Found(TokenValue::NotHibernated)
+    ) {
+        return Ok(false);
+    }
+    storage.commit(Change::of_token(FileChange::Delete))?;
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_value_has_its_meaning() {
+    fn values_are_decoded() {
         let decode = |raw: u64| decode_token(&raw.to_le_bytes());
         assert_eq!(decode(0), Ok(TokenValue::NotHibernated));
         assert_eq!(decode(1), Ok(TokenValue::NotStored));
@@ -140,7 +179,5 @@ mod tests {
                 Err(CorruptToken::Length(len as u64))
             );
         }
-        assert_eq!(decode_token(&encode(true)), Ok(TokenValue::Stored));
-        assert_eq!(decode_token(&encode(false)), Ok(TokenValue::NotStored));
     }
 }

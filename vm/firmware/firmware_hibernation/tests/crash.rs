@@ -100,7 +100,7 @@ struct World {
     device: RecordingDevice,
     sector: u32,
     setup: Setup,
-    vm: Option<Hibernation>,
+    vm: Option<HibernationEngine>,
     /// The firmware that runs or ran last.
     running: u8,
     /// The firmware that the guest's image expects.
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    fn vm(&mut self) -> &mut Hibernation {
+    fn vm(&mut self) -> &mut HibernationEngine {
         self.vm.as_mut().unwrap()
     }
 
@@ -335,33 +335,33 @@ fn power_fails_under_the_policy_next_transition() {
     assert!(matrix(LIFE, &[setup], &[(512, 13)]) > 500);
 }
 
-#[test]
-fn power_fails_under_the_policy_at_start() {
-    let setup = Setup {
-        consume: ConsumePolicy::AtStart,
-        ..Setup::default()
-    };
-    assert!(matrix(QUIET_LIFE, &[setup], &[(512, 40)]) > 500);
+/// Power fails at every write and flush of the quiet life.
+fn power_fails_in_the_quiet_life(setups: &[Setup]) {
+    assert!(matrix(QUIET_LIFE, setups, &[(512, 40)]) > 500);
 }
 
 #[test]
-fn power_fails_where_the_firmware_hands_over() {
-    let handoff = Setup {
+fn power_fails_under_the_policy_at_start() {
+    power_fails_in_the_quiet_life(&[Setup {
+        consume: ConsumePolicy::AtStart,
+        ..Setup::default()
+    }]);
+}
+
+#[test]
+fn power_fails_with_a_handoff_signal() {
+    let policies = [ConsumePolicy::Handoff, ConsumePolicy::NextTransition];
+    power_fails_in_the_quiet_life(&policies.map(|consume| Setup {
+        consume,
         takeover: TakeoverSignal::RuntimeHandoff,
         ..Setup::default()
-    };
-    let late = Setup {
-        consume: ConsumePolicy::NextTransition,
-        ..handoff
-    };
-    assert!(matrix(QUIET_LIFE, &[handoff, late], &[(512, 40)]) > 500);
+    }));
 }
 
 #[test]
 fn power_fails_on_an_encrypted_store() {
-    let setup = Setup {
+    power_fails_in_the_quiet_life(&[Setup {
         key: Some(7),
         ..Setup::default()
-    };
-    assert!(matrix(QUIET_LIFE, &[setup], &[(512, 40)]) > 500);
+    }]);
 }

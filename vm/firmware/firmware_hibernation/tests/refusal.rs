@@ -1,4 +1,4 @@
-//! Starts that are refused, and how to go on after them.
+//! Starts that are refused, and the overrides.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
@@ -7,7 +7,7 @@ use firmware_hibernation::*;
 use support::*;
 use vmgs::MemoryDevice;
 
-/// The start is refused for this reason, nothing changes, and both overrides work.
+/// Checks that the start is refused for this reason, that nothing changes, and that both overrides work.
 fn refused(device: &MemoryDevice, expected: &str, view: &platform_digest::PlatformView) -> Refusal {
     let heard = Heard::default();
     let before = device.to_vec();
@@ -67,7 +67,7 @@ fn refused(device: &MemoryDevice, expected: &str, view: &platform_digest::Platfo
 }
 
 #[test]
-fn damage_is_refused_with_its_reason() {
+fn a_damaged_store_is_refused_with_the_reason() {
     let view = usual_machine();
     // A flipped bit, in each region of the record.
     let len = open(hibernated(1), None)
@@ -120,7 +120,7 @@ fn a_corrupt_token_without_firmware_is_only_a_warning() {
 }
 
 #[test]
-fn a_changed_machine_is_refused_naming_what_changed() {
+fn a_changed_machine_is_refused_with_its_differences() {
     let device = hibernated(1);
     let refusal = refused(&device, "machine_changed", &machine(4096, &["disk0"]));
     assert!(
@@ -147,7 +147,7 @@ fn a_changed_machine_is_refused_naming_what_changed() {
 }
 
 #[test]
-fn a_machine_that_does_not_take_the_firmware_is_refused() {
+fn a_failed_restore_is_refused() {
     for (flash, expected) in [
         (
             Flash {
@@ -175,13 +175,13 @@ fn a_machine_that_does_not_take_the_firmware_is_refused() {
         let refusal = vm.restore_firmware(&mut flash).unwrap_err();
         assert_eq!(refusal.reason.code(), expected);
         assert_eq!(heard.names(), ["refused"]);
-        assert_eq!(vm.state(), State::Refused);
+        assert_eq!(vm.state(), HibernationState::Refused);
         assert!(token(&device).is_some());
     }
     // Processors of another kind.
     let device = hibernated(1);
     let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
-    let mut vm = Hibernation::new(
+    let mut vm = HibernationEngine::new(
         config,
         Architecture::Aarch64,
         Some(Box::new(open(device, None))),
@@ -196,14 +196,14 @@ fn an_older_copy_of_the_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let heard = Heard::default();
     let new = |device: &MemoryDevice, requested| {
-        let witness = WitnessFile(dir.path().join("vm.seen"));
+        let witness = SequenceNoteFile(dir.path().join("vm.seen"));
         vm_with(
             open(device.clone(), None),
             Setup::default(),
             &heard,
             requested,
         )
-        .with_witness(Box::new(witness))
+        .with_sequence_note(witness)
     };
     let device = formatted(64);
     let mut vm = new(&device, None);
@@ -229,7 +229,7 @@ fn an_older_copy_of_the_store_is_refused() {
     let found = status(
         &mut open(old.clone(), None),
         None,
-        Some(&mut WitnessFile(dir.path().join("vm.seen"))),
+        Some(&SequenceNoteFile(dir.path().join("vm.seen"))),
     );
     assert_eq!(found.refusal, Some("store_older"));
     // Without the note it cannot be told.
@@ -257,7 +257,7 @@ fn an_older_copy_of_the_store_is_refused() {
 }
 
 #[test]
-fn a_token_that_cannot_be_read_is_a_third_outcome() {
+fn an_unreadable_token_is_refused() {
     let device = hibernated(1);
     open(device.clone(), None)
         .encrypt(&vmgs::Key::new([3; 32]))
@@ -284,7 +284,7 @@ fn a_token_that_cannot_be_read_is_a_third_outcome() {
     assert_eq!(refusal.reason.code(), "token_unreadable");
 }
 
-/// A store whose disk gives the record once as it was stored, and then another.
+/// A store whose disk returns another content from the second read on.
 struct Fickle {
     inner: vmgs::Vmgs,
     reads: usize,
@@ -321,7 +321,7 @@ impl Storage for Fickle {
 }
 
 #[test]
-fn what_changes_while_it_is_restored_never_runs() {
+fn a_record_that_changes_during_the_restore_is_refused() {
     let device = hibernated(1);
     let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
     let storage = Fickle {
@@ -329,7 +329,7 @@ fn what_changes_while_it_is_restored_never_runs() {
         reads: 0,
     };
     let heard = Heard::default();
-    let mut vm = Hibernation::new(
+    let mut vm = HibernationEngine::new(
         config,
         Architecture::X86_64,
         Some(Box::new(storage)),
@@ -343,6 +343,6 @@ fn what_changes_while_it_is_restored_never_runs() {
             .in_full()
             .contains("changed while it was being read")
     );
-    assert_eq!(vm.state(), State::Refused);
+    assert_eq!(vm.state(), HibernationState::Refused);
     assert_eq!(token(&device), Some(vec![0xff; 8]));
 }

@@ -31,7 +31,7 @@ struct Life {
     device: MemoryDevice,
     dir: tempfile::TempDir,
     heard: Heard,
-    vm: Hibernation,
+    vm: HibernationEngine,
 }
 
 impl Life {
@@ -44,8 +44,8 @@ impl Life {
             std::fs::copy(note, &path).unwrap();
         }
         let heard = Heard::default();
-        let vm =
-            vm(open(device.clone(), None), setup, &heard).with_witness(Box::new(WitnessFile(path)));
+        let vm = vm(open(device.clone(), None), setup, &heard)
+            .with_sequence_note(SequenceNoteFile(path));
         Self {
             device,
             dir,
@@ -174,17 +174,18 @@ fn the_encoding_is_stable() {
     assert_eq!(head[4], 0x59);
     assert_eq!(state.as_bytes()[7..15], *b"HIBFWIMG");
     let len = open(device, None).file_info(RECORD).unwrap().valid_bytes;
-    let parts: u64 = firmware(1).parts().iter().map(|part| part.len).sum();
+    let parts: u64 = firmware(1).parts().iter().map(|(part, _)| part.len).sum();
     assert!((state.as_bytes().len() as u64) < len - parts + 16);
 }
 
 #[test]
 fn unknown_fields_are_skipped_and_missing_ones_named() {
     let mut vm = on(&formatted(64), &Heard::default());
-    let restore =
-        |vm: &mut Hibernation, bytes: &[u8]| vm.restore(&SavedState::from_bytes(bytes.to_vec()));
+    let restore = |vm: &mut HibernationEngine, bytes: &[u8]| {
+        vm.restore(&SavedState::from_bytes(bytes.to_vec()))
+    };
     restore(&mut vm, &[0xa2, 1, 5, 9, 0x61, b'x']).unwrap();
-    assert_eq!(vm.state(), State::Refused);
+    assert_eq!(vm.state(), HibernationState::Refused);
     assert!(matches!(
         restore(&mut vm, &[0xa0]),
         Err(RestoreError::Decode(DecodeError::MissingField { field: 1 }))
@@ -192,7 +193,7 @@ fn unknown_fields_are_skipped_and_missing_ones_named() {
     // A phase that does not exist, and a record that is none.
     restore(&mut vm, &[0xa1, 1, 6]).unwrap_err();
     restore(&mut vm, &[0xa2, 1, 2, 2, 0x42, 1, 2]).unwrap_err();
-    assert_eq!(vm.state(), State::Refused, "nothing has changed");
+    assert_eq!(vm.state(), HibernationState::Refused, "nothing has changed");
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn a_state_that_cannot_go_on_is_refused() {
     let config = |mode| Config::new(mode, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
     let new = |mode, architecture, store: bool| {
         let store = store.then(|| Box::new(open(device.clone(), None)) as Box<dyn Storage>);
-        Hibernation::new(config(mode), architecture, store, Heard::default().sink())
+        HibernationEngine::new(config(mode), architecture, store, Heard::default().sink())
     };
     for mut other in [
         new(Mode::On, Architecture::X86_64, false),
@@ -218,7 +219,7 @@ fn a_state_that_cannot_go_on_is_refused() {
         new(Mode::On, Architecture::Aarch64, true),
     ] {
         other.restore(&running).unwrap_err();
-        assert_eq!(other.state(), State::Off);
+        assert_eq!(other.state(), HibernationState::Off);
     }
     let mut same = new(Mode::On, Architecture::X86_64, true);
     same.restore(&running).unwrap();

@@ -1,20 +1,17 @@
-//! Images made for tests, with the structure of the real ones and nothing to run.
+//! Images for tests: the structure of real ones, without code.
 
-use crate::smm;
-use crate::variables;
+use crate::smm::LZMA;
+use crate::smm::SMM_ACCESS_PEIM;
+use crate::variables::AUTHENTICATED_STORE;
+use crate::variables::VOLUME_GUID;
+use crate::volume::Guid;
 use lzma_rust2::LzmaOptions;
 use lzma_rust2::LzmaWriter;
 use std::io::Write as _;
+use uuid::uuid;
 
-/// A volume with files: 8c8ce578-8a3d-4f1c-9935-896185c32dd3.
-const FILE_SYSTEM: [u8; 16] = [
-    0x78, 0xe5, 0x8c, 0x8c, 0x3d, 0x8a, 0x1c, 0x4f, 0x99, 0x35, 0x89, 0x61, 0x85, 0xc3, 0x2d, 0xd3,
-];
-
-/// How an LZMA section says that it is one.
-const LZMA: [u8; 16] = [
-    0x98, 0x58, 0x4e, 0xee, 0x14, 0x39, 0x59, 0x42, 0x9d, 0x6e, 0xdc, 0x7b, 0xd7, 0x94, 0x03, 0xcf,
-];
+/// Volumes with files.
+const FILE_SYSTEM: Guid = uuid!("8c8ce578-8a3d-4f1c-9935-896185c32dd3").to_bytes_le();
 
 /// Kinds of files: a PEIM, and the one that sets up memory for System Management Mode.
 const PEIM: u8 = 0x06;
@@ -25,10 +22,10 @@ const FILLER: u8 = 0xf0;
 const HEADER: usize = 0x48;
 const SEC_LEN: usize = 0x3_4000;
 
-/// What a build has that tells whether it needs System Management Mode.
+/// The content by which a build is found to need System Management Mode or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Smm {
-    /// A PEI phase that does not want it.
+    /// A PEI phase that does not set up memory for it.
     Without,
     /// No PEI phase, and no SMM core.
     WithoutPei,
@@ -38,7 +35,7 @@ pub enum Smm {
     Core,
 }
 
-/// Makes the checksum of the volume header at the start right.
+/// Corrects the checksum of the volume header at the start.
 pub fn fix_checksum(bytes: &mut [u8]) {
     bytes[50..52].fill(0);
     let words = bytes[..HEADER].chunks_exact(2);
@@ -48,8 +45,8 @@ pub fn fix_checksum(bytes: &mut [u8]) {
     bytes[50..52].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
 }
 
-/// A volume of `len` bytes, which are ones behind its header.
-fn volume(guid: [u8; 16], len: usize) -> Vec<u8> {
+/// A volume of `len` bytes, all 0xff after the header.
+fn volume(guid: Guid, len: usize) -> Vec<u8> {
     let mut bytes = vec![0xff; len];
     bytes[..HEADER].fill(0);
     bytes[16..32].copy_from_slice(&guid);
@@ -72,7 +69,7 @@ fn volume_of(len: usize, files: &[(u8, &[u8])]) -> Vec<u8> {
         at = at.next_multiple_of(8);
         let file_len = 24 + body.len();
         let name = match *kind {
-            SMM_PEIM => smm::SMM_ACCESS_PEIM,
+            SMM_PEIM => SMM_ACCESS_PEIM,
             FILLER => [0xff; 16],
             kind => [kind; 16],
         };
@@ -120,7 +117,7 @@ pub fn code(flash_len: usize, smm: Smm) -> Vec<u8> {
         Smm::Peim => &[(2, &pe), (FILLER, &[]), (4, &pe), (SMM_PEIM, &pe)],
         Smm::WithoutPei | Smm::Core => &[(PEIM, &pe)],
     };
-    // More than is unpacked at first, and something behind that which does not compress.
+    // More than is decompressed in steps, then something that does not compress.
     let filler = [vec![0; 0x20_0000], noise(0x1_0000)].concat();
     let dxe: &[(u8, &[u8])] = match smm {
         Smm::Core => &[(5, &pe), (7, &filler), (0x0d, &pe)],
@@ -141,7 +138,7 @@ pub fn code(flash_len: usize, smm: Smm) -> Vec<u8> {
 
 fn sec(len: usize) -> Vec<u8> {
     let mut bytes = volume_of(len, &[(FILLER, &[]), (3, &section(0x12, b"VZ"))]);
-    // A jump, and nothing more.
+    // The reset vector: a jump.
     bytes[len - 16..].fill(0x90);
     bytes[len - 14] = 0xe9;
     bytes
@@ -157,12 +154,9 @@ fn variables_len(flash_len: usize) -> usize {
 
 /// A variable store of `len` bytes without variables.
 pub fn variables(len: usize) -> Vec<u8> {
-    let mut bytes = volume(variables::VOLUME_GUID, len);
+    let mut bytes = volume(VOLUME_GUID, len);
     let store = &mut bytes[HEADER..];
-    store[..16].copy_from_slice(&[
-        0x78, 0x2c, 0xf3, 0xaa, 0x7b, 0x94, 0x9a, 0x43, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77,
-        0x92,
-    ]);
+    store[..16].copy_from_slice(&AUTHENTICATED_STORE);
     let store_len = len / 2 - 0x2000 - HEADER;
     store[16..20].copy_from_slice(&(store_len as u32).to_le_bytes());
     store[20..28].copy_from_slice(&[0x5a, 0xfe, 0, 0, 0, 0, 0, 0]);
@@ -192,7 +186,7 @@ pub fn msvm() -> Vec<u8> {
     .concat()
 }
 
-/// Where the compressed data begins in `image`.
+/// Offset of the compressed data in `image`.
 pub fn lzma_header(image: &[u8]) -> Option<usize> {
     let at = image.windows(16).position(|window| window == LZMA)?;
     Some(at + 20)

@@ -1,105 +1,103 @@
-//! Why an image is not used.
+//! Errors.
 
-/// Why bytes are no firmware for this machine.
+/// Why an image is not firmware for this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// There is nothing in it.
+    /// It is empty.
     #[error("it is empty")]
     Empty,
-    /// There are only zeros, or only ones.
+    /// All of its bytes are the same.
     #[error("all of its bytes are {0:#04x}")]
     Blank(u8),
-    /// More than the chipset has room for.
+    /// It is larger than the flash window of the chipset.
     #[error("it has {len} bytes, and firmware has at most {}", crate::MAX_SIZE)]
     TooLarge {
         /// Its length in bytes.
         len: u64,
     },
-    /// ROMs are made of 4 KiB pages.
-    #[error("its length of {len} bytes is no multiple of 4 KiB; is it truncated?")]
+    /// Its length is not a multiple of the page size.
+    #[error("its length of {len} bytes is not a multiple of 4 KiB; is it truncated?")]
     Size {
         /// Its length in bytes.
         len: u64,
     },
-    /// It is a disk image that may contain firmware.
-    #[error(
-        "it is a qcow2 disk image; make a raw image of it with `qemu-img convert -O raw FILE NEW_FILE`"
-    )]
+    /// It is a qcow2 disk image.
+    #[error("it is a qcow2 disk image; convert it with `qemu-img convert -O raw FILE NEW_FILE`")]
     Qcow2,
     /// It is firmware for another processor.
     #[error("it is firmware for {0}, and this VM has an x86-64 processor")]
     Architecture(&'static str),
-    /// It is the variable store that belongs to firmware.
-    #[error("it is a variable store without code; the file with the code is needed too")]
+    /// It is a variable store without code.
+    #[error("it is a variable store without code; name the file with the code")]
     OnlyVariables,
-    /// Firmware begins with a volume.
-    #[error("it does not begin with a UEFI firmware volume")]
+    /// It does not start with a firmware volume.
+    #[error("it does not start with a UEFI firmware volume")]
     NoVolume,
-    /// A volume is not as its header says.
+    /// A volume is damaged.
     #[error("the firmware volume at offset {offset:#x} is damaged: {reason}")]
     Volume {
-        /// Where the volume begins.
+        /// Offset of the volume in the image.
         offset: usize,
         /// What is wrong.
         reason: &'static str,
     },
-    /// A volume goes on behind the end of the file.
+    /// A volume extends beyond the end of the file.
     #[error(
-        "it is truncated: the firmware volume at offset {offset:#x} has {volume_len} bytes, and {available} are there"
+        "it is truncated: the firmware volume at offset {offset:#x} has {volume_len} bytes, of which {available} are there"
     )]
     Truncated {
-        /// Where the volume begins.
+        /// Offset of the volume in the image.
         offset: usize,
         /// Its length in bytes.
         volume_len: u64,
-        /// How many of them are there.
+        /// How many bytes of it are in the file.
         available: usize,
     },
-    /// There is something behind the last volume, which the processor would start in.
+    /// The image does not end with a volume, so the reset vector is in none.
     #[error(
-        "there is no firmware volume at its end, behind offset {offset:#x}, where the processor starts"
+        "there is no firmware volume at its end, after offset {offset:#x}, where the reset vector is"
     )]
     NoVolumeAtEnd {
-        /// Where the last volume ends.
+        /// End of the last volume.
         offset: usize,
     },
-    /// The processor would find nothing to execute.
-    #[error("there is no code in its last 16 bytes, where the processor starts")]
+    /// There is no code at the reset vector.
+    #[error("there is no code at the reset vector, in its last 16 bytes")]
     NoResetVector,
-    /// The last volume has no file of the security phase.
-    #[error("its last volume has no SEC phase, which the processor starts in")]
+    /// The last volume has no SEC core file.
+    #[error("its last volume has no SEC phase")]
     NoSec,
 }
 
-/// Why it is not known whether firmware needs System Management Mode, or that it does.
+/// Why firmware may not run without System Management Mode.
 #[derive(Debug, thiserror::Error)]
 pub enum SmmError {
-    /// It does.
+    /// It needs that mode.
     #[error(
         "the firmware is a Secure Boot build that needs System Management Mode, which this VM does not have; \
          use the plain build, such as OVMF_CODE_4M.fd"
     )]
     Required,
-    /// It cannot be looked into.
+    /// It cannot be decompressed.
     #[error("the compressed volume at offset {offset:#x} of the firmware is damaged")]
     Compressed {
-        /// Where the compressed data begins.
+        /// Offset of the compressed data.
         offset: usize,
         /// What is wrong.
         #[source]
         source: std::io::Error,
     },
-    /// It says that it is far larger than any.
+    /// Its decompressed size is too large.
     #[error(
-        "the compressed volume at offset {offset:#x} of the firmware unpacks to more than {limit} bytes"
+        "the compressed volume at offset {offset:#x} of the firmware decompresses to more than {limit} bytes"
     )]
     TooLarge {
-        /// Where the compressed data begins.
+        /// Offset of the compressed data.
         offset: usize,
-        /// The most that is unpacked.
+        /// The maximum decompressed size.
         limit: u64,
     },
-    /// What it contains is no firmware.
+    /// What it contains is not firmware.
     #[error("a compressed volume of the firmware is damaged: {reason}")]
     Volume {
         /// What is wrong.
@@ -107,10 +105,10 @@ pub enum SmmError {
     },
 }
 
-/// Why bytes are no variable store for an OVMF image.
+/// Why bytes are not the variable store of an OVMF image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariablesError {
-    /// It belongs to another build.
+    /// Its size is that of another build.
     #[error(
         "it has {len} bytes{}, and the firmware's variable store has {expected}{}",
         build(*len), build(*expected)
@@ -118,22 +116,22 @@ pub enum VariablesError {
     Size {
         /// Its length in bytes.
         len: u64,
-        /// How many bytes it must have.
+        /// The length of the firmware's variable store in bytes.
         expected: u64,
     },
-    /// There are only zeros, or only ones.
+    /// All of its bytes are the same.
     #[error("all of its bytes are {0:#04x}")]
     Blank(u8),
-    /// It is not a volume.
-    #[error("it does not begin with a firmware volume")]
+    /// It does not start with a volume.
+    #[error("it does not start with a firmware volume")]
     NoVolume,
     /// The volume's header is damaged.
     #[error("the header of its firmware volume is damaged: {0}")]
     Volume(&'static str),
     /// It is a volume of another kind, such as one with code.
-    #[error("its firmware volume is none for variables; is it the file with the code?")]
+    #[error("its firmware volume is not for variables; is it the file with the code?")]
     OtherVolume,
-    /// What follows the volume's header is damaged.
+    /// The header of the variables, after that of the volume, is damaged.
     #[error("the header of the variables in it is damaged: {0}")]
     Store(&'static str),
 }

@@ -2,29 +2,25 @@
 
 use crate::error::ImageError;
 use crate::image;
-use crate::image::Firmware;
+use crate::image::FirmwareKind;
 use crate::image::Region;
-use sha2::Digest as _;
-use sha2::Sha256;
 use std::fs::File;
 use std::io;
 use std::io::Read as _;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-/// Enough of a file to tell what it is, if it is too large to be read.
+/// The number of bytes that are read of a file that is too large.
 const START: usize = 4096;
 
 /// A firmware image that was read from a file.
 #[derive(Debug, Clone)]
 pub struct FirmwareFile {
-    path: PathBuf,
-    bytes: Arc<[u8]>,
-    firmware: Firmware,
+    bytes: Vec<u8>,
+    kind: FirmwareKind,
 }
 
-/// Why a file is not used as firmware.
+/// Why a file cannot be used as firmware.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be read.
@@ -38,13 +34,13 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
-    /// It is a directory, a device, or another thing that is no file.
+    /// It is a directory, a device, or something else.
     #[error("the firmware {} is not a regular file", path.display())]
     NotRegular {
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
     },
-    /// It is no firmware for this machine.
+    /// It is not firmware for this machine.
     #[error("{} cannot be used as firmware", path.display())]
     Image {
         /// The file.
@@ -56,7 +52,7 @@ pub enum FileError {
 }
 
 impl FirmwareFile {
-    /// Reads the file, and finds out what it is.
+    /// Reads the file and recognizes its content.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let failed = |operation| {
             move |source| FileError::Io {
@@ -69,7 +65,7 @@ impl FirmwareFile {
             path: path.into(),
             source,
         };
-        // Before it is opened: opening a pipe would wait for a writer.
+        // Before opening: opening a FIFO would wait for a writer.
         let metadata = std::fs::metadata(path).map_err(failed("open"))?;
         if !metadata.is_file() {
             return Err(FileError::NotRegular { path: path.into() });
@@ -82,41 +78,22 @@ impl FirmwareFile {
             .read_to_end(&mut bytes)
             .map_err(failed("read"))?;
         image::check_size(len, &bytes).map_err(refused)?;
-        // It may grow meanwhile.
+        // Bounded: the file may grow while it is read.
         file.take(crate::MAX_SIZE + 1 - bytes.len() as u64)
             .read_to_end(&mut bytes)
             .map_err(failed("read"))?;
-        let firmware = Firmware::recognize(&bytes).map_err(refused)?;
-        Ok(Self {
-            path: path.into(),
-            bytes: bytes.into(),
-            firmware,
-        })
+        let kind = FirmwareKind::recognize(&bytes).map_err(refused)?;
+        Ok(Self { bytes, kind })
     }
 
-    /// Where it was read from.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What kind of firmware it is.
+    pub fn kind(&self) -> &FirmwareKind {
+        &self.kind
     }
 
-    /// What it is.
-    pub fn firmware(&self) -> &Firmware {
-        &self.firmware
-    }
-
-    /// All of it.
-    pub fn bytes(&self) -> &Arc<[u8]> {
-        &self.bytes
-    }
-
-    /// The bytes of a part that [`firmware`](Self::firmware) names.
+    /// The bytes of a region that [`kind`](Self::kind) names.
     pub fn region(&self, region: &Region) -> &[u8] {
         self.bytes.get(region.range.clone()).unwrap_or_default()
-    }
-
-    /// The SHA-256 of all of it.
-    pub fn sha256(&self) -> [u8; 32] {
-        Sha256::digest(&self.bytes).into()
     }
 }
 
@@ -127,16 +104,15 @@ mod tests {
     use crate::constructed::Smm;
 
     #[test]
-    fn a_file_is_read_and_named_in_errors() {
+    fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("any name");
         let image = constructed::combined(2 << 20, Smm::Without);
         std::fs::write(&path, &image).unwrap();
         let file = FirmwareFile::open(&path).unwrap();
-        assert!(file.bytes()[..] == image);
-        assert_eq!(file.sha256(), <[u8; 32]>::from(Sha256::digest(&image)));
-        let Firmware::Ovmf(ovmf) = file.firmware() else {
-            panic!("{:?}", file.firmware());
+        assert!(file.bytes == image);
+        let FirmwareKind::Ovmf(ovmf) = file.kind() else {
+            panic!("{:?}", file.kind());
         };
         assert!(file.region(&ovmf.code) == &image[0x2_0000..]);
 
@@ -150,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_large_is_not_read() {
+    fn a_file_that_is_too_large_is_refused_unread() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large");
         let file = File::create(&path).unwrap();
-        // Nobody has that much memory.
+        // Reading it would run out of memory.
         file.set_len(1 << 42).unwrap();
         let open = || match FirmwareFile::open(&path).unwrap_err() {
             FileError::Image { source, .. } => source,

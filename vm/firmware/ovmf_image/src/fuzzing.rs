@@ -1,6 +1,6 @@
-//! The driver of the fuzz target: whatever an image holds, looking at it ends, and what is said about it fits.
+//! The driver of the fuzz target: examining any bytes ends, and the result is consistent.
 
-use crate::Firmware;
+use crate::FirmwareKind;
 use crate::Ovmf;
 use crate::check_variables;
 use crate::constructed;
@@ -12,17 +12,17 @@ static CODE: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::code(1 << 20, Smm
 static COMBINED: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::combined(1 << 20, Smm::Peim));
 static VARIABLES: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::variables(0x2_0000));
 
-/// Looks at `data`, and at intact images in which it changes bytes, four bytes of it for each.
+/// Examines `data`, and valid images with one byte changed for every four bytes of it.
 pub fn images(data: &[u8]) {
-    look(data);
+    examine(data);
     for image in [&CODE, &COMBINED, &VARIABLES] {
-        look(&changed(image, data));
+        examine(&changed(image, data));
     }
 }
 
 fn changed(image: &[u8], data: &[u8]) -> Vec<u8> {
     let mut image = image.to_vec();
-    // The interesting places: headers of volumes and files, and the compressed data.
+    // Headers of volumes and files, and the compressed data.
     let bases = [
         0,
         0x48,
@@ -37,7 +37,7 @@ fn changed(image: &[u8], data: &[u8]) -> Vec<u8> {
         if let Some(byte) = image.get_mut(at) {
             *byte = change[2];
         }
-        // Else the checksum would hide all that is behind it.
+        // Otherwise the wrong checksum would end the examination.
         if change[3] & 1 == 0 && base.is_multiple_of(0x1000) && base + 0x48 <= image.len() {
             constructed::fix_checksum(&mut image[base..]);
         }
@@ -45,12 +45,12 @@ fn changed(image: &[u8], data: &[u8]) -> Vec<u8> {
     image
 }
 
-fn look(image: &[u8]) {
+fn examine(image: &[u8]) {
     let _ = runs_without_smm(image);
     let _ = check_variables(image, image.len() as u64);
-    match Firmware::recognize(image) {
-        Ok(Firmware::Ovmf(ovmf)) => check(&ovmf, image),
-        Ok(Firmware::Msvm { sec }) => assert_eq!(sec.end, image.len()),
+    match FirmwareKind::recognize(image) {
+        Ok(FirmwareKind::Ovmf(ovmf)) => check(&ovmf, image),
+        Ok(FirmwareKind::Msvm { sec }) => assert_eq!(sec.end, image.len()),
         Err(error) => drop(error.to_string()),
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn looking_at_anything_ends(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_can_be_examined(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             images(&data);
         }
     }

@@ -1,4 +1,4 @@
-//! Telling firmware apart.
+//! Recognizing firmware images.
 
 use crate::MAX_SIZE;
 use crate::error::ImageError;
@@ -7,32 +7,33 @@ use crate::volume::FILE_PEI_CORE;
 use crate::volume::FILE_SEC_CORE;
 use crate::volume::Volume;
 use crate::volume::VolumeError;
+use crate::volume::repeated_byte;
 use crate::volume::u32_at;
 use std::ops::Range;
 
 const PAGE: usize = 4096;
 
-/// Where firmware that runs from ROM ends in the guest-physical address space.
+/// The guest-physical address at which ROM ends.
 const ROM_END: u64 = 1 << 32;
 
-/// What a firmware image is.
+/// A kind of firmware image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Firmware {
+pub enum FirmwareKind {
     /// OVMF, which runs from flash below 4 GiB.
     Ovmf(Ovmf),
     /// MSVM, the firmware of Hyper-V's generation-2 VMs, which runs from RAM.
     Msvm {
-        /// Where in the image the volume of the SEC phase is, in which it starts.
+        /// Range of the volume with the SEC phase in the image.
         sec: Range<usize>,
     },
 }
 
-/// A part of an image, and where it goes.
+/// A part of an image and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
-    /// Where it begins in the guest-physical address space.
+    /// Its guest-physical address.
     pub gpa: u64,
-    /// Where it is in the image, in bytes.
+    /// Its range in the image, in bytes.
     pub range: Range<usize>,
 }
 
@@ -41,27 +42,24 @@ pub struct Region {
 pub struct Ovmf {
     /// The code, a ROM that ends at 4 GiB.
     pub code: Region,
-    /// The template of the variable store, in an image that has both (`OVMF.fd`).
+    /// The template of the variable store, if the image has both (`OVMF.fd`).
     pub template: Option<Region>,
-    /// Where the variable store begins in the guest-physical address space. It ends where the code begins.
+    /// Guest-physical address of the variable store. It ends where the code starts.
     pub variables_gpa: u64,
-    /// Length of the variable store in bytes: 0x84000 for 4 MiB builds, 0x20000 for smaller ones. A build with
-    /// a length of 0 keeps no variables.
+    /// Length of the variable store in bytes: 0x84000 for 4 MiB builds, 0x20000 for smaller ones, 0 for builds
+    /// without a variable store.
     pub variables_len: u64,
 }
 
-impl Firmware {
-    /// What the image is that `bytes` are all of.
+impl FirmwareKind {
+    /// Recognizes the image `bytes`.
     pub fn recognize(bytes: &[u8]) -> Result<Self, ImageError> {
         check_size(bytes.len() as u64, bytes)?;
         if let Some(architecture) = foreign_architecture(bytes) {
             return Err(ImageError::Architecture(architecture));
         }
-        if let Some(first) = bytes
-            .first()
-            .filter(|first| bytes.iter().all(|b| b == *first))
-        {
-            return Err(ImageError::Blank(*first));
+        if let Some(byte) = repeated_byte(bytes) {
+            return Err(ImageError::Blank(byte));
         }
         let volumes = volumes(bytes)?;
         let is_variables = |range: &Range<usize>| {
@@ -80,13 +78,13 @@ impl Firmware {
             return Err(ImageError::NoVolumeAtEnd { offset: last.end });
         }
         let vector = &bytes[bytes.len() - 16..];
-        if vector.iter().all(|byte| *byte == vector[0]) {
+        if repeated_byte(vector).is_some() {
             return Err(ImageError::NoResetVector);
         }
         if !has_file(&bytes[last.clone()], FILE_SEC_CORE) {
             return Err(ImageError::NoSec);
         }
-        // OVMF has its PEI core in a compressed volume, and MSVM has not: it runs from RAM.
+        // The PEI core is in a compressed volume in OVMF, but not in MSVM, which runs from RAM.
         let others = volumes.iter().filter(|volume| *volume != last);
         if others
             .clone()
@@ -105,7 +103,7 @@ impl Ovmf {
         let code_start = template.as_ref().map_or(0, |range| range.end);
         let code_len = (len - code_start) as u64;
         let code_gpa = ROM_END - code_len;
-        // Code and variables fill a flash device, whose size is a power of two.
+        // Code and variables together fill a flash device, whose size is a power of two.
         let variables_len = match &template {
             Some(range) => range.len() as u64,
             None => code_len.next_power_of_two() - code_len,
@@ -126,7 +124,7 @@ impl Ovmf {
     }
 }
 
-/// Looks at what can be said without the whole image: its length, and how it begins.
+/// Checks the length and the start of an image.
 pub(crate) fn check_size(len: u64, start: &[u8]) -> Result<(), ImageError> {
     if len == 0 {
         return Err(ImageError::Empty);
@@ -135,7 +133,7 @@ pub(crate) fn check_size(len: u64, start: &[u8]) -> Result<(), ImageError> {
         return Err(ImageError::Qcow2);
     }
     if len > MAX_SIZE {
-        // Images for other processors are often filled up to the size of a larger flash device.
+        // Images for other processors are often padded to the size of a larger flash device.
         let architecture = foreign_architecture(start).map(ImageError::Architecture);
         return Err(architecture.unwrap_or(ImageError::TooLarge { len }));
     }
@@ -145,8 +143,8 @@ pub(crate) fn check_size(len: u64, start: &[u8]) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Some processors start at the beginning of their firmware, and so it begins with a branch there. On x86 there are
-/// zeros, since a volume begins with 16 bytes that mean nothing.
+/// Recognizes firmware for Arm, which starts with a branch instruction. On x86 an image starts with the 16 reserved
+/// bytes of a volume header, which are zero.
 fn foreign_architecture(start: &[u8]) -> Option<&'static str> {
     let word = u32_at(start, 0)?;
     if word & 0xfc00_0000 == 0x1400_0000 {
@@ -155,7 +153,7 @@ fn foreign_architecture(start: &[u8]) -> Option<&'static str> {
     (word & 0xff00_0000 == 0xea00_0000).then_some("32-bit Arm")
 }
 
-/// Where the volumes are. Between them there may be pages that are empty.
+/// The ranges of the volumes. There may be empty pages between them.
 fn volumes(bytes: &[u8]) -> Result<Vec<Range<usize>>, ImageError> {
     let mut volumes: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
@@ -171,13 +169,10 @@ fn volumes(bytes: &[u8]) -> Result<Vec<Range<usize>>, ImageError> {
             }
             Err(VolumeError::NotAVolume) => {
                 let page = &bytes[at..bytes.len().min(at + PAGE)];
-                let empty = [0x00, 0xff]
-                    .iter()
-                    .any(|value| page.iter().all(|byte| byte == value));
-                if !empty {
+                if !matches!(repeated_byte(page), Some(0x00 | 0xff)) {
                     return Err(ImageError::Volume {
                         offset: at,
-                        reason: "it does not begin as one",
+                        reason: "it does not start with a volume header",
                     });
                 }
                 at += page.len();

@@ -3,8 +3,8 @@ use crate::constructed;
 use crate::constructed::Smm;
 
 fn ovmf(bytes: &[u8]) -> Ovmf {
-    match Firmware::recognize(bytes) {
-        Ok(Firmware::Ovmf(ovmf)) => ovmf,
+    match FirmwareKind::recognize(bytes) {
+        Ok(FirmwareKind::Ovmf(ovmf)) => ovmf,
         other => panic!("{other:?}"),
     }
 }
@@ -12,11 +12,11 @@ fn ovmf(bytes: &[u8]) -> Ovmf {
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> ImageError {
     let mut image = constructed::code(2 << 20, Smm::Without);
     change(&mut image);
-    Firmware::recognize(&image).unwrap_err()
+    FirmwareKind::recognize(&image).unwrap_err()
 }
 
 #[test]
-fn builds_of_all_sizes_have_their_places() {
+fn builds_of_all_sizes_have_their_addresses() {
     for (flash_len, variables_len, variables_gpa, code_gpa) in [
         (1 << 20, 0x2_0000, 0xfff0_0000, 0xfff2_0000),
         (2 << 20, 0x2_0000, 0xffe0_0000, 0xffe2_0000),
@@ -41,20 +41,20 @@ fn builds_of_all_sizes_have_their_places() {
 }
 
 #[test]
-fn msvm_is_told_from_ovmf() {
+fn msvm_is_recognized() {
     let image = constructed::msvm();
     assert_eq!(image.len(), 6 << 20);
     assert_eq!(
-        Firmware::recognize(&image),
-        Ok(Firmware::Msvm {
+        FirmwareKind::recognize(&image),
+        Ok(FirmwareKind::Msvm {
             sec: 0x5e_0000..0x60_0000
         })
     );
 }
 
 #[test]
-fn what_is_no_firmware_is_refused_with_the_reason() {
-    let recognize = |bytes: &[u8]| Firmware::recognize(bytes).unwrap_err();
+fn other_content_is_refused_with_the_reason() {
+    let recognize = |bytes: &[u8]| FirmwareKind::recognize(bytes).unwrap_err();
     assert_eq!(recognize(&[]), ImageError::Empty);
     assert_eq!(recognize(&[0; 4096]), ImageError::Blank(0));
     assert_eq!(recognize(&[0xff; 4096]), ImageError::Blank(0xff));
@@ -76,7 +76,7 @@ fn what_is_no_firmware_is_refused_with_the_reason() {
 }
 
 #[test]
-fn damage_is_found_where_it_is() {
+fn errors_have_the_offset_of_the_damage() {
     const SEC: usize = 0x1a_c000;
     assert_eq!(
         changed(|image| image[44] ^= 1),
@@ -89,7 +89,7 @@ fn damage_is_found_where_it_is() {
         changed(|image| image[SEC + 40] = 0),
         ImageError::Volume {
             offset: SEC,
-            reason: "it does not begin as one"
+            reason: "it does not start with a volume header"
         }
     );
     assert_eq!(

@@ -1,10 +1,10 @@
-//! Where distributions install OVMF.
+//! Finding the OVMF builds that distributions install.
 
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Code, and the template of its variable store, from the preferred to the last resort. Builds that need
-/// System Management Mode are not among them.
+/// Code and the template of its variable store, in order of preference. Builds that need System Management Mode
+/// are left out.
 const PLACES: &[(&str, Option<&str>)] = &[
     // Debian, Ubuntu
     (
@@ -54,16 +54,16 @@ const PLACES: &[(&str, Option<&str>)] = &[
     ("usr/share/OVMF/OVMF.fd", None),
 ];
 
-/// Firmware that is installed.
+/// Installed firmware.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
     /// The file with the code.
     pub code: PathBuf,
-    /// The template of its variable store, if there is one. A file with both needs none.
+    /// The template of its variable store, if there is one. A file with code and variables needs none.
     pub template: Option<PathBuf>,
 }
 
-/// The firmware in well-known places below `root` (`/`), preferred ones first.
+/// The firmware installed below `root` (`/`), in order of preference.
 pub fn installed(root: &Path) -> impl Iterator<Item = Installed> {
     PLACES.iter().filter_map(move |(code, template)| {
         let code = root.join(code);
@@ -75,13 +75,13 @@ pub fn installed(root: &Path) -> impl Iterator<Item = Installed> {
     })
 }
 
-/// The places that [`installed`] looks at below `/`, to be named when there is nothing.
+/// The paths that [`installed`] tries below `/`, for the error when there is none.
 pub fn searched_places() -> impl Iterator<Item = PathBuf> {
     PLACES.iter().map(|(code, _)| Path::new("/").join(code))
 }
 
-/// The template of a variable store that is beside the file with the code, and named like it, as in
-/// `OVMF_CODE_4M.fd` and `OVMF_VARS_4M.fd`.
+/// The template of the variable store in the same folder as the code, with a matching name:
+/// `OVMF_VARS_4M.fd` for `OVMF_CODE_4M.fd`.
 pub fn template_beside(code: &Path) -> Option<PathBuf> {
     let name = code.file_name()?.to_str()?;
     let pairs = [
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_preferred_build_comes_first() {
+    fn builds_come_in_order_of_preference() {
         let root = root_with(&[
             "usr/share/ovmf/OVMF.fd",
             "usr/share/OVMF/OVMF_CODE.fd",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_named_like_its_code() {
+    fn a_template_is_found_by_the_name_of_its_code() {
         let root = root_with(&["OVMF_VARS_4M.fd", "edk2-i386-vars.fd", "x-vars.bin"]);
         let beside = |code: &str| {
             let found = template_beside(&root.path().join(code))?;

@@ -1,8 +1,8 @@
-//! What a firmware file is: OVMF in one of its builds, MSVM, or no firmware for this machine.
+//! Recognizing firmware files: builds of OVMF, MSVM, or neither.
 //!
-//! [`FirmwareFile::open`] looks at the file itself, not at its name. An OVMF image says where its parts go and how
-//! large its variable store is; [`check_variables`] looks at one of those. [`installed`] finds the firmware that
-//! distributions install.
+//! [`FirmwareFile::open`] examines the content of a file, not its name. [`Ovmf`] has the addresses of the parts of an
+//! image and the size of its variable store; [`check_variables`] checks such a store. [`installed`] finds the
+//! firmware that distributions install.
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -22,7 +22,7 @@ pub use error::SmmError;
 pub use error::VariablesError;
 pub use file::FileError;
 pub use file::FirmwareFile;
-pub use image::Firmware;
+pub use image::FirmwareKind;
 pub use image::Ovmf;
 pub use image::Region;
 pub use install::Installed;
@@ -33,5 +33,5 @@ pub use smm::runs_without_smm;
 pub use variables::VariablesState;
 pub use variables::check_variables;
 
-/// The largest firmware image, in bytes: what a PC's chipset decodes as ROM below 4 GiB.
+/// The maximum size of a firmware image, in bytes: the ROM window of a PC's chipset below 4 GiB.
 pub const MAX_SIZE: u64 = 16 << 20;

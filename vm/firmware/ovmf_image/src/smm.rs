@@ -1,4 +1,4 @@
-//! Whether firmware needs System Management Mode.
+//! Checking whether firmware needs System Management Mode.
 
 use crate::error::SmmError;
 use crate::volume::FILE_PEI_CORE;
@@ -15,37 +15,34 @@ use crate::volume::u64_at;
 use lzma_rust2::LzmaReader;
 use std::io;
 use std::io::Read as _;
+use uuid::uuid;
 
-/// Sections that are unpacked by LZMA: ee4e5898-3914-4259-9d6e-dc7bd79403cf.
-const LZMA: Guid = [
-    0x98, 0x58, 0x4e, 0xee, 0x14, 0x39, 0x59, 0x42, 0x9d, 0x6e, 0xdc, 0x7b, 0xd7, 0x94, 0x03, 0xcf,
-];
+/// GUID-defined sections that are compressed with LZMA.
+pub(crate) const LZMA: Guid = uuid!("ee4e5898-3914-4259-9d6e-dc7bd79403cf").to_bytes_le();
 
-/// The PEIM with which OVMF sets up memory for System Management Mode. It is in builds that need that mode and in no
-/// others: 6c0e75b4-b0b9-44d1-8210-3377d7b4e066.
-pub(crate) const SMM_ACCESS_PEIM: Guid = [
-    0xb4, 0x75, 0x0e, 0x6c, 0xb9, 0xb0, 0xd1, 0x44, 0x82, 0x10, 0x33, 0x77, 0xd7, 0xb4, 0xe0, 0x66,
-];
+/// The PEIM that sets up memory for System Management Mode. Only the builds of OVMF that need that mode have it.
+pub(crate) const SMM_ACCESS_PEIM: Guid =
+    uuid!("6c0e75b4-b0b9-44d1-8210-3377d7b4e066").to_bytes_le();
 
-/// The most that is unpacked, in bytes, in all. Stock OVMF unpacks to 13 MiB.
+/// The maximum total size of decompressed data, in bytes. Stock OVMF decompresses to 13 MiB.
 const UNPACKED_LIMIT: u64 = 64 << 20;
 
-/// The volume of the PEI phase comes first, and stock OVMF's has 0.9 MiB. So this much is unpacked in small steps.
+/// The volume of the PEI phase comes first (0.9 MiB in stock OVMF): so many bytes are decompressed in small steps.
 const FIRST_UNPACKED: u64 = 2 << 20;
 const STEP: u64 = 128 << 10;
 
-/// Memory that the unpacking may take beside its output, in KiB.
+/// The maximum memory for decompression besides the output, in KiB.
 const UNPACK_MEMORY: u32 = 80 << 10;
 
-/// Volumes are in sections of files of volumes. Stock OVMF has three levels.
+/// The maximum depth of volumes in sections of files of volumes. Stock OVMF has three levels.
 const MAX_DEPTH: u32 = 8;
 
-/// An error if the OVMF image `bytes` was built to keep its variables from the operating system by means of System
-/// Management Mode, or cannot be looked into. Such a build waits for ever where that mode is missing.
+/// Checks that the OVMF image `bytes` does not need System Management Mode. A build that does waits for ever on a
+/// machine without it. Also fails if the image cannot be decompressed.
 ///
-/// It shows by what is in the volume of the PEI phase, which is compressed: a few hundredths of a second of
-/// work. In an image without such a volume, all is unpacked to look for an SMM core. What is packed in another
-/// way than stock OVMF is not looked into.
+/// The compressed volume of the PEI phase tells, which takes some hundredths of a second. If there is no such
+/// volume, all of the image is decompressed to look for an SMM core. Data that is compressed in another way than
+/// in stock OVMF is not examined.
 pub fn runs_without_smm(bytes: &[u8]) -> Result<(), SmmError> {
     let mut search = Search {
         budget: UNPACKED_LIMIT,
@@ -66,7 +63,7 @@ pub fn runs_without_smm(bytes: &[u8]) -> Result<(), SmmError> {
 
 struct Search {
     budget: u64,
-    /// The PEI phase was found, and does not want System Management Mode. Nothing more is looked at.
+    /// The PEI phase was found and does not need System Management Mode: the search is over.
     decided: bool,
 }
 
@@ -92,7 +89,7 @@ impl Search {
     fn sections(&mut self, bytes: &[u8], offset: usize, depth: u32) -> Result<(), SmmError> {
         if depth > MAX_DEPTH {
             return Err(SmmError::Volume {
-                reason: "it nests too deep",
+                reason: "its volumes are nested too deep",
             });
         }
         for section in sections(bytes) {
@@ -122,7 +119,7 @@ impl Search {
     fn packed(&mut self, packed: &[u8], offset: usize, depth: u32) -> Result<(), SmmError> {
         let failed = |source| SmmError::Compressed { offset, source };
         let truncated = || failed(io::ErrorKind::UnexpectedEof.into());
-        // A properties byte, the dictionary's size, and the size of what it unpacks to.
+        // The properties byte, the dictionary size, and the decompressed size.
         let len = u64_at(packed, 5).ok_or_else(truncated)?;
         if len > self.budget {
             let limit = UNPACKED_LIMIT;
@@ -134,11 +131,11 @@ impl Search {
         let mut unpacked = Vec::new();
         let mut rest = len;
         while rest > 0 {
-            // Bit by bit until the PEI phase should have come, and then the rest.
+            // In steps while the PEI phase may come, then the rest at once.
             let is_first = (unpacked.len() as u64) < FIRST_UNPACKED;
             let count = if is_first { rest.min(STEP) } else { rest };
             reader.set_limit(count);
-            // Grows as it is filled: a short file may say that it is long.
+            // Grows as it is filled: the size is not trusted.
             let read = reader.read_to_end(&mut unpacked).map_err(failed)?;
             if read as u64 != count {
                 return Err(truncated());
@@ -154,7 +151,7 @@ impl Search {
         self.sections(&unpacked, 0, depth)
     }
 
-    /// Looks for the PEI phase in the sections that are whole so far.
+    /// Looks for the PEI phase in the sections that are complete so far.
     fn pei_volumes(&mut self, bytes: &[u8]) -> Result<(), SmmError> {
         for section in sections(bytes).filter(|section| section.kind == SECTION_VOLUME) {
             if let Ok(volume) = Volume::parse(section.body())
@@ -169,7 +166,7 @@ impl Search {
 
 fn damaged(error: VolumeError) -> SmmError {
     let reason = match error {
-        VolumeError::NotAVolume => "it does not begin as a volume",
+        VolumeError::NotAVolume => "it does not start with a volume header",
         VolumeError::Truncated { .. } => "it is truncated",
         VolumeError::Damaged(reason) => reason,
     };
@@ -183,7 +180,7 @@ mod tests {
     use crate::constructed::Smm;
 
     #[test]
-    fn what_needs_smm_shows_inside_the_compressed_volume() {
+    fn builds_that_need_smm_are_refused() {
         for smm in [Smm::Without, Smm::WithoutPei] {
             runs_without_smm(&constructed::code(0x20_0000, smm)).unwrap();
         }
@@ -194,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn once_the_pei_phase_is_known_nothing_more_is_unpacked() {
+    fn decompression_stops_after_the_pei_phase() {
         let mut image = constructed::code(0x20_0000, Smm::Without);
         let header = constructed::lzma_header(&image).unwrap();
         // The end of the compressed data, which is far behind the PEI phase.
@@ -210,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_compression_is_an_error() {
+    fn damaged_compressed_data_is_refused() {
         let mut image = constructed::code(0x20_0000, Smm::WithoutPei);
         let header = constructed::lzma_header(&image).unwrap();
         image[header] = 0xff;

@@ -1,35 +1,35 @@
 //! Firmware volumes, their files, and the sections of those (UEFI Platform Initialization specification, volume 3).
 
-/// Where the fields of a volume's header are.
+/// Offsets of fields in a volume header.
 const GUID: usize = 16;
 const LENGTH: usize = 32;
 const SIGNATURE: usize = 40;
 const HEADER_LENGTH: usize = 48;
 const EXTENDED_HEADER: usize = 52;
 const REVISION: usize = 55;
-/// A header without its block map.
+/// The size of a header without its block map.
 const MIN_HEADER: usize = 56;
 
 pub(crate) type Guid = [u8; 16];
 
-/// Kinds of files.
+/// File types.
 pub(crate) const FILE_SEC_CORE: u8 = 0x03;
 pub(crate) const FILE_PEI_CORE: u8 = 0x04;
 pub(crate) const FILE_SMM_CORE: u8 = 0x0d;
 
-/// Kinds of sections.
+/// Section types.
 pub(crate) const SECTION_GUID_DEFINED: u8 = 0x02;
 pub(crate) const SECTION_VOLUME: u8 = 0x17;
 
 const LARGE_FILE: u8 = 0x01;
 const LARGE: u32 = 0xff_ffff;
 
-/// Why a volume cannot be used.
+/// Why bytes are not a usable volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VolumeError {
-    /// There is none.
+    /// The bytes are not a volume.
     NotAVolume,
-    /// Its length is more than there is.
+    /// It is longer than the bytes that are there.
     Truncated {
         len: u64,
     },
@@ -52,15 +52,21 @@ pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N
     bytes.get(at..)?.first_chunk().copied()
 }
 
+/// The value of all bytes, if they are the same.
+pub(crate) fn repeated_byte(bytes: &[u8]) -> Option<u8> {
+    let first = *bytes.first()?;
+    bytes.iter().all(|byte| *byte == first).then_some(first)
+}
+
 fn u24_at(bytes: &[u8], at: usize) -> Option<u32> {
     let [a, b, c] = array_at(bytes, at)?;
     Some(u32::from_le_bytes([a, b, c, 0]))
 }
 
-/// A volume whose header is intact.
+/// A volume with a valid header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Volume<'a> {
-    /// All of it.
+    /// The whole volume.
     pub(crate) bytes: &'a [u8],
     header_len: usize,
 }
@@ -98,7 +104,7 @@ impl<'a> Volume<'a> {
         })
     }
 
-    /// What is in it: a file system, or variables.
+    /// The GUID of its content: files or variables.
     pub(crate) fn guid(&self) -> Guid {
         array_at(self.bytes, GUID).unwrap_or_default()
     }
@@ -107,7 +113,7 @@ impl<'a> Volume<'a> {
         self.header_len
     }
 
-    /// How many bytes the blocks have that its header lists.
+    /// The sum of the lengths in its block map.
     pub(crate) fn mapped_len(&self) -> Option<u64> {
         let map = self.bytes.get(MIN_HEADER..self.header_len)?;
         let mut sum = 0_u64;
@@ -121,7 +127,7 @@ impl<'a> Volume<'a> {
         None
     }
 
-    /// Its files. After one that cannot be, there is none.
+    /// Its files, up to the first invalid one.
     pub(crate) fn files(&self) -> Files<'a> {
         let extended = u16_at(self.bytes, EXTENDED_HEADER).map_or(0, usize::from);
         let start = if extended == 0 {
@@ -131,7 +137,7 @@ impl<'a> Volume<'a> {
         };
         Files {
             volume: self.bytes,
-            // An extended header without an end leaves no files.
+            // No files if the extended header has no valid length.
             at: start.unwrap_or(self.bytes.len()),
         }
     }
@@ -142,9 +148,9 @@ impl<'a> Volume<'a> {
 pub(crate) struct VolumeFile<'a> {
     pub(crate) name: Guid,
     pub(crate) kind: u8,
-    /// Where its body is in the volume.
+    /// Offset of its body in the volume.
     pub(crate) offset: usize,
-    /// What follows its header.
+    /// The bytes after its header.
     pub(crate) body: &'a [u8],
 }
 
@@ -159,7 +165,7 @@ impl<'a> Iterator for Files<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.at.checked_next_multiple_of(8)?;
         let header = self.volume.get(start..)?.get(..24)?;
-        // Free space. The name alone does not tell: that of a file which only fills a gap is all ones too.
+        // Free space. The name alone does not tell: that of a pad file is all ones too.
         if header.iter().all(|byte| *byte == 0xff) {
             return None;
         }
@@ -186,9 +192,9 @@ impl<'a> Iterator for Files<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Section<'a> {
     pub(crate) kind: u8,
-    /// Where it begins in what it is in.
+    /// Its offset in the enclosing file or section.
     pub(crate) start: usize,
-    /// All of it, with its header.
+    /// The whole section with its header.
     pub(crate) bytes: &'a [u8],
     pub(crate) header_len: usize,
 }
@@ -199,8 +205,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The sections in the body of a file, or in what a section unpacks to. After one that cannot be, there is
-/// none.
+/// The sections in the body of a file or in the content of a section, up to the first invalid one.
 pub(crate) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section<'_>> {
     let mut at = 0_usize;
     std::iter::from_fn(move || {

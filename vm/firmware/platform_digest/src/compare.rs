@@ -1,4 +1,4 @@
-//! What is different between the machine a guest hibernated on and the one it is to wake on.
+//! Comparing the machine that a guest hibernated on with the one that is started.
 
 use crate::AddressRange;
 use crate::BlobDigest;
@@ -9,88 +9,25 @@ use chipset_device::PciAddress;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One thing that is different. Displayed, it is a line for the operator.
+/// A difference between two machines. Displayed, it is one line for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Difference {
-    /// There is more or less RAM, in bytes.
-    MemorySize {
-        /// Then.
-        hibernated: u64,
-        /// Now.
-        started: u64,
-    },
-    /// There is as much RAM, elsewhere.
-    MemoryLayout {
-        /// Then.
-        hibernated: Vec<AddressRange>,
-        /// Now.
-        started: Vec<AddressRange>,
-    },
-    /// There are more or fewer processors.
-    ProcessorCount {
-        /// Then.
-        hibernated: usize,
-        /// Now.
-        started: usize,
-    },
-    /// A processor has another APIC id.
-    ApicId {
-        /// Which processor.
-        processor: usize,
-        /// Then.
-        hibernated: u32,
-        /// Now.
-        started: u32,
-    },
-    /// An MMIO range is there that was not.
-    MmioAdded(MmioRange),
-    /// An MMIO range is gone.
-    MmioRemoved(MmioRange),
-    /// An MMIO range is elsewhere or of another size.
-    MmioMoved {
-        /// What it is for.
-        name: String,
-        /// Then.
-        hibernated: AddressRange,
-        /// Now.
-        started: AddressRange,
-    },
-    /// A device is there that was not.
-    DeviceAdded(Device),
-    /// A device is gone.
-    DeviceRemoved(Device),
-    /// A device is elsewhere on the PCI bus.
-    DeviceMoved {
-        /// The device.
-        name: String,
-        /// Then.
-        hibernated: Option<PciAddress>,
-        /// Now.
-        started: Option<PciAddress>,
-    },
-    /// A device is another one.
-    DeviceReplaced {
-        /// The device.
-        name: String,
-        /// What it was.
-        hibernated: String,
-        /// What it is.
-        started: String,
-    },
-    /// The ACPI tables are others.
-    Acpi {
-        /// Then.
-        hibernated: BlobDigest,
-        /// Now.
-        started: BlobDigest,
-    },
-    /// The SMBIOS structures are others.
-    Smbios {
-        /// Then.
-        hibernated: BlobDigest,
-        /// Now.
-        started: BlobDigest,
-    },
+pub struct Difference {
+    aspect: Aspect,
+    text: String,
+}
+
+impl Difference {
+    /// The part of the machine that differs. A VMM that gives the guest its pinned tables can ignore
+    /// [`Aspect::Acpi`] and [`Aspect::Smbios`], and nothing else.
+    pub fn aspect(&self) -> Aspect {
+        self.aspect
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.aspect, self.text)
+    }
 }
 
 /// The part of the machine that a difference is about.
@@ -100,13 +37,13 @@ pub enum Aspect {
     Memory,
     /// Processors.
     Processors,
-    /// Ranges for devices' registers.
+    /// MMIO ranges.
     Mmio,
     /// The set of devices.
     Devices,
-    /// What the ACPI tables say.
+    /// The ACPI tables.
     Acpi,
-    /// What the SMBIOS structures say.
+    /// The SMBIOS structures.
     Smbios,
 }
 
@@ -123,103 +60,6 @@ impl fmt::Display for Aspect {
     }
 }
 
-impl Difference {
-    /// What it is about. A VMM that gives the guest the tables it had can let [`Aspect::Acpi`] and
-    /// [`Aspect::Smbios`] pass, and nothing else.
-    pub fn aspect(&self) -> Aspect {
-        match self {
-            Self::MemorySize { .. } | Self::MemoryLayout { .. } => Aspect::Memory,
-            Self::ProcessorCount { .. } | Self::ApicId { .. } => Aspect::Processors,
-            Self::MmioAdded(_) | Self::MmioRemoved(_) | Self::MmioMoved { .. } => Aspect::Mmio,
-            Self::DeviceAdded(_)
-            | Self::DeviceRemoved(_)
-            | Self::DeviceMoved { .. }
-            | Self::DeviceReplaced { .. } => Aspect::Devices,
-            Self::Acpi { .. } => Aspect::Acpi,
-            Self::Smbios { .. } => Aspect::Smbios,
-        }
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.aspect())?;
-        match self {
-            Self::MemorySize {
-                hibernated,
-                started,
-            } => pair(f, Size(*hibernated), Size(*started)),
-            Self::MemoryLayout {
-                hibernated,
-                started,
-            } => pair(f, Ranges(hibernated), Ranges(started)),
-            Self::ProcessorCount {
-                hibernated,
-                started,
-            } => pair(f, hibernated, started),
-            Self::ApicId {
-                processor,
-                hibernated,
-                started,
-            } => {
-                write!(f, "processor {processor} ")?;
-                pair(
-                    f,
-                    format_args!("APIC id {hibernated}"),
-                    format_args!("APIC id {started}"),
-                )
-            }
-            Self::MmioAdded(MmioRange { name, range }) => {
-                write!(f, "hibernated without {name}, started with it at {range}")
-            }
-            Self::MmioRemoved(MmioRange { name, range }) => {
-                write!(f, "hibernated with {name} at {range}, started without it")
-            }
-            Self::MmioMoved {
-                name,
-                hibernated,
-                started,
-            } => pair(
-                f,
-                format_args!("{name} at {hibernated}"),
-                format_args!("{name} at {started}"),
-            ),
-            Self::DeviceAdded(device) => {
-                write!(f, "hibernated without {device}, started with it")
-            }
-            Self::DeviceRemoved(device) => {
-                write!(f, "hibernated with {device}, started without it")
-            }
-            Self::DeviceMoved {
-                name,
-                hibernated,
-                started,
-            } => pair(
-                f,
-                format_args!("{name} {}", Place(*hibernated)),
-                format_args!("{name} {}", Place(*started)),
-            ),
-            Self::DeviceReplaced {
-                name,
-                hibernated,
-                started,
-            } => pair(
-                f,
-                format_args!("{name} being {hibernated}"),
-                format_args!("{name} being {started}"),
-            ),
-            Self::Acpi {
-                hibernated,
-                started,
-            }
-            | Self::Smbios {
-                hibernated,
-                started,
-            } => pair(f, Blob(hibernated), Blob(started)),
-        }
-    }
-}
-
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)?;
@@ -233,15 +73,7 @@ impl fmt::Display for Device {
     }
 }
 
-fn pair(
-    f: &mut fmt::Formatter<'_>,
-    hibernated: impl fmt::Display,
-    started: impl fmt::Display,
-) -> fmt::Result {
-    write!(f, "hibernated with {hibernated}, started with {started}")
-}
-
-/// Bytes in MiB, where that is exact.
+/// A size in MiB if that is exact, otherwise in bytes.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -287,112 +119,131 @@ impl fmt::Display for Blob<'_> {
             return f.write_str("none");
         }
         let digest = sha256.to_string();
-        // Enough of it to tell two apart by eye.
+        // Enough to tell two digests apart.
         let short = digest.get(..16).unwrap_or(&digest);
         write!(f, "{length} bytes of SHA-256 {short}…")
     }
 }
 
-/// What is different, by aspect in the order of [`Aspect`]. For two views that can be encoded, it is empty
-/// exactly if their encodings are equal.
-pub fn differences(hibernated: &PlatformView, started: &PlatformView) -> Vec<Difference> {
-    let mut found = Vec::new();
-    memory(&mut found, hibernated, started);
-    processors(&mut found, hibernated, started);
-    mmio(&mut found, hibernated, started);
-    devices(&mut found, hibernated, started);
-    if hibernated.acpi != started.acpi {
-        found.push(Difference::Acpi {
-            hibernated: hibernated.acpi,
-            started: started.acpi,
-        });
+/// Collects differences.
+#[derive(Default)]
+struct Differences(Vec<Difference>);
+
+impl Differences {
+    fn add(&mut self, aspect: Aspect, text: String) {
+        self.0.push(Difference { aspect, text });
     }
-    if hibernated.smbios != started.smbios {
-        found.push(Difference::Smbios {
-            hibernated: hibernated.smbios,
-            started: started.smbios,
-        });
+
+    /// Adds the values of an item that differs.
+    fn changed(
+        &mut self,
+        aspect: Aspect,
+        hibernated: impl fmt::Display,
+        started: impl fmt::Display,
+    ) {
+        self.add(
+            aspect,
+            format!("hibernated with {hibernated}, started with {started}"),
+        );
     }
-    found
 }
 
-fn memory(found: &mut Vec<Difference>, hibernated: &PlatformView, started: &PlatformView) {
+/// The differences, in the order of [`Aspect`]. For two views that can be encoded, there are none exactly if their
+/// encodings are equal.
+pub fn differences(hibernated: &PlatformView, started: &PlatformView) -> Vec<Difference> {
+    let mut found = Differences::default();
+    memory(&mut found, hibernated, started);
+    processors(&mut found, &hibernated.apic_ids, &started.apic_ids);
+    mmio(&mut found, &hibernated.mmio, &started.mmio);
+    devices(&mut found, &hibernated.devices, &started.devices);
+    for (aspect, then, now) in [
+        (Aspect::Acpi, &hibernated.acpi, &started.acpi),
+        (Aspect::Smbios, &hibernated.smbios, &started.smbios),
+    ] {
+        if then != now {
+            found.changed(aspect, Blob(then), Blob(now));
+        }
+    }
+    found.0
+}
+
+fn memory(found: &mut Differences, hibernated: &PlatformView, started: &PlatformView) {
     let sorted = |view: &PlatformView| {
         let mut ram = view.ram.clone();
         ram.sort_unstable();
         ram
     };
     let (then, now) = (sorted(hibernated), sorted(started));
-    if hibernated.ram_size() != started.ram_size() {
-        found.push(Difference::MemorySize {
-            hibernated: hibernated.ram_size(),
-            started: started.ram_size(),
-        });
+    let (then_size, now_size) = (hibernated.ram_size(), started.ram_size());
+    if then_size != now_size {
+        found.changed(Aspect::Memory, Size(then_size), Size(now_size));
     } else if then != now {
-        found.push(Difference::MemoryLayout {
-            hibernated: then,
-            started: now,
-        });
+        found.changed(Aspect::Memory, Ranges(&then), Ranges(&now));
     }
 }
 
-fn processors(found: &mut Vec<Difference>, hibernated: &PlatformView, started: &PlatformView) {
-    let (then, now) = (&hibernated.apic_ids, &started.apic_ids);
-    if then.len() != now.len() {
-        found.push(Difference::ProcessorCount {
-            hibernated: then.len(),
-            started: now.len(),
-        });
+fn processors(found: &mut Differences, hibernated: &[u32], started: &[u32]) {
+    if hibernated.len() != started.len() {
+        found.changed(Aspect::Processors, hibernated.len(), started.len());
         return;
     }
-    for (processor, (then, now)) in then.iter().zip(now).enumerate() {
+    for (processor, (then, now)) in hibernated.iter().zip(started).enumerate() {
         if then != now {
-            found.push(Difference::ApicId {
-                processor,
-                hibernated: *then,
-                started: *now,
-            });
+            let text = format!(
+                "processor {processor} hibernated with APIC id {then}, started with APIC id {now}"
+            );
+            found.add(Aspect::Processors, text);
         }
     }
 }
 
-fn mmio(found: &mut Vec<Difference>, hibernated: &PlatformView, started: &PlatformView) {
-    for pairing in by_name(&hibernated.mmio, &started.mmio, |m| &m.name) {
+fn mmio(found: &mut Differences, hibernated: &[MmioRange], started: &[MmioRange]) {
+    for pairing in by_name(hibernated, started, |mmio| &mmio.name) {
         match pairing {
-            Pairing::Removed(then) => found.push(Difference::MmioRemoved(then.clone())),
-            Pairing::Added(now) => found.push(Difference::MmioAdded(now.clone())),
-            Pairing::Both(then, now) => {
-                if then.range != now.range {
-                    found.push(Difference::MmioMoved {
-                        name: then.name.clone(),
-                        hibernated: then.range,
-                        started: now.range,
-                    });
-                }
-            }
+            Pairing::Removed(MmioRange { name, range }) => found.add(
+                Aspect::Mmio,
+                format!("hibernated with {name} at {range}, started without it"),
+            ),
+            Pairing::Added(MmioRange { name, range }) => found.add(
+                Aspect::Mmio,
+                format!("hibernated without {name}, started with it at {range}"),
+            ),
+            Pairing::Both(then, now) if then.range != now.range => found.changed(
+                Aspect::Mmio,
+                format_args!("{} at {}", then.name, then.range),
+                format_args!("{} at {}", now.name, now.range),
+            ),
+            Pairing::Both(..) => {}
         }
     }
 }
 
-fn devices(found: &mut Vec<Difference>, hibernated: &PlatformView, started: &PlatformView) {
-    for pairing in by_name(&hibernated.devices, &started.devices, |d| &d.name) {
+fn devices(found: &mut Differences, hibernated: &[Device], started: &[Device]) {
+    for pairing in by_name(hibernated, started, |device| &device.name) {
         match pairing {
-            Pairing::Removed(then) => found.push(Difference::DeviceRemoved(then.clone())),
-            Pairing::Added(now) => found.push(Difference::DeviceAdded(now.clone())),
+            Pairing::Removed(device) => found.add(
+                Aspect::Devices,
+                format!("hibernated with {device}, started without it"),
+            ),
+            Pairing::Added(device) => found.add(
+                Aspect::Devices,
+                format!("hibernated without {device}, started with it"),
+            ),
             Pairing::Both(then, now) => {
+                let name = &then.name;
                 if then.pci != now.pci {
-                    found.push(Difference::DeviceMoved {
-                        name: then.name.clone(),
-                        hibernated: then.pci,
-                        started: now.pci,
-                    });
+                    found.changed(
+                        Aspect::Devices,
+                        format_args!("{name} {}", Place(then.pci)),
+                        format_args!("{name} {}", Place(now.pci)),
+                    );
                 }
                 if then.identity != now.identity {
-                    found.push(Difference::DeviceReplaced {
-                        name: then.name.clone(),
-                        hibernated: then.identity.clone(),
-                        started: now.identity.clone(),
-                    });
+                    found.changed(
+                        Aspect::Devices,
+                        format_args!("{name} being {}", then.identity),
+                        format_args!("{name} being {}", now.identity),
+                    );
                 }
             }
         }
@@ -428,7 +279,3 @@ fn by_name<'a, T>(
         })
         .collect()
 }
-
-#[cfg(test)]
-#[path = "compare_test.rs"]
-mod tests;

@@ -1,4 +1,4 @@
-//! Reading a stored view, about whose bytes nothing is known.
+//! Decoding a stored view, whose bytes are not trusted.
 
 use crate::AddressRange;
 use crate::BlobDigest;
@@ -17,10 +17,10 @@ use chipset_device::PciAddress;
 /// Why bytes are not a platform view.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// They do not start as one.
-    #[error("these bytes are no platform view")]
+    /// They do not start with the magic number.
+    #[error("these bytes are not a platform view")]
     Magic,
-    /// A version that this program does not know.
+    /// The version is unknown.
     #[error(
         "the platform view has version {version}; this program knows version {ENCODING_VERSION}"
     )]
@@ -28,48 +28,47 @@ pub enum DecodeError {
         /// The version in the header.
         version: u32,
     },
-    /// Too many or too few bytes.
+    /// The length is not that in the header, or too large.
     #[error("the platform view is {actual} bytes long; its header says {expected}")]
     Length {
-        /// By the header.
+        /// The length in the header, in bytes.
         expected: u64,
-        /// There are.
+        /// The actual length, in bytes.
         actual: u64,
     },
     /// The bytes end in the middle of an entry.
     #[error("the platform view ends in the middle of {what}")]
     Truncated {
-        /// Of what.
+        /// The entry.
         what: &'static str,
     },
     /// A text is not UTF-8.
     #[error("the {what} in the platform view is not UTF-8")]
     Text {
-        /// What kind of text.
+        /// The kind of text.
         what: &'static str,
     },
-    /// A value that has no meaning.
-    #[error("the platform view has {value:#x} for {what}")]
+    /// A value is invalid.
+    #[error("the platform view has the invalid value {value:#x} for {what}")]
     Value {
-        /// What the value is of.
+        /// The field.
         what: &'static str,
         /// The value.
         value: u64,
     },
-    /// The entries are right by themselves, and not in canonical order.
+    /// The entries are not in canonical order.
     #[error("the {what} in the platform view are out of order")]
     Order {
-        /// Which entries.
+        /// The list.
         what: &'static str,
     },
-    /// The view is of an impossible machine.
+    /// No machine has this view.
     #[error("the platform view describes an impossible machine")]
     Invalid(#[from] InvalidView),
 }
 
 impl PlatformView {
-    /// Reads what [`PlatformView::encode`] wrote, and nothing else: bytes that decode are the canonical
-    /// encoding of the view they decode to.
+    /// Decodes a canonical encoding, as made by [`PlatformView::encode`]; refuses any other encoding.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader(bytes);
         if reader.array("the header").ok() != Some(MAGIC) {
@@ -149,7 +148,7 @@ impl Reader<'_> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// Grows as entries are there, whatever count is claimed.
+    /// Reads a list. Memory grows with the entries that are there, not with the claimed count.
     fn list<T>(
         &mut self,
         what: &'static str,

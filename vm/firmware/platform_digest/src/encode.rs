@@ -9,10 +9,10 @@ use crate::view::MAX_ITEMS;
 use crate::view::MAX_PROCESSORS;
 use crate::view::MAX_TEXT_LEN;
 
-/// The version of the encoding, and so of every digest made of it.
+/// The version of the encoding, and so of its digests.
 pub const ENCODING_VERSION: u32 = 1;
 
-/// No encoding is longer than this, in bytes.
+/// The maximum length of an encoding, in bytes.
 pub const MAX_ENCODED_LEN: usize = 16
     + MAX_ITEMS * 16
     + MAX_ITEMS * (1 + MAX_TEXT_LEN + 16)
@@ -24,7 +24,7 @@ pub const MAX_ENCODED_LEN: usize = 16
 pub(crate) const MAGIC: [u8; 8] = *b"PLATVIEW";
 
 impl PlatformView {
-    /// The view as bytes: one sequence of bytes for each machine.
+    /// Encodes the view. Equal machines have equal encodings.
     ///
     /// All integers are little-endian. A text is its length (u8) and its UTF-8 bytes; a list is its length
     /// (u32) and its entries.
@@ -76,7 +76,7 @@ impl PlatformView {
     }
 }
 
-// The casts below cannot lose anything: a canonical view has been checked against the limits.
+// The casts below do not truncate: a canonical view is within the limits.
 
 fn list<T>(out: &mut Vec<u8>, entries: &[T], mut entry: impl FnMut(&mut Vec<u8>, &T)) {
     out.extend_from_slice(&(entries.len() as u32).to_le_bytes());

@@ -4,12 +4,11 @@ use crate::PlatformView;
 use crate::differences;
 use std::fmt::Write as _;
 
-/// Decodes `bytes` and checks what decoding promises; compares the view with the one that the first half of the
-/// bytes is.
+/// Decodes `bytes`, alone and after a valid header.
 ///
-/// Panics if a view that decodes does not encode to the same bytes, or differs from itself.
+/// Panics if a decoded view does not encode to the same bytes or differs from itself.
 pub fn decode(bytes: &[u8]) {
-    // What a fuzzer cannot find by chance: the header that makes the rest worth reading.
+    // A fuzzer does not find the header by chance.
     let mut framed = crate::encode::MAGIC.to_vec();
     framed.extend_from_slice(&crate::ENCODING_VERSION.to_le_bytes());
     framed.extend_from_slice(&(bytes.len() as u32).to_le_bytes());

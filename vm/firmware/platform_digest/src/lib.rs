@@ -1,8 +1,7 @@
-//! What a firmware and its operating system can see of a machine, in a form that can be stored, digested and
-//! compared.
+//! The guest-visible platform of a machine, in a form that can be stored, digested and compared.
 //!
-//! A guest that hibernated assumes the machine it went to sleep on. [`PlatformView`] says which machine that
-//! was; [`differences`] says in words what is different about the one it is about to wake on.
+//! A guest that hibernated depends on the machine that it hibernated on. [`PlatformView`] describes a machine;
+//! [`differences`] lists in words how the machine that is started differs from the one it hibernated on.
 #![forbid(unsafe_code)]
 
 mod compare;

@@ -1,4 +1,4 @@
-//! The machine as its guest sees it.
+//! The description of a machine.
 
 use chipset_device::PciAddress;
 use serde::Serialize;
@@ -7,28 +7,28 @@ use sha2::Digest as _;
 use sha2::Sha256;
 use std::fmt;
 
-/// The longest name or identity, in bytes.
+/// The maximum length of a name or identity, in bytes.
 pub(crate) const MAX_TEXT_LEN: usize = 255;
 
-/// The most RAM ranges, MMIO ranges, or devices.
+/// The maximum number of RAM ranges, of MMIO ranges and of devices.
 pub(crate) const MAX_ITEMS: usize = 4096;
 
-/// The most processors.
+/// The maximum number of processors.
 pub(crate) const MAX_PROCESSORS: usize = 4096;
 
-/// Everything about a machine that a guest's hibernation image takes for granted.
+/// Everything about a machine that a guest's hibernation image depends on.
 ///
-/// The order in which ranges and devices are listed does not matter, except that a processor's index is its
-/// place in `apic_ids`.
+/// The order of ranges and devices does not matter. That of processors does: a processor's index is its position in
+/// `apic_ids`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PlatformView {
     /// The guest-physical ranges that are RAM. They do not overlap.
     pub ram: Vec<AddressRange>,
-    /// The ranges set aside for devices' registers, by name (`pci32`, `ecam`, ...). Names are unique.
+    /// The MMIO ranges, such as `pci32` and `ecam`. Names are unique.
     pub mmio: Vec<MmioRange>,
     /// The APIC id of each virtual processor, boot processor first.
     pub apic_ids: Vec<u32>,
-    /// The ACPI tables and what links them.
+    /// The ACPI tables and their loader script.
     pub acpi: BlobDigest,
     /// The SMBIOS structures.
     pub smbios: BlobDigest,
@@ -41,16 +41,16 @@ pub struct PlatformView {
 pub struct AddressRange {
     /// First address.
     pub start: u64,
-    /// How many bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
 /// A named range of guest-physical addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MmioRange {
-    /// What it is for.
+    /// Its name.
     pub name: String,
-    /// Where it is.
+    /// Its addresses.
     #[serde(flatten)]
     pub range: AddressRange,
 }
@@ -60,19 +60,20 @@ pub struct MmioRange {
 pub struct Device {
     /// The name in the configuration, such as `disk0`.
     pub name: String,
-    /// Where on the PCI bus it is, if it is there.
+    /// Its PCI address, if it is on the PCI bus.
     #[serde(serialize_with = "serialize_pci")]
     pub pci: Option<PciAddress>,
-    /// What tells it from another device of its name: its kind, and a serial number, a MAC address or a size.
+    /// Its kind, and what distinguishes it from another device of the same kind: a serial number, a MAC address or
+    /// a size.
     pub identity: String,
 }
 
-/// The length and digest of bytes that are too many to keep.
+/// The length and digest of data that is too large to keep.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BlobDigest {
-    /// How many bytes there are; 0 if the machine has no such thing.
+    /// Length in bytes; 0 if the machine has no such data.
     pub length: u64,
-    /// Their SHA-256 with names and lengths (see [`BlobDigest::of`]), or zero if there are none.
+    /// SHA-256 with names and lengths (see [`BlobDigest::of`]); zero if there is none.
     pub sha256: Digest,
 }
 
@@ -80,55 +81,55 @@ pub struct BlobDigest {
 #[derive(Copy, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
-/// A view that no machine can have, or that is too large to be stored.
+/// Why a view cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidView {
-    /// A list has more entries than a stored view may have.
-    #[error("{count} {what} are more than the {limit} that a platform view can hold")]
+    /// A list is too long.
+    #[error("{count} {what} are more than the maximum of {limit}")]
     TooMany {
-        /// Of what.
+        /// The list.
         what: &'static str,
-        /// How many.
+        /// Its length.
         count: usize,
-        /// How many there may be.
+        /// The maximum length.
         limit: usize,
     },
     /// A name or identity is too long.
     #[error("a {what} of {length} bytes is longer than {MAX_TEXT_LEN}")]
     TextTooLong {
-        /// What kind of text.
+        /// The kind of text.
         what: &'static str,
         /// Its length in bytes.
         length: usize,
     },
-    /// A name or identity that would garble a terminal.
+    /// A name or identity has a control character.
     #[error("a {what} has a control character: {text:?}")]
     ControlCharacter {
-        /// What kind of text.
+        /// The kind of text.
         what: &'static str,
         /// The text.
         text: String,
     },
-    /// Two entries have one name.
+    /// Two entries have the same name.
     #[error("there are two {what} named {name:?}")]
     DuplicateName {
-        /// Of what.
+        /// The list.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// A range is empty or goes past the end of the address space.
-    #[error("the range of {length:#x} bytes at {start:#x} is empty or goes past the last address")]
+    /// A range is empty or exceeds the address space.
+    #[error("the range of {length:#x} bytes at {start:#x} is empty or exceeds the address space")]
     Range {
         /// First address.
         start: u64,
-        /// How many bytes.
+        /// Length in bytes.
         length: u64,
     },
     /// Two RAM ranges overlap.
     #[error("RAM at {start:#x} overlaps the range before it")]
     RamOverlap {
-        /// Start of the later one.
+        /// Start of the second one.
         start: u64,
     },
     /// A PCI address has a device or function number that does not exist.
@@ -140,7 +141,7 @@ pub enum InvalidView {
 }
 
 impl PlatformView {
-    /// The same view with its lists in canonical order; an error if it cannot be stored.
+    /// The same view with its lists in canonical order, if it can be stored.
     pub(crate) fn canonical(&self) -> Result<Self, InvalidView> {
         let mut view = self.clone();
         view.ram.sort_unstable();
@@ -180,7 +181,7 @@ impl PlatformView {
         unique("devices", self.devices.iter().map(|d| &d.name))
     }
 
-    /// How much RAM there is, in bytes.
+    /// The total size of RAM in bytes.
     pub fn ram_size(&self) -> u64 {
         self.ram
             .iter()
@@ -214,8 +215,8 @@ impl fmt::Display for AddressRange {
 }
 
 impl BlobDigest {
-    /// The digest of files: for each, the length of its name, the name, the length of its bytes (both
-    /// lengths 64 bits, little-endian), and the bytes, in the order given.
+    /// The digest of files in the given order. Each adds the length of its name, the name, the length of its content
+    /// and the content; lengths are u64, little-endian.
     pub fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut hasher = Sha256::new();
         let mut length = 0u64;
@@ -289,7 +290,7 @@ fn text(what: &'static str, text: &str) -> Result<(), InvalidView> {
     Ok(())
 }
 
-/// Refuses neighbours with one name.
+/// Refuses neighbours with the same name.
 fn unique<'a>(
     what: &'static str,
     names: impl Iterator<Item = &'a String>,

@@ -1,12 +1,12 @@
 //! The structures of a description, one function for each type (DSP0134, chapter 7), and the entry point (5.2.2).
 
-use crate::Baseboard;
-use crate::BuildError;
-use crate::Chassis;
-use crate::Description;
-use crate::Firmware;
-use crate::Processor;
-use crate::System;
+use crate::description::BaseboardInformation;
+use crate::description::BiosInformation;
+use crate::description::Chassis;
+use crate::description::Description;
+use crate::description::ProcessorInformation;
+use crate::description::SystemInformation;
+use crate::error::SmbiosError;
 use crate::structure::Structure;
 use std::ops::Range;
 
@@ -19,9 +19,9 @@ pub const TABLES_FILE: &str = "etc/smbios/smbios-tables";
 /// The version of the specification.
 const VERSION: (u8, u8) = (3, 0);
 
-/// Handles. They stay the same when others of a kind come and go.
+/// Handles. Each kind has its range, so that adding one structure does not change the handles of other kinds.
 mod handle {
-    pub(super) const FIRMWARE: u16 = 0x0000;
+    pub(super) const BIOS: u16 = 0x0000;
     pub(super) const SYSTEM: u16 = 0x0100;
     pub(super) const BASEBOARD: u16 = 0x0200;
     pub(super) const CHASSIS: u16 = 0x0300;
@@ -43,7 +43,7 @@ const MAX_MEMORY_DEVICES: u64 = (handle::MEMORY_RANGE - handle::MEMORY_DEVICE) a
 const MAX_MEMORY_RANGES: usize = (handle::BOOT - handle::MEMORY_RANGE) as usize;
 
 const MIB: u64 = 1 << 20;
-/// The size of a memory device while there are handles for so many.
+/// The size of a memory device; doubled until there are enough handles.
 const MEMORY_DEVICE_SIZE: u64 = 16 << 30;
 
 /// Values of enumerated fields that occur in several types.
@@ -51,26 +51,26 @@ const OTHER: u8 = 1;
 const UNKNOWN: u8 = 2;
 const SAFE: u8 = 3;
 
-/// A machine's SMBIOS.
+/// The SMBIOS of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Smbios {
-    /// The 64-bit entry point. The address of the structures in it is 0: firmware that takes them over gives them
-    /// another, and computes the checksum again.
+    /// The 64-bit entry point. The address of the structures in it is 0: the firmware that installs them fills in
+    /// the address and the checksum.
     pub anchor: Vec<u8>,
     /// The structures.
     pub tables: Vec<u8>,
 }
 
 impl Description {
-    /// The structures that say what is described.
-    pub fn build(&self) -> Result<Smbios, BuildError> {
+    /// Builds the structures.
+    pub fn build(&self) -> Result<Smbios, SmbiosError> {
         let mut tables = Vec::new();
-        firmware(&mut tables, &self.firmware)?;
+        bios(&mut tables, &self.bios)?;
         system(&mut tables, &self.system)?;
         baseboard(&mut tables, &self.baseboard)?;
         chassis(&mut tables, &self.chassis)?;
         if !(1..=MAX_PROCESSORS).contains(&self.processors.len()) {
-            return Err(BuildError::Processors {
+            return Err(SmbiosError::Processors {
                 count: self.processors.len(),
                 limit: MAX_PROCESSORS,
             });
@@ -88,23 +88,23 @@ impl Description {
     }
 }
 
-fn firmware(out: &mut Vec<u8>, firmware: &Firmware) -> Result<(), BuildError> {
-    /// Nothing of what a BIOS of old could do.
+fn bios(out: &mut Vec<u8>, bios: &BiosInformation) -> Result<(), SmbiosError> {
+    /// BIOS characteristics are not supported.
     const NO_CHARACTERISTICS: u64 = 1 << 3;
     const UEFI: u8 = 1 << 3;
     const VIRTUAL_MACHINE: u8 = 1 << 4;
 
-    let mut s = Structure::new(0, handle::FIRMWARE);
-    s.text("firmware vendor", &firmware.vendor)?;
-    s.text("firmware version", &firmware.version)?;
-    // It has no segment below 1 MiB.
+    let mut s = Structure::new(0, handle::BIOS);
+    s.text("firmware vendor", &bios.vendor)?;
+    s.text("firmware version", &bios.version)?;
+    // No starting segment below 1 MiB.
     s.word(0);
-    s.text("firmware release date", &firmware.release_date)?;
-    // Units of 64 KiB beyond the first.
+    s.text("firmware release date", &bios.release_date)?;
+    // ROM size, in units of 64 KiB beyond the first.
     s.byte(0);
     s.qword(NO_CHARACTERISTICS);
     s.bytes(&[0, UEFI | VIRTUAL_MACHINE]);
-    let (major, minor) = firmware.release;
+    let (major, minor) = bios.release;
     s.bytes(&[major, minor]);
     // There is no embedded controller.
     s.bytes(&[0xff, 0xff]);
@@ -112,7 +112,7 @@ fn firmware(out: &mut Vec<u8>, firmware: &Firmware) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn system(out: &mut Vec<u8>, system: &System) -> Result<(), BuildError> {
+fn system(out: &mut Vec<u8>, system: &SystemInformation) -> Result<(), SmbiosError> {
     const WOKEN_BY_POWER_SWITCH: u8 = 6;
 
     let mut s = Structure::new(1, handle::SYSTEM);
@@ -120,7 +120,7 @@ fn system(out: &mut Vec<u8>, system: &System) -> Result<(), BuildError> {
     s.text("system product name", &system.product)?;
     s.text("system version", &system.version)?;
     s.text("system serial number", &system.serial)?;
-    s.bytes(&system.uuid.to_wire());
+    s.bytes(&system.uuid.to_bytes_le());
     s.byte(WOKEN_BY_POWER_SWITCH);
     s.text("system SKU number", &system.sku)?;
     s.text("system family", &system.family)?;
@@ -128,7 +128,7 @@ fn system(out: &mut Vec<u8>, system: &System) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn baseboard(out: &mut Vec<u8>, board: &Baseboard) -> Result<(), BuildError> {
+fn baseboard(out: &mut Vec<u8>, board: &BaseboardInformation) -> Result<(), SmbiosError> {
     const HOSTING_BOARD: u8 = 1 << 0;
     const MOTHERBOARD: u8 = 0xa;
 
@@ -149,7 +149,7 @@ fn baseboard(out: &mut Vec<u8>, board: &Baseboard) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn chassis(out: &mut Vec<u8>, chassis: &Chassis) -> Result<(), BuildError> {
+fn chassis(out: &mut Vec<u8>, chassis: &Chassis) -> Result<(), SmbiosError> {
     let mut s = Structure::new(3, handle::CHASSIS);
     s.text("chassis manufacturer", &chassis.manufacturer)?;
     s.byte(OTHER);
@@ -168,7 +168,11 @@ fn chassis(out: &mut Vec<u8>, chassis: &Chassis) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn processor(out: &mut Vec<u8>, socket: u16, processor: &Processor) -> Result<(), BuildError> {
+fn processor(
+    out: &mut Vec<u8>,
+    socket: u16,
+    processor: &ProcessorInformation,
+) -> Result<(), SmbiosError> {
     const CENTRAL_PROCESSOR: u8 = 3;
     const POPULATED_AND_ENABLED: u8 = 0x41;
     const IS_64_BIT: u16 = 1 << 2;
@@ -177,7 +181,7 @@ fn processor(out: &mut Vec<u8>, socket: u16, processor: &Processor) -> Result<()
 
     let (cores, threads) = (processor.cores, processor.threads);
     if cores == 0 || threads < cores {
-        return Err(BuildError::Cores { cores, threads });
+        return Err(SmbiosError::Cores { cores, threads });
     }
     let mut characteristics = IS_64_BIT;
     if cores > 1 {
@@ -186,7 +190,7 @@ fn processor(out: &mut Vec<u8>, socket: u16, processor: &Processor) -> Result<()
     if threads > cores {
         characteristics |= HAS_HARDWARE_THREADS;
     }
-    // The byte says that the word holds the number when it does not fit.
+    // 0xff says that the number is in the word.
     let short = |count: u16| u8::try_from(count).unwrap_or(0xff);
 
     let mut s = Structure::new(4, handle::PROCESSOR + socket);
@@ -218,17 +222,17 @@ fn processor(out: &mut Vec<u8>, socket: u16, processor: &Processor) -> Result<()
     Ok(())
 }
 
-fn memory(out: &mut Vec<u8>, ranges: &[Range<u64>]) -> Result<(), BuildError> {
+fn memory(out: &mut Vec<u8>, ranges: &[Range<u64>]) -> Result<(), SmbiosError> {
     let mut size = 0u64;
     for range in ranges {
         let Range { start, end } = *range;
         if range.is_empty() || !start.is_multiple_of(1024) || !end.is_multiple_of(1024) {
-            return Err(BuildError::MemoryRange { start, end });
+            return Err(SmbiosError::MemoryRange { start, end });
         }
         size = size.saturating_add(end - start);
     }
     if ranges.len() > MAX_MEMORY_RANGES {
-        return Err(BuildError::MemoryRanges {
+        return Err(SmbiosError::MemoryRanges {
             count: ranges.len(),
             limit: MAX_MEMORY_RANGES,
         });
@@ -239,7 +243,7 @@ fn memory(out: &mut Vec<u8>, ranges: &[Range<u64>]) -> Result<(), BuildError> {
     }
     // A device's size is 31 bits of MiB.
     if size == 0 || !size.is_multiple_of(MIB) || device_size > (i32::MAX as u64) * MIB {
-        return Err(BuildError::MemorySize { size });
+        return Err(SmbiosError::MemorySize { size });
     }
     let devices = size.div_ceil(device_size) as u16;
     memory_array(out, size, devices);
@@ -272,7 +276,7 @@ fn memory_array(out: &mut Vec<u8>, size: u64, devices: u16) {
     s.finish(out);
 }
 
-fn memory_device(out: &mut Vec<u8>, index: u16, size: u64) -> Result<(), BuildError> {
+fn memory_device(out: &mut Vec<u8>, index: u16, size: u64) -> Result<(), SmbiosError> {
     const UNKNOWN_WIDTH: u16 = 0xffff;
     const IN_EXTENDED_FIELD: u16 = 0x7fff;
     const DIMM: u8 = 9;
@@ -319,7 +323,7 @@ fn memory_range(out: &mut Vec<u8>, index: u16, range: &Range<u64>) {
 
     let last = range.end - 1;
     let mut s = Structure::new(19, handle::MEMORY_RANGE + index);
-    // In KiB, the last one included.
+    // In KiB, inclusive.
     match (u32::try_from(range.start >> 10), u32::try_from(last >> 10)) {
         (Ok(start), Ok(end)) if end != IN_EXTENDED_FIELDS => {
             s.dword(start);
@@ -359,10 +363,14 @@ fn anchor(size: usize) -> Vec<u8> {
     let (major, minor) = VERSION;
     // The checksum follows; the revision of the document's third digit is 0.
     bytes.extend_from_slice(&[0, LENGTH, major, minor, 0, ENTRY_POINT_REVISION, 0]);
-    // At most 16 KiB of descriptions and a hundred bytes for each of a few thousand structures.
+    // It fits: at most 16 KiB of texts and a hundred bytes for each of a few thousand structures.
     bytes.extend_from_slice(&(size as u32).to_le_bytes());
     bytes.extend_from_slice(&0u64.to_le_bytes());
     let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
     bytes[5] = sum.wrapping_neg();
     bytes
 }
+
+#[cfg(test)]
+#[path = "build_test.rs"]
+mod tests;

@@ -1,28 +1,32 @@
-//! What the structures say. A text left empty is not given.
+//! The description that the structures are built from. An empty text is left out of its structure.
 
 use std::ops::Range;
+use uuid::Uuid;
 
-/// A machine, as its inventory is to show it.
+/// The maximum length of a text, in bytes: longer ones are not read by every reader.
+pub const MAX_TEXT_LEN: usize = 64;
+
+/// A machine as its inventory shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
-    /// The firmware (type 0).
-    pub firmware: Firmware,
-    /// The machine as a product (type 1).
-    pub system: System,
-    /// Its board (type 2).
-    pub baseboard: Baseboard,
-    /// Its case (type 3).
+    /// BIOS information (type 0).
+    pub bios: BiosInformation,
+    /// System information (type 1).
+    pub system: SystemInformation,
+    /// Baseboard information (type 2).
+    pub baseboard: BaseboardInformation,
+    /// The chassis (type 3).
     pub chassis: Chassis,
-    /// What is in each processor socket (type 4).
-    pub processors: Vec<Processor>,
+    /// The processor in each socket (type 4).
+    pub processors: Vec<ProcessorInformation>,
     /// The guest-physical ranges that are RAM (types 16, 17 and 19).
     pub memory: Vec<Range<u64>>,
 }
 
-/// The firmware.
+/// BIOS information (DSP0134, 7.1): the firmware.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Firmware {
-    /// Who made it.
+pub struct BiosInformation {
+    /// Its manufacturer.
     pub vendor: String,
     /// Its version.
     pub version: String,
@@ -32,46 +36,31 @@ pub struct Firmware {
     pub release: (u8, u8),
 }
 
-/// The machine as a product.
+/// System information (7.2): the machine as a product.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct System {
-    /// Who made it.
+pub struct SystemInformation {
+    /// Its manufacturer.
     pub manufacturer: String,
-    /// What it is called.
+    /// Its product name.
     pub product: String,
     /// Its version.
     pub version: String,
     /// Its serial number.
     pub serial: String,
-    /// Its identity, which stays the same for its whole life.
+    /// Its UUID, which never changes.
     pub uuid: Uuid,
-    /// The number it is ordered by.
+    /// Its SKU number.
     pub sku: String,
-    /// The family of products it belongs to.
+    /// Its product family.
     pub family: String,
 }
 
-/// A UUID, as the 16 bytes in the order in which they are printed (RFC 9562).
-#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
-pub struct Uuid(pub [u8; 16]);
-
-impl Uuid {
-    /// The bytes in SMBIOS order: the first three fields are little-endian.
-    pub(crate) fn to_wire(self) -> [u8; 16] {
-        let mut bytes = self.0;
-        bytes[0..4].reverse();
-        bytes[4..6].reverse();
-        bytes[6..8].reverse();
-        bytes
-    }
-}
-
-/// The board.
+/// Baseboard information (7.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Baseboard {
-    /// Who made it.
+pub struct BaseboardInformation {
+    /// Its manufacturer.
     pub manufacturer: String,
-    /// What it is called.
+    /// Its product name.
     pub product: String,
     /// Its version.
     pub version: String,
@@ -81,25 +70,25 @@ pub struct Baseboard {
     pub asset_tag: String,
 }
 
-/// The case.
+/// The system enclosure or chassis (7.4).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chassis {
-    /// Who made it.
+    /// Its manufacturer.
     pub manufacturer: String,
     /// Its version.
     pub version: String,
     /// Its serial number.
     pub serial: String,
-    /// Its asset tag, in which clouds say who they are.
+    /// Its asset tag; clouds identify themselves in it.
     pub asset_tag: String,
-    /// The number it is ordered by.
+    /// Its SKU number.
     pub sku: String,
 }
 
-/// What is in a processor socket.
+/// Processor information (7.5): what is in a socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Processor {
-    /// Who made it, such as `GenuineIntel`.
+pub struct ProcessorInformation {
+    /// Its manufacturer, such as `GenuineIntel`.
     pub manufacturer: String,
     /// Its brand string.
     pub version: String,

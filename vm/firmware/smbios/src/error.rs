@@ -1,8 +1,8 @@
-use crate::MAX_TEXT_LEN;
+use crate::description::MAX_TEXT_LEN;
 
-/// Why a description cannot become structures.
+/// Why structures cannot be built from a description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
+pub enum SmbiosError {
     /// A text that a structure cannot hold.
     #[error(
         "the {field} {text:?} is longer than {MAX_TEXT_LEN} bytes, or has characters other than printable ASCII"

@@ -1,9 +1,7 @@
 //! One structure: its formatted area, and the texts after it (DSP0134, 6.1).
 
-use crate::BuildError;
-
-/// The longest text, in bytes, that every reader takes.
-pub const MAX_TEXT_LEN: usize = 64;
+use crate::description::MAX_TEXT_LEN;
+use crate::error::SmbiosError;
 
 pub(crate) struct Structure {
     bytes: Vec<u8>,
@@ -42,7 +40,7 @@ impl Structure {
     }
 
     /// A reference to a text, which is `field` of the description.
-    pub(crate) fn text(&mut self, field: &'static str, text: &str) -> Result<(), BuildError> {
+    pub(crate) fn text(&mut self, field: &'static str, text: &str) -> Result<(), SmbiosError> {
         if text.is_empty() {
             self.byte(0);
             return Ok(());
@@ -50,7 +48,7 @@ impl Structure {
         let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if text.len() > MAX_TEXT_LEN || !printable {
             let text = text.to_owned();
-            return Err(BuildError::Text { field, text });
+            return Err(SmbiosError::Text { field, text });
         }
         self.texts.push(text.to_owned());
         self.byte(self.texts.len() as u8);

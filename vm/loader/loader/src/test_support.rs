@@ -15,9 +15,9 @@ use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
 use crate::linux::constructed;
 use crate::linux::layout;
-use acpi_spec::Hibernation;
+use acpi_spec::AcpiPlatform;
 use acpi_spec::InterruptControllers;
-use acpi_spec::Machine;
+use acpi_spec::S4Support;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use vm_memory::Bytes;
@@ -28,9 +28,9 @@ pub(crate) type Memory = vm_memory::GuestMemoryMmap;
 pub(crate) const MIB: u64 = 1 << 20;
 
 pub(crate) fn tables() -> TableSet {
-    TableSet::new(&Machine {
+    TableSet::new(&AcpiPlatform {
         interrupt_controllers: InterruptControllers::IoApicAndPic,
-        hibernation: Hibernation::S4,
+        s4: S4Support::Offered,
         ..constructed::machine()
     })
     .unwrap()

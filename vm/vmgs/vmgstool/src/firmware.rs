@@ -10,6 +10,7 @@ use firmware_hibernation::Record;
 use firmware_hibernation::RecordError;
 use firmware_hibernation::RecordReader;
 use firmware_hibernation::RecordVisitor;
+use firmware_hibernation::SectionData;
 use firmware_hibernation::SectionKind;
 use firmware_hibernation::TokenValue;
 use firmware_hibernation::decode_token;
@@ -160,16 +161,10 @@ impl RecordVisitor for SectionWriter<'_> {
         Ok(())
     }
 
-    fn data(
-        &mut self,
-        record: &Record,
-        section: usize,
-        _offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), RecordError> {
-        if record.sections[section].name == self.name {
+    fn data(&mut self, data: SectionData<'_>) -> Result<(), RecordError> {
+        if data.section.name == self.name {
             self.out
-                .write_all(bytes)
+                .write_all(data.bytes)
                 .map_err(|error| RecordError::Target(error.into()))?;
         }
         Ok(())

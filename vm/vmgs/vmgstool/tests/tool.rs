@@ -250,19 +250,18 @@ fn every_query_has_json_and_text() {
 #[test]
 fn stored_firmware_is_shown_verified_and_extracted() {
     use firmware_hibernation::FirmwareDescription;
-    use firmware_hibernation::MemoryImage;
+    use firmware_hibernation::FirmwareImage;
     use firmware_hibernation::NewRecord;
-    use firmware_hibernation::Pinned;
+    use firmware_hibernation::PinnedFiles;
     use std::io::Read;
-    use std::sync::Arc;
     let dir = Dir::new();
     let image: Vec<u8> = (0..8192).map(|i| (i / 7) as u8).collect();
-    let parts = MemoryImage::new().part("code", 0xffff_e000, image.clone());
-    let pinned = Pinned::new().with("etc/acpi/tables", *b"tables");
+    let parts = FirmwareImage::new().part("code", 0xffff_e000, image.clone());
+    let pinned = PinnedFiles::from([("etc/acpi/tables".into(), b"tables".to_vec())]);
     let mut description = FirmwareDescription::reset_vector();
     description.version = Some("test 1".into());
     let view = platform_digest::PlatformView::default();
-    let record = NewRecord::new(&description, Arc::new(parts), &pinned, &view).unwrap();
+    let record = NewRecord::new(&description, parts, &pinned, &view).unwrap();
     let mut good = Vec::new();
     record.stream().read_to_end(&mut good).unwrap();
     dir.put("good", &good);

@@ -3,22 +3,21 @@
 use firmware_hibernation::Architecture;
 use firmware_hibernation::Config;
 use firmware_hibernation::FirmwareDescription;
+use firmware_hibernation::FirmwareImage;
 use firmware_hibernation::FirmwareTarget;
-use firmware_hibernation::Hibernation;
+use firmware_hibernation::HibernationEngine;
 use firmware_hibernation::HibernationEvent;
 use firmware_hibernation::ImagePart;
 use firmware_hibernation::Isolation;
-use firmware_hibernation::MemoryImage;
 use firmware_hibernation::Mode;
 use firmware_hibernation::Override;
-use firmware_hibernation::Pinned;
 use firmware_hibernation::Refusal;
+use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::StartPlan;
 use firmware_hibernation::Storage;
 use firmware_hibernation::TakeoverSignal;
 use firmware_hibernation::TargetError;
 use firmware_hibernation::TokenNotDurable;
-use firmware_hibernation::WitnessFile;
 use loader::ovmf::ROM_END;
 use machine_parts::Ending;
 use machine_parts::HaltReason;
@@ -59,15 +58,15 @@ pub(crate) struct SessionConfig {
     /// The machine as configured.
     pub view: PlatformView,
     pub storage: Option<Box<dyn Storage>>,
-    /// Where the age of the store is noted.
-    pub witness: Option<WitnessFile>,
+    /// The file in which the store's sequence number is noted.
+    pub sequence_note: Option<SequenceNoteFile>,
     pub events: HibernationSink,
 }
 
 /// The firmware of one session of a guest, and what its hibernation needs. A session goes on across resets and ends when
 /// the guest powers off; one that ends in a hibernation goes on at the next start.
 pub(crate) struct FirmwareSession {
-    hibernation: Hibernation,
+    hibernation: HibernationEngine,
     view: PlatformView,
     loaded: LoadedFirmware,
     /// The firmware is to be stored before the VPs run.
@@ -90,7 +89,7 @@ pub enum RestartError {
 }
 
 impl SessionConfig {
-    fn into_hibernation(self) -> (Hibernation, PlatformView) {
+    fn into_hibernation(self) -> (HibernationEngine, PlatformView) {
         let mode = match self.hibernation.enabled {
             true => Mode::On,
             false => Mode::Off,
@@ -100,14 +99,14 @@ impl SessionConfig {
         config.consume = self.hibernation.consume;
         config.requested = self.requested;
         let events = self.events;
-        let mut hibernation = Hibernation::new(
+        let mut hibernation = HibernationEngine::new(
             config,
             Architecture::X86_64,
             self.storage,
             Box::new(move |event| events(event)),
         );
-        if let Some(witness) = self.witness {
-            hibernation = hibernation.with_witness(Box::new(witness));
+        if let Some(note) = self.sequence_note {
+            hibernation = hibernation.with_sequence_note(note);
         }
         (hibernation, self.view)
     }
@@ -124,12 +123,12 @@ impl FirmwareSession {
         let plan = hibernation.start(&view)?;
         let loaded = match &plan {
             StartPlan::HostFirmware | StartPlan::Capture => host()?,
-            StartPlan::Restore(stored) => {
+            StartPlan::Restore(pinned) => {
                 let mut rom = Rom::default();
                 hibernation.restore_firmware(&mut rom)?;
                 LoadedFirmware {
                     code: rom.code.into(),
-                    files: stored.pinned.0.clone(),
+                    files: pinned.clone(),
                 }
             }
         };
@@ -168,12 +167,12 @@ impl FirmwareSession {
             return;
         }
         let code = &self.loaded.code;
-        let image = MemoryImage::new().part(CODE, ROM_END - code.len() as u64, code.clone());
+        let image = FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code.clone());
         // A failure was reported as an event, and the VM starts without.
         self.hibernation.capture(
             &FirmwareDescription::reset_vector(),
-            Arc::new(image),
-            &Pinned(self.loaded.files.clone()),
+            image,
+            &self.loaded.files,
             &self.view,
         );
     }

@@ -26,8 +26,8 @@ use guest_memory::MemoryLayout;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
-use ovmf_image::Firmware;
 use ovmf_image::FirmwareFile;
+use ovmf_image::FirmwareKind;
 use ovmf_image::ImageError;
 use ovmf_image::Ovmf;
 use ovmf_image::SmmError;
@@ -111,10 +111,10 @@ pub enum UefiError {
     FwCfg(#[from] fw_cfg::FwCfgError),
     /// The ACPI tables cannot be handed to the firmware.
     #[error("the ACPI tables cannot be handed to the firmware")]
-    Acpi(#[from] acpi_spec::BuildError),
+    Acpi(#[from] acpi_spec::AcpiError),
     /// The SMBIOS structures cannot be made.
     #[error("the SMBIOS structures cannot be made")]
-    Smbios(#[from] smbios::BuildError),
+    Smbios(#[from] smbios::SmbiosError),
 }
 
 /// UEFI firmware, and the devices that belong to it.
@@ -150,7 +150,7 @@ impl UefiPlan {
             },
             view,
             storage: store.map(PlannedStore::storage),
-            witness: store.and_then(PlannedStore::witness),
+            sequence_note: store.and_then(PlannedStore::sequence_note),
             events,
         };
         let session = match start {
@@ -166,9 +166,9 @@ impl UefiPlan {
             }
         };
         let loaded = session.loaded();
-        let ovmf = match Firmware::recognize(&loaded.code) {
-            Ok(Firmware::Ovmf(ovmf)) => ovmf,
-            Ok(Firmware::Msvm { .. }) => {
+        let ovmf = match FirmwareKind::recognize(&loaded.code) {
+            Ok(FirmwareKind::Ovmf(ovmf)) => ovmf,
+            Ok(FirmwareKind::Msvm { .. }) => {
                 return Err(UefiError::OtherMachine {
                     path: uefi.code.clone(),
                 });
@@ -190,7 +190,7 @@ impl UefiPlan {
 /// The code in the host's firmware file.
 fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
     let file = FirmwareFile::open(path)?;
-    let Firmware::Ovmf(ovmf) = file.firmware() else {
+    let FirmwareKind::Ovmf(ovmf) = file.kind() else {
         return Err(UefiError::OtherMachine { path: path.into() });
     };
     let code = file.region(&ovmf.code);
@@ -329,10 +329,10 @@ fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), UefiError> {
 /// which firmware formats, does without, or (Debian's OVMF) does not start on.
 fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
     let within = FirmwareFile::open(code).ok().and_then(|file| {
-        let Firmware::Ovmf(Ovmf {
+        let FirmwareKind::Ovmf(Ovmf {
             template: Some(template),
             ..
-        }) = file.firmware()
+        }) = file.kind()
         else {
             return None;
         };

@@ -1,30 +1,23 @@
-//! From bytes to [`Record`].
+//! Decoding a [`Record`].
 
-use super::ImageId;
-use super::Record;
-use super::RecordError;
-use super::Section;
-use super::SectionKind;
-use super::encode::MAX_IMAGE_LEN;
-use super::encode::MAX_PINNED_LEN;
-use super::encode::MAX_SECTIONS;
+use super::contents::Record;
+use super::contents::RecordSection;
+use super::contents::SectionKind;
+use super::error::RecordError;
+use super::validate::MAX_SECTIONS;
+use super::validate::validate;
 use crate::image::Architecture;
 use crate::image::EntryRule;
-use crate::image::RESET_VECTOR;
-use crate::image::digest_image;
 use platform_digest::Digest;
+use uuid::Uuid;
 use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
 use vmgs_format::FirmwareRecordHeader;
 use vmgs_format::FirmwareRecordSection;
 use zerocopy::FromBytes;
 
-/// Guest-physical addresses end here on every processor there is.
-const GPA_END: u64 = 1 << 52;
-const PAGE: u64 = 4096;
-
-/// The header in `bytes`, as far as it can be judged alone.
-pub(crate) fn decode_header(bytes: &[u8]) -> Result<FirmwareRecordHeader, RecordError> {
+/// Decodes the header at the start of `bytes`, checking what does not depend on the section table.
+pub(super) fn decode_header(bytes: &[u8]) -> Result<FirmwareRecordHeader, RecordError> {
     if !bytes.starts_with(&FirmwareRecordHeader::MAGIC) {
         return Err(RecordError::NotARecord);
     }
@@ -39,20 +32,20 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<FirmwareRecordHeader, Record
     }
     if !header.is_valid() {
         return Err(RecordError::Header(
-            "its length or a reserved field is wrong",
+            "its length or a reserved field is invalid",
         ));
     }
     if header.digest_algorithm.get() != FirmwareRecordHeader::SHA256 {
         return Err(RecordError::Header("its digest algorithm is unknown"));
     }
     if !(1..=MAX_SECTIONS as u32).contains(&header.section_count.get()) {
-        return Err(RecordError::Header("its number of sections is impossible"));
+        return Err(RecordError::Header("its number of sections is invalid"));
     }
     Ok(header)
 }
 
-/// The record with this header and this section table.
-pub(crate) fn decode_table(
+/// Decodes the section table and validates the record.
+pub(super) fn decode_table(
     header: &FirmwareRecordHeader,
     table: &[u8],
 ) -> Result<Record, RecordError> {
@@ -81,20 +74,19 @@ pub(crate) fn decode_table(
         load_gpa: header.load_gpa.get(),
         image_len: header.image_len.get(),
         image_digest: Digest(header.image_digest),
-        image_id: ImageId(header.image_id),
-        firmware_version: text(&header.firmware_version)
-            .map_err(RecordError::Header)?
-            .filter(|version| !version.is_empty()),
+        image_id: Uuid::from_bytes(header.image_id),
+        firmware_version: text(&header.firmware_version).map_err(RecordError::Header)?,
         capture_time: header.capture_time.get(),
         platform_digest: Digest(header.platform_digest),
         len: header.record_len.get(),
         sections,
     };
-    check(&record)?;
+    validate(&record)?;
     Ok(record)
 }
 
-/// The record whose header and section table `bytes` starts with. Its content is not looked at.
+/// Decodes the record whose header and section table are at the start of `bytes`. The content of the sections is
+/// not checked.
 pub(crate) fn decode_start(bytes: &[u8]) -> Result<Record, RecordError> {
     let header = decode_header(bytes)?;
     // The number of sections was checked.
@@ -106,16 +98,16 @@ pub(crate) fn decode_start(bytes: &[u8]) -> Result<Record, RecordError> {
     decode_table(&header, table)
 }
 
-fn decode_section(entry: &FirmwareRecordSection) -> Result<Section, RecordError> {
+fn decode_section(entry: &FirmwareRecordSection) -> Result<RecordSection, RecordError> {
     if entry.flags.get() != 0 {
         return Err(RecordError::Table("a section has unknown flags"));
     }
-    Ok(Section {
+    Ok(RecordSection {
         kind: match entry.kind.get() {
             FirmwareRecordSection::IMAGE_PART => SectionKind::ImagePart,
             FirmwareRecordSection::PLATFORM => SectionKind::Platform,
             FirmwareRecordSection::PINNED => SectionKind::Pinned,
-            _ => return Err(RecordError::Table("a section is of an unknown kind")),
+            _ => return Err(RecordError::Table("a section has an unknown kind")),
         },
         name: text(&entry.name)
             .map_err(RecordError::Table)?
@@ -126,7 +118,7 @@ fn decode_section(entry: &FirmwareRecordSection) -> Result<Section, RecordError>
     })
 }
 
-/// A text followed by zeros; `None` if it is empty.
+/// Decodes a zero-padded text; `None` if it is empty.
 fn text(bytes: &[u8]) -> Result<Option<String>, &'static str> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     let (text, zeros) = bytes.split_at(end);
@@ -138,104 +130,4 @@ fn text(bytes: &[u8]) -> Result<Option<String>, &'static str> {
         return Err("a text has control characters");
     }
     Ok((!text.is_empty()).then(|| text.to_owned()))
-}
-
-/// Whether everything that is said fits together.
-pub(super) fn check(record: &Record) -> Result<(), RecordError> {
-    let table = |what| Err(RecordError::Table(what));
-    let count = record.sections.len();
-    let mut total = (FIRMWARE_RECORD_HEADER_LEN + count * FIRMWARE_RECORD_SECTION_LEN) as u64;
-    let (mut image_len, mut pinned_len, mut platforms) = (0u64, 0u64, 0);
-    let mut digests = Vec::new();
-    for (i, section) in record.sections.iter().enumerate() {
-        let before = &record.sections[..i];
-        if before
-            .iter()
-            .any(|other| other.kind == section.kind && other.name == section.name)
-        {
-            return table("two sections have one name");
-        }
-        match section.kind {
-            SectionKind::ImagePart => {
-                if digests.len() != i {
-                    return table("a part of the image comes after other sections");
-                }
-                check_part(section, before)?;
-                digests.push(section.digest);
-                image_len += section.len;
-                if image_len > MAX_IMAGE_LEN {
-                    return table("the image is too long");
-                }
-            }
-            SectionKind::Platform => {
-                platforms += 1;
-                if section.len > platform_digest::MAX_ENCODED_LEN as u64 {
-                    return table("the description of the machine is too long");
-                }
-                if section.digest != record.platform_digest {
-                    return table("the description of the machine is another than in the header");
-                }
-            }
-            SectionKind::Pinned => {
-                pinned_len = pinned_len.saturating_add(section.len);
-                if pinned_len > MAX_PINNED_LEN {
-                    return table("what the firmware was given is too long");
-                }
-            }
-        }
-        if section.kind != SectionKind::ImagePart && section.gpa != 0 {
-            return table("a section that is no part of the image has an address");
-        }
-        // None of the lengths is over its limit, so this cannot overflow.
-        total += section.len;
-    }
-    if digests.is_empty() {
-        return table("there is no image");
-    }
-    if platforms != 1 {
-        return table("there is not exactly one description of the machine");
-    }
-    if total != record.len {
-        return Err(RecordError::Length {
-            expected: total,
-            found: record.len,
-        });
-    }
-    let header = |what| Err(RecordError::Header(what));
-    if image_len != record.image_len || record.sections[0].gpa != record.load_gpa {
-        return header("the image is elsewhere or longer or shorter than its parts");
-    }
-    if digest_image(&digests) != record.image_digest {
-        return header("the image's digest is not that of its parts");
-    }
-    if !record
-        .parts()
-        .iter()
-        .any(|part| part.contains(record.entry_gpa))
-    {
-        return header("the first instruction is outside the image");
-    }
-    if record.entry_rule == EntryRule::ResetVector && record.entry_gpa != RESET_VECTOR {
-        return header("the first instruction is not at the reset vector");
-    }
-    Ok(())
-}
-
-fn check_part(part: &Section, before: &[Section]) -> Result<(), RecordError> {
-    if part.len == 0 || !part.len.is_multiple_of(PAGE) || !part.gpa.is_multiple_of(PAGE) {
-        return Err(RecordError::Table("a part of the image is not whole pages"));
-    }
-    let Some(end) = part.gpa.checked_add(part.len).filter(|end| *end <= GPA_END) else {
-        return Err(RecordError::Table(
-            "a part of the image is outside the address space",
-        ));
-    };
-    // Those before were checked, so that their ends do not overflow.
-    if before
-        .iter()
-        .any(|other| part.gpa < other.gpa + other.len && other.gpa < end)
-    {
-        return Err(RecordError::Table("two parts of the image overlap"));
-    }
-    Ok(())
 }

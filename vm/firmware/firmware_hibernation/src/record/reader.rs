@@ -1,12 +1,13 @@
-//! Reading a record piece by piece.
+//! Reading and validating a record piece by piece.
 
-use super::Record;
-use super::RecordError;
-use super::SectionKind;
+use super::contents::Record;
+use super::contents::RecordSection;
+use super::contents::SectionKind;
 use super::decode::decode_header;
 use super::decode::decode_table;
+use super::error::RecordError;
 use crate::image::FirmwareTarget;
-use crate::image::Pinned;
+use crate::image::PinnedFiles;
 use platform_digest::Digest;
 use platform_digest::PlatformView;
 use sha2::Digest as _;
@@ -16,35 +17,42 @@ use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
 use vmgs_format::FirmwareRecordHeader;
 
-/// Who is shown what is in a record while it is read.
+/// A piece of the content of a section.
+#[derive(Debug, Clone, Copy)]
+pub struct SectionData<'a> {
+    /// The section.
+    pub section: &'a RecordSection,
+    /// Its index in the section table. The parts of the image have the indices from 0.
+    pub index: usize,
+    /// Offset of the bytes in the section.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Receives the content of a record while it is read.
 pub trait RecordVisitor {
-    /// Header and table, validated. Comes first.
+    /// The validated header and section table. Called first.
     fn record(&mut self, record: &Record) -> Result<(), RecordError> {
         let _ = record;
         Ok(())
     }
 
-    /// Bytes at an offset of a section, in order, not yet known to be what was stored.
-    fn data(
-        &mut self,
-        record: &Record,
-        section: usize,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), RecordError> {
-        let _ = (record, section, offset, bytes);
+    /// The next bytes of a section, in order. Their digest has not been checked yet.
+    fn data(&mut self, data: SectionData<'_>) -> Result<(), RecordError> {
+        let _ = data;
         Ok(())
     }
 }
 
-/// Shows nobody what is in a record, to find out only whether it is sound.
+/// Ignores the content, to validate a record only.
 impl RecordVisitor for () {}
 
-/// What the content of sections is compared with.
+/// How the content of sections is verified.
 enum Verification {
-    /// The digests of the section table. CRCs are noted on the way.
+    /// Against the digests in the section table.
     Digests(Sha256),
-    /// The CRCs of an earlier reading that compared the digests.
+    /// Against the checksums of an earlier read that compared the digests.
     Checksums(Vec<u32>),
 }
 
@@ -54,14 +62,14 @@ enum Stage {
     Sections(Record),
 }
 
-/// Validates a record while its bytes go by. Nothing is kept of it but header and table.
+/// Validates a record while it is read. Keeps only header and section table.
 pub struct RecordReader {
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     len: u64,
-    /// Bytes seen.
+    /// The number of bytes read so far.
     seen: u64,
     stage: Stage,
-    /// Bytes of the header or the table, as far as they are there.
+    /// The header or the section table, as far as it was read.
     buffer: Vec<u8>,
     section: usize,
     offset: u64,
@@ -76,8 +84,8 @@ impl RecordReader {
         Self::with(len, Verification::Digests(Sha256::new()))
     }
 
-    /// For a file that was found sound by an earlier reading, which gave these checksums: finds out
-    /// quickly whether it still is the same.
+    /// For a file that an earlier read found valid, with the checksums that it returned: checks that the content
+    /// is the same, which is faster than computing digests.
     pub fn again(len: u64, checksums: Vec<u32>) -> Self {
         Self::with(len, Verification::Checksums(checksums))
     }
@@ -96,7 +104,7 @@ impl RecordReader {
         }
     }
 
-    /// The next bytes of the file.
+    /// Takes the next bytes of the file.
     pub fn push(
         &mut self,
         mut bytes: &[u8],
@@ -120,7 +128,7 @@ impl RecordReader {
                     self.stage = Stage::Table(Box::new(header));
                 }
                 Stage::Table(header) => {
-                    // The number of sections was checked.
+                    // The number of sections was validated.
                     let len = header.section_count.get() as usize * FIRMWARE_RECORD_SECTION_LEN;
                     if !fill(&mut self.buffer, &mut bytes, len) {
                         return Ok(());
@@ -146,7 +154,12 @@ impl RecordReader {
                             hasher.update(piece);
                         }
                         self.crc.update(piece);
-                        visitor.data(record, self.section, self.offset, piece)?;
+                        visitor.data(SectionData {
+                            section,
+                            index: self.section,
+                            offset: self.offset,
+                            bytes: piece,
+                        })?;
                     }
                     self.offset += count as u64;
                     if self.offset < section.len {
@@ -201,7 +214,7 @@ impl RecordReader {
         }
     }
 
-    /// All bytes were passed: the record, and the checksums for reading it [again](RecordReader::again).
+    /// Ends the read, after all bytes: the record, and the checksums for reading it [again](RecordReader::again).
     pub fn finish(self) -> Result<(Record, Vec<u32>), RecordError> {
         let error = self.wrong_length();
         match self.stage {
@@ -218,7 +231,7 @@ impl RecordReader {
     }
 }
 
-/// Moves bytes to `buffer` until it has `len`; says whether it has.
+/// Moves bytes to `buffer` until its length is `len`. Returns whether it is.
 fn fill(buffer: &mut Vec<u8>, bytes: &mut &[u8], len: usize) -> bool {
     let count = (len - buffer.len()).min(bytes.len());
     let (taken, rest) = bytes.split_at(count);
@@ -227,24 +240,24 @@ fn fill(buffer: &mut Vec<u8>, bytes: &mut &[u8], len: usize) -> bool {
     buffer.len() == len
 }
 
-/// Keeps the description of the machine and the pinned things, which are small.
+/// Keeps the platform view and the pinned files.
 #[derive(Default)]
 pub struct Collector {
     platform: Vec<u8>,
-    pinned: Pinned,
+    pinned: PinnedFiles,
 }
 
-/// What a [`Collector`] kept.
+/// The result of a [`Collector`].
 #[derive(Debug)]
 pub struct Collected {
-    /// The machine.
+    /// The machine that the guest hibernated on.
     pub platform: PlatformView,
-    /// What the firmware was given.
-    pub pinned: Pinned,
+    /// The files that the firmware was given.
+    pub pinned: PinnedFiles,
 }
 
 impl Collector {
-    /// What was kept. To be asked for when the whole record turned out to be sound.
+    /// What was collected. Call it only after [`RecordReader::finish`] succeeded.
     pub fn finish(self) -> Result<Collected, RecordError> {
         Ok(Collected {
             platform: PlatformView::decode(&self.platform).map_err(RecordError::Platform)?,
@@ -254,21 +267,25 @@ impl Collector {
 }
 
 impl RecordVisitor for Collector {
-    fn data(
-        &mut self,
-        record: &Record,
-        section: usize,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), RecordError> {
-        let section = &record.sections[section];
+    fn record(&mut self, record: &Record) -> Result<(), RecordError> {
+        // An empty section has no data.
+        for section in &record.sections {
+            if section.kind == SectionKind::Pinned {
+                self.pinned.insert(section.name.clone(), Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, data: SectionData<'_>) -> Result<(), RecordError> {
+        let section = data.section;
         let buffer = match section.kind {
             SectionKind::ImagePart => return Ok(()),
             SectionKind::Platform => &mut self.platform,
-            SectionKind::Pinned => self.pinned.0.entry(section.name.clone()).or_default(),
+            SectionKind::Pinned => self.pinned.entry(section.name.clone()).or_default(),
         };
-        if offset == 0 {
-            // The lengths were checked against their limits.
+        if data.offset == 0 {
+            // The length was validated.
             buffer
                 .try_reserve_exact(section.len as usize)
                 .map_err(|_| RecordError::OutOfMemory {
@@ -276,22 +293,12 @@ impl RecordVisitor for Collector {
                     len: section.len,
                 })?;
         }
-        buffer.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn record(&mut self, record: &Record) -> Result<(), RecordError> {
-        // An empty one has no data to be shown.
-        for section in &record.sections {
-            if section.kind == SectionKind::Pinned {
-                self.pinned.0.insert(section.name.clone(), Vec::new());
-            }
-        }
+        buffer.extend_from_slice(data.bytes);
         Ok(())
     }
 }
 
-/// Passes the image on to the machine.
+/// Writes the image to a target.
 pub(crate) struct Restorer<'a>(pub(crate) &'a mut dyn FirmwareTarget);
 
 impl RecordVisitor for Restorer<'_> {
@@ -299,40 +306,25 @@ impl RecordVisitor for Restorer<'_> {
         self.0.prepare(&record.parts()).map_err(RecordError::Target)
     }
 
-    fn data(
-        &mut self,
-        record: &Record,
-        section: usize,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), RecordError> {
-        match record.sections[section].kind {
-            // The parts of the image are the first sections, so that they have the same indices.
-            SectionKind::ImagePart => self
-                .0
-                .write(section, offset, bytes)
-                .map_err(RecordError::Target),
-            SectionKind::Platform | SectionKind::Pinned => Ok(()),
+    fn data(&mut self, data: SectionData<'_>) -> Result<(), RecordError> {
+        if data.section.kind != SectionKind::ImagePart {
+            return Ok(());
         }
+        self.0
+            .write(data.index, data.offset, data.bytes)
+            .map_err(RecordError::Target)
     }
 }
 
-/// Writes the bare image, its parts one after the other, as a file.
+/// Writes the bare image to a file, one part after the other.
 pub struct ImageWriter<'a>(pub &'a mut dyn io::Write);
 
 impl RecordVisitor for ImageWriter<'_> {
-    fn data(
-        &mut self,
-        record: &Record,
-        section: usize,
-        _offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), RecordError> {
-        match record.sections[section].kind {
-            SectionKind::ImagePart => self
-                .0
-                .write_all(bytes)
-                .map_err(|error| RecordError::Target(error.into())),
+    fn data(&mut self, data: SectionData<'_>) -> Result<(), RecordError> {
+        match data.section.kind {
+            SectionKind::ImagePart => {
+                (self.0.write_all(data.bytes)).map_err(|error| RecordError::Target(error.into()))
+            }
             SectionKind::Platform | SectionKind::Pinned => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Machines, firmware and guests to try hibernation with.
+//! Machines, firmware and guests for the tests.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -42,39 +42,33 @@ pub fn usual_machine() -> PlatformView {
 }
 
 /// Firmware of a version: two parts, of which the size also depends on the version.
-pub fn firmware(version: u8) -> Arc<MemoryImage> {
+pub fn firmware(version: u8) -> FirmwareImage {
     let code_len = 4096 * (1 + usize::from(version % 2));
     let bytes = |len: usize, salt: usize| -> Vec<u8> {
         (0..len)
             .map(|i| (i / 5 + salt) as u8 ^ version.wrapping_mul(37))
             .collect()
     };
-    Arc::new(
-        MemoryImage::new()
-            .part("data", 0xffe0_0000, bytes(4096, 1))
-            .part("code", 0x1_0000_0000 - code_len as u64, bytes(code_len, 2)),
-    )
+    FirmwareImage::new()
+        .part("data", 0xffe0_0000, bytes(4096, 1))
+        .part("code", 0x1_0000_0000 - code_len as u64, bytes(code_len, 2))
 }
 
 /// What a VMM gives firmware of a version.
-pub fn tables(version: u8) -> Pinned {
-    Pinned::new()
-        .with("etc/acpi/tables", vec![version; 700])
-        .with("etc/e820", vec![version ^ 0xff; 40])
-        .with("etc/empty", Vec::new())
+pub fn tables(version: u8) -> PinnedFiles {
+    PinnedFiles::from([
+        ("etc/acpi/tables".into(), vec![version; 700]),
+        ("etc/e820".into(), vec![version ^ 0xff; 40]),
+        ("etc/empty".into(), Vec::new()),
+    ])
 }
 
 /// Bytes of an image, part by part.
-pub fn contents(image: &dyn FirmwareImage) -> Vec<(ImagePart, Vec<u8>)> {
+pub fn contents(image: &FirmwareImage) -> Vec<(ImagePart, Vec<u8>)> {
     image
         .parts()
         .iter()
-        .enumerate()
-        .map(|(i, part)| {
-            let mut bytes = vec![0; part.len as usize];
-            image.read(i, 0, &mut bytes).unwrap();
-            (part.clone(), bytes)
-        })
+        .map(|(part, content)| (part.clone(), content.to_vec()))
         .collect()
 }
 
@@ -114,7 +108,7 @@ impl FirmwareTarget for Flash {
 pub struct Heard(pub Arc<Mutex<Vec<HibernationEvent>>>);
 
 impl Heard {
-    pub fn sink(&self) -> Box<dyn EventSink> {
+    pub fn sink(&self) -> EventSink {
         let heard = self.0.clone();
         Box::new(move |event| heard.lock().unwrap().push(event))
     }
@@ -123,7 +117,7 @@ impl Heard {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
-    /// The names of the events since the last time, as observers see them.
+    /// The names of the events since the last call.
     pub fn names(&self) -> Vec<String> {
         self.take()
             .iter()
@@ -135,13 +129,13 @@ impl Heard {
     }
 }
 
-/// A store that claims to be of any size, so that small devices, of which every crash can be tried, do.
-pub struct Claims<S> {
+/// A store that reports any size, so that a small device will do, of which every crash can be tried.
+pub struct Resized<S> {
     pub inner: S,
     pub size: u64,
 }
 
-impl<S: Storage> Storage for Claims<S> {
+impl<S: Storage> Storage for Resized<S> {
     fn state(&mut self) -> Result<StoreState, StorageError> {
         Ok(StoreState {
             size: self.size,
@@ -196,8 +190,8 @@ pub fn open(device: impl BlockDevice + 'static, key: Option<u8>) -> Vmgs {
 
 pub const LARGE: u64 = 32 << 20;
 
-/// A VM that is off, on a store that claims to be large enough.
-pub fn vm(store: Vmgs, setup: Setup, heard: &Heard) -> Hibernation {
+/// A VM that is off, on a store that reports to be large enough.
+pub fn vm(store: Vmgs, setup: Setup, heard: &Heard) -> HibernationEngine {
     vm_with(store, setup, heard, None)
 }
 
@@ -206,15 +200,15 @@ pub fn vm_with(
     setup: Setup,
     heard: &Heard,
     requested: Option<Override>,
-) -> Hibernation {
+) -> HibernationEngine {
     let mut config = Config::new(setup.mode, Isolation::None, setup.takeover).unwrap();
     config.consume = setup.consume;
     config.requested = requested;
-    let storage = Claims {
+    let storage = Resized {
         inner: store,
         size: LARGE,
     };
-    Hibernation::new(
+    HibernationEngine::new(
         config,
         Architecture::X86_64,
         Some(Box::new(storage)),
@@ -228,22 +222,22 @@ pub enum Ran {
     /// The host's firmware.
     Host,
     /// What was restored: image and tables.
-    Restored(Vec<(ImagePart, Vec<u8>)>, Pinned),
+    Restored(Vec<(ImagePart, Vec<u8>)>, PinnedFiles),
 }
 
 impl Ran {
     /// Restored firmware of a version.
     pub fn restored(version: u8) -> Self {
-        Self::Restored(contents(&*firmware(version)), tables(version))
+        Self::Restored(contents(&firmware(version)), tables(version))
     }
 }
 
 /// Starts a VM on a host that has firmware of this version.
-pub fn start(vm: &mut Hibernation, host: u8) -> Result<Ran, Refusal> {
+pub fn start(vm: &mut HibernationEngine, host: u8) -> Result<Ran, Refusal> {
     start_on(vm, host, &usual_machine())
 }
 
-pub fn start_on(vm: &mut Hibernation, host: u8, view: &PlatformView) -> Result<Ran, Refusal> {
+pub fn start_on(vm: &mut HibernationEngine, host: u8, view: &PlatformView) -> Result<Ran, Refusal> {
     let ran = match vm.start(view)? {
         StartPlan::HostFirmware => Ran::Host,
         StartPlan::Capture => {
@@ -255,11 +249,11 @@ pub fn start_on(vm: &mut Hibernation, host: u8, view: &PlatformView) -> Result<R
             );
             Ran::Host
         }
-        StartPlan::Restore(view) => {
+        StartPlan::Restore(pinned) => {
             let mut flash = Flash::default();
             let entry = vm.restore_firmware(&mut flash)?;
             assert_eq!(entry, RESET_VECTOR);
-            Ran::Restored(flash.parts, view.pinned)
+            Ran::Restored(flash.parts, pinned)
         }
     };
     vm.run();
@@ -267,7 +261,7 @@ pub fn start_on(vm: &mut Hibernation, host: u8, view: &PlatformView) -> Result<R
 }
 
 /// The guest's operating system takes over.
-pub fn take_over(vm: &mut Hibernation, setup: Setup) {
+pub fn take_over(vm: &mut HibernationEngine, setup: Setup) {
     match setup.takeover {
         TakeoverSignal::AcpiWake => vm.wake(),
         TakeoverSignal::RuntimeHandoff => vm.runtime_handoff(),
@@ -275,7 +269,7 @@ pub fn take_over(vm: &mut Hibernation, setup: Setup) {
 }
 
 /// The guest hibernates as Linux does: it also runs `_WAK` before it powers the machine off.
-pub fn hibernate(vm: &mut Hibernation) -> Result<(), TokenNotDurable> {
+pub fn hibernate(vm: &mut HibernationEngine) -> Result<(), TokenNotDurable> {
     vm.prepare_to_sleep();
     vm.wake();
     vm.prepare_to_sleep();
@@ -291,11 +285,11 @@ pub fn formatted(blocks: usize) -> MemoryDevice {
     device
 }
 
-pub fn on(device: &MemoryDevice, heard: &Heard) -> Hibernation {
+pub fn on(device: &MemoryDevice, heard: &Heard) -> HibernationEngine {
     vm(open(device.clone(), None), Setup::default(), heard)
 }
 
-pub fn overridden(device: &MemoryDevice, heard: &Heard, way: Override) -> Hibernation {
+pub fn overridden(device: &MemoryDevice, heard: &Heard, way: Override) -> HibernationEngine {
     vm_with(
         open(device.clone(), None),
         Setup::default(),

@@ -1,11 +1,11 @@
 //! Small well-formed kernel files for tests and fuzzing, with patterns as code, and a machine to boot them on.
 
-use acpi_spec::Machine;
+use acpi_spec::AcpiPlatform;
 use acpi_spec::Processor;
 
 /// A machine with one processor and little else.
-pub(crate) fn machine() -> Machine {
-    Machine::bare(vec![Processor { uid: 1, apic_id: 0 }])
+pub(crate) fn machine() -> AcpiPlatform {
+    AcpiPlatform::bare(vec![Processor { uid: 1, apic_id: 0 }])
 }
 
 /// A bzImage with `code_len` bytes of code, a multiple of 16, that prefers 16 MiB and needs 16 MiB.

@@ -1,5 +1,5 @@
 use crate::FileError;
-use acpi_spec::BuildError;
+use acpi_spec::AcpiError;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -181,7 +181,7 @@ pub enum LoadError {
     },
     /// The ACPI tables cannot be placed.
     #[error("cannot place the ACPI tables")]
-    Acpi(#[from] BuildError),
+    Acpi(#[from] AcpiError),
     /// The memory layout has no RAM at 0, or none above 1 MiB.
     #[error("the memory layout has no RAM from address 0 to above 1 MiB")]
     NoLowRam,

@@ -1,15 +1,18 @@
-use crate::AddressRange;
-use crate::Aspect;
-use crate::BlobDigest;
-use crate::DecodeError;
-use crate::Device;
-use crate::Digest;
-use crate::InvalidView;
-use crate::MAX_ENCODED_LEN;
-use crate::MmioRange;
-use crate::PlatformView;
-use crate::differences;
+//! Platform views: comparing, encoding and decoding them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use chipset_device::PciAddress;
+use platform_digest::AddressRange;
+use platform_digest::Aspect;
+use platform_digest::BlobDigest;
+use platform_digest::DecodeError;
+use platform_digest::Device;
+use platform_digest::Digest;
+use platform_digest::InvalidView;
+use platform_digest::MAX_ENCODED_LEN;
+use platform_digest::MmioRange;
+use platform_digest::PlatformView;
+use platform_digest::differences;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -53,7 +56,7 @@ fn view() -> PlatformView {
     }
 }
 
-fn told(started: &PlatformView) -> Vec<String> {
+fn lines(started: &PlatformView) -> Vec<String> {
     differences(&view(), started)
         .iter()
         .map(ToString::to_string)
@@ -63,11 +66,11 @@ fn told(started: &PlatformView) -> Vec<String> {
 #[test]
 fn each_difference_reads_as_a_line() {
     let mut v = view();
-    assert_eq!(told(&v), [""; 0]);
+    assert_eq!(lines(&v), [""; 0]);
     v.ram[0].length = 4096 * MIB;
     v.apic_ids = vec![0, 1, 2, 3];
     assert_eq!(
-        told(&v),
+        lines(&v),
         [
             "memory: hibernated with 2048 MiB, started with 4096 MiB",
             "processors: hibernated with 2, started with 4",
@@ -83,7 +86,7 @@ fn each_difference_reads_as_a_line() {
     v.mmio[0].range.start = 0xd000_0000;
     v.mmio[1].name = "ecam2".into();
     assert_eq!(
-        told(&v),
+        lines(&v),
         [
             "memory: hibernated with RAM at 0x0-0x7fffffff, \
              started with RAM at 0x0-0x3fffffff and 0x100000000-0x13fffffff",
@@ -107,7 +110,7 @@ fn each_difference_reads_as_a_line() {
         sha256: Digest([0xab; 32]),
     };
     assert_eq!(
-        told(&v)[..5],
+        lines(&v)[..5],
         [
             "memory: hibernated with 2048 MiB, started with 2147483649 bytes",
             "devices: hibernated with com1, started without it",
@@ -117,28 +120,28 @@ fn each_difference_reads_as_a_line() {
             "devices: hibernated without net0 at 00:05.0 (virtio-net 02:00:00:00:00:01), started with it",
         ]
     );
-    assert!(told(&v)[5].starts_with("acpi: hibernated with 6 bytes of SHA-256 "));
-    assert!(told(&v)[5].ends_with("…, started with none"));
-    assert!(told(&v)[6].ends_with("started with 5 bytes of SHA-256 abababababababab…"));
+    assert!(lines(&v)[5].starts_with("acpi: hibernated with 6 bytes of SHA-256 "));
+    assert!(lines(&v)[5].ends_with("…, started with none"));
+    assert!(lines(&v)[6].ends_with("started with 5 bytes of SHA-256 abababababababab…"));
     v.devices[0].pci = None;
-    assert!(told(&v)[2].ends_with("at 00:03.0, started with disk0 off the PCI bus"));
+    assert!(lines(&v)[2].ends_with("at 00:03.0, started with disk0 off the PCI bus"));
 }
 
 #[test]
-fn only_tables_may_be_replaced_by_those_the_guest_had() {
+fn each_difference_has_an_aspect() {
     let mut v = view();
     v.acpi.length += 1;
     v.devices.pop();
     let aspects: Vec<_> = differences(&view(), &v)
         .iter()
-        .map(crate::Difference::aspect)
+        .map(platform_digest::Difference::aspect)
         .collect();
     assert_eq!(aspects, [Aspect::Devices, Aspect::Acpi]);
 }
 
-/// The encoding is on disks: this digest may change only with the version.
+/// The encoding is stored on disks: it may change only with the version.
 #[test]
-fn the_encoding_stays() {
+fn the_encoding_is_stable() {
     let tiny = PlatformView {
         ram: vec![AddressRange::new(0, 0x1000)],
         mmio: vec![MmioRange {
@@ -170,7 +173,7 @@ fn the_encoding_stays() {
 }
 
 #[test]
-fn a_view_is_written_as_json() {
+fn a_view_serializes_as_json() {
     let json = serde_json::to_value(view()).unwrap();
     assert_eq!(json["devices"][0]["pci"], "00:03.0");
     assert_eq!(json["mmio"][1]["start"], 0xb000_0000_u64);
@@ -265,7 +268,7 @@ fn damaged_bytes_are_refused() {
         PlatformView::decode(&many),
         Err(DecodeError::Invalid(InvalidView::TooMany { .. }))
     ));
-    // The first MMIO range's name sorts behind the second's.
+    // The name of the first MMIO range sorts after the second.
     let mut unordered = bytes;
     let at = unordered.windows(4).position(|w| w == b"ecam").unwrap();
     unordered[at] = b'z';

@@ -1,6 +1,6 @@
-//! What the tables say: a plain description of the machine.
+//! The description of the platform that the tables are built from.
 
-use crate::BuildError;
+use crate::AcpiError;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::ops::RangeInclusive;
@@ -8,36 +8,37 @@ use std::ops::RangeInclusive;
 /// The PCI configuration ports, which are never in a window of the root bridge.
 pub(crate) const PCI_CONFIG_PORTS: RangeInclusive<u16> = 0xcf8..=0xcff;
 
-/// How much of an ECAM belongs to one bus, in bytes.
+/// The size of one bus in an ECAM, in bytes.
 pub(crate) const ECAM_PER_BUS: u64 = 1 << 20;
 
-/// Over how many interrupts the pins of PCI devices are spread.
+/// The number of interrupts that the pins of PCI devices are spread over.
 pub(crate) const PCI_GSIS: u32 = 8;
+
+/// The number of ports in the power-management block.
+const PM_BLOCK_LEN: u16 = 0x80;
 
 const FOUR_GIB: u64 = 1 << 32;
 
-/// The most processors the tables can name (`\_SB.C000` to `\_SB.CFFF`).
+/// The maximum number of processors: the tables name them (`\_SB.C000` to `\_SB.CFFF`).
 pub(crate) const MAX_PROCESSORS: usize = 0x1000;
 
-/// A machine, as its operating system is to see it.
+/// A platform as its operating system sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
+pub struct AcpiPlatform {
     /// The processors, boot processor first.
     pub processors: Vec<Processor>,
-    /// Which interrupt controllers there are besides the local APICs.
+    /// The interrupt controllers besides the local APICs.
     pub interrupt_controllers: InterruptControllers,
-    /// First port of the power-management block: PM1 events at +0, PM1 control at +4, the timer at +8, and
-    /// GPE0 where `pm_layout` says.
+    /// First port of the power-management block, which is laid out as on ICH9: PM1 events at +0, PM1 control
+    /// at +4, the timer at +8, GPE0 with 64 events at +0x20.
     pub pm_base: u16,
-    /// Which chipset's power-management block it is.
-    pub pm_layout: PmLayout,
-    /// How the machine is reset.
+    /// The reset register.
     pub reset: ResetRegister,
     /// The system control interrupt: an ISA interrupt, level-triggered and active high.
     pub sci_irq: u8,
-    /// Whether the machine can save itself to disk.
-    pub hibernation: Hibernation,
-    /// Where the operating system says that it goes to sleep, and that it woke.
+    /// Whether the operating system is offered sleep state S4.
+    pub s4: S4Support,
+    /// The port that `_PTS` and `_WAK` write to.
     pub sleep_announcements: Option<SleepAnnouncements>,
     /// The 16550 serial ports.
     pub com_ports: Vec<ComPort>,
@@ -47,35 +48,31 @@ pub struct Machine {
     pub ps2: Option<Ps2Controller>,
     /// The port of the pvpanic device.
     pub pvpanic_port: Option<u16>,
-    /// Where the registers of devices that are not on PCI may lie.
-    pub mmio: MmioWindows,
     /// The PCI root bridge.
     pub pci: Option<PciRoot>,
-    /// The generation ID, and the general-purpose event (0 to 15) that says it changed. Tables with one are for
-    /// a firmware that runs a table-loader script: it finds the place for the ID.
+    /// The general-purpose event (0 to 15) of the generation ID device, if there is one. The tables then need a
+    /// firmware that runs a table-loader script, which allocates the memory of the ID.
     pub generation_id_event: Option<u8>,
 }
 
-impl Machine {
-    /// Processors, an I/O APIC and a power-management block at port 0x400; nothing else.
+impl AcpiPlatform {
+    /// A platform with these processors, an I/O APIC and a power-management block at port 0x400, and no devices.
     pub fn bare(processors: Vec<Processor>) -> Self {
         Self {
             processors,
             interrupt_controllers: InterruptControllers::IoApic,
             pm_base: 0x400,
-            pm_layout: PmLayout::Compact,
             reset: ResetRegister {
                 port: 0x433,
                 value: 1,
             },
             sci_irq: 9,
-            hibernation: Hibernation::NotOffered,
+            s4: S4Support::NotOffered,
             sleep_announcements: None,
             com_ports: Vec::new(),
             rtc: None,
             ps2: None,
             pvpanic_port: None,
-            mmio: MmioWindows::default(),
             pci: None,
             generation_id_event: None,
         }
@@ -102,46 +99,11 @@ pub enum InterruptControllers {
 
 /// Whether the operating system is offered sleep state S4.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Hibernation {
-    /// There is no S4. The guest can still write an image and power off.
+pub enum S4Support {
+    /// There is no `_S4`. The guest can still write a hibernation image and power off.
     NotOffered,
-    /// S4 is entered with sleep type 1 (S5 with 0).
-    S4,
-}
-
-/// The chipset whose power-management registers the machine has.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum PmLayout {
-    /// GPE0 is 16 events at +0xC.
-    Compact,
-    /// GPE0 is 64 events at +0x20, as on ICH9.
-    Ich9,
-}
-
-impl PmLayout {
-    /// Offset of GPE0 in the block.
-    pub(crate) fn gpe0_offset(self) -> u16 {
-        match self {
-            Self::Compact => 0xc,
-            Self::Ich9 => 0x20,
-        }
-    }
-
-    /// How many ports the whole block takes.
-    fn block_len(self) -> u16 {
-        match self {
-            Self::Compact => 0x37,
-            Self::Ich9 => 0x80,
-        }
-    }
-
-    /// Bytes of GPE0: half of them status, half of them enable bits.
-    pub(crate) fn gpe0_len(self) -> u8 {
-        match self {
-            Self::Compact => 4,
-            Self::Ich9 => 16,
-        }
-    }
+    /// `_S4` names sleep type 1 (`_S5` names 0).
+    Offered,
 }
 
 /// The port and value that reset the machine.
@@ -149,19 +111,19 @@ impl PmLayout {
 pub struct ResetRegister {
     /// The I/O port, one byte wide.
     pub port: u16,
-    /// What is written to it.
+    /// The value to write.
     pub value: u8,
 }
 
-/// A byte-wide I/O port to which `_PTS` and `_WAK` write which sleep state they were called for (1 to 5), with
-/// the bits that tell them apart.
+/// A byte-wide I/O port to which `_PTS` and `_WAK` write the sleep state they were called for (1 to 5) in the low
+/// four bits, and a flag that says which method it was.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct SleepAnnouncements {
     /// The port.
     pub port: u16,
-    /// Set in the byte when the system prepares to sleep. One or more of the high four bits.
+    /// The flag of `_PTS`: one or more of the high four bits.
     pub prepare: u8,
-    /// Set in the byte when the system is awake again. One or more of the high four bits.
+    /// The flag of `_WAK`: one or more of the high four bits.
     pub wake: u8,
 }
 
@@ -172,14 +134,14 @@ pub struct SleepAnnouncements {
 pub struct PciRoot {
     /// The highest bus number.
     pub last_bus: u8,
-    /// Where the memory-mapped configuration space (ECAM) of bus 0 is, if there is one: 1 MiB for each bus, below
-    /// 4 GiB.
+    /// The guest-physical address of the memory-mapped configuration space (ECAM) of bus 0, if there is one:
+    /// 1 MiB for each bus, below 4 GiB.
     pub ecam: Option<u64>,
-    /// The ports given to functions.
+    /// The port windows for BARs of functions.
     pub io: Vec<RangeInclusive<u16>>,
-    /// The addresses given to functions.
+    /// The address windows for BARs of functions.
     pub mmio: MmioWindows,
-    /// The lowest of the eight global system interrupts that the pins go to.
+    /// The lowest of the eight GSIs that the pins are routed to.
     pub first_gsi: u32,
 }
 
@@ -201,20 +163,18 @@ pub struct Rtc {
     pub base: u16,
     /// Its ISA interrupt.
     pub irq: u8,
-    /// The index in the CMOS that holds the century, if one does.
+    /// The CMOS index of the century, if there is one.
     pub century_index: Option<u8>,
 }
 
-/// The 8042 keyboard controller, at ports 0x60 and 0x64.
+/// The 8042 keyboard controller, at ports 0x60 and 0x64, with a keyboard and no mouse.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Ps2Controller {
     /// The keyboard's ISA interrupt.
     pub keyboard_irq: u8,
-    /// The mouse's ISA interrupt, if there is a mouse.
-    pub mouse_irq: Option<u8>,
 }
 
-/// Ranges of guest-physical addresses given to devices.
+/// Ranges of guest-physical addresses for BARs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MmioWindows {
     /// The window below 4 GiB.
@@ -223,14 +183,14 @@ pub struct MmioWindows {
     pub high: Option<Range<u64>>,
 }
 
-impl Machine {
-    /// Refuses descriptions that no table can express.
-    pub(crate) fn validate(&self) -> Result<(), BuildError> {
+impl AcpiPlatform {
+    /// Refuses a platform that the tables cannot describe.
+    pub(crate) fn validate(&self) -> Result<(), AcpiError> {
         if self.processors.is_empty() {
-            return Err(BuildError::NoProcessors);
+            return Err(AcpiError::NoProcessors);
         }
         if self.processors.len() > MAX_PROCESSORS {
-            return Err(BuildError::TooManyProcessors {
+            return Err(AcpiError::TooManyProcessors {
                 count: self.processors.len(),
             });
         }
@@ -238,19 +198,18 @@ impl Machine {
         let mut apic_ids = BTreeSet::new();
         for p in &self.processors {
             if p.uid == u32::MAX || !uids.insert(p.uid) {
-                return Err(BuildError::ProcessorUid { uid: p.uid });
+                return Err(AcpiError::ProcessorUid { uid: p.uid });
             }
             if p.apic_id == u32::MAX || !apic_ids.insert(p.apic_id) {
-                return Err(BuildError::ApicId { apic_id: p.apic_id });
+                return Err(AcpiError::ApicId { apic_id: p.apic_id });
             }
         }
-        let pm_len = self.pm_layout.block_len();
-        ports("the power-management block", self.pm_base, pm_len)?;
+        ports("the power-management block", self.pm_base, PM_BLOCK_LEN)?;
         irq("the system control interrupt", self.sci_irq)?;
         let mut numbers = BTreeSet::new();
         for com in &self.com_ports {
             if !(1..=4).contains(&com.number) || !numbers.insert(com.number) {
-                return Err(BuildError::ComNumber { number: com.number });
+                return Err(AcpiError::ComNumber { number: com.number });
             }
             ports("a serial port", com.base, 8)?;
             irq("a serial port", com.irq)?;
@@ -261,32 +220,28 @@ impl Machine {
         }
         if let Some(ps2) = &self.ps2 {
             irq("the keyboard", ps2.keyboard_irq)?;
-            if let Some(mouse) = ps2.mouse_irq {
-                irq("the mouse", mouse)?;
-            }
         }
-        self.mmio.validate()?;
         if let Some(pci) = &self.pci {
             pci.validate()?;
         }
         if let Some(SleepAnnouncements { prepare, wake, .. }) = self.sleep_announcements {
             let distinct = prepare & 0xf == 0 && wake & 0xf == 0 && prepare != wake;
             if !distinct || prepare == 0 || wake == 0 {
-                return Err(BuildError::SleepAnnouncements { prepare, wake });
+                return Err(AcpiError::SleepAnnouncements { prepare, wake });
             }
         }
         match self.generation_id_event {
-            Some(event) if event > 15 => Err(BuildError::Event { event }),
+            Some(event) if event > 15 => Err(AcpiError::Event { event }),
             _ => Ok(()),
         }
     }
 }
 
 impl MmioWindows {
-    fn validate(&self) -> Result<(), BuildError> {
+    fn validate(&self) -> Result<(), AcpiError> {
         for window in [&self.low, &self.high].into_iter().flatten() {
             if window.is_empty() || window.start % 4096 != 0 || window.end % 4096 != 0 {
-                return Err(BuildError::MmioWindow {
+                return Err(AcpiError::MmioWindow {
                     start: window.start,
                     end: window.end,
                 });
@@ -303,23 +258,23 @@ impl PciRoot {
         Some(base..base.saturating_add((u64::from(self.last_bus) + 1) * ECAM_PER_BUS))
     }
 
-    fn validate(&self) -> Result<(), BuildError> {
+    fn validate(&self) -> Result<(), AcpiError> {
         self.mmio.validate()?;
         if let Some(low) = &self.mmio.low
             && low.end > FOUR_GIB
         {
-            return Err(BuildError::PciLowWindow { end: low.end });
+            return Err(AcpiError::PciLowWindow { end: low.end });
         }
         if let Some(ecam) = self.ecam_range()
             && (ecam.end > FOUR_GIB || !ecam.start.is_multiple_of(ECAM_PER_BUS))
         {
-            return Err(BuildError::Ecam { base: ecam.start });
+            return Err(AcpiError::Ecam { base: ecam.start });
         }
         for window in &self.io {
             let clear =
                 window.end() < PCI_CONFIG_PORTS.start() || window.start() > PCI_CONFIG_PORTS.end();
             if window.is_empty() || !clear {
-                return Err(BuildError::IoWindow {
+                return Err(AcpiError::IoWindow {
                     first: *window.start(),
                     last: *window.end(),
                 });
@@ -327,24 +282,28 @@ impl PciRoot {
         }
         match self.first_gsi.checked_add(PCI_GSIS - 1) {
             Some(_) => Ok(()),
-            None => Err(BuildError::PciInterrupts {
+            None => Err(AcpiError::PciInterrupts {
                 first: self.first_gsi,
             }),
         }
     }
 }
 
-fn ports(device: &'static str, base: u16, len: u16) -> Result<(), BuildError> {
+fn ports(device: &'static str, base: u16, len: u16) -> Result<(), AcpiError> {
     match base.checked_add(len - 1) {
         Some(_) => Ok(()),
-        None => Err(BuildError::Ports { device, base, len }),
+        None => Err(AcpiError::Ports { device, base, len }),
     }
 }
 
-fn irq(device: &'static str, irq: u8) -> Result<(), BuildError> {
+fn irq(device: &'static str, irq: u8) -> Result<(), AcpiError> {
     if irq < 16 {
         Ok(())
     } else {
-        Err(BuildError::Irq { device, irq })
+        Err(AcpiError::Irq { device, irq })
     }
 }
+
+#[cfg(test)]
+#[path = "platform_test.rs"]
+pub(crate) mod tests;
