@@ -6,6 +6,7 @@ mod clock;
 mod cpuid;
 mod doorbell;
 mod exit;
+mod fields;
 mod hypervisor;
 mod ioctl;
 mod irqchip;
@@ -17,6 +18,7 @@ mod registers;
 mod routing;
 mod run_page;
 mod slots;
+mod state_table;
 mod vp;
 mod vp_state;
 

@@ -8,7 +8,12 @@ use crate::partition::Shared;
 use crate::partition::VpShared;
 use crate::registers;
 use crate::run_page::RunPage;
+use crate::vp_state;
 use kvm_bindings::CpuId;
+use kvm_ioctls::VcpuFd;
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use virt::Error;
@@ -57,14 +62,14 @@ impl VpBinder for KvmVpBinder {
             partition,
             shared,
             page,
-            cpuid,
+            cpuid: cpuid.into(),
             _not_send: PhantomData,
         };
         vp.shared
             .kick
             .bind()
             .map_err(|e| Error::call("set up the signal that stops VPs", e))?;
-        vp.write_cpuid(&vp.cpuid)?;
+        vp.write_cpuid(&vp.cpuid.borrow())?;
         vp.set_up_mce(&vp.partition.system);
         vp.note_initial_msrs()?;
         Ok(Box::new(vp))
@@ -77,7 +82,7 @@ pub(crate) struct KvmVp {
     pub(crate) shared: Arc<VpShared>,
     pub(crate) page: RunPage,
     /// The table last written: KVM's own copy changes with the guest's control registers.
-    pub(crate) cpuid: Vec<CpuidEntry>,
+    pub(crate) cpuid: RefCell<Vec<CpuidEntry>>,
     /// The kick signal goes to the thread that bound the VP.
     _not_send: PhantomData<*const ()>,
 }
@@ -89,16 +94,44 @@ impl Drop for KvmVp {
 }
 
 impl KvmVp {
+    pub(crate) fn is_bsp(&self) -> bool {
+        self.shared.topology.index.is_bsp()
+    }
+
+    /// Asks KVM about the VP.
+    pub(crate) fn get<R, E: Into<io::Error>>(
+        &self,
+        what: &str,
+        get: impl FnOnce(&VcpuFd) -> Result<R, E>,
+    ) -> Result<R, Error> {
+        let vp = self.shared.topology.index;
+        get(&self.shared.vcpu).map_err(|e| Error::call(format!("read {what} of {vp}"), e))
+    }
+
+    /// Changes the VP.
+    pub(crate) fn set<E: Into<io::Error>>(
+        &self,
+        what: &str,
+        set: impl FnOnce(&VcpuFd) -> Result<(), E>,
+    ) -> Result<(), Error> {
+        let vp = self.shared.topology.index;
+        set(&self.shared.vcpu).map_err(|e| Error::call(format!("write {what} of {vp}"), e))
+    }
+
+    /// Refuses an impossible request.
+    pub(crate) fn require(&self, possible: bool, what: fmt::Arguments<'_>) -> Result<(), Error> {
+        let vp = self.shared.topology.index;
+        let refused = || Error::InvalidRequest(format!("{vp}: {what}"));
+        possible.then_some(()).ok_or_else(refused)
+    }
+
     pub(crate) fn write_cpuid(&self, entries: &[CpuidEntry]) -> Result<(), Error> {
         let index = self.shared.topology.index;
         let kvm_entries: Vec<_> = entries.iter().map(cpuid::kvm_entry).collect();
         let table = CpuId::from_entries(&kvm_entries).map_err(|_| {
             Error::InvalidRequest(format!("{index}: {} CPUID entries", entries.len()))
         })?;
-        self.shared
-            .vcpu
-            .set_cpuid2(&table)
-            .map_err(|e| Error::call(format!("set the CPUID table of {index}"), e))
+        self.set("the CPUID table", |vcpu| vcpu.set_cpuid2(&table))
     }
 
     /// Gives the VP machine-check banks. KVM's default is the most it can have, which guests are slow to set up.
@@ -128,19 +161,37 @@ impl KvmVp {
         Ok(())
     }
 
+    /// The MSRs that the VM's VPs start with.
+    pub(crate) fn initial_msrs(&self) -> Arc<[Msr]> {
+        let initial = self.partition.initial_msrs.lock();
+        initial.clone().unwrap_or_else(|| [].into())
+    }
+
+    pub(crate) fn read_general(&self, to: &mut Registers) -> Result<(), Error> {
+        registers::take_general(to, &self.get("the registers", VcpuFd::get_regs)?);
+        Ok(())
+    }
+
+    pub(crate) fn write_general(&self, from: &Registers) -> Result<(), Error> {
+        let regs = registers::kvm_regs_of(from);
+        self.set("the registers", |vcpu| vcpu.set_regs(&regs))
+    }
+
+    pub(crate) fn read_special(&self, to: &mut Registers) -> Result<(), Error> {
+        registers::take_special(to, &self.get("the control registers", VcpuFd::get_sregs)?);
+        Ok(())
+    }
+
+    pub(crate) fn write_special(&self, from: &Registers) -> Result<(), Error> {
+        let sregs = registers::kvm_sregs_of(from);
+        self.set("the control registers", |vcpu| vcpu.set_sregs(&sregs))
+    }
+
     pub(crate) fn read_registers(&self) -> Result<Registers, Error> {
-        let index = self.shared.topology.index;
-        let regs = self
-            .shared
-            .vcpu
-            .get_regs()
-            .map_err(|e| Error::call(format!("read the registers of {index}"), e))?;
-        let sregs = self
-            .shared
-            .vcpu
-            .get_sregs()
-            .map_err(|e| Error::call(format!("read the control registers of {index}"), e))?;
-        Ok(registers::registers(&regs, &sregs))
+        let mut registers = Registers::default();
+        self.read_general(&mut registers)?;
+        self.read_special(&mut registers)?;
+        Ok(registers)
     }
 }
 
@@ -162,15 +213,8 @@ impl Vp for KvmVp {
     }
 
     fn set_registers(&mut self, r: &Registers) -> Result<(), Error> {
-        let index = self.shared.topology.index;
-        self.shared
-            .vcpu
-            .set_sregs(&registers::kvm_sregs_of(r))
-            .map_err(|e| Error::call(format!("write the control registers of {index}"), e))?;
-        self.shared
-            .vcpu
-            .set_regs(&registers::kvm_regs_of(r))
-            .map_err(|e| Error::call(format!("write the registers of {index}"), e))
+        self.write_special(r)?;
+        self.write_general(r)
     }
 
     fn set_msrs(&mut self, msrs: &[(u32, u64)]) -> Result<(), Error> {
@@ -182,14 +226,14 @@ impl Vp for KvmVp {
     }
 
     fn reset(&mut self) -> Result<(), Error> {
-        self.reset_state()
+        vp_state::reset(self)
     }
 
     fn save(&mut self) -> Result<VpState, Error> {
-        self.save_state()
+        vp_state::save(self)
     }
 
     fn restore(&mut self, state: &VpState) -> Result<(), Error> {
-        self.restore_state(state)
+        vp_state::restore(self, state)
     }
 }
