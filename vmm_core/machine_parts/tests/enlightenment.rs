@@ -37,7 +37,7 @@ const UNKNOWN: u32 = 0x4000_0011;
 /// Also known to the hypervisor, which must not keep it.
 const SYSENTER_CS: u32 = 0x174;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Scratch(Mutex<BTreeMap<(u32, u32), u64>>);
 
 impl Enlightenment for Scratch {

@@ -26,8 +26,6 @@ pub struct HostInfo {
     pub kind: HostKind,
     /// The width of a guest-physical address, in bits.
     pub address_bits: u8,
-    /// The largest number of VPs in a partition.
-    pub max_vps: u32,
     /// Whether a guest can run guests of its own.
     pub nested: bool,
 }
@@ -43,7 +41,7 @@ pub enum IrqchipMode {
 }
 
 /// What a partition is made from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PartitionConfig<'a> {
     /// The VPs.
     pub topology: &'a Topology,
@@ -65,9 +63,6 @@ pub struct NewPartition {
 
 /// A hypervisor.
 pub trait Hypervisor: Send + Sync {
-    /// Its name, as on the command line.
-    fn name(&self) -> &'static str;
-
     /// What the host offers.
     fn host_info(&self) -> Result<HostInfo, Error>;
 

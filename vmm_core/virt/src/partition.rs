@@ -1,5 +1,4 @@
 use crate::Error;
-use crate::VpIndex;
 use crate::x86::PartitionState;
 use chipset_device::DoorbellTarget;
 use chipset_device::LineTarget;
@@ -39,9 +38,6 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
 
     /// In split mode, delivers the MSI of IOAPIC pin `gsi` once.
     fn assert_line(&self, gsi: u32) -> Result<(), Error>;
-
-    /// Raises an NMI on a VP.
-    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error>;
 
     /// Stops the guest's paravirtual clock and time stamp counters. All VPs are stopped.
     fn stop_clock(&self) -> Result<(), Error>;

@@ -38,8 +38,6 @@ pub enum Event {
     },
     /// A guest's write rang a doorbell.
     RingDoorbell { vp: u32, address: DoorbellAddress },
-    /// [`virt::Partition::inject_nmi`].
-    InjectNmi { vp: u32 },
     /// [`virt::Partition::stop_clock`].
     StopClock,
     /// [`virt::Partition::start_clock`].

@@ -24,7 +24,6 @@ use virt::Error;
 use virt::IrqchipMode;
 use virt::MappingAccess;
 use virt::Partition;
-use virt::VpIndex;
 use virt::x86::PartitionState;
 
 const IOAPIC_PINS: u32 = 24;
@@ -183,16 +182,6 @@ impl Partition for FakePartition {
         state.events.extend(msi.map(Event::Msi));
         self.shared.changed.notify_all();
         Ok(())
-    }
-
-    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error> {
-        self.act(Event::InjectNmi { vp: vp.0 }, |data| {
-            let found = data.vps.get_mut(vp.0 as usize);
-            let found =
-                found.ok_or_else(|| Error::InvalidRequest(format!("{vp} does not exist")))?;
-            found.state.events.nmi_pending = 1;
-            Ok(())
-        })
     }
 
     fn stop_clock(&self) -> Result<(), Error> {

@@ -14,10 +14,7 @@ use crate::routing::Routing;
 use crate::run_page::RunPage;
 use crate::slots::Slots;
 use crate::vp::KvmVpBinder;
-use kvm_bindings::KVM_CAP_NESTED_STATE;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_bindings::KVM_PIT_SPEAKER_DUMMY;
-use kvm_bindings::kvm_pit_config;
+use kvm_bindings::*;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
@@ -196,16 +193,11 @@ impl System {
 }
 
 impl Hypervisor for KvmHypervisor {
-    fn name(&self) -> &'static str {
-        "kvm"
-    }
-
     fn host_info(&self) -> Result<HostInfo, Error> {
         let kvm = &self.system.kvm;
         Ok(HostInfo {
             kind: self.system.kind,
             address_bits: cpuid::address_bits(self.system.supported_cpuid()?),
-            max_vps: u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX),
             nested: kvm.check_extension_raw(KVM_CAP_NESTED_STATE.into()) > 0,
         })
     }
@@ -282,7 +274,11 @@ impl Hypervisor for KvmHypervisor {
             vps,
         });
         let binders = pages.into_iter().zip(&shared.vps).map(|(page, vp)| {
-            Box::new(KvmVpBinder::new(shared.clone(), vp.clone(), page)) as Box<dyn VpBinder>
+            Box::new(KvmVpBinder {
+                partition: shared.clone(),
+                shared: vp.clone(),
+                page,
+            }) as Box<dyn VpBinder>
         });
         Ok(NewPartition {
             vps: binders.collect(),

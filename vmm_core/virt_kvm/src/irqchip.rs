@@ -5,16 +5,7 @@
 )]
 
 use crate::fields::same_fields;
-use kvm_bindings::KVM_IRQCHIP_IOAPIC;
-use kvm_bindings::KVM_IRQCHIP_PIC_MASTER;
-use kvm_bindings::KVM_IRQCHIP_PIC_SLAVE;
-use kvm_bindings::kvm_ioapic_state;
-use kvm_bindings::kvm_ioapic_state__bindgen_ty_1;
-use kvm_bindings::kvm_irqchip;
-use kvm_bindings::kvm_irqchip__bindgen_ty_1;
-use kvm_bindings::kvm_pic_state;
-use kvm_bindings::kvm_pit_channel_state;
-use kvm_bindings::kvm_pit_state2;
+use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;

@@ -122,25 +122,21 @@ pub(crate) fn candidates(listed: &[u32], mcg_cap: u64) -> Vec<u32> {
     indices
 }
 
-fn entries(msrs: &[Msr]) -> Vec<kvm_msr_entry> {
-    msrs.iter()
-        .map(|msr| kvm_msr_entry {
-            index: msr.index,
-            data: msr.value,
-            ..Default::default()
-        })
-        .collect()
-}
-
-fn wrap(entries: &[kvm_msr_entry]) -> Result<Msrs, Error> {
-    Msrs::from_entries(entries)
+/// KVM's list of `msrs`.
+fn list(msrs: impl IntoIterator<Item = Msr>) -> Result<Msrs, Error> {
+    let entries = msrs.into_iter().map(|msr| kvm_msr_entry {
+        index: msr.index,
+        data: msr.value,
+        ..Default::default()
+    });
+    let entries: Vec<_> = entries.collect();
+    Msrs::from_entries(&entries)
         .map_err(|_| Error::InvalidRequest(format!("{} MSRs in one call", entries.len())))
 }
 
 /// Reads MSRs up to the first that cannot be read.
 fn read_some(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<Msr>, Error> {
-    let zeros = indices.iter().map(|&index| Msr { index, value: 0 });
-    let mut msrs = wrap(&entries(&zeros.collect::<Vec<_>>()))?;
+    let mut msrs = list(indices.iter().map(|&index| Msr { index, value: 0 }))?;
     let count = vcpu
         .get_msrs(&mut msrs)
         .map_err(|e| Error::call("read MSRs", e))?;
@@ -191,7 +187,7 @@ pub(crate) fn write(vcpu: &VcpuFd, msrs: &[Msr], tolerance: Tolerance) -> Result
     while !rest.is_empty() {
         let chunk = &rest[..rest.len().min(KVM_MAX_MSR_ENTRIES)];
         let count = vcpu
-            .set_msrs(&wrap(&entries(chunk))?)
+            .set_msrs(&list(chunk.iter().copied())?)
             .map_err(|e| Error::call("write MSRs", e))?;
         rest = &rest[count.min(chunk.len())..];
         if count < chunk.len() {

@@ -34,17 +34,11 @@ use virt::MappingAccess;
 use virt::Partition;
 use virt::ProcessorFeatures;
 use virt::Topology;
-use virt::VpIndex;
 use virt::VpTopology;
 use virt::x86::CpuidEntry;
 use virt::x86::Irqchip;
 use virt::x86::Msr;
 use virt::x86::PartitionState;
-
-/// An MSI's address: bits 19:12 are the destination, the rest of the low bits say 'physical, no hint'.
-const MSI_ADDRESS: u64 = 0xfee0_0000;
-/// An MSI's data: delivery mode NMI.
-const MSI_DELIVER_NMI: u32 = 0b100 << 8;
 
 /// One VM. Devices' routes and doorbells keep it, as do its VPs.
 pub(crate) struct Shared {
@@ -96,27 +90,6 @@ impl Shared {
             .set_irq_line(gsi, high)
             .map_err(|e| Error::call(format!("set interrupt line {gsi}"), e))
     }
-
-    /// Raises an MSI; whether a local APIC took it.
-    fn signal_msi(&self, msi: MsiMessage) -> Result<bool, Error> {
-        self.vm
-            .signal_msi(kvm_msi {
-                address_lo: msi.address as u32,
-                address_hi: (msi.address >> 32) as u32,
-                data: msi.data,
-                ..Default::default()
-            })
-            .map(|delivered| delivered > 0)
-            .map_err(|e| {
-                Error::call(
-                    format!(
-                        "raise the MSI with address {:#x} and data {:#x}",
-                        msi.address, msi.data
-                    ),
-                    e,
-                )
-            })
-    }
 }
 
 impl LineTarget for KvmPartition {
@@ -131,7 +104,13 @@ impl LineTarget for KvmPartition {
 impl MsiTarget for KvmPartition {
     fn signal(&self, message: MsiMessage) {
         // That no local APIC took it is no error.
-        if let Err(error) = self.0.signal_msi(message) {
+        let signalled = self.0.vm.signal_msi(kvm_msi {
+            address_lo: message.address as u32,
+            address_hi: (message.address >> 32) as u32,
+            data: message.data,
+            ..Default::default()
+        });
+        if let Err(error) = signalled {
             let error = &error as &dyn std::error::Error;
             tracing::error!(?message, error, "an interrupt is lost");
         }
@@ -184,25 +163,6 @@ impl Partition for KvmPartition {
         self.0.set_line(gsi, true)
     }
 
-    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error> {
-        let Some(target) = self.0.vps.get(vp.0 as usize) else {
-            return Err(Error::InvalidRequest(format!("there is no {vp}")));
-        };
-        // KVM_NMI would wait until the VP leaves the guest; a message does not.
-        let destination = u64::from(target.topology.apic_id);
-        let delivered = self.0.signal_msi(MsiMessage {
-            address: MSI_ADDRESS | (destination & 0xff) << 12 | (destination >> 8) << 40,
-            data: MSI_DELIVER_NMI,
-        })?;
-        if delivered {
-            Ok(())
-        } else {
-            Err(Error::InvalidRequest(format!(
-                "{vp} takes no NMI: its local APIC is disabled"
-            )))
-        }
-    }
-
     fn stop_clock(&self) -> Result<(), Error> {
         self.0.clock.lock().stop(&self.0.vm, &self.0.vps)
     }
@@ -249,27 +209,12 @@ impl Partition for KvmPartition {
     }
 
     fn inspect(&self) -> serde_json::Value {
-        let c = &self.0.capabilities;
         serde_json::json!({
             "irqchip": match self.0.irqchip {
                 IrqchipMode::Kernel => "kernel",
                 IrqchipMode::Split => "split",
             },
-            "capabilities": {
-                "exception_payload": c.exception_payload,
-                "triple_fault_event": c.triple_fault_event,
-                "emulation_failure_exit": c.emulation_failure_exit,
-                "user_space_msr": c.user_space_msr,
-                "x2apic_api": c.x2apic_api,
-                "readonly_memory": c.readonly_memory,
-                "sregs2": c.sregs2,
-                "tsc_deadline_timer": c.tsc_deadline_timer,
-                "tsc_control": c.tsc_control,
-                "tsc_offset": c.tsc_offset,
-                "xsave_size": c.xsave_size,
-                "max_routes": c.max_routes,
-                "max_slots": c.max_slots,
-            },
+            "capabilities": self.0.capabilities,
             "cpuid": self.inspect_cpuid(),
             "interrupt_routes": self.0.routing.used(),
             "memory": self.0.slots.inspect(),

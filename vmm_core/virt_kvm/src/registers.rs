@@ -1,13 +1,7 @@
 //! Registers between KVM's structs and `virt`'s.
 
 use crate::fields::same_fields;
-use kvm_bindings::KVM_SREGS2_FLAGS_PDPTRS_VALID;
-use kvm_bindings::kvm_debugregs;
-use kvm_bindings::kvm_dtable;
-use kvm_bindings::kvm_regs;
-use kvm_bindings::kvm_segment;
-use kvm_bindings::kvm_sregs;
-use kvm_bindings::kvm_sregs2;
+use kvm_bindings::*;
 use virt::x86::DebugRegisters;
 use virt::x86::Registers;
 use virt::x86::SegmentRegister;

@@ -5,17 +5,7 @@
 )]
 
 use crate::ioctl;
-use kvm_bindings::KVM_EXIT_FAIL_ENTRY;
-use kvm_bindings::KVM_EXIT_INTERNAL_ERROR;
-use kvm_bindings::KVM_EXIT_IO;
-use kvm_bindings::KVM_EXIT_IO_OUT;
-use kvm_bindings::KVM_EXIT_IOAPIC_EOI;
-use kvm_bindings::KVM_EXIT_MMIO;
-use kvm_bindings::KVM_EXIT_SHUTDOWN;
-use kvm_bindings::KVM_EXIT_SYSTEM_EVENT;
-use kvm_bindings::KVM_EXIT_X86_RDMSR;
-use kvm_bindings::KVM_EXIT_X86_WRMSR;
-use kvm_bindings::kvm_run;
+use kvm_bindings::*;
 use kvm_ioctls::VcpuFd;
 use std::io;
 use std::sync::Arc;

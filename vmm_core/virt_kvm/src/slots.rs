@@ -3,8 +3,7 @@
 use crate::ioctl;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
-use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
-use kvm_bindings::KVM_MEM_READONLY;
+use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -25,8 +24,6 @@ pub(crate) struct Slots {
 struct Table {
     /// By the address of the first byte.
     slots: BTreeMap<u64, Slot>,
-    free: Vec<u32>,
-    next: u32,
     max: u32,
 }
 
@@ -47,14 +44,8 @@ impl Table {
         })
     }
 
-    fn take_id(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| {
-            let id = self.next;
-            (id < self.max).then(|| {
-                self.next += 1;
-                id
-            })
-        })
+    fn free_id(&self) -> Option<u32> {
+        (0..self.max).find(|id| self.slots.values().all(|slot| slot.id != *id))
     }
 }
 
@@ -92,8 +83,6 @@ impl Slots {
             readonly_memory,
             table: Mutex::new(Table {
                 slots: BTreeMap::new(),
-                free: Vec::new(),
-                next: 0,
                 max,
             }),
         }
@@ -125,12 +114,10 @@ impl Slots {
             )));
         }
         let id = table
-            .take_id()
+            .free_id()
             .ok_or_else(|| Error::InvalidRequest(format!("no memory slot is left for {range}")))?;
-        if let Err(e) = ioctl::set_slot(vm, id, flags(access), &region) {
-            table.free.push(id);
-            return Err(Error::call(format!("map memory at {range}"), e));
-        }
+        ioctl::set_slot(vm, id, flags(access), &region)
+            .map_err(|e| Error::call(format!("map memory at {range}"), e))?;
         table.slots.insert(
             range.start,
             Slot {
@@ -153,7 +140,6 @@ impl Slots {
         ioctl::clear_slot(vm, id)
             .map_err(|e| Error::call(format!("unmap memory at {range}"), e))?;
         table.slots.remove(&range.start);
-        table.free.push(id);
         Ok(())
     }
 

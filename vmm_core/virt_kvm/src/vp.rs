@@ -31,19 +31,9 @@ use virt::x86::VpState;
 
 /// A VP on its way to its thread.
 pub(crate) struct KvmVpBinder {
-    partition: Arc<Shared>,
-    shared: Arc<VpShared>,
-    page: RunPage,
-}
-
-impl KvmVpBinder {
-    pub(crate) fn new(partition: Arc<Shared>, shared: Arc<VpShared>, page: RunPage) -> Self {
-        Self {
-            partition,
-            shared,
-            page,
-        }
-    }
+    pub(crate) partition: Arc<Shared>,
+    pub(crate) shared: Arc<VpShared>,
+    pub(crate) page: RunPage,
 }
 
 impl VpBinder for KvmVpBinder {

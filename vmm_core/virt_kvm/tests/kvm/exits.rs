@@ -108,6 +108,7 @@ const SYSENTER_CS: u32 = 0x174;
 const ENLIGHTENED_LEAF: u32 = 0x4000_0101;
 
 /// Takes an MSR that KVM knows. The tests' bus answers for it.
+#[derive(Debug)]
 struct Intercepts;
 
 impl Enlightenment for Intercepts {
