@@ -7,7 +7,7 @@
 
 use crate::ioctl;
 use crate::msr;
-use crate::partition::VpShared;
+use crate::vp_shared::VpShared;
 use kvm_bindings::KVM_CLOCK_TSC_STABLE;
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VcpuFd;

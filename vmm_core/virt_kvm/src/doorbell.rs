@@ -1,11 +1,14 @@
 //! Guest writes that signal an eventfd without an exit to the VMM: KVM's ioeventfd.
 
 use crate::ioctl;
+use crate::partition::KvmPartition;
 use crate::partition::Shared;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
+use chipset_device::DoorbellTarget;
 use kvm_bindings::*;
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -42,24 +45,25 @@ fn request(address: DoorbellAddress, matching: DoorbellMatch, fd: i32) -> kvm_io
     }
 }
 
-/// See [`virt::Partition::register_doorbell`].
-pub(crate) fn register(
-    partition: Arc<Shared>,
-    address: DoorbellAddress,
-    matching: DoorbellMatch,
-    event: BorrowedFd<'_>,
-) -> Result<Box<dyn Doorbell>, Error> {
-    let event = event
-        .try_clone_to_owned()
-        .map_err(|e| Error::call("duplicate a doorbell's eventfd", e))?;
-    let request = request(address, matching, event.as_raw_fd());
-    ioctl::ioeventfd(&partition.vm, &request)
-        .map_err(|e| Error::call(format!("register a doorbell at {address:x?}"), e))?;
-    Ok(Box::new(KvmDoorbell {
-        partition,
-        request,
-        _event: event,
-    }))
+impl DoorbellTarget for KvmPartition {
+    fn register(
+        &self,
+        address: DoorbellAddress,
+        matching: DoorbellMatch,
+        event: BorrowedFd<'_>,
+    ) -> io::Result<Box<dyn Doorbell>> {
+        let event = event
+            .try_clone_to_owned()
+            .map_err(|e| Error::call("duplicate a doorbell's eventfd", e))?;
+        let request = request(address, matching, event.as_raw_fd());
+        ioctl::ioeventfd(&self.0.vm, &request)
+            .map_err(|e| Error::call(format!("register a doorbell at {address:x?}"), e))?;
+        Ok(Box::new(KvmDoorbell {
+            partition: self.0.clone(),
+            request,
+            _event: event,
+        }))
+    }
 }
 
 impl Doorbell for KvmDoorbell {}
@@ -71,7 +75,7 @@ impl Drop for KvmDoorbell {
             ..self.request
         };
         if let Err(error) = ioctl::ioeventfd(&self.partition.vm, &request) {
-            tracing::warn!(address = request.addr, %error, "a doorbell stays");
+            tracing::warn!(address = request.addr, %error, "failed to remove a doorbell");
         }
     }
 }

@@ -11,6 +11,7 @@ mod hypervisor;
 mod ioctl;
 mod irqchip;
 mod kick;
+mod msi;
 mod msr;
 mod msr_filter;
 mod partition;
@@ -19,7 +20,9 @@ mod routing;
 mod run_page;
 mod slots;
 mod state_table;
+mod system;
 mod vp;
+mod vp_shared;
 mod vp_state;
 
 pub use hypervisor::HeadStart;

@@ -4,29 +4,20 @@ use crate::capabilities::Capabilities;
 use crate::capabilities::IOAPIC_PINS;
 use crate::clock::Clock;
 use crate::cpuid::build_cpuid;
-use crate::doorbell;
-use crate::hypervisor::System;
 use crate::irqchip;
-use crate::kick::Kick;
-use crate::routing;
 use crate::routing::Routing;
 use crate::slots::Slots;
-use chipset_device::Doorbell;
-use chipset_device::DoorbellAddress;
-use chipset_device::DoorbellMatch;
-use chipset_device::DoorbellTarget;
+use crate::state_table;
+use crate::state_table::Row;
+use crate::state_table::put;
+use crate::system::System;
+use crate::vp_shared::VpShared;
 use chipset_device::LineTarget;
 use chipset_device::MsiMessage;
-use chipset_device::MsiTarget;
-use chipset_device::MsiVector;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
-use kvm_bindings::kvm_msi;
-use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use virt::Error;
 use virt::IrqchipMode;
@@ -58,17 +49,44 @@ pub(crate) struct Shared {
     pub(crate) vps: Vec<Arc<VpShared>>,
 }
 
-/// What other threads need of a VP.
-pub(crate) struct VpShared {
-    pub(crate) topology: VpTopology,
-    pub(crate) vcpu: Arc<VcpuFd>,
-    pub(crate) kick: Arc<Kick>,
-    /// The time stamp counter with which the VP goes on when the clock is started.
-    pub(crate) stopped_tsc: Mutex<Option<u64>>,
-}
-
 /// The `virt` side of a VM.
 pub(crate) struct KvmPartition(pub(crate) Arc<Shared>);
+
+type PartitionRow = Row<Shared, PartitionState>;
+
+/// The paravirtual clock. It goes on over a reset.
+const CLOCK: PartitionRow = Row {
+    name: "clock",
+    read: |shared, state| {
+        let clock = shared.clock.lock();
+        put(&mut state.clock_ns, clock.nanoseconds(&shared.vm)?)
+    },
+    write: |shared, state| {
+        shared.clock.lock().restore(state.clock_ns);
+        Ok(())
+    },
+    ..Row::EMPTY
+};
+
+const IRQCHIP: PartitionRow = Row {
+    name: "interrupt controllers",
+    exists: |shared| shared.initial_irqchip.is_some(),
+    check: |shared, state| match (&shared.initial_irqchip, &state.irqchip) {
+        (Some(_), None) => Err(Error::InvalidRequest(
+            "the saved state lacks the interrupt controllers".to_string(),
+        )),
+        (None, Some(_)) => Err(Error::InvalidRequest(
+            "the saved state has interrupt controllers that this partition lacks".to_string(),
+        )),
+        _ => Ok(()),
+    },
+    read: |shared, state| put(&mut state.irqchip, Some(irqchip::save(&shared.vm)?)),
+    write: |shared, state| match &state.irqchip {
+        Some(chips) => irqchip::restore(&shared.vm, chips),
+        None => Ok(()),
+    },
+    reset: |shared, state| put(&mut state.irqchip, shared.initial_irqchip),
+};
 
 impl Shared {
     /// The CPUID table of `vp`.
@@ -98,42 +116,6 @@ impl LineTarget for KvmPartition {
             let error = &error as &dyn std::error::Error;
             tracing::error!(gsi, high, error, "an interrupt is lost");
         }
-    }
-}
-
-impl MsiTarget for KvmPartition {
-    fn signal(&self, message: MsiMessage) {
-        // That no local APIC took it is no error.
-        let signalled = self.0.vm.signal_msi(kvm_msi {
-            address_lo: message.address as u32,
-            address_hi: (message.address >> 32) as u32,
-            data: message.data,
-            ..Default::default()
-        });
-        if let Err(error) = signalled {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(?message, error, "an interrupt is lost");
-        }
-    }
-
-    fn new_vector(&self) -> io::Result<Box<dyn MsiVector>> {
-        Ok(routing::new_vector(self.0.clone())?)
-    }
-}
-
-impl DoorbellTarget for KvmPartition {
-    fn register(
-        &self,
-        address: DoorbellAddress,
-        matching: DoorbellMatch,
-        event: BorrowedFd<'_>,
-    ) -> io::Result<Box<dyn Doorbell>> {
-        Ok(doorbell::register(
-            self.0.clone(),
-            address,
-            matching,
-            event,
-        )?)
     }
 }
 
@@ -172,40 +154,15 @@ impl Partition for KvmPartition {
     }
 
     fn reset(&self) -> Result<(), Error> {
-        match &self.0.initial_irqchip {
-            Some(state) => irqchip::restore(&self.0.vm, state),
-            None => Ok(()),
-        }
+        state_table::reset(&*self.0, &[&IRQCHIP])
     }
 
     fn save(&self) -> Result<PartitionState, Error> {
-        Ok(PartitionState {
-            clock_ns: self.0.clock.lock().nanoseconds(&self.0.vm)?,
-            irqchip: match self.0.irqchip {
-                IrqchipMode::Kernel => Some(irqchip::save(&self.0.vm)?),
-                IrqchipMode::Split => None,
-            },
-        })
+        state_table::save(&*self.0, &[&CLOCK, &IRQCHIP])
     }
 
     fn restore(&self, state: &PartitionState) -> Result<(), Error> {
-        match (self.0.irqchip, &state.irqchip) {
-            (IrqchipMode::Kernel, Some(state)) => irqchip::restore(&self.0.vm, state)?,
-            (IrqchipMode::Split, None) => {}
-            (IrqchipMode::Kernel, None) => {
-                return Err(Error::InvalidRequest(
-                    "the saved state lacks the interrupt controllers".to_string(),
-                ));
-            }
-            (IrqchipMode::Split, Some(_)) => {
-                return Err(Error::InvalidRequest(
-                    "the saved state has interrupt controllers that this partition lacks"
-                        .to_string(),
-                ));
-            }
-        }
-        self.0.clock.lock().restore(state.clock_ns);
-        Ok(())
+        state_table::restore(&*self.0, state, &[&IRQCHIP, &CLOCK])
     }
 
     fn inspect(&self) -> serde_json::Value {

@@ -1,14 +1,13 @@
 //! A VP on its own thread.
 
 use crate::cpuid;
-use crate::hypervisor::System;
 use crate::ioctl;
 use crate::msr;
 use crate::partition::Shared;
-use crate::partition::VpShared;
 use crate::registers;
 use crate::run_page::RunPage;
-use crate::vp_state;
+use crate::system::System;
+use crate::vp_shared::VpShared;
 use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
 use std::cell::RefCell;
@@ -157,31 +156,14 @@ impl KvmVp {
         initial.clone().unwrap_or_else(|| [].into())
     }
 
-    pub(crate) fn read_general(&self, to: &mut Registers) -> Result<(), Error> {
-        registers::take_general(to, &self.get("the registers", VcpuFd::get_regs)?);
-        Ok(())
-    }
-
     pub(crate) fn write_general(&self, from: &Registers) -> Result<(), Error> {
         let regs = registers::kvm_regs_of(from);
         self.set("the registers", |vcpu| vcpu.set_regs(&regs))
     }
 
-    pub(crate) fn read_special(&self, to: &mut Registers) -> Result<(), Error> {
-        registers::take_special(to, &self.get("the control registers", VcpuFd::get_sregs)?);
-        Ok(())
-    }
-
     pub(crate) fn write_special(&self, from: &Registers) -> Result<(), Error> {
         let sregs = registers::kvm_sregs_of(from);
         self.set("the control registers", |vcpu| vcpu.set_sregs(&sregs))
-    }
-
-    pub(crate) fn read_registers(&self) -> Result<Registers, Error> {
-        let mut registers = Registers::default();
-        self.read_general(&mut registers)?;
-        self.read_special(&mut registers)?;
-        Ok(registers)
     }
 }
 
@@ -216,14 +198,14 @@ impl Vp for KvmVp {
     }
 
     fn reset(&mut self) -> Result<(), Error> {
-        vp_state::reset(self)
+        self.reset_state()
     }
 
     fn save(&mut self) -> Result<VpState, Error> {
-        vp_state::save(self)
+        self.save_state()
     }
 
     fn restore(&mut self, state: &VpState) -> Result<(), Error> {
-        vp_state::restore(self, state)
+        self.restore_state(state)
     }
 }

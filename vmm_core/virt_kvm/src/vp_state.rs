@@ -109,7 +109,11 @@ const TSC_DEADLINE: VpRow = Row {
 /// Segment, table and control registers, and the address of the local APIC. Writing writes the PDPTRs too.
 const SPECIAL_REGISTERS: VpRow = Row {
     name: "special registers",
-    read: |vp, state| vp.read_special(&mut state.registers),
+    read: |vp, state| {
+        let sregs = vp.get("the control registers", VcpuFd::get_sregs)?;
+        registers::take_special(&mut state.registers, &sregs);
+        Ok(())
+    },
     write: |vp, state| {
         if !vp.partition.capabilities.sregs2 {
             return vp.write_special(&state.registers);
@@ -136,7 +140,11 @@ const PDPTRS: VpRow = Row {
 /// The registers that are not special. The special ones are reset here too.
 const GENERAL_REGISTERS: VpRow = Row {
     name: "general registers",
-    read: |vp, state| vp.read_general(&mut state.registers),
+    read: |vp, state| {
+        let regs = vp.get("the registers", VcpuFd::get_regs)?;
+        registers::take_general(&mut state.registers, &regs);
+        Ok(())
+    },
     write: |vp, state| vp.write_general(&state.registers),
     reset: |vp, state| {
         let cpuid = vp.cpuid.borrow();
@@ -327,19 +335,27 @@ const RESET: &[&VpRow] = &[
     &MSRS, &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY,
 ];
 
-/// See [`virt::Vp::save`].
-pub(crate) fn save(vp: &KvmVp) -> Result<VpState, Error> {
-    state_table::save(vp, SAVE)
-}
+impl KvmVp {
+    /// See [`virt::Vp::save`].
+    pub(crate) fn save_state(&self) -> Result<VpState, Error> {
+        state_table::save(self, SAVE)
+    }
 
-/// See [`virt::Vp::restore`].
-pub(crate) fn restore(vp: &KvmVp, state: &VpState) -> Result<(), Error> {
-    state_table::restore(vp, state, RESTORE)
-}
+    /// See [`virt::Vp::restore`].
+    pub(crate) fn restore_state(&self, state: &VpState) -> Result<(), Error> {
+        state_table::restore(self, state, RESTORE)
+    }
 
-/// See [`virt::Vp::reset`].
-pub(crate) fn reset(vp: &KvmVp) -> Result<(), Error> {
-    state_table::reset(vp, RESET)
+    /// See [`virt::Vp::reset`].
+    pub(crate) fn reset_state(&self) -> Result<(), Error> {
+        state_table::reset(self, RESET)
+    }
+
+    /// See [`virt::Vp::registers`].
+    pub(crate) fn read_registers(&self) -> Result<Registers, Error> {
+        let state = state_table::save(self, &[&GENERAL_REGISTERS, &SPECIAL_REGISTERS])?;
+        Ok(state.registers)
+    }
 }
 
 /// Writes the MSRs of some phases; those of one phase in the order of the state.
