@@ -12,8 +12,6 @@ use guest_memory::MemoryRange;
 pub enum MappingAccess {
     /// Reads, writes, execution.
     ReadWrite,
-    /// Reads, writes, execution; written pages are recorded for [`Partition::take_dirty_pages`].
-    ReadWriteLogged,
     /// Reads and execution; writes go to [`IoBus`](crate::IoBus) as MMIO.
     ReadOnly,
 }
@@ -29,9 +27,6 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
 
     /// Removes the mapping that `map` made at exactly `range`.
     fn unmap(&self, range: MemoryRange) -> Result<(), Error>;
-
-    /// The pages of the logged mapping at `range` written since the last call: bit n is page n.
-    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error>;
 
     /// In split mode, sets the MSI that IOAPIC pin `gsi` delivers; `None` means nothing.
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error>;

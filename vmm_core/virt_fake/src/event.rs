@@ -16,8 +16,6 @@ pub enum Event {
     },
     /// [`virt::Partition::unmap`].
     Unmap { range: MemoryRange },
-    /// [`virt::Partition::take_dirty_pages`].
-    TakeDirtyPages { range: MemoryRange },
     /// A device drove an interrupt line.
     SetLine { gsi: u32, high: bool },
     /// [`virt::Partition::route_line`].

@@ -155,12 +155,6 @@ impl Partition for FakePartition {
         self.act(Event::Unmap { range }, |data| data.mappings.unmap(range))
     }
 
-    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error> {
-        self.act(Event::TakeDirtyPages { range }, |data| {
-            data.mappings.take_dirty_pages(range)
-        })
-    }
-
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         Self::check_pin(&mut state, self.id, gsi)?;

@@ -81,18 +81,9 @@ impl KvmVp {
         let vp = self.shared.topology.index;
         match exit {
             Exit::Port(access) => self.port(&access, io)?,
-            Exit::Mmio {
-                gpa,
-                len,
-                write: true,
-                data,
-            } => io.write_mmio(gpa, &data[..len]),
-            Exit::Mmio {
-                gpa,
-                len,
-                write: false,
-                mut data,
-            } => {
+            Exit::MmioWrite { gpa, len, data } => io.write_mmio(gpa, &data[..len]),
+            Exit::MmioRead { gpa, len } => {
+                let mut data = [0; 8];
                 io.read_mmio(gpa, &mut data[..len]);
                 self.page.set_mmio_data(data);
             }
@@ -106,16 +97,12 @@ impl KvmVp {
             Exit::FailEntry { reason } => return Err(RunError::FailEntry { vp, reason }),
             Exit::InternalError(error) => return Err(self.internal_error(&error)),
             Exit::SystemEvent { kind } => {
-                return Err(RunError::UnexpectedExit {
-                    vp,
-                    exit: format!("KVM_EXIT_SYSTEM_EVENT of type {kind}"),
-                });
+                let exit = format!("KVM_EXIT_SYSTEM_EVENT of type {kind}");
+                return Err(RunError::UnexpectedExit { vp, exit });
             }
             Exit::Other { reason } => {
-                return Err(RunError::UnexpectedExit {
-                    vp,
-                    exit: format!("KVM exit reason {reason}"),
-                });
+                let exit = format!("KVM exit reason {reason}");
+                return Err(RunError::UnexpectedExit { vp, exit });
             }
         }
         Ok(None)

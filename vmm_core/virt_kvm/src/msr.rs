@@ -40,11 +40,10 @@ const ASYNC_PF_ACK: u32 = 0x4b56_4d07;
 const ASYNC_PF_EN: u32 = 0x4b56_4d02;
 
 /// Memory type range registers (SDM volume 3, 12.11): state that KVM's list does not name.
-const MTRRS: &[u32] = &[
-    0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c,
-    0x20d, 0x20e, 0x20f, 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e,
-    0x26f, 0x2ff,
-];
+fn mtrrs() -> impl Iterator<Item = u32> {
+    let fixed = [0x250, 0x258, 0x259].into_iter().chain(0x268..=0x26f);
+    (0x200..=0x20f).chain(fixed).chain([0x2ff])
+}
 
 /// Whether the MSR is saved among the others: not if another part of the state has it, or it is no state.
 fn is_state(index: u32) -> bool {
@@ -112,7 +111,7 @@ pub(crate) fn candidates(listed: &[u32], mcg_cap: u64) -> Vec<u32> {
     let mut indices = listed
         .iter()
         .copied()
-        .chain(MTRRS.iter().copied())
+        .chain(mtrrs())
         .chain([MCG_STATUS, MCG_CTL])
         .chain(bank_registers)
         .filter(|&index| is_state(index))

@@ -128,10 +128,6 @@ impl Partition for KvmPartition {
         self.0.slots.unmap(&self.0.vm, range)
     }
 
-    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error> {
-        self.0.slots.take_dirty_pages(&self.0.vm, range)
-    }
-
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
         if self.0.irqchip != IrqchipMode::Split || gsi >= IOAPIC_PINS {
             return Err(Error::InvalidRequest(format!(

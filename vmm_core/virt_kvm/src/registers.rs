@@ -1,5 +1,6 @@
 //! Registers between KVM's structs and `virt`'s.
 
+use crate::fields::copy_fields;
 use crate::fields::same_fields;
 use kvm_bindings::*;
 use virt::x86::DebugRegisters;
@@ -112,10 +113,6 @@ pub(crate) fn kvm_sregs_of(r: &Registers) -> kvm_sregs {
     sregs
 }
 
-same_fields!(_take_sregs2, give_sregs2: kvm_sregs, kvm_sregs2 {
-    cs ds es fs gs ss tr ldt gdt idt cr0 cr2 cr3 cr4 cr8 efer apic_base
-});
-
 /// The same with the PDPTRs.
 pub(crate) fn kvm_sregs2_of(r: &Registers, pdptrs: Option<[u64; 4]>) -> kvm_sregs2 {
     let valid = u64::from(KVM_SREGS2_FLAGS_PDPTRS_VALID);
@@ -124,7 +121,8 @@ pub(crate) fn kvm_sregs2_of(r: &Registers, pdptrs: Option<[u64; 4]>) -> kvm_sreg
         pdptrs: pdptrs.unwrap_or_default(),
         ..Default::default()
     };
-    give_sregs2(&mut sregs, &kvm_sregs_of(r));
+    let from = kvm_sregs_of(r);
+    copy_fields!(sregs, from; cs ds es fs gs ss tr ldt gdt idt cr0 cr2 cr3 cr4 cr8 efer apic_base);
     sregs
 }
 

@@ -17,11 +17,15 @@ use std::sync::atomic::Ordering;
 pub(crate) enum Exit {
     /// `in`, `out` or their string forms.
     Port(PortAccess),
-    /// An access to memory that is not RAM, or a write to a read-only slot.
-    Mmio {
+    /// A read of memory that is not RAM.
+    MmioRead {
         gpa: u64,
         len: usize,
-        write: bool,
+    },
+    /// A write to memory that is not RAM, or to a read-only slot.
+    MmioWrite {
+        gpa: u64,
+        len: usize,
         data: [u8; 8],
     },
     ReadMsr {
@@ -127,11 +131,11 @@ impl RunPage {
                 }
                 KVM_EXIT_MMIO => {
                     let mmio = (*details).mmio;
-                    Exit::Mmio {
-                        gpa: mmio.phys_addr,
-                        len: (mmio.len as usize).min(mmio.data.len()),
-                        write: mmio.is_write != 0,
-                        data: mmio.data,
+                    let (gpa, data) = (mmio.phys_addr, mmio.data);
+                    let len = (mmio.len as usize).min(data.len());
+                    match mmio.is_write {
+                        0 => Exit::MmioRead { gpa, len },
+                        _ => Exit::MmioWrite { gpa, len, data },
                     }
                 }
                 KVM_EXIT_X86_RDMSR => Exit::ReadMsr {

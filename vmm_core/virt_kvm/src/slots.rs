@@ -52,7 +52,6 @@ impl Table {
 fn flags(access: MappingAccess) -> u32 {
     match access {
         MappingAccess::ReadWrite => 0,
-        MappingAccess::ReadWriteLogged => KVM_MEM_LOG_DIRTY_PAGES,
         MappingAccess::ReadOnly => KVM_MEM_READONLY,
     }
 }
@@ -134,34 +133,14 @@ impl Slots {
     pub(crate) fn unmap(&self, vm: &VmFd, range: MemoryRange) -> Result<(), Error> {
         let mut table = self.table.lock();
         let Some(slot) = table.slots.get(&range.start).filter(|s| s.end == range.end) else {
-            return Err(no_mapping(range));
+            let text = format!("no memory is mapped at exactly {range}");
+            return Err(Error::InvalidRequest(text));
         };
         let id = slot.id;
         ioctl::clear_slot(vm, id)
             .map_err(|e| Error::call(format!("unmap memory at {range}"), e))?;
         table.slots.remove(&range.start);
         Ok(())
-    }
-
-    /// See [`virt::Partition::take_dirty_pages`].
-    pub(crate) fn take_dirty_pages(
-        &self,
-        vm: &VmFd,
-        range: MemoryRange,
-    ) -> Result<Vec<u64>, Error> {
-        let table = self.table.lock();
-        let slot = table
-            .slots
-            .get(&range.start)
-            .filter(|s| s.end == range.end)
-            .ok_or_else(|| no_mapping(range))?;
-        if slot.access != MappingAccess::ReadWriteLogged {
-            return Err(Error::InvalidRequest(format!(
-                "writes to the memory at {range} are not logged"
-            )));
-        }
-        vm.get_dirty_log(slot.id, range.len() as usize)
-            .map_err(|e| Error::call(format!("read the dirty log of {range}"), e))
     }
 
     /// Reads up to `bytes.len()` bytes from one mapping; how many.
@@ -190,17 +169,12 @@ impl Slots {
                     "end": format!("{:#x}", slot.end),
                     "access": match slot.access {
                         MappingAccess::ReadWrite => "read-write",
-                        MappingAccess::ReadWriteLogged => "read-write, logged",
                         MappingAccess::ReadOnly => "read-only",
                     },
                 })
             })
             .collect()
     }
-}
-
-fn no_mapping(range: MemoryRange) -> Error {
-    Error::InvalidRequest(format!("no memory is mapped at exactly {range}"))
 }
 
 /// Changes the access of a mapping. KVM cannot change whether a slot is read-only: it is made anew, and
@@ -215,13 +189,9 @@ fn change(
         return Ok(());
     }
     let failed = |e| Error::call(format!("change the access of the memory at {range}"), e);
-    let remade = (flags(slot.access) ^ flags(access)) & KVM_MEM_READONLY != 0;
-    if remade {
-        ioctl::clear_slot(vm, slot.id).map_err(failed)?;
-    }
+    ioctl::clear_slot(vm, slot.id).map_err(failed)?;
     if let Err(e) = ioctl::set_slot(vm, slot.id, flags(access), &slot.region) {
-        if remade && let Err(error) = ioctl::set_slot(vm, slot.id, flags(slot.access), &slot.region)
-        {
+        if let Err(error) = ioctl::set_slot(vm, slot.id, flags(slot.access), &slot.region) {
             tracing::error!(%range, %error, "memory is lost to the guest");
         }
         return Err(failed(e));

@@ -87,24 +87,14 @@ impl KvmVp {
         self.shared.topology.index.is_bsp()
     }
 
-    /// Asks KVM about the VP.
-    pub(crate) fn get<R, E: Into<io::Error>>(
+    /// Calls KVM; `what` is attempted.
+    pub(crate) fn call<R, E: Into<io::Error>>(
         &self,
         what: &str,
-        get: impl FnOnce(&VcpuFd) -> Result<R, E>,
+        call: impl FnOnce(&VcpuFd) -> Result<R, E>,
     ) -> Result<R, Error> {
         let vp = self.shared.topology.index;
-        get(&self.shared.vcpu).map_err(|e| Error::call(format!("read {what} of {vp}"), e))
-    }
-
-    /// Changes the VP.
-    pub(crate) fn set<E: Into<io::Error>>(
-        &self,
-        what: &str,
-        set: impl FnOnce(&VcpuFd) -> Result<(), E>,
-    ) -> Result<(), Error> {
-        let vp = self.shared.topology.index;
-        set(&self.shared.vcpu).map_err(|e| Error::call(format!("write {what} of {vp}"), e))
+        call(&self.shared.vcpu).map_err(|e| Error::call(format!("{what} of {vp}"), e))
     }
 
     /// Refuses an impossible request.
@@ -120,7 +110,7 @@ impl KvmVp {
         let table = CpuId::from_entries(&kvm_entries).map_err(|_| {
             Error::InvalidRequest(format!("{index}: {} CPUID entries", entries.len()))
         })?;
-        self.set("the CPUID table", |vcpu| vcpu.set_cpuid2(&table))
+        self.call("write the CPUID table", |vcpu| vcpu.set_cpuid2(&table))
     }
 
     /// Gives the VP machine-check banks. KVM's default is the most it can have, which guests are slow to set up.
@@ -158,12 +148,12 @@ impl KvmVp {
 
     pub(crate) fn write_general(&self, from: &Registers) -> Result<(), Error> {
         let regs = registers::kvm_regs_of(from);
-        self.set("the registers", |vcpu| vcpu.set_regs(&regs))
+        self.call("write the registers", |vcpu| vcpu.set_regs(&regs))
     }
 
     pub(crate) fn write_special(&self, from: &Registers) -> Result<(), Error> {
         let sregs = registers::kvm_sregs_of(from);
-        self.set("the control registers", |vcpu| vcpu.set_sregs(&sregs))
+        self.call("write the control registers", |vcpu| vcpu.set_sregs(&sregs))
     }
 }
 

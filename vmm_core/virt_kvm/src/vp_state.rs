@@ -50,14 +50,12 @@ const CPUID: VpRow = Row {
 const TSC_FREQUENCY: VpRow = Row {
     name: "TSC frequency",
     read: |vp, state| {
-        put(
-            &mut state.tsc.khz,
-            vp.get("the TSC frequency", VcpuFd::get_tsc_khz)?,
-        )
+        let khz = vp.call("read the TSC frequency", VcpuFd::get_tsc_khz)?;
+        put(&mut state.tsc.khz, khz)
     },
     write: |vp, state| {
         let khz = state.tsc.khz;
-        let host = vp.get("the TSC frequency", VcpuFd::get_tsc_khz)?;
+        let host = vp.call("read the TSC frequency", VcpuFd::get_tsc_khz)?;
         if u64::from(host.abs_diff(khz)) * 1_000_000 <= u64::from(host) * TSC_TOLERANCE_PPM {
             return Ok(());
         }
@@ -66,7 +64,7 @@ const TSC_FREQUENCY: VpRow = Row {
              scale it"
         );
         vp.require(vp.partition.capabilities.tsc_control, text)?;
-        vp.set("the TSC frequency", |vcpu| vcpu.set_tsc_khz(khz))
+        vp.call("write the TSC frequency", |vcpu| vcpu.set_tsc_khz(khz))
     },
     ..Row::EMPTY
 };
@@ -84,10 +82,8 @@ const EARLY_MSRS: VpRow = Row {
     name: "early MSRs",
     read: |vp, state| {
         let indices: Vec<_> = vp.initial_msrs().iter().map(|m| m.index).collect();
-        put(
-            &mut state.msrs,
-            msr::read_readable(&vp.shared.vcpu, &indices)?,
-        )
+        let msrs = msr::read_readable(&vp.shared.vcpu, &indices)?;
+        put(&mut state.msrs, msrs)
     },
     write: |vp, state| write_msrs(vp, state, Phase::Capabilities..=Phase::Xss),
     reset: |vp, state| put(&mut state.msrs, vp.initial_msrs().to_vec()),
@@ -110,7 +106,7 @@ const TSC_DEADLINE: VpRow = Row {
 const SPECIAL_REGISTERS: VpRow = Row {
     name: "special registers",
     read: |vp, state| {
-        let sregs = vp.get("the control registers", VcpuFd::get_sregs)?;
+        let sregs = vp.call("read the control registers", VcpuFd::get_sregs)?;
         registers::take_special(&mut state.registers, &sregs);
         Ok(())
     },
@@ -119,7 +115,7 @@ const SPECIAL_REGISTERS: VpRow = Row {
             return vp.write_special(&state.registers);
         }
         let sregs = registers::kvm_sregs2_of(&state.registers, state.pdptrs);
-        vp.set("the control registers", |vcpu| {
+        vp.call("write the control registers", |vcpu| {
             ioctl::set_sregs2(vcpu, &sregs)
         })
     },
@@ -130,7 +126,7 @@ const PDPTRS: VpRow = Row {
     name: "PDPTRs",
     exists: |vp| vp.partition.capabilities.sregs2,
     read: |vp, state| {
-        let sregs = vp.get("the control registers", ioctl::get_sregs2)?;
+        let sregs = vp.call("read the control registers", ioctl::get_sregs2)?;
         let valid = sregs.flags & u64::from(KVM_SREGS2_FLAGS_PDPTRS_VALID) != 0;
         put(&mut state.pdptrs, valid.then_some(sregs.pdptrs))
     },
@@ -141,7 +137,7 @@ const PDPTRS: VpRow = Row {
 const GENERAL_REGISTERS: VpRow = Row {
     name: "general registers",
     read: |vp, state| {
-        let regs = vp.get("the registers", VcpuFd::get_regs)?;
+        let regs = vp.call("read the registers", VcpuFd::get_regs)?;
         registers::take_general(&mut state.registers, &regs);
         Ok(())
     },
@@ -171,7 +167,7 @@ const PAGE_TABLE_ROOT: VpRow = Row {
 const XCR0: VpRow = Row {
     name: "XCR0",
     read: |vp, state| {
-        let xcrs = vp.get("XCR0", VcpuFd::get_xcrs)?;
+        let xcrs = vp.call("read XCR0", VcpuFd::get_xcrs)?;
         let mut present = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize);
         put(
             &mut state.xcr0,
@@ -184,7 +180,7 @@ const XCR0: VpRow = Row {
             ..Default::default()
         };
         xcrs.xcrs[0].value = state.xcr0;
-        vp.set("XCR0", |vcpu| vcpu.set_xcrs(&xcrs))
+        vp.call("write XCR0", |vcpu| vcpu.set_xcrs(&xcrs))
     },
     reset: |_, state| put(&mut state.xcr0, 1),
     ..Row::EMPTY
@@ -205,14 +201,16 @@ const XSAVE: VpRow = Row {
     },
     read: |vp, state| {
         let size = vp.partition.capabilities.xsave_size;
-        let area = vp.get("the XSAVE area", |vcpu| ioctl::get_xsave2(vcpu, size))?;
+        let area = vp.call("read the XSAVE area", |vcpu| ioctl::get_xsave2(vcpu, size))?;
         put(&mut state.xsave, area)
     },
     write: |vp, state| {
         let size = vp.partition.capabilities.xsave_size;
         let mut area = state.xsave.clone();
         area.truncate(size);
-        vp.set("the XSAVE area", |vcpu| ioctl::set_xsave(vcpu, area, size))
+        vp.call("write the XSAVE area", |vcpu| {
+            ioctl::set_xsave(vcpu, area, size)
+        })
     },
     reset: |_, state| put(&mut state.xsave, x86::xsave()),
     ..Row::EMPTY
@@ -228,7 +226,7 @@ const LAPIC: VpRow = Row {
         )
     },
     read: |vp, state| {
-        let lapic = vp.get("the local APIC", VcpuFd::get_lapic)?;
+        let lapic = vp.call("read the local APIC", VcpuFd::get_lapic)?;
         put(&mut state.lapic, lapic.regs.map(|b| b as u8).to_vec())
     },
     write: |vp, state| {
@@ -236,11 +234,11 @@ const LAPIC: VpRow = Row {
         for (to, from) in lapic.regs.iter_mut().zip(&state.lapic) {
             *to = *from as libc::c_char;
         }
-        vp.set("the local APIC", |vcpu| vcpu.set_lapic(&lapic))
+        vp.call("write the local APIC", |vcpu| vcpu.set_lapic(&lapic))
     },
     // The version is KVM's.
     reset: |vp, state| {
-        let regs = vp.get("the local APIC", VcpuFd::get_lapic)?.regs;
+        let regs = vp.call("read the local APIC", VcpuFd::get_lapic)?.regs;
         let version = std::array::from_fn(|n| regs[LAPIC_VERSION + n] as u8);
         let (version, apic_id) = (u32::from_le_bytes(version), vp.shared.topology.apic_id);
         put(&mut state.lapic, x86::lapic(version, apic_id, vp.is_bsp()))
@@ -260,16 +258,16 @@ const EVENTS: VpRow = Row {
         activity::kvm_vcpu_events_of(&state.events, &vp.partition.capabilities).map(drop)
     },
     read: |vp, state| {
-        let events = vp.get("the events", VcpuFd::get_vcpu_events)?;
+        let events = vp.call("read the events", VcpuFd::get_vcpu_events)?;
         put(&mut state.events, activity::events(&events))
     },
     write: |vp, state| {
         let events = activity::kvm_vcpu_events_of(&state.events, &vp.partition.capabilities)?;
-        vp.set("the events", |vcpu| vcpu.set_vcpu_events(&events))
+        vp.call("write the events", |vcpu| vcpu.set_vcpu_events(&events))
     },
     // System management mode is left where KVM has it.
     reset: |vp, state| {
-        let events = vp.get("the events", VcpuFd::get_vcpu_events)?;
+        let events = vp.call("read the events", VcpuFd::get_vcpu_events)?;
         let smi = activity::events(&events).smi.map(|_| Smi::default());
         put(
             &mut state.events,
@@ -285,12 +283,14 @@ const EVENTS: VpRow = Row {
 const DEBUG_REGISTERS: VpRow = Row {
     name: "debug registers",
     read: |vp, state| {
-        let debug = vp.get("the debug registers", VcpuFd::get_debug_regs)?;
+        let debug = vp.call("read the debug registers", VcpuFd::get_debug_regs)?;
         put(&mut state.debug, registers::debug_registers(&debug))
     },
     write: |vp, state| {
         let debug = registers::kvm_debugregs_of(&state.debug);
-        vp.set("the debug registers", |vcpu| vcpu.set_debug_regs(&debug))
+        vp.call("write the debug registers", |vcpu| {
+            vcpu.set_debug_regs(&debug)
+        })
     },
     reset: |_, state| put(&mut state.debug, x86::debug_registers()),
     ..Row::EMPTY
@@ -299,12 +299,12 @@ const DEBUG_REGISTERS: VpRow = Row {
 const ACTIVITY: VpRow = Row {
     name: "activity",
     read: |vp, state| {
-        let activity = vp.get("the activity", VcpuFd::get_mp_state)?;
+        let activity = vp.call("read the activity", VcpuFd::get_mp_state)?;
         put(&mut state.activity, activity::activity(activity)?)
     },
     write: |vp, state| {
         let activity = activity::kvm_mp_state_of(state.activity);
-        vp.set("the activity", |vcpu| vcpu.set_mp_state(activity))
+        vp.call("write the activity", |vcpu| vcpu.set_mp_state(activity))
     },
     reset: |vp, state| put(&mut state.activity, x86::activity(vp.is_bsp())),
     ..Row::EMPTY
