@@ -1,4 +1,5 @@
 //! An enlightenment in a machine: CPUID, MSRs, and state.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use guest_memory::GuestMemory;
 use guest_memory::MIN_RAM;

@@ -16,7 +16,7 @@ pub enum MappingAccess {
     ReadOnly,
 }
 
-/// What the VPs and devices of one VM share.
+/// One VM without its VPs: memory map, interrupt controllers and clocks. Shared by VP threads and devices.
 ///
 /// Devices use it through the device contracts: an `Arc<dyn Partition>` coerces to an `Arc<dyn LineTarget>` (interrupt
 /// lines into the hypervisor's controllers, by GSI; with [`IrqchipMode::Split`](crate::IrqchipMode::Split) those of the
@@ -28,7 +28,7 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
     /// Removes the mapping that `map` made at exactly `range`.
     fn unmap(&self, range: MemoryRange) -> Result<(), Error>;
 
-    /// In split mode, sets the MSI that IOAPIC pin `gsi` delivers; `None` means nothing.
+    /// In split mode, sets the MSI that IOAPIC pin `gsi` delivers; `None` for none.
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error>;
 
     /// In split mode, delivers the MSI of IOAPIC pin `gsi` once.
@@ -37,7 +37,7 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
     /// Stops the guest's paravirtual clock and time stamp counters. All VPs are stopped.
     fn stop_clock(&self) -> Result<(), Error>;
 
-    /// Lets them go on from where they stood.
+    /// Resumes the clocks from where they were stopped. All VPs are stopped.
     fn start_clock(&self) -> Result<(), Error>;
 
     /// Returns partition-wide state (interrupt controllers, timers) to power-on. All VPs are stopped.
@@ -49,6 +49,6 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
     /// Writes partition-wide state. All VPs are stopped. The clock stays stopped until it is started.
     fn restore(&self, state: &PartitionState) -> Result<(), Error>;
 
-    /// The partition's configuration and memory map, for a person who debugs the VM.
+    /// Configuration and memory map, for debugging.
     fn inspect(&self) -> serde_json::Value;
 }

@@ -1,4 +1,4 @@
-//! What this host's KVM can do, and switching it on for a VM.
+//! KVM's capabilities: finding and enabling those that a VM uses.
 
 use crate::ioctl;
 use kvm_bindings::*;
@@ -10,7 +10,7 @@ use virt::IrqchipMode;
 /// Pins of an IOAPIC.
 pub(crate) const IOAPIC_PINS: u32 = 24;
 
-/// Quirks that are switched off: `out 0x7e` leaves RIP past the instruction, unlike other ports; and KVM
+/// Quirks that are disabled: `out 0x7e` leaves RIP past the instruction, unlike other ports; and KVM
 /// patches `vmcall` and `vmmcall` in the guest's code.
 const UNWANTED_QUIRKS: u32 = KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_FIX_HYPERCALL_INSN;
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     impl Capabilities {
-        /// Those of a host that lacks nothing.
+        /// All capabilities.
         pub(crate) const ALL: Self = Self {
             exception_payload: true,
             triple_fault_event: true,

@@ -1,4 +1,4 @@
-//! The CPUID table of each VP: what the host's KVM supports, with the guest's topology.
+//! The CPUID table of each VP: what the host's KVM supports, with the guest's topology and features.
 
 use crate::capabilities::Capabilities;
 use kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_say_what_rings() {
+    fn requests_encode_address_and_match() {
         let any = request(DoorbellAddress::Gpa(0xd000_0000), DoorbellMatch::Any, 5);
         assert_eq!((any.len, any.flags, any.fd), (0, 0, 5));
         let port = request(DoorbellAddress::Port(0xc010), DoorbellMatch::U16(3), 5);

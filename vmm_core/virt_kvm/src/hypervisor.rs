@@ -1,4 +1,4 @@
-//! `/dev/kvm`: what the host offers, and making partitions.
+//! Creating partitions on `/dev/kvm`.
 
 use crate::capabilities;
 use crate::clock::Clock;
@@ -48,13 +48,13 @@ impl KvmHypervisor {
     }
 }
 
-/// A VM in the making while it is still to be found out what it shall be.
+/// Creates a VM in the background while its configuration is still being read.
 ///
-/// Making one is the longest step of a start on the kernel's side, and depends on nothing that a user can choose.
+/// Creating one is the kernel's longest step of a start, and depends on nothing that a user can choose.
 pub struct HeadStart(Option<mpsc::Receiver<Result<Arc<System>, Error>>>);
 
 impl HeadStart {
-    /// Begins, on a thread of its own. If nothing comes of it the VM goes with the process.
+    /// Begins, on its own thread. A VM that is not used ends with the process.
     pub fn begin() -> Self {
         let (send, opened) = mpsc::channel();
         let begun = std::thread::Builder::new()
@@ -63,7 +63,7 @@ impl HeadStart {
                 let (send_vm, vm) = mpsc::channel();
                 let system = System::open(Some(vm)).map(Arc::new);
                 let kept = system.as_ref().ok().cloned();
-                // Whoever does not wait any more needs no VM.
+                // Nobody waits: no VM is needed.
                 if send.send(system).is_ok()
                     && let Some(system) = kept
                 {
@@ -73,7 +73,7 @@ impl HeadStart {
         Self(begun.is_ok().then_some(opened))
     }
 
-    /// As [`KvmHypervisor::open`]; the first partition is the one begun.
+    /// As [`KvmHypervisor::open`]; the first partition uses the VM begun.
     pub fn finish(self) -> Result<KvmHypervisor, Error> {
         match self.0.and_then(|opened| opened.recv().ok()) {
             Some(system) => Ok(KvmHypervisor { system: system? }),

@@ -1,8 +1,5 @@
 //! State of KVM's PICs, IOAPIC and PIT.
-#![allow(
-    unsafe_code,
-    reason = "KVM describes the three kinds of chips by one union"
-)]
+#![allow(unsafe_code, reason = "KVM has one union for the three kinds of chips")]
 
 use crate::fields::same_fields;
 use kvm_bindings::*;
@@ -175,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn chips_survive() {
+    fn chips_round_trip() {
         let state = Ioapic {
             base_address: 0xfec0_0000,
             ioregsel: 3,

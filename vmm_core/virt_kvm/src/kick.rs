@@ -1,8 +1,7 @@
 //! Stopping a VP from any thread: a flag for the run loop, and a signal that makes KVM_RUN return.
 //!
-//! The flag alone would be missed by a vCPU that is about to enter the guest. The signal's handler
-//! therefore sets the run page's `immediate_exit`, which KVM looks at with signals already counted, so
-//! that no order of events loses a kick.
+//! A vCPU that is about to enter the guest would miss the flag. The signal's handler therefore sets the run page's
+//! `immediate_exit`, which KVM checks after it has begun to notice signals, so that no order of events loses a kick.
 #![allow(
     unsafe_code,
     reason = "signal handlers and thread ids have no safe interface"

@@ -45,7 +45,7 @@ fn mtrrs() -> impl Iterator<Item = u32> {
     (0x200..=0x20f).chain(fixed).chain([0x2ff])
 }
 
-/// Whether the MSR is saved among the others: not if another part of the state has it, or it is no state.
+/// Whether the MSR is saved as one: not if another element of the state contains it, or it is no state.
 fn is_state(index: u32) -> bool {
     !matches!(
         index,
@@ -176,7 +176,7 @@ pub(crate) fn read_one(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>, Error> 
 pub(crate) enum Tolerance {
     /// It may not.
     None,
-    /// It may if it has that value already: some hosts let a register be read but not written.
+    /// It may if it has the value already: on some hosts a register can be read but not written.
     SameValue,
 }
 

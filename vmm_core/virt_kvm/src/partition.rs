@@ -1,4 +1,4 @@
-//! What the VPs and devices of one VM share.
+//! The partition: what the VPs and devices of one VM share.
 
 use crate::capabilities::Capabilities;
 use crate::capabilities::IOAPIC_PINS;
@@ -31,7 +31,7 @@ use virt::x86::Irqchip;
 use virt::x86::Msr;
 use virt::x86::PartitionState;
 
-/// One VM. Devices' routes and doorbells keep it, as do its VPs.
+/// One VM. Its VPs, and the MSI vectors and doorbells of its devices, keep it alive.
 pub(crate) struct Shared {
     pub(crate) vm: VmFd,
     pub(crate) system: Arc<System>,
@@ -42,14 +42,14 @@ pub(crate) struct Shared {
     pub(crate) routing: Routing,
     pub(crate) clock: Mutex<Clock>,
     pub(crate) topology: Topology,
-    /// The chips as KVM made them.
+    /// The interrupt controllers as KVM created them; `None` in split mode.
     pub(crate) initial_irqchip: Option<Irqchip>,
-    /// A VP's MSRs as KVM made them, read by the first VP that is bound.
+    /// A VP's MSRs as KVM created them, read by the first VP that is bound.
     pub(crate) initial_msrs: Mutex<Option<Arc<[Msr]>>>,
     pub(crate) vps: Vec<Arc<VpShared>>,
 }
 
-/// The `virt` side of a VM.
+/// [`virt::Partition`] on KVM.
 pub(crate) struct KvmPartition(pub(crate) Arc<Shared>);
 
 type PartitionRow = Row<Shared, PartitionState>;

@@ -1,4 +1,4 @@
-//! Registers between KVM's structs and `virt`'s.
+//! KVM's register structs as `virt`'s.
 
 use crate::fields::copy_fields;
 use crate::fields::same_fields;
@@ -150,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn segments_survive(base: u64, limit: u32, selector: u16, bits: u32) {
+        fn segments_round_trip(base: u64, limit: u32, selector: u16, bits: u32) {
             // Bits 8 to 11 of a descriptor's attributes are part of its limit.
             let present = bits & 0x80 != 0;
             let attributes = bits & 0xf0ff | if present { bits & UNUSABLE } else { UNUSABLE };

@@ -18,7 +18,7 @@ pub(crate) struct Routing {
 }
 
 struct Table {
-    /// What the pins of KVM's own interrupt controllers are wired to.
+    /// The pins of KVM's own interrupt controllers.
     irqchip: Vec<Entry>,
     /// By GSI: one that was given out, and its MSI once it has one.
     msis: BTreeMap<u32, Option<MsiMessage>>,
@@ -64,8 +64,8 @@ impl Entry {
     }
 }
 
-/// The wiring of a PC: the PICs' inputs are GSIs 0 to 15, and the IOAPIC's the GSIs of the same number, but
-/// that the PIT (GSI 0) is on IOAPIC pin 2, where the PICs' cascade would be.
+/// The wiring of a PC: PIC inputs are GSIs 0 to 15, and IOAPIC pins are the GSIs of the same number, except that the
+/// PIT (GSI 0) is on IOAPIC pin 2, where the PICs' cascade would be.
 fn pc_wiring() -> Vec<Entry> {
     let pin = |gsi, chip, pin| Entry::Pin { gsi, chip, pin };
     let primary = (0..8).map(|gsi| pin(gsi, KVM_IRQCHIP_PIC_MASTER, gsi));
@@ -150,7 +150,7 @@ impl Routing {
         if table.msis.remove(&gsi).flatten().is_some()
             && let Err(error) = write(vm, &table)
         {
-            tracing::warn!(gsi, %error, "an interrupt route stays");
+            tracing::warn!(gsi, %error, "failed to remove an interrupt route");
         }
     }
 
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pc_wiring_stays_when_routes_come_and_go() {
+    fn the_pc_wiring_stays_when_msis_are_added() {
         let routing = Routing::new(IrqchipMode::Kernel, 32);
         let mut table = routing.table.lock();
         let wired = table.entries();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn gsis_run_out_and_are_used_again() {
+    fn gsis_run_out_and_are_reused() {
         let routing = Routing::new(IrqchipMode::Split, 26);
         assert_eq!(routing.allocate().unwrap(), 24);
         assert_eq!(routing.allocate().unwrap(), 25);

@@ -1,4 +1,4 @@
-//! The page that KVM and the VMM share for each vCPU: how exits are described and completed.
+//! The page that KVM and the VMM share for each vCPU: KVM describes exits in it, the VMM completes them.
 #![allow(
     unsafe_code,
     reason = "the page is a C union in memory that the kernel and a signal handler write to"
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 
-/// Why the guest was left.
+/// Why the VP left the guest.
 #[derive(Debug, Copy, Clone)]
 pub(crate) enum Exit {
     /// `in`, `out` or their string forms.
@@ -61,7 +61,7 @@ pub(crate) struct PortAccess {
     offset: usize,
 }
 
-/// What KVM says when it gives up.
+/// KVM_EXIT_INTERNAL_ERROR.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct InternalError {
     pub(crate) suberror: u32,

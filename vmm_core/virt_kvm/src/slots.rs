@@ -1,4 +1,4 @@
-//! KVM's memory slots: which host memory appears where in the guest-physical address space.
+//! KVM's memory slots: the guest-physical memory map.
 
 use crate::ioctl;
 use guest_memory::GuestRegion;
@@ -31,7 +31,7 @@ struct Slot {
     id: u32,
     end: u64,
     access: MappingAccess,
-    /// Keeps the host memory for as long as the guest sees it.
+    /// Keeps the host memory mapped while the slot exists.
     region: GuestRegion,
 }
 
@@ -143,7 +143,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Reads up to `bytes.len()` bytes from one mapping; how many.
+    /// Reads up to `bytes.len()` bytes from one mapping, and returns how many.
     pub(crate) fn read(&self, gpa: u64, bytes: &mut [u8]) -> usize {
         let table = self.table.lock();
         let Some((&start, slot)) = table.slots.range(..=gpa).next_back() else {
@@ -177,8 +177,8 @@ impl Slots {
     }
 }
 
-/// Changes the access of a mapping. KVM cannot change whether a slot is read-only: it is made anew, and
-/// made as it was if that fails.
+/// Changes the access of a mapping. KVM cannot change whether a slot is read-only, so it is removed and set again; if
+/// that fails, it is set as it was.
 fn change(
     vm: &VmFd,
     slot: &mut Slot,
@@ -192,7 +192,7 @@ fn change(
     ioctl::clear_slot(vm, slot.id).map_err(failed)?;
     if let Err(e) = ioctl::set_slot(vm, slot.id, flags(access), &slot.region) {
         if let Err(error) = ioctl::set_slot(vm, slot.id, flags(slot.access), &slot.region) {
-            tracing::error!(%range, %error, "memory is lost to the guest");
+            tracing::error!(%range, %error, "memory is no longer mapped");
         }
         return Err(failed(e));
     }

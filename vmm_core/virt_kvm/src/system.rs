@@ -21,13 +21,13 @@ const MCE_BANKS: u64 = 10;
 /// MCG_CAP: the banks have a common control register.
 const MCG_CTL_P: u64 = 1 << 8;
 
-/// `/dev/kvm`, and what it said when first asked.
+/// `/dev/kvm`, and its answers, which are asked for once.
 pub(crate) struct System {
     pub(crate) kvm: Kvm,
     pub(crate) kind: HostKind,
     supported_cpuid: OnceLock<Vec<CpuidEntry>>,
     mcg_cap: OnceLock<u64>,
-    /// The first VM, if it is being made already.
+    /// The first VM, if it is being created already.
     head_start: Mutex<Option<mpsc::Receiver<Result<VmFd, Error>>>>,
 }
 
@@ -93,7 +93,7 @@ impl System {
             .get_or_init(|| cpuid.as_slice().iter().map(cpuid::entry).collect()))
     }
 
-    /// What a VP's MCG_CAP says; zero where KVM has no machine checks.
+    /// MCG_CAP of a VP; zero where KVM has no machine checks.
     pub(crate) fn mcg_cap(&self) -> u64 {
         *self.mcg_cap.get_or_init(|| {
             ioctl::mce_capabilities(&self.kvm).map_or(0, |supported| {
@@ -102,7 +102,7 @@ impl System {
         })
     }
 
-    /// The VM with a head start, or a new one.
+    /// The VM that was begun, or a new one.
     pub(crate) fn create_vm(&self) -> Result<VmFd, Error> {
         let head_start = self.head_start.lock().take();
         match head_start.and_then(|vm| vm.recv().ok()) {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_open_say_what_to_do() {
+    fn errors_of_open_tell_the_user_what_to_do() {
         let error = |errno| open_error(kvm_ioctls::Error::new(errno));
         assert!(matches!(error(libc::ENOENT), Error::Unavailable { .. }));
         assert!(error(libc::ENODEV).to_string().contains("kvm_intel"));

@@ -1,4 +1,4 @@
-//! A VP on its own thread.
+//! VPs, bound to their threads.
 
 use crate::cpuid;
 use crate::ioctl;
@@ -28,7 +28,7 @@ use virt::x86::Msr;
 use virt::x86::Registers;
 use virt::x86::VpState;
 
-/// A VP on its way to its thread.
+/// A VP that is not yet bound to its thread.
 pub(crate) struct KvmVpBinder {
     pub(crate) partition: Arc<Shared>,
     pub(crate) shared: Arc<VpShared>,
@@ -113,7 +113,7 @@ impl KvmVp {
         self.call("write the CPUID table", |vcpu| vcpu.set_cpuid2(&table))
     }
 
-    /// Gives the VP machine-check banks. KVM's default is the most it can have, which guests are slow to set up.
+    /// Sets the number of machine-check banks. KVM's default is the maximum, which guests are slow to set up.
     fn set_up_mce(&self, system: &System) {
         let mcg_cap = system.mcg_cap();
         if mcg_cap == 0 {
@@ -124,7 +124,7 @@ impl KvmVp {
         }
     }
 
-    /// Reads the MSRs that the VM's VPs start with, unless another VP did.
+    /// Reads the MSRs that the VM's VPs start with, unless another VP has.
     fn note_initial_msrs(&self) -> Result<(), Error> {
         let mut initial = self.partition.initial_msrs.lock();
         if initial.is_none() {

@@ -4,11 +4,11 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use virt::VpTopology;
 
-/// What other threads need of a VP.
+/// The part of a VP that other threads use.
 pub(crate) struct VpShared {
     pub(crate) topology: VpTopology,
     pub(crate) vcpu: Arc<VcpuFd>,
     pub(crate) kick: Arc<Kick>,
-    /// The time stamp counter with which the VP goes on when the clock is started.
+    /// The value of the time stamp counter when the clock is started; `None` while it runs.
     pub(crate) stopped_tsc: Mutex<Option<u64>>,
 }

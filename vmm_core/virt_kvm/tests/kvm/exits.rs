@@ -194,7 +194,7 @@ fn an_msr_that_the_bus_does_not_have_raises_gp() {
 }
 
 #[test]
-fn triple_fault_and_life_after_it() {
+fn a_vp_runs_again_after_a_triple_fault_and_a_reset() {
     let mut machine = Machine::new(&Code::new().ud2(), Options::default());
     let mut vp = machine.bsp();
     let before = vp.registers().unwrap();

@@ -73,7 +73,7 @@ fn an_msi_wakes_a_halted_vp() {
 }
 
 #[test]
-fn an_eventfd_raises_an_msi_also_one_that_came_while_disabled() {
+fn an_eventfd_raises_an_msi_even_if_signalled_while_disabled() {
     let mut machine = machine(Options::default());
     let route = machine.partition.new_vector().unwrap();
     let mut vp = machine.bsp_with_es(LAPIC);
