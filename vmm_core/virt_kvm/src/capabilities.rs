@@ -88,6 +88,7 @@ pub(crate) fn enable_capabilities(
         enable_optional!(vm, KVM_CAP_DISABLE_QUIRKS2, quirks.into());
     }
     let msr_reasons = u64::from(KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER);
+    let xsave_size = (extension(vm, KVM_CAP_XSAVE2) as usize).max(ioctl::XSAVE_MIN_SIZE);
     Ok(Capabilities {
         exception_payload: enable_optional!(vm, KVM_CAP_EXCEPTION_PAYLOAD, 1),
         triple_fault_event: enable_optional!(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1),
@@ -101,7 +102,7 @@ pub(crate) fn enable_capabilities(
         // Software virtualization has the attribute, but its guests read the host's counter. Whether a
         // hardware host has it is asked of the first vCPU.
         tsc_offset: host != HostKind::Software,
-        xsave_size: (extension(vm, KVM_CAP_XSAVE2) as usize).max(ioctl::XSAVE_MIN_SIZE),
+        xsave_size,
         max_routes: extension(vm, KVM_CAP_IRQ_ROUTING),
         max_slots: extension(vm, KVM_CAP_NR_MEMSLOTS).max(32),
     })
