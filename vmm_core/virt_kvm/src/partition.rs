@@ -91,14 +91,11 @@ const IRQCHIP: PartitionRow = Row {
 impl Shared {
     /// The CPUID table of `vp`.
     pub(crate) fn cpuid(&self, vp: VpTopology) -> Result<Vec<CpuidEntry>, Error> {
-        let supported = self.system.supported_cpuid()?;
-        let capabilities = &self.capabilities;
-        let topology = &self.topology;
         Ok(build_cpuid(
-            supported,
-            topology,
+            self.system.supported_cpuid()?,
+            &self.topology,
             vp,
-            capabilities,
+            &self.capabilities,
             &self.processor,
         ))
     }

@@ -6,7 +6,6 @@ use crate::msr;
 use crate::partition::Shared;
 use crate::registers;
 use crate::run_page::RunPage;
-use crate::system::System;
 use crate::vp_shared::VpShared;
 use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
@@ -59,7 +58,7 @@ impl VpBinder for KvmVpBinder {
             .bind()
             .map_err(|e| Error::call("set up the signal that stops VPs", e))?;
         vp.write_cpuid(&vp.cpuid.borrow())?;
-        vp.set_up_mce(&vp.partition.system);
+        vp.set_up_mce();
         vp.note_initial_msrs()?;
         Ok(Box::new(vp))
     }
@@ -114,8 +113,8 @@ impl KvmVp {
     }
 
     /// Sets the number of machine-check banks. KVM's default is the maximum, which guests are slow to set up.
-    fn set_up_mce(&self, system: &System) {
-        let mcg_cap = system.mcg_cap();
+    fn set_up_mce(&self) {
+        let mcg_cap = self.partition.system.mcg_cap();
         if mcg_cap == 0 {
             return;
         }
@@ -180,10 +179,8 @@ impl Vp for KvmVp {
     }
 
     fn set_msrs(&mut self, msrs: &[(u32, u64)]) -> Result<(), Error> {
-        let msrs: Vec<_> = msrs
-            .iter()
-            .map(|&(index, value)| Msr { index, value })
-            .collect();
+        let msrs = msrs.iter().map(|&(index, value)| Msr { index, value });
+        let msrs: Vec<_> = msrs.collect();
         msr::write(&self.shared.vcpu, &msrs, msr::Tolerance::None)
     }
 

@@ -310,9 +310,13 @@ const ACTIVITY: VpRow = Row {
     ..Row::EMPTY
 };
 
-/// What the guest's own guests are doing: it cannot have any.
+/// The state of the guest's own guests, which cannot be saved.
 const NESTED_STATE: VpRow = Row {
     name: "nested state",
+    read: |vp, _| {
+        let nested = vp.partition.processor.nested;
+        vp.require(!nested, format_args!("nested state cannot be saved"))
+    },
     ..Row::EMPTY
 };
 
