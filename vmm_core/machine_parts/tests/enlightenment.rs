@@ -1,4 +1,5 @@
 //! An enlightenment in a machine: CPUID, MSRs, and state.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use guest_memory::GuestMemory;
 use guest_memory::MIN_RAM;
@@ -37,7 +38,7 @@ const UNKNOWN: u32 = 0x4000_0011;
 /// Also known to the hypervisor, which must not keep it.
 const SYSENTER_CS: u32 = 0x174;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Scratch(Mutex<BTreeMap<(u32, u32), u64>>);
 
 impl Enlightenment for Scratch {

@@ -1,6 +1,6 @@
 use std::io;
 
-/// Why the hypervisor did not do what was asked.
+/// Why a request to the hypervisor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host has no such hypervisor.
@@ -33,7 +33,7 @@ pub enum Error {
     Call {
         /// What was attempted.
         operation: String,
-        /// What the hypervisor answered.
+        /// The hypervisor's error.
         #[source]
         source: io::Error,
     },

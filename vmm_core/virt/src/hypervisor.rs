@@ -13,21 +13,19 @@ pub enum HostKind {
     Vmx,
     /// AMD SVM.
     Svm,
-    /// Guest kernel code is emulated in software: slow, and some instructions are missing.
+    /// Guest kernel code is emulated in software: it is slow, and some instructions are missing.
     Software,
     /// Could not be determined.
     Unknown,
 }
 
-/// What the host offers, before any partition exists.
+/// What the host supports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostInfo {
     /// How the host virtualizes.
     pub kind: HostKind,
     /// The width of a guest-physical address, in bits.
     pub address_bits: u8,
-    /// The largest number of VPs in a partition.
-    pub max_vps: u32,
     /// Whether a guest can run guests of its own.
     pub nested: bool,
 }
@@ -42,22 +40,22 @@ pub enum IrqchipMode {
     Split,
 }
 
-/// What a partition is made from.
-#[derive(Debug, Clone)]
+/// The configuration of a new partition.
+#[derive(Debug)]
 pub struct PartitionConfig<'a> {
     /// The VPs.
     pub topology: &'a Topology,
-    /// Guest RAM; mapped read-write when the partition is made.
+    /// Guest RAM; mapped read-write when the partition is created.
     pub memory: &'a GuestMemory,
     /// Where the interrupt controllers are.
     pub irqchip: IrqchipMode,
-    /// What the guest finds in its processors.
+    /// Processor features beyond the hypervisor's defaults.
     pub processor: ProcessorFeatures,
 }
 
-/// A partition just made, and its VPs in index order.
+/// A new partition and its VPs.
 pub struct NewPartition {
-    /// What all threads share.
+    /// The partition.
     pub partition: Arc<dyn Partition>,
     /// One for each VP, in index order.
     pub vps: Vec<Box<dyn VpBinder>>,
@@ -65,12 +63,9 @@ pub struct NewPartition {
 
 /// A hypervisor.
 pub trait Hypervisor: Send + Sync {
-    /// Its name, as on the command line.
-    fn name(&self) -> &'static str;
-
-    /// What the host offers.
+    /// What the host supports.
     fn host_info(&self) -> Result<HostInfo, Error>;
 
-    /// Makes a partition.
+    /// Creates a partition.
     fn new_partition(&self, config: PartitionConfig<'_>) -> Result<NewPartition, Error>;
 }

@@ -1,14 +1,14 @@
 use crate::VpIndex;
 
-/// The VMM's side of guest accesses that the hypervisor does not handle. Called on VP threads, concurrently.
+/// Handles guest accesses that the hypervisor does not. Called on VP threads, concurrently.
 pub trait IoBus: Send + Sync {
-    /// A guest's `in`. Fills `data` (1, 2 or 4 bytes) whatever happens.
+    /// A guest's `in`. Always fills `data` (1, 2 or 4 bytes).
     fn read_port(&self, port: u16, data: &mut [u8]);
 
     /// A guest's `out` of 1, 2 or 4 bytes.
     fn write_port(&self, port: u16, data: &[u8]);
 
-    /// A guest's read of memory that is not RAM. Fills `data` (1 to 8 bytes) whatever happens.
+    /// A guest's read of memory that is not RAM. Always fills `data` (1 to 8 bytes).
     fn read_mmio(&self, gpa: u64, data: &mut [u8]);
 
     /// A guest's write of 1 to 8 bytes to memory that is not writable RAM.

@@ -1,4 +1,4 @@
-//! What a VMM needs of a hypervisor: partition, VP, memory, interrupt and state traits, with no hypervisor's types in sight.
+//! The hypervisor interface: traits for partitions and VPs, and their state, with no hypervisor's own types.
 //!
 //! A [`Hypervisor`] makes a partition: one shared [`Partition`] object and a [`VpBinder`] for each VP. A
 //! binder is moved to the thread that will run the VP and becomes a [`Vp`] there. Guest accesses that

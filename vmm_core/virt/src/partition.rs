@@ -1,5 +1,4 @@
 use crate::Error;
-use crate::VpIndex;
 use crate::x86::PartitionState;
 use chipset_device::DoorbellTarget;
 use chipset_device::LineTarget;
@@ -13,13 +12,11 @@ use guest_memory::MemoryRange;
 pub enum MappingAccess {
     /// Reads, writes, execution.
     ReadWrite,
-    /// Reads, writes, execution; written pages are recorded for [`Partition::take_dirty_pages`].
-    ReadWriteLogged,
     /// Reads and execution; writes go to [`IoBus`](crate::IoBus) as MMIO.
     ReadOnly,
 }
 
-/// What the VPs and devices of one VM share.
+/// One VM without its VPs: memory map, interrupt controllers and clocks. Shared by VP threads and devices.
 ///
 /// Devices use it through the device contracts: an `Arc<dyn Partition>` coerces to an `Arc<dyn LineTarget>` (interrupt
 /// lines into the hypervisor's controllers, by GSI; with [`IrqchipMode::Split`](crate::IrqchipMode::Split) those of the
@@ -31,22 +28,16 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
     /// Removes the mapping that `map` made at exactly `range`.
     fn unmap(&self, range: MemoryRange) -> Result<(), Error>;
 
-    /// The pages of the logged mapping at `range` written since the last call: bit n is page n.
-    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error>;
-
-    /// In split mode, sets the MSI that IOAPIC pin `gsi` delivers; `None` means nothing.
+    /// In split mode, sets the MSI that IOAPIC pin `gsi` delivers; `None` for none.
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error>;
 
     /// In split mode, delivers the MSI of IOAPIC pin `gsi` once.
     fn assert_line(&self, gsi: u32) -> Result<(), Error>;
 
-    /// Raises an NMI on a VP.
-    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error>;
-
     /// Stops the guest's paravirtual clock and time stamp counters. All VPs are stopped.
     fn stop_clock(&self) -> Result<(), Error>;
 
-    /// Lets them go on from where they stood.
+    /// Resumes the clocks from where they were stopped. All VPs are stopped.
     fn start_clock(&self) -> Result<(), Error>;
 
     /// Returns partition-wide state (interrupt controllers, timers) to power-on. All VPs are stopped.
@@ -58,6 +49,6 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
     /// Writes partition-wide state. All VPs are stopped. The clock stays stopped until it is started.
     fn restore(&self, state: &PartitionState) -> Result<(), Error>;
 
-    /// The partition's configuration and memory map, for a person who debugs the VM.
+    /// Configuration and memory map, for debugging.
     fn inspect(&self) -> serde_json::Value;
 }

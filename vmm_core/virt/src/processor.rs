@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The hypervisor backend puts the leaves into the VPs' CPUID tables and makes guest accesses to the MSRs leave to
 /// [`IoBus`](crate::IoBus), whose implementation passes them on to the methods here, on VP threads. A state unit of the
 /// machine saves, restores and resets the state while all VPs are stopped.
-pub trait Enlightenment: Send + Sync {
+pub trait Enlightenment: fmt::Debug + Send + Sync {
     /// The name of its state unit; unique in the machine, and part of the format of saved state.
     fn name(&self) -> &'static str;
 
@@ -39,7 +39,8 @@ pub trait Enlightenment: Send + Sync {
     fn restore(&self, state: &SavedState) -> Result<(), RestoreError>;
 }
 
-/// Bits of one CPUID entry that are as given here, whatever the hypervisor and the enlightenments say.
+/// Bits of one CPUID entry that are as given here, whatever the hypervisor and the enlightenments say. An entry that
+/// the table lacks is not added.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct CpuidOverride {
     /// The leaf: EAX on input.
@@ -53,7 +54,7 @@ pub struct CpuidOverride {
 }
 
 /// What a guest finds in its processors beyond what the hypervisor offers by default.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ProcessorFeatures {
     /// VMX or SVM, so that the guest can have guests of its own. Making the partition fails where the host cannot
     /// ([`HostInfo::nested`](crate::HostInfo::nested)).
@@ -73,26 +74,17 @@ impl ProcessorFeatures {
         }
         for change in &self.cpuid_overrides {
             let place = (change.leaf, change.subleaf);
-            let found = table.iter().position(|e| (e.leaf, e.subleaf) == place);
-            let at = found.unwrap_or_else(|| {
-                table.push(CpuidEntry {
-                    leaf: change.leaf,
-                    subleaf: change.subleaf,
-                    ..Default::default()
-                });
-                table.len() - 1
-            });
-            let entry = &mut table[at];
-            let registers = [
-                &mut entry.eax,
-                &mut entry.ebx,
-                &mut entry.ecx,
-                &mut entry.edx,
-            ];
-            for ((register, mask), value) in
-                registers.into_iter().zip(change.mask).zip(change.value)
-            {
-                *register = *register & !mask | value & mask;
+            for entry in table.iter_mut().filter(|e| (e.leaf, e.subleaf) == place) {
+                let registers = [
+                    &mut entry.eax,
+                    &mut entry.ebx,
+                    &mut entry.ecx,
+                    &mut entry.edx,
+                ];
+                let bits = change.mask.into_iter().zip(change.value);
+                for (register, (mask, value)) in registers.into_iter().zip(bits) {
+                    *register = *register & !mask | value & mask;
+                }
             }
         }
     }
@@ -112,123 +104,6 @@ impl ProcessorFeatures {
     }
 }
 
-impl fmt::Debug for ProcessorFeatures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let enlightenments: Vec<_> = self.enlightenments.iter().map(|e| e.name()).collect();
-        f.debug_struct("ProcessorFeatures")
-            .field("nested", &self.nested)
-            .field("cpuid_overrides", &self.cpuid_overrides)
-            .field("enlightenments", &enlightenments)
-            .finish()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VP: VpTopology = VpTopology {
-        index: VpIndex(1),
-        apic_id: 3,
-    };
-
-    fn entry(leaf: u32, subleaf: Option<u32>, registers: [u32; 4]) -> CpuidEntry {
-        let [eax, ebx, ecx, edx] = registers;
-        CpuidEntry {
-            leaf,
-            subleaf,
-            eax,
-            ebx,
-            ecx,
-            edx,
-        }
-    }
-
-    struct Leaves;
-
-    impl Enlightenment for Leaves {
-        fn name(&self) -> &'static str {
-            "leaves"
-        }
-        fn cpuid(&self, vp: VpTopology) -> Vec<CpuidEntry> {
-            vec![
-                entry(0x4000_0000, None, [0x4000_0001, 0, 0, 0]),
-                entry(0x4000_0001, None, [vp.apic_id, 0, 0, 0]),
-            ]
-        }
-        fn msrs(&self) -> &[RangeInclusive<u32>] {
-            &[0x4000_0000..=0x4000_0001, 0x4000_0020..=0x4000_0020]
-        }
-        fn read_msr(&self, _: VpIndex, _: u32) -> Option<u64> {
-            None
-        }
-        fn write_msr(&self, _: VpIndex, _: u32, _: u64) -> Option<()> {
-            None
-        }
-        fn reset(&self) {}
-        fn save(&self) -> Result<SavedState, SaveError> {
-            Ok(SavedState::encode(&()))
-        }
-        fn restore(&self, _: &SavedState) -> Result<(), RestoreError> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn enlightenments_replace_leaves_and_overrides_come_last() {
-        let features = ProcessorFeatures {
-            cpuid_overrides: vec![
-                CpuidOverride {
-                    leaf: 7,
-                    subleaf: Some(0),
-                    mask: [0, 0xf0, 0, 0],
-                    value: [0, 0x5f, 0, 0],
-                },
-                CpuidOverride {
-                    leaf: 0x4000_0001,
-                    subleaf: None,
-                    mask: [1, 0, 0, 0],
-                    value: [0; 4],
-                },
-                CpuidOverride {
-                    leaf: 0x21,
-                    subleaf: None,
-                    mask: [0, 0, 0, u32::MAX],
-                    value: [0, 0, 0, 9],
-                },
-            ],
-            enlightenments: vec![Arc::new(Leaves)],
-            ..Default::default()
-        };
-        let mut table = vec![
-            entry(7, Some(0), [1, 0xaf, 3, 4]),
-            entry(7, Some(1), [1, 0xaf, 3, 4]),
-            entry(0x4000_0000, None, [9, 9, 9, 9]),
-        ];
-        features.adjust_cpuid(&mut table, VP);
-        table.sort_by_key(|e| (e.leaf, e.subleaf));
-        assert_eq!(
-            table,
-            [
-                entry(7, Some(0), [1, 0x5f, 3, 4]),
-                entry(7, Some(1), [1, 0xaf, 3, 4]),
-                entry(0x21, None, [0, 0, 0, 9]),
-                entry(0x4000_0000, None, [0x4000_0001, 0, 0, 0]),
-                entry(0x4000_0001, None, [2, 0, 0, 0]),
-            ]
-        );
-    }
-
-    #[test]
-    fn msrs_belong_to_the_enlightenment_that_takes_them() {
-        let features = ProcessorFeatures {
-            enlightenments: vec![Arc::new(Leaves)],
-            ..Default::default()
-        };
-        let ranges = [0x4000_0000..=0x4000_0001, 0x4000_0020..=0x4000_0020];
-        assert_eq!(features.msr_intercepts(), ranges);
-        let owner = |index| features.msr_owner(index).map(Enlightenment::name);
-        assert_eq!(owner(0x4000_0001), Some("leaves"));
-        assert_eq!(owner(0x4000_0002), None);
-    }
-}
+#[path = "processor_test.rs"]
+mod tests;

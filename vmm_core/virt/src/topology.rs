@@ -1,4 +1,4 @@
-//! Which VPs there are, and what their APIC ids tell the guest of sockets, cores and threads.
+//! VPs, and their arrangement in sockets, cores and threads, which their APIC ids encode.
 
 use std::fmt;
 
@@ -22,10 +22,10 @@ impl fmt::Display for VpIndex {
     }
 }
 
-/// What the user asked for.
+/// The topology asked for.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct TopologyConfig {
-    /// How many VPs.
+    /// The number of VPs.
     pub processors: u32,
     /// VPs in a socket; all of them in one where `None`.
     pub vps_per_socket: Option<u32>,
@@ -55,7 +55,7 @@ pub enum TopologyError {
     },
 }
 
-/// One VP's place.
+/// A VP's place in the topology.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct VpTopology {
     /// Its number.
@@ -131,12 +131,12 @@ impl Topology {
         self.vps_per_socket
     }
 
-    /// How far to shift an APIC id right for the core's number.
+    /// The number of low bits of an APIC id that are the thread's number.
     pub fn smt_bits(&self) -> u32 {
         self.smt_bits
     }
 
-    /// How far to shift an APIC id right for the socket's number.
+    /// The number of low bits of an APIC id that are below the socket's number.
     pub fn socket_bits(&self) -> u32 {
         self.socket_bits
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// A VP not yet bound to its thread.
 pub trait VpBinder: Send {
-    /// Which VP.
+    /// The VP's index.
     fn index(&self) -> VpIndex;
 
     /// Binds the VP to the calling thread.
@@ -30,10 +30,10 @@ pub enum VpStop {
     TripleFault,
 }
 
-/// Why a VP cannot go on.
+/// Why running a VP failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The hypervisor met an instruction that it cannot emulate.
+    /// The hypervisor cannot emulate an instruction.
     #[error(
         "{vp}: the hypervisor cannot emulate the instruction at {rip:#x}: [{}]",
         bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
@@ -51,7 +51,7 @@ pub enum RunError {
     FailEntry {
         /// The VP.
         vp: VpIndex,
-        /// What the hardware said.
+        /// The hardware's reason code.
         reason: u64,
     },
     /// The hypervisor gave up on the VP.
@@ -59,17 +59,17 @@ pub enum RunError {
     Internal {
         /// The VP.
         vp: VpIndex,
-        /// The hypervisor's code.
+        /// The hypervisor's error code.
         suberror: u32,
-        /// What it said beyond.
+        /// The data that came with the code.
         data: Vec<u64>,
     },
-    /// An exit that the backend does not know.
+    /// An exit that the backend does not handle.
     #[error("{vp}: unexpected exit {exit}")]
     UnexpectedExit {
         /// The VP.
         vp: VpIndex,
-        /// The exit, in the hypervisor's words.
+        /// The exit, by the hypervisor's name or number.
         exit: String,
     },
     /// A call to the hypervisor failed.
@@ -83,16 +83,16 @@ pub enum RunError {
     },
 }
 
-/// A virtual processor, on its own thread.
+/// A VP bound to its thread.
 pub trait Vp {
-    /// Which VP.
+    /// The VP's index.
     fn index(&self) -> VpIndex;
 
-    /// The means to stop it from any thread.
+    /// Stops the VP, from any thread.
     fn kicker(&self) -> Arc<dyn VpKick>;
 
-    /// Runs the guest until it is kicked or shuts down. On return, no access of the guest is half done: the
-    /// VP's state is complete.
+    /// Runs the guest until the VP is kicked or shuts down. On return no guest access is half done: the VP's state is
+    /// complete.
     fn run(&mut self, io: &dyn IoBus) -> Result<VpStop, RunError>;
 
     /// The registers that debugging and booting need.

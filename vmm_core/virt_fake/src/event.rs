@@ -16,8 +16,6 @@ pub enum Event {
     },
     /// [`virt::Partition::unmap`].
     Unmap { range: MemoryRange },
-    /// [`virt::Partition::take_dirty_pages`].
-    TakeDirtyPages { range: MemoryRange },
     /// A device drove an interrupt line.
     SetLine { gsi: u32, high: bool },
     /// [`virt::Partition::route_line`].
@@ -38,8 +36,6 @@ pub enum Event {
     },
     /// A guest's write rang a doorbell.
     RingDoorbell { vp: u32, address: DoorbellAddress },
-    /// [`virt::Partition::inject_nmi`].
-    InjectNmi { vp: u32 },
     /// [`virt::Partition::stop_clock`].
     StopClock,
     /// [`virt::Partition::start_clock`].

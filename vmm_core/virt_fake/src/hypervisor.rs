@@ -58,7 +58,6 @@ impl FakeHypervisor {
         Self::with_host_info(HostInfo {
             kind: HostKind::Unknown,
             address_bits: 46,
-            max_vps: 1024,
             nested: false,
         })
     }
@@ -188,10 +187,6 @@ impl FakeHypervisor {
 }
 
 impl Hypervisor for FakeHypervisor {
-    fn name(&self) -> &'static str {
-        "fake"
-    }
-
     fn host_info(&self) -> Result<HostInfo, Error> {
         Ok(self.0.state.lock().host.clone())
     }
@@ -205,13 +200,6 @@ impl Hypervisor for FakeHypervisor {
             });
         }
         let topology = config.topology.vps();
-        if topology.len() > host.max_vps as usize {
-            return Err(Error::InvalidRequest(format!(
-                "{} VPs; the host has room for {}",
-                topology.len(),
-                host.max_vps
-            )));
-        }
         let mut mappings = Mappings::default();
         for region in config.memory.regions() {
             let access = MappingAccess::ReadWrite;

@@ -3,7 +3,6 @@
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use virt::Error;
 use virt::MappingAccess;
 use vm_memory::Bytes as _;
@@ -20,7 +19,6 @@ struct Mapping {
     end: u64,
     access: MappingAccess,
     region: GuestRegion,
-    dirty: BTreeSet<u64>,
 }
 
 pub(crate) fn range_of(region: &GuestRegion) -> MemoryRange {
@@ -57,38 +55,19 @@ impl Mappings {
             end: range.end,
             access,
             region,
-            dirty: BTreeSet::new(),
         };
         self.0.insert(range.start, mapping);
         Ok(())
     }
 
-    fn exactly(&mut self, range: MemoryRange) -> Result<&mut Mapping, Error> {
-        self.0
-            .get_mut(&range.start)
-            .filter(|mapping| mapping.end == range.end)
-            .ok_or_else(|| Error::InvalidRequest(format!("no memory is mapped at exactly {range}")))
-    }
-
     pub(crate) fn unmap(&mut self, range: MemoryRange) -> Result<(), Error> {
-        self.exactly(range)?;
+        let mapping = self.0.get(&range.start);
+        if mapping.is_none_or(|mapping| mapping.end != range.end) {
+            let text = format!("no memory is mapped at exactly {range}");
+            return Err(Error::InvalidRequest(text));
+        }
         self.0.remove(&range.start);
         Ok(())
-    }
-
-    pub(crate) fn take_dirty_pages(&mut self, range: MemoryRange) -> Result<Vec<u64>, Error> {
-        let mapping = self.exactly(range)?;
-        if mapping.access != MappingAccess::ReadWriteLogged {
-            return Err(Error::InvalidRequest(format!(
-                "writes to the memory at {range} are not logged"
-            )));
-        }
-        let pages = range.len() / PAGE;
-        let mut bitmap = vec![0; pages.div_ceil(64) as usize];
-        for page in std::mem::take(&mut mapping.dirty) {
-            bitmap[page as usize / 64] |= 1 << (page % 64);
-        }
-        Ok(bitmap)
     }
 
     fn containing(&mut self, gpa: u64, size: usize) -> Option<(u64, &mut Mapping)> {
@@ -113,10 +92,6 @@ impl Mappings {
         };
         if mapping.access == MappingAccess::ReadOnly || data.is_empty() {
             return false;
-        }
-        if mapping.access == MappingAccess::ReadWriteLogged {
-            let last = offset + data.len() as u64 - 1;
-            mapping.dirty.extend(offset / PAGE..=last / PAGE);
         }
         let written = mapping
             .region

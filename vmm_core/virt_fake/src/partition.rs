@@ -24,7 +24,6 @@ use virt::Error;
 use virt::IrqchipMode;
 use virt::MappingAccess;
 use virt::Partition;
-use virt::VpIndex;
 use virt::x86::PartitionState;
 
 const IOAPIC_PINS: u32 = 24;
@@ -156,12 +155,6 @@ impl Partition for FakePartition {
         self.act(Event::Unmap { range }, |data| data.mappings.unmap(range))
     }
 
-    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error> {
-        self.act(Event::TakeDirtyPages { range }, |data| {
-            data.mappings.take_dirty_pages(range)
-        })
-    }
-
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         Self::check_pin(&mut state, self.id, gsi)?;
@@ -183,16 +176,6 @@ impl Partition for FakePartition {
         state.events.extend(msi.map(Event::Msi));
         self.shared.changed.notify_all();
         Ok(())
-    }
-
-    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error> {
-        self.act(Event::InjectNmi { vp: vp.0 }, |data| {
-            let found = data.vps.get_mut(vp.0 as usize);
-            let found =
-                found.ok_or_else(|| Error::InvalidRequest(format!("{vp} does not exist")))?;
-            found.state.events.nmi_pending = 1;
-            Ok(())
-        })
     }
 
     fn stop_clock(&self) -> Result<(), Error> {

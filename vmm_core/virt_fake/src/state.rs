@@ -3,7 +3,6 @@
 use crate::event::Event;
 use crate::mappings::Mappings;
 use crate::step::Step;
-use crate::vector::VectorState;
 use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
 use chipset_device::MsiMessage;
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use virt::Error;
 use virt::HostInfo;
 use virt::IrqchipMode;
@@ -47,6 +47,22 @@ pub(crate) struct PartitionData {
     pub(crate) vectors: Vec<VectorState>,
     pub(crate) doorbells: Vec<DoorbellState>,
     pub(crate) vps: Vec<VpData>,
+}
+
+/// The partition's end of a vector.
+pub(crate) struct VectorState {
+    pub(crate) id: u64,
+    pub(crate) event: Arc<OwnedFd>,
+    pub(crate) enabled: Option<MsiMessage>,
+}
+
+impl VectorState {
+    /// Takes an event out of the eventfd, if there is one and the vector is enabled.
+    pub(crate) fn deliver(&self) -> Option<Event> {
+        let message = self.enabled?;
+        rustix::io::read(&*self.event, &mut [0; 8]).ok()?;
+        Some(Event::Msi(message))
+    }
 }
 
 pub(crate) struct DoorbellState {

@@ -1,7 +1,7 @@
 //! Eventfds that raise MSIs.
 
-use crate::event::Event;
 use crate::state::Shared;
+use crate::state::VectorState;
 use chipset_device::MsiMessage;
 use chipset_device::MsiVector;
 use rustix::event::EventfdFlags;
@@ -10,22 +10,6 @@ use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-
-/// The partition's end of a vector.
-pub(crate) struct VectorState {
-    pub(crate) id: u64,
-    pub(crate) event: Arc<OwnedFd>,
-    pub(crate) enabled: Option<MsiMessage>,
-}
-
-impl VectorState {
-    /// Takes an event out of the eventfd, if there is one and the vector is enabled.
-    pub(crate) fn deliver(&self) -> Option<Event> {
-        let message = self.enabled?;
-        rustix::io::read(&*self.event, &mut [0; 8]).ok()?;
-        Some(Event::Msi(message))
-    }
-}
 
 struct Vector {
     shared: Arc<Shared>,

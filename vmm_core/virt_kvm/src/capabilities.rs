@@ -1,4 +1,4 @@
-//! What this host's KVM can do, and switching it on for a VM.
+//! KVM's capabilities: finding and enabling those that a VM uses.
 
 use crate::ioctl;
 use kvm_bindings::*;
@@ -10,7 +10,7 @@ use virt::IrqchipMode;
 /// Pins of an IOAPIC.
 pub(crate) const IOAPIC_PINS: u32 = 24;
 
-/// Quirks that are switched off: `out 0x7e` leaves RIP past the instruction, unlike other ports; and KVM
+/// Quirks that are disabled: `out 0x7e` leaves RIP past the instruction, unlike other ports; and KVM
 /// patches `vmcall` and `vmmcall` in the guest's code.
 const UNWANTED_QUIRKS: u32 = KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_FIX_HYPERCALL_INSN;
 
@@ -19,7 +19,7 @@ const X2APIC_API_FLAGS: u64 =
     (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK) as u64;
 
 /// Optional capabilities of one VM, as found and enabled.
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug, Copy, Clone, serde::Serialize)]
 pub(crate) struct Capabilities {
     pub(crate) exception_payload: bool,
     pub(crate) triple_fault_event: bool,
@@ -52,80 +52,49 @@ fn enable(vm: &VmFd, capability: u32, argument: u64) -> Result<(), kvm_ioctls::E
     })
 }
 
-/// Enables a capability that the VM can do without.
-fn enable_optional(vm: &VmFd, name: &'static str, capability: u32, argument: u64) -> bool {
-    match enable(vm, capability, argument) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::debug!(capability = name, %error, "KVM lacks an optional capability");
-            false
+/// Enables a capability that the VM can do without; whether KVM has it.
+macro_rules! enable_optional {
+    ($vm:expr, $capability:ident, $argument:expr) => {
+        match enable($vm, $capability, $argument) {
+            Ok(()) => true,
+            Err(error) => {
+                let capability = stringify!($capability);
+                tracing::debug!(capability, %error, "KVM lacks an optional capability");
+                false
+            }
         }
-    }
+    };
 }
 
-/// Switches on what a VM uses, before it has vCPUs.
+/// Enables what a VM uses, before it has vCPUs.
 pub(crate) fn enable_capabilities(
     vm: &VmFd,
     host: HostKind,
     irqchip: IrqchipMode,
 ) -> Result<Capabilities, Error> {
-    for (name, capability) in [
-        ("KVM_CAP_IMMEDIATE_EXIT", KVM_CAP_IMMEDIATE_EXIT),
-        ("KVM_CAP_IRQ_ROUTING", KVM_CAP_IRQ_ROUTING),
-    ] {
-        if extension(vm, capability) == 0 {
-            return Err(Error::MissingCapability { what: name });
-        }
+    let missing = |what| Error::MissingCapability { what };
+    if extension(vm, KVM_CAP_IMMEDIATE_EXIT) == 0 {
+        return Err(missing("KVM_CAP_IMMEDIATE_EXIT"));
+    }
+    if extension(vm, KVM_CAP_IRQ_ROUTING) == 0 {
+        return Err(missing("KVM_CAP_IRQ_ROUTING"));
     }
     if irqchip == IrqchipMode::Split {
-        enable(vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS.into()).map_err(|_| {
-            Error::MissingCapability {
-                what: "KVM_CAP_SPLIT_IRQCHIP",
-            }
-        })?;
+        enable(vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS.into())
+            .map_err(|_| missing("KVM_CAP_SPLIT_IRQCHIP"))?;
     }
     let quirks = extension(vm, KVM_CAP_DISABLE_QUIRKS2) & UNWANTED_QUIRKS;
     if quirks != 0 {
-        enable_optional(
-            vm,
-            "KVM_CAP_DISABLE_QUIRKS2",
-            KVM_CAP_DISABLE_QUIRKS2,
-            quirks.into(),
-        );
+        enable_optional!(vm, KVM_CAP_DISABLE_QUIRKS2, quirks.into());
     }
-    let msr_reasons = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER;
+    let msr_reasons = u64::from(KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER);
     let xsave_size = (extension(vm, KVM_CAP_XSAVE2) as usize).max(ioctl::XSAVE_MIN_SIZE);
     Ok(Capabilities {
-        exception_payload: enable_optional(
-            vm,
-            "KVM_CAP_EXCEPTION_PAYLOAD",
-            KVM_CAP_EXCEPTION_PAYLOAD,
-            1,
-        ),
-        triple_fault_event: enable_optional(
-            vm,
-            "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
-            KVM_CAP_X86_TRIPLE_FAULT_EVENT,
-            1,
-        ),
-        emulation_failure_exit: enable_optional(
-            vm,
-            "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
-            KVM_CAP_EXIT_ON_EMULATION_FAILURE,
-            1,
-        ),
-        user_space_msr: enable_optional(
-            vm,
-            "KVM_CAP_X86_USER_SPACE_MSR",
-            KVM_CAP_X86_USER_SPACE_MSR,
-            msr_reasons.into(),
-        ),
-        x2apic_api: enable_optional(
-            vm,
-            "KVM_CAP_X2APIC_API",
-            KVM_CAP_X2APIC_API,
-            X2APIC_API_FLAGS,
-        ),
+        exception_payload: enable_optional!(vm, KVM_CAP_EXCEPTION_PAYLOAD, 1),
+        triple_fault_event: enable_optional!(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1),
+        emulation_failure_exit: enable_optional!(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1),
+        user_space_msr: enable_optional!(vm, KVM_CAP_X86_USER_SPACE_MSR, msr_reasons),
+        x2apic_api: enable_optional!(vm, KVM_CAP_X2APIC_API, X2APIC_API_FLAGS),
         readonly_memory: extension(vm, KVM_CAP_READONLY_MEM) != 0,
         sregs2: extension(vm, KVM_CAP_SREGS2) != 0,
         tsc_deadline_timer: extension(vm, KVM_CAP_TSC_DEADLINE_TIMER) != 0,
@@ -140,21 +109,25 @@ pub(crate) fn enable_capabilities(
 }
 
 #[cfg(test)]
-impl Capabilities {
-    /// Those of a host that lacks nothing.
-    pub(crate) const ALL: Self = Self {
-        exception_payload: true,
-        triple_fault_event: true,
-        emulation_failure_exit: true,
-        user_space_msr: true,
-        x2apic_api: true,
-        readonly_memory: true,
-        sregs2: true,
-        tsc_deadline_timer: true,
-        tsc_control: true,
-        tsc_offset: true,
-        xsave_size: 4096,
-        max_routes: 4096,
-        max_slots: 512,
-    };
+mod tests {
+    use super::*;
+
+    impl Capabilities {
+        /// All capabilities.
+        pub(crate) const ALL: Self = Self {
+            exception_payload: true,
+            triple_fault_event: true,
+            emulation_failure_exit: true,
+            user_space_msr: true,
+            x2apic_api: true,
+            readonly_memory: true,
+            sregs2: true,
+            tsc_deadline_timer: true,
+            tsc_control: true,
+            tsc_offset: true,
+            xsave_size: 4096,
+            max_routes: 4096,
+            max_slots: 512,
+        };
+    }
 }

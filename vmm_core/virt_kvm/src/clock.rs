@@ -1,13 +1,13 @@
 //! Stopping and starting the guest's clocks: KVM's paravirtual clock and the time stamp counters.
 //!
-//! KVM lets both run on while no VP runs. So the paravirtual clock is set back when it is started, and each
-//! VP is given the TSC offset with which its counter goes on from the value it had: VPs whose offsets agree are
-//! given the same one, because KVM takes its clock for unreliable when they differ. Under software
-//! virtualization guests read the host's counter; there only the paravirtual clock stops.
+//! KVM lets both run on while no VP runs. When they are started again the paravirtual clock is set back, and each VP
+//! gets the TSC offset with which its counter goes on from the value it had. VPs whose counters agree get the same
+//! offset: KVM takes its clock for unreliable when offsets differ. Under software virtualization guests read the host's
+//! counter, so that only the paravirtual clock stops.
 
 use crate::ioctl;
 use crate::msr;
-use crate::partition::VpShared;
+use crate::vp_shared::VpShared;
 use kvm_bindings::KVM_CLOCK_TSC_STABLE;
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VcpuFd;

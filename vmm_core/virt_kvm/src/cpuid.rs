@@ -1,4 +1,4 @@
-//! The CPUID table of each VP: what the host's KVM supports, with the guest's topology.
+//! The CPUID table of each VP: what the host's KVM supports, with the guest's topology and features.
 
 use crate::capabilities::Capabilities;
 use kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
@@ -37,20 +37,11 @@ pub(crate) fn kvm_entry(e: &CpuidEntry) -> kvm_cpuid_entry2 {
     }
 }
 
-/// Who made the processor, as far as CPUID's layout depends on it.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-enum Vendor {
-    Intel,
-    Amd,
-}
-
-fn vendor(entries: &[CpuidEntry]) -> Vendor {
+/// Whether CPUID has AMD's layout rather than Intel's.
+fn is_amd(entries: &[CpuidEntry]) -> bool {
     let leaf0 = entries.iter().find(|e| e.leaf == 0);
     let name = leaf0.map(|e| [e.ebx, e.edx, e.ecx].map(u32::to_le_bytes).concat());
-    match name.as_deref() {
-        Some(b"AuthenticAMD" | b"HygonGenuine") => Vendor::Amd,
-        _ => Vendor::Intel,
-    }
+    matches!(name.as_deref(), Some(b"AuthenticAMD" | b"HygonGenuine"))
 }
 
 /// A field's low bits, as wide as the register says.
@@ -89,7 +80,7 @@ pub(crate) fn build_cpuid(
     capabilities: &Capabilities,
     processor: &ProcessorFeatures,
 ) -> Vec<CpuidEntry> {
-    let vendor = vendor(supported);
+    let amd = is_amd(supported);
     let mut entries = Vec::with_capacity(supported.len() + 8);
     for entry in supported {
         match entry.leaf {
@@ -106,7 +97,7 @@ pub(crate) fn build_cpuid(
     let extended_topology = supported
         .iter()
         .any(|e| e.leaf == 0x8000_0001 && e.ecx & 1 << 22 != 0)
-        && vendor == Vendor::Amd;
+        && amd;
     for entry in &mut entries {
         match entry.leaf {
             0 => entry.eax = entry.eax.max(0xb),
@@ -140,11 +131,11 @@ pub(crate) fn build_cpuid(
                 if !processor.nested {
                     set_bit(&mut entry.ecx, 2, false);
                 }
-                if vendor == Vendor::Amd {
+                if amd {
                     set_bit(&mut entry.ecx, 1, many);
                 }
             }
-            0x8000_0008 if vendor == Vendor::Amd => {
+            0x8000_0008 if amd => {
                 set_bits(&mut entry.ecx, 0, 8, in_socket - 1);
                 set_bits(&mut entry.ecx, 12, 4, topology.socket_bits());
             }

@@ -296,6 +296,7 @@ fn address_widths() {
 }
 
 /// Takes over KVM's own leaf, and some MSRs.
+#[derive(Debug)]
 struct Paravirtual;
 
 impl Enlightenment for Paravirtual {

@@ -1,14 +1,14 @@
 //! Guest writes that signal an eventfd without an exit to the VMM: KVM's ioeventfd.
 
 use crate::ioctl;
+use crate::partition::KvmPartition;
 use crate::partition::Shared;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
-use kvm_bindings::kvm_ioeventfd;
-use kvm_bindings::kvm_ioeventfd_flag_nr_datamatch;
-use kvm_bindings::kvm_ioeventfd_flag_nr_deassign;
-use kvm_bindings::kvm_ioeventfd_flag_nr_pio;
+use chipset_device::DoorbellTarget;
+use kvm_bindings::*;
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -45,24 +45,25 @@ fn request(address: DoorbellAddress, matching: DoorbellMatch, fd: i32) -> kvm_io
     }
 }
 
-/// See [`virt::Partition::register_doorbell`].
-pub(crate) fn register(
-    partition: Arc<Shared>,
-    address: DoorbellAddress,
-    matching: DoorbellMatch,
-    event: BorrowedFd<'_>,
-) -> Result<Box<dyn Doorbell>, Error> {
-    let event = event
-        .try_clone_to_owned()
-        .map_err(|e| Error::call("duplicate a doorbell's eventfd", e))?;
-    let request = request(address, matching, event.as_raw_fd());
-    ioctl::ioeventfd(&partition.vm, &request)
-        .map_err(|e| Error::call(format!("register a doorbell at {address:x?}"), e))?;
-    Ok(Box::new(KvmDoorbell {
-        partition,
-        request,
-        _event: event,
-    }))
+impl DoorbellTarget for KvmPartition {
+    fn register(
+        &self,
+        address: DoorbellAddress,
+        matching: DoorbellMatch,
+        event: BorrowedFd<'_>,
+    ) -> io::Result<Box<dyn Doorbell>> {
+        let event = event
+            .try_clone_to_owned()
+            .map_err(|e| Error::call("duplicate a doorbell's eventfd", e))?;
+        let request = request(address, matching, event.as_raw_fd());
+        ioctl::ioeventfd(&self.0.vm, &request)
+            .map_err(|e| Error::call(format!("register a doorbell at {address:x?}"), e))?;
+        Ok(Box::new(KvmDoorbell {
+            partition: self.0.clone(),
+            request,
+            _event: event,
+        }))
+    }
 }
 
 impl Doorbell for KvmDoorbell {}
@@ -74,7 +75,7 @@ impl Drop for KvmDoorbell {
             ..self.request
         };
         if let Err(error) = ioctl::ioeventfd(&self.partition.vm, &request) {
-            tracing::warn!(address = request.addr, %error, "a doorbell stays");
+            tracing::warn!(address = request.addr, %error, "failed to remove a doorbell");
         }
     }
 }
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_say_what_rings() {
+    fn requests_encode_address_and_match() {
         let any = request(DoorbellAddress::Gpa(0xd000_0000), DoorbellMatch::Any, 5);
         assert_eq!((any.len, any.flags, any.fd), (0, 0, 5));
         let port = request(DoorbellAddress::Port(0xc010), DoorbellMatch::U16(3), 5);

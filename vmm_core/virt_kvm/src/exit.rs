@@ -1,4 +1,4 @@
-//! The run loop: entering the guest, and what to do when it comes out.
+//! The run loop: enters the guest and handles its exits.
 
 use crate::kick::Running;
 use crate::run_page::Exit;
@@ -20,8 +20,7 @@ impl KvmVp {
     pub(crate) fn run_guest(&self, io: &dyn IoBus) -> Result<VpStop, RunError> {
         let _running = Running::new(&self.page);
         loop {
-            // After each exit, and so before each entry: nothing that handling the exit asked for may wait
-            // for another guest instruction.
+            // Before each entry: no guest instruction runs after handling an exit asked the VP to stop.
             if self.shared.kick.requested() {
                 return self.complete(io);
             }
@@ -36,8 +35,8 @@ impl KvmVp {
         }
     }
 
-    /// Finishes the instruction whose access was handled last, without running another. An access can
-    /// come in fragments, each an exit of its own.
+    /// Completes the instruction whose access was handled last, without running another. An access can be split into
+    /// several exits.
     fn complete(&self, io: &dyn IoBus) -> Result<VpStop, RunError> {
         let result = loop {
             self.page.set_immediate_exit(true);
@@ -57,7 +56,7 @@ impl KvmVp {
         result
     }
 
-    /// KVM_RUN returned an error. That it was interrupted, or that the VP waits to be started, is none.
+    /// Handles an error of KVM_RUN: being interrupted, or waiting to be started, is none.
     fn entry_failed(&self, error: io::Error) -> Result<(), RunError> {
         match error.raw_os_error() {
             Some(libc::EINTR) => {
@@ -81,18 +80,9 @@ impl KvmVp {
         let vp = self.shared.topology.index;
         match exit {
             Exit::Port(access) => self.port(&access, io)?,
-            Exit::Mmio {
-                gpa,
-                len,
-                write: true,
-                data,
-            } => io.write_mmio(gpa, &data[..len]),
-            Exit::Mmio {
-                gpa,
-                len,
-                write: false,
-                mut data,
-            } => {
+            Exit::MmioWrite { gpa, len, data } => io.write_mmio(gpa, &data[..len]),
+            Exit::MmioRead { gpa, len } => {
+                let mut data = [0; 8];
                 io.read_mmio(gpa, &mut data[..len]);
                 self.page.set_mmio_data(data);
             }
@@ -106,22 +96,18 @@ impl KvmVp {
             Exit::FailEntry { reason } => return Err(RunError::FailEntry { vp, reason }),
             Exit::InternalError(error) => return Err(self.internal_error(&error)),
             Exit::SystemEvent { kind } => {
-                return Err(RunError::UnexpectedExit {
-                    vp,
-                    exit: format!("KVM_EXIT_SYSTEM_EVENT of type {kind}"),
-                });
+                let exit = format!("KVM_EXIT_SYSTEM_EVENT of type {kind}");
+                return Err(RunError::UnexpectedExit { vp, exit });
             }
             Exit::Other { reason } => {
-                return Err(RunError::UnexpectedExit {
-                    vp,
-                    exit: format!("KVM exit reason {reason}"),
-                });
+                let exit = format!("KVM exit reason {reason}");
+                return Err(RunError::UnexpectedExit { vp, exit });
             }
         }
         Ok(None)
     }
 
-    /// A port access; each element of a string instruction by itself, in order.
+    /// Handles a port access, one element of a string instruction after the other.
     fn port(&self, access: &PortAccess, io: &dyn IoBus) -> Result<(), RunError> {
         for n in 0..access.count {
             let Some(mut bytes) = self.page.port_element(access, n) else {

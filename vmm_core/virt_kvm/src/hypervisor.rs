@@ -1,4 +1,4 @@
-//! `/dev/kvm`: what the host offers, and making partitions.
+//! Creating partitions on `/dev/kvm`.
 
 use crate::capabilities;
 use crate::clock::Clock;
@@ -9,21 +9,16 @@ use crate::kick::Kick;
 use crate::msr_filter;
 use crate::partition::KvmPartition;
 use crate::partition::Shared;
-use crate::partition::VpShared;
 use crate::routing::Routing;
 use crate::run_page::RunPage;
 use crate::slots::Slots;
+use crate::system::System;
 use crate::vp::KvmVpBinder;
-use kvm_bindings::KVM_CAP_NESTED_STATE;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_bindings::KVM_PIT_SPEAKER_DUMMY;
-use kvm_bindings::kvm_pit_config;
-use kvm_ioctls::Kvm;
+use crate::vp_shared::VpShared;
+use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::mpsc;
 use virt::Error;
 use virt::HostInfo;
@@ -34,63 +29,15 @@ use virt::MappingAccess;
 use virt::NewPartition;
 use virt::PartitionConfig;
 use virt::VpBinder;
-use virt::x86::CpuidEntry;
-
-const DEVICE: &str = "/dev/kvm";
-const API_VERSION: i32 = 12;
 
 /// Three pages and one page that KVM on Intel processors without unrestricted guests puts into the
 /// guest-physical address space: below what firmware images take, above the local APIC.
 const TSS_ADDRESS: usize = 0xfeff_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfeff_c000;
 
-/// Machine-check banks of a VP, as many as common processors have.
-const MCE_BANKS: u64 = 10;
-/// MCG_CAP: the banks have a common control register.
-const MCG_CTL_P: u64 = 1 << 8;
-
 /// The host's KVM.
 pub struct KvmHypervisor {
     system: Arc<System>,
-}
-
-/// `/dev/kvm`, and what it said when first asked.
-pub(crate) struct System {
-    pub(crate) kvm: Kvm,
-    kind: HostKind,
-    supported_cpuid: OnceLock<Vec<CpuidEntry>>,
-    mcg_cap: OnceLock<u64>,
-    /// The first VM, if it is being made already.
-    head_start: Mutex<Option<mpsc::Receiver<Result<VmFd, Error>>>>,
-}
-
-fn host_kind() -> HostKind {
-    let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
-    // A hardware module that is built into the kernel is there even when it found no hardware.
-    if loaded("kvm_pvm") {
-        HostKind::Software
-    } else if loaded("kvm_intel") {
-        HostKind::Vmx
-    } else if loaded("kvm_amd") {
-        HostKind::Svm
-    } else {
-        HostKind::Unknown
-    }
-}
-
-fn open_error(error: kvm_ioctls::Error) -> Error {
-    match error.errno() {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::Unavailable {
-            device: DEVICE,
-            advice: "load the module kvm_intel or kvm_amd, and enable virtualization in the firmware's setup; \
-                     on a machine without, `cargo xtask lab` runs VMs in an emulated one",
-        },
-        libc::EACCES | libc::EPERM => Error::NotPermitted {
-            device: DEVICE,
-            advice: "add the user to the group kvm (`sudo usermod -aG kvm $USER`) and log in again",
-        },
-        _ => Error::call(format!("open {DEVICE}"), error),
-    }
 }
 
 impl KvmHypervisor {
@@ -101,13 +48,13 @@ impl KvmHypervisor {
     }
 }
 
-/// A VM in the making while it is still to be found out what it shall be.
+/// Creates a VM in the background while its configuration is still being read.
 ///
-/// Making one is the longest step of a start on the kernel's side, and depends on nothing that a user can choose.
+/// Creating one is the kernel's longest step of a start, and depends on nothing that a user can choose.
 pub struct HeadStart(Option<mpsc::Receiver<Result<Arc<System>, Error>>>);
 
 impl HeadStart {
-    /// Begins, on a thread of its own. If nothing comes of it the VM goes with the process.
+    /// Begins, on its own thread. A VM that is not used ends with the process.
     pub fn begin() -> Self {
         let (send, opened) = mpsc::channel();
         let begun = std::thread::Builder::new()
@@ -116,7 +63,7 @@ impl HeadStart {
                 let (send_vm, vm) = mpsc::channel();
                 let system = System::open(Some(vm)).map(Arc::new);
                 let kept = system.as_ref().ok().cloned();
-                // Whoever does not wait any more needs no VM.
+                // Nobody waits: no VM is needed.
                 if send.send(system).is_ok()
                     && let Some(system) = kept
                 {
@@ -126,7 +73,7 @@ impl HeadStart {
         Self(begun.is_ok().then_some(opened))
     }
 
-    /// As [`KvmHypervisor::open`]; the first partition is the one begun.
+    /// As [`KvmHypervisor::open`]; the first partition uses the VM begun.
     pub fn finish(self) -> Result<KvmHypervisor, Error> {
         match self.0.and_then(|opened| opened.recv().ok()) {
             Some(system) => Ok(KvmHypervisor { system: system? }),
@@ -135,77 +82,12 @@ impl HeadStart {
     }
 }
 
-impl System {
-    fn open(head_start: Option<mpsc::Receiver<Result<VmFd, Error>>>) -> Result<Self, Error> {
-        let kvm = Kvm::new().map_err(open_error)?;
-        if kvm.get_api_version() != API_VERSION {
-            return Err(Error::MissingCapability {
-                what: "version 12 of the KVM API",
-            });
-        }
-        Ok(Self {
-            kvm,
-            kind: host_kind(),
-            supported_cpuid: OnceLock::new(),
-            mcg_cap: OnceLock::new(),
-            head_start: Mutex::new(head_start),
-        })
-    }
-
-    /// The CPUID leaves that KVM supports; the host is asked once.
-    pub(crate) fn supported_cpuid(&self) -> Result<&[CpuidEntry], Error> {
-        if let Some(entries) = self.supported_cpuid.get() {
-            return Ok(entries);
-        }
-        let cpuid = self
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|e| Error::call("ask KVM for the CPUID leaves it supports", e))?;
-        Ok(self
-            .supported_cpuid
-            .get_or_init(|| cpuid.as_slice().iter().map(cpuid::entry).collect()))
-    }
-
-    /// What a VP's MCG_CAP says; zero where KVM has no machine checks.
-    pub(crate) fn mcg_cap(&self) -> u64 {
-        *self.mcg_cap.get_or_init(|| {
-            ioctl::mce_capabilities(&self.kvm).map_or(0, |supported| {
-                (supported & 0xff).min(MCE_BANKS) | supported & MCG_CTL_P
-            })
-        })
-    }
-
-    /// The VM with a head start, or a new one.
-    fn create_vm(&self) -> Result<VmFd, Error> {
-        let head_start = self.head_start.lock().take();
-        match head_start.and_then(|vm| vm.recv().ok()) {
-            Some(vm) => vm,
-            None => self.make_vm(),
-        }
-    }
-
-    fn make_vm(&self) -> Result<VmFd, Error> {
-        loop {
-            match self.kvm.create_vm() {
-                Ok(vm) => return Ok(vm),
-                Err(e) if e.errno() == libc::EINTR => {}
-                Err(e) => return Err(Error::call("create a VM", e)),
-            }
-        }
-    }
-}
-
 impl Hypervisor for KvmHypervisor {
-    fn name(&self) -> &'static str {
-        "kvm"
-    }
-
     fn host_info(&self) -> Result<HostInfo, Error> {
         let kvm = &self.system.kvm;
         Ok(HostInfo {
             kind: self.system.kind,
             address_bits: cpuid::address_bits(self.system.supported_cpuid()?),
-            max_vps: u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX),
             nested: kvm.check_extension_raw(KVM_CAP_NESTED_STATE.into()) > 0,
         })
     }
@@ -282,7 +164,11 @@ impl Hypervisor for KvmHypervisor {
             vps,
         });
         let binders = pages.into_iter().zip(&shared.vps).map(|(page, vp)| {
-            Box::new(KvmVpBinder::new(shared.clone(), vp.clone(), page)) as Box<dyn VpBinder>
+            Box::new(KvmVpBinder {
+                partition: shared.clone(),
+                shared: vp.clone(),
+                page,
+            }) as Box<dyn VpBinder>
         });
         Ok(NewPartition {
             vps: binders.collect(),
@@ -300,19 +186,4 @@ fn create_irqchip(vm: &VmFd) -> Result<(), Error> {
         ..Default::default()
     })
     .map_err(|e| Error::call("create the PIT", e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_open_say_what_to_do() {
-        let error = |errno| open_error(kvm_ioctls::Error::new(errno));
-        assert!(matches!(error(libc::ENOENT), Error::Unavailable { .. }));
-        assert!(error(libc::ENODEV).to_string().contains("kvm_intel"));
-        assert!(matches!(error(libc::EACCES), Error::NotPermitted { .. }));
-        assert!(error(libc::EACCES).to_string().contains("group kvm"));
-        assert!(matches!(error(libc::EMFILE), Error::Call { .. }));
-    }
 }

@@ -4,15 +4,7 @@
     reason = "ioctls take pointers; each call here passes one of the type its number asks for"
 )]
 
-use kvm_bindings::KVM_VCPU_TSC_CTRL;
-use kvm_bindings::KVM_VCPU_TSC_OFFSET;
-use kvm_bindings::KVMIO;
-use kvm_bindings::kvm_device_attr;
-use kvm_bindings::kvm_ioeventfd;
-use kvm_bindings::kvm_irqfd;
-use kvm_bindings::kvm_sregs2;
-use kvm_bindings::kvm_userspace_memory_region;
-use kvm_bindings::kvm_xsave;
+use kvm_bindings::*;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;

@@ -1,19 +1,11 @@
 //! State of KVM's PICs, IOAPIC and PIT.
-#![allow(
-    unsafe_code,
-    reason = "KVM describes the three kinds of chips by one union"
-)]
+#![allow(unsafe_code, reason = "KVM has one union for the three kinds of chips")]
 
-use kvm_bindings::KVM_IRQCHIP_IOAPIC;
-use kvm_bindings::KVM_IRQCHIP_PIC_MASTER;
-use kvm_bindings::KVM_IRQCHIP_PIC_SLAVE;
-use kvm_bindings::kvm_ioapic_state;
-use kvm_bindings::kvm_ioapic_state__bindgen_ty_1;
-use kvm_bindings::kvm_irqchip;
-use kvm_bindings::kvm_pic_state;
-use kvm_bindings::kvm_pit_channel_state;
-use kvm_bindings::kvm_pit_state2;
+use crate::fields::same_fields;
+use kvm_bindings::*;
 use kvm_ioctls::VmFd;
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
 use virt::Error;
 use virt::x86::Ioapic;
 use virt::x86::Irqchip;
@@ -36,66 +28,38 @@ fn set(vm: &VmFd, chip: &kvm_irqchip) -> Result<(), Error> {
         .map_err(|e| Error::call(format!("write interrupt controller {}", chip.chip_id), e))
 }
 
-/// The host's monotonic time in nanoseconds, which is what KVM notes the loading of PIT counters in.
+/// The host's monotonic time in nanoseconds, in which KVM notes when PIT counters were loaded.
 fn monotonic_ns() -> i64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the clock exists on every Linux, and `now` is a valid timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec
         .saturating_mul(1_000_000_000)
         .saturating_add(now.tv_nsec)
 }
 
+same_fields!(take_pic, give_pic: Pic, kvm_pic_state {
+    last_irr irr imr isr priority_add irq_base read_reg_select poll special_mask init_state auto_eoi
+    rotate_on_auto_eoi special_fully_nested_mode init4 elcr elcr_mask
+});
+
+same_fields!(take_pit_channel, give_pit_channel: PitChannel, kvm_pit_channel_state {
+    count latched_count count_latched status_latched status read_state write_state write_latch rw_mode mode bcd gate
+});
+
 fn pic(chip: &kvm_irqchip) -> Pic {
+    let mut pic = Pic::default();
     // SAFETY: the chip id is a PIC's, and all members of the union are plain numbers.
-    let s = unsafe { chip.chip.pic };
-    Pic {
-        last_irr: s.last_irr,
-        irr: s.irr,
-        imr: s.imr,
-        isr: s.isr,
-        priority_add: s.priority_add,
-        irq_base: s.irq_base,
-        read_reg_select: s.read_reg_select,
-        poll: s.poll,
-        special_mask: s.special_mask,
-        init_state: s.init_state,
-        auto_eoi: s.auto_eoi,
-        rotate_on_auto_eoi: s.rotate_on_auto_eoi,
-        special_fully_nested_mode: s.special_fully_nested_mode,
-        init4: s.init4,
-        elcr: s.elcr,
-        elcr_mask: s.elcr_mask,
-    }
+    take_pic(&mut pic, unsafe { &chip.chip.pic });
+    pic
 }
 
 fn kvm_pic(chip_id: u32, s: &Pic) -> kvm_irqchip {
-    let mut chip = kvm_irqchip {
+    let mut pic = kvm_pic_state::default();
+    give_pic(&mut pic, s);
+    kvm_irqchip {
         chip_id,
+        chip: kvm_irqchip__bindgen_ty_1 { pic },
         ..Default::default()
-    };
-    chip.chip.pic = kvm_pic_state {
-        last_irr: s.last_irr,
-        irr: s.irr,
-        imr: s.imr,
-        isr: s.isr,
-        priority_add: s.priority_add,
-        irq_base: s.irq_base,
-        read_reg_select: s.read_reg_select,
-        poll: s.poll,
-        special_mask: s.special_mask,
-        init_state: s.init_state,
-        auto_eoi: s.auto_eoi,
-        rotate_on_auto_eoi: s.rotate_on_auto_eoi,
-        special_fully_nested_mode: s.special_fully_nested_mode,
-        init4: s.init4,
-        elcr: s.elcr,
-        elcr_mask: s.elcr_mask,
-    };
-    chip
+    }
 }
 
 fn ioapic(chip: &kvm_irqchip) -> Ioapic {
@@ -113,61 +77,50 @@ fn ioapic(chip: &kvm_irqchip) -> Ioapic {
 }
 
 fn kvm_ioapic(s: &Ioapic) -> kvm_irqchip {
-    let mut chip = kvm_irqchip {
-        chip_id: KVM_IRQCHIP_IOAPIC,
-        ..Default::default()
-    };
-    chip.chip.ioapic = kvm_ioapic_state {
+    let bits = |bits| kvm_ioapic_state__bindgen_ty_1 { bits };
+    let ioapic = kvm_ioapic_state {
         base_address: s.base_address,
         ioregsel: s.ioregsel,
         id: s.id,
         irr: s.irr,
         pad: 0,
-        redirtbl: s
-            .redirection
-            .map(|bits| kvm_ioapic_state__bindgen_ty_1 { bits }),
+        redirtbl: s.redirection.map(bits),
     };
-    chip
+    kvm_irqchip {
+        chip_id: KVM_IRQCHIP_IOAPIC,
+        chip: kvm_irqchip__bindgen_ty_1 { ioapic },
+        ..Default::default()
+    }
 }
 
 fn pit(s: &kvm_pit_state2, now: i64) -> Pit {
+    let channel = |c: kvm_pit_channel_state| {
+        let age_ns = u64::try_from(now.saturating_sub(c.count_load_time)).unwrap_or(0);
+        let mut channel = PitChannel {
+            age_ns,
+            ..Default::default()
+        };
+        take_pit_channel(&mut channel, &c);
+        channel
+    };
     Pit {
-        channels: s.channels.map(|c| PitChannel {
-            count: c.count,
-            latched_count: c.latched_count,
-            count_latched: c.count_latched,
-            status_latched: c.status_latched,
-            status: c.status,
-            read_state: c.read_state,
-            write_state: c.write_state,
-            write_latch: c.write_latch,
-            rw_mode: c.rw_mode,
-            mode: c.mode,
-            bcd: c.bcd,
-            gate: c.gate,
-            age_ns: u64::try_from(now.saturating_sub(c.count_load_time)).unwrap_or(0),
-        }),
+        channels: s.channels.map(channel),
         flags: s.flags,
     }
 }
 
 fn kvm_pit(s: &Pit, now: i64) -> kvm_pit_state2 {
+    let channel = |c: PitChannel| {
+        let age = i64::try_from(c.age_ns).unwrap_or(i64::MAX);
+        let mut channel = kvm_pit_channel_state {
+            count_load_time: now.saturating_sub(age),
+            ..Default::default()
+        };
+        give_pit_channel(&mut channel, &c);
+        channel
+    };
     kvm_pit_state2 {
-        channels: s.channels.map(|c| kvm_pit_channel_state {
-            count: c.count,
-            latched_count: c.latched_count,
-            count_latched: c.count_latched,
-            status_latched: c.status_latched,
-            status: c.status,
-            read_state: c.read_state,
-            write_state: c.write_state,
-            write_latch: c.write_latch,
-            rw_mode: c.rw_mode,
-            mode: c.mode,
-            bcd: c.bcd,
-            gate: c.gate,
-            count_load_time: now.saturating_sub(i64::try_from(c.age_ns).unwrap_or(i64::MAX)),
-        }),
+        channels: s.channels.map(channel),
         flags: s.flags,
         reserved: [0; 9],
     }
@@ -219,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn chips_survive() {
+    fn chips_round_trip() {
         let state = Ioapic {
             base_address: 0xfec0_0000,
             ioregsel: 3,

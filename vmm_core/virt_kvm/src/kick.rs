@@ -1,8 +1,7 @@
 //! Stopping a VP from any thread: a flag for the run loop, and a signal that makes KVM_RUN return.
 //!
-//! The flag alone would be missed by a vCPU that is about to enter the guest. The signal's handler
-//! therefore sets the run page's `immediate_exit`, which KVM looks at with signals already counted, so
-//! that no order of events loses a kick.
+//! A vCPU that is about to enter the guest would miss the flag. The signal's handler therefore sets the run page's
+//! `immediate_exit`, which KVM checks after it has begun to notice signals, so that no order of events loses a kick.
 #![allow(
     unsafe_code,
     reason = "signal handlers and thread ids have no safe interface"
@@ -12,14 +11,13 @@ use crate::run_page::RunPage;
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::ptr::null;
-use std::ptr::null_mut;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use virt::VpKick;
+use vmm_sys_util::signal::SIGRTMIN;
+use vmm_sys_util::signal::unblock_signal;
 
 thread_local! {
     /// `immediate_exit` of the VP that this thread runs now, for the signal handler. Without destructor or
@@ -27,7 +25,7 @@ thread_local! {
     static IMMEDIATE_EXIT: Cell<*const AtomicU8> = const { Cell::new(null()) };
 }
 
-extern "C" fn on_kick(_signal: libc::c_int) {
+fn on_kick() {
     let immediate_exit = IMMEDIATE_EXIT.get();
     if !immediate_exit.is_null() {
         // SAFETY: the pointer is set only while `Running` borrows the run page.
@@ -35,42 +33,17 @@ extern "C" fn on_kick(_signal: libc::c_int) {
     }
 }
 
-fn signal() -> libc::c_int {
-    libc::SIGRTMIN()
-}
-
 /// Installs the handler, once in the process.
 fn install_handler() -> io::Result<()> {
-    static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
-    INSTALLED
-        .get_or_init(|| {
-            // SAFETY: all-zero is a valid sigaction: no flags, an empty mask.
-            let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-            action.sa_sigaction = on_kick as extern "C" fn(libc::c_int) as usize;
-            // Calls of the device models, which run on the same thread, go on. KVM_RUN returns anyway.
-            action.sa_flags = libc::SA_RESTART;
-            // SAFETY: `action` is valid, and the handler does nothing but store a byte.
-            if unsafe { libc::sigaction(signal(), &raw const action, null_mut()) } != 0 {
-                return Err(io::Error::last_os_error().raw_os_error().unwrap_or(0));
-            }
-            Ok(())
-        })
-        .map_err(io::Error::from_raw_os_error)
-}
-
-/// Lets the kick signal through on this thread, whatever mask it was started with.
-fn unblock_signal() -> io::Result<()> {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initializes the set before the others use it.
-    let error = unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), signal());
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), null_mut())
-    };
-    match error {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut installed = INSTALLED.lock();
+    if !*installed {
+        // Restarts calls of the device models, which run on the same thread. KVM_RUN returns anyway.
+        // SAFETY: the handler does nothing but store a byte.
+        unsafe { signal_hook::low_level::register(SIGRTMIN(), on_kick) }?;
+        *installed = true;
     }
+    Ok(())
 }
 
 /// A VP's stop flag, and the thread to signal.
@@ -94,7 +67,8 @@ impl Kick {
     /// Makes the calling thread the one to signal.
     pub(crate) fn bind(&self) -> io::Result<()> {
         install_handler()?;
-        unblock_signal()?;
+        // Whatever mask the thread was started with.
+        unblock_signal(SIGRTMIN()).map_err(|e| io::Error::other(e.to_string()))?;
         // SAFETY: pthread_self has no preconditions.
         *self.thread.lock() = Some(unsafe { libc::pthread_self() });
         Ok(())
@@ -117,7 +91,7 @@ impl VpKick for Kick {
             // signal is needed: the run loop looks at the flag before it enters the guest again.
             unsafe {
                 if libc::pthread_equal(thread, libc::pthread_self()) == 0 {
-                    libc::pthread_kill(thread, signal());
+                    libc::pthread_kill(thread, SIGRTMIN());
                 }
             }
         }

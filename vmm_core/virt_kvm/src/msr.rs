@@ -40,13 +40,12 @@ const ASYNC_PF_ACK: u32 = 0x4b56_4d07;
 const ASYNC_PF_EN: u32 = 0x4b56_4d02;
 
 /// Memory type range registers (SDM volume 3, 12.11): state that KVM's list does not name.
-const MTRRS: &[u32] = &[
-    0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c,
-    0x20d, 0x20e, 0x20f, 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e,
-    0x26f, 0x2ff,
-];
+fn mtrrs() -> impl Iterator<Item = u32> {
+    let fixed = [0x250, 0x258, 0x259].into_iter().chain(0x268..=0x26f);
+    (0x200..=0x20f).chain(fixed).chain([0x2ff])
+}
 
-/// Whether the MSR is saved among the others: not if another part of the state has it, or it is no state.
+/// Whether the MSR is saved as one: not if another element of the state contains it, or it is no state.
 fn is_state(index: u32) -> bool {
     !matches!(
         index,
@@ -112,7 +111,7 @@ pub(crate) fn candidates(listed: &[u32], mcg_cap: u64) -> Vec<u32> {
     let mut indices = listed
         .iter()
         .copied()
-        .chain(MTRRS.iter().copied())
+        .chain(mtrrs())
         .chain([MCG_STATUS, MCG_CTL])
         .chain(bank_registers)
         .filter(|&index| is_state(index))
@@ -122,25 +121,21 @@ pub(crate) fn candidates(listed: &[u32], mcg_cap: u64) -> Vec<u32> {
     indices
 }
 
-fn entries(msrs: &[Msr]) -> Vec<kvm_msr_entry> {
-    msrs.iter()
-        .map(|msr| kvm_msr_entry {
-            index: msr.index,
-            data: msr.value,
-            ..Default::default()
-        })
-        .collect()
-}
-
-fn wrap(entries: &[kvm_msr_entry]) -> Result<Msrs, Error> {
-    Msrs::from_entries(entries)
+/// KVM's list of `msrs`.
+fn list(msrs: impl IntoIterator<Item = Msr>) -> Result<Msrs, Error> {
+    let entries = msrs.into_iter().map(|msr| kvm_msr_entry {
+        index: msr.index,
+        data: msr.value,
+        ..Default::default()
+    });
+    let entries: Vec<_> = entries.collect();
+    Msrs::from_entries(&entries)
         .map_err(|_| Error::InvalidRequest(format!("{} MSRs in one call", entries.len())))
 }
 
 /// Reads MSRs up to the first that cannot be read.
 fn read_some(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<Msr>, Error> {
-    let zeros = indices.iter().map(|&index| Msr { index, value: 0 });
-    let mut msrs = wrap(&entries(&zeros.collect::<Vec<_>>()))?;
+    let mut msrs = list(indices.iter().map(|&index| Msr { index, value: 0 }))?;
     let count = vcpu
         .get_msrs(&mut msrs)
         .map_err(|e| Error::call("read MSRs", e))?;
@@ -181,7 +176,7 @@ pub(crate) fn read_one(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>, Error> 
 pub(crate) enum Tolerance {
     /// It may not.
     None,
-    /// It may if it has that value already: some hosts let a register be read but not written.
+    /// It may if it has the value already: on some hosts a register can be read but not written.
     SameValue,
 }
 
@@ -191,7 +186,7 @@ pub(crate) fn write(vcpu: &VcpuFd, msrs: &[Msr], tolerance: Tolerance) -> Result
     while !rest.is_empty() {
         let chunk = &rest[..rest.len().min(KVM_MAX_MSR_ENTRIES)];
         let count = vcpu
-            .set_msrs(&wrap(&entries(chunk))?)
+            .set_msrs(&list(chunk.iter().copied())?)
             .map_err(|e| Error::call("write MSRs", e))?;
         rest = &rest[count.min(chunk.len())..];
         if count < chunk.len() {

@@ -1,32 +1,23 @@
-//! What the VPs and devices of one VM share.
+//! The partition: what the VPs and devices of one VM share.
 
 use crate::capabilities::Capabilities;
 use crate::capabilities::IOAPIC_PINS;
 use crate::clock::Clock;
 use crate::cpuid::build_cpuid;
-use crate::doorbell;
-use crate::hypervisor::System;
 use crate::irqchip;
-use crate::kick::Kick;
-use crate::routing;
 use crate::routing::Routing;
 use crate::slots::Slots;
-use chipset_device::Doorbell;
-use chipset_device::DoorbellAddress;
-use chipset_device::DoorbellMatch;
-use chipset_device::DoorbellTarget;
+use crate::state_table;
+use crate::state_table::Row;
+use crate::state_table::put;
+use crate::system::System;
+use crate::vp_shared::VpShared;
 use chipset_device::LineTarget;
 use chipset_device::MsiMessage;
-use chipset_device::MsiTarget;
-use chipset_device::MsiVector;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
-use kvm_bindings::kvm_msi;
-use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use virt::Error;
 use virt::IrqchipMode;
@@ -34,19 +25,13 @@ use virt::MappingAccess;
 use virt::Partition;
 use virt::ProcessorFeatures;
 use virt::Topology;
-use virt::VpIndex;
 use virt::VpTopology;
 use virt::x86::CpuidEntry;
 use virt::x86::Irqchip;
 use virt::x86::Msr;
 use virt::x86::PartitionState;
 
-/// An MSI's address: bits 19:12 are the destination, the rest of the low bits say 'physical, no hint'.
-const MSI_ADDRESS: u64 = 0xfee0_0000;
-/// An MSI's data: delivery mode NMI.
-const MSI_DELIVER_NMI: u32 = 0b100 << 8;
-
-/// One VM. Devices' routes and doorbells keep it, as do its VPs.
+/// One VM. Its VPs, and the MSI vectors and doorbells of its devices, keep it alive.
 pub(crate) struct Shared {
     pub(crate) vm: VmFd,
     pub(crate) system: Arc<System>,
@@ -57,36 +42,60 @@ pub(crate) struct Shared {
     pub(crate) routing: Routing,
     pub(crate) clock: Mutex<Clock>,
     pub(crate) topology: Topology,
-    /// The chips as KVM made them.
+    /// The interrupt controllers as KVM created them; `None` in split mode.
     pub(crate) initial_irqchip: Option<Irqchip>,
-    /// A VP's MSRs as KVM made them, read by the first VP that is bound.
+    /// A VP's MSRs as KVM created them, read by the first VP that is bound.
     pub(crate) initial_msrs: Mutex<Option<Arc<[Msr]>>>,
     pub(crate) vps: Vec<Arc<VpShared>>,
 }
 
-/// What other threads need of a VP.
-pub(crate) struct VpShared {
-    pub(crate) topology: VpTopology,
-    pub(crate) vcpu: Arc<VcpuFd>,
-    pub(crate) kick: Arc<Kick>,
-    /// The time stamp counter with which the VP goes on when the clock is started.
-    pub(crate) stopped_tsc: Mutex<Option<u64>>,
-}
-
-/// The `virt` side of a VM.
+/// [`virt::Partition`] on KVM.
 pub(crate) struct KvmPartition(pub(crate) Arc<Shared>);
+
+type PartitionRow = Row<Shared, PartitionState>;
+
+/// The paravirtual clock. It goes on over a reset.
+const CLOCK: PartitionRow = Row {
+    name: "clock",
+    read: |shared, state| {
+        let clock = shared.clock.lock();
+        put(&mut state.clock_ns, clock.nanoseconds(&shared.vm)?)
+    },
+    write: |shared, state| {
+        shared.clock.lock().restore(state.clock_ns);
+        Ok(())
+    },
+    ..Row::EMPTY
+};
+
+const IRQCHIP: PartitionRow = Row {
+    name: "interrupt controllers",
+    exists: |shared| shared.initial_irqchip.is_some(),
+    check: |shared, state| match (&shared.initial_irqchip, &state.irqchip) {
+        (Some(_), None) => Err(Error::InvalidRequest(
+            "the saved state lacks the interrupt controllers".to_string(),
+        )),
+        (None, Some(_)) => Err(Error::InvalidRequest(
+            "the saved state has interrupt controllers that this partition lacks".to_string(),
+        )),
+        _ => Ok(()),
+    },
+    read: |shared, state| put(&mut state.irqchip, Some(irqchip::save(&shared.vm)?)),
+    write: |shared, state| match &state.irqchip {
+        Some(chips) => irqchip::restore(&shared.vm, chips),
+        None => Ok(()),
+    },
+    reset: |shared, state| put(&mut state.irqchip, shared.initial_irqchip),
+};
 
 impl Shared {
     /// The CPUID table of `vp`.
     pub(crate) fn cpuid(&self, vp: VpTopology) -> Result<Vec<CpuidEntry>, Error> {
-        let supported = self.system.supported_cpuid()?;
-        let capabilities = &self.capabilities;
-        let topology = &self.topology;
         Ok(build_cpuid(
-            supported,
-            topology,
+            self.system.supported_cpuid()?,
+            &self.topology,
             vp,
-            capabilities,
+            &self.capabilities,
             &self.processor,
         ))
     }
@@ -95,27 +104,6 @@ impl Shared {
         self.vm
             .set_irq_line(gsi, high)
             .map_err(|e| Error::call(format!("set interrupt line {gsi}"), e))
-    }
-
-    /// Raises an MSI; whether a local APIC took it.
-    fn signal_msi(&self, msi: MsiMessage) -> Result<bool, Error> {
-        self.vm
-            .signal_msi(kvm_msi {
-                address_lo: msi.address as u32,
-                address_hi: (msi.address >> 32) as u32,
-                data: msi.data,
-                ..Default::default()
-            })
-            .map(|delivered| delivered > 0)
-            .map_err(|e| {
-                Error::call(
-                    format!(
-                        "raise the MSI with address {:#x} and data {:#x}",
-                        msi.address, msi.data
-                    ),
-                    e,
-                )
-            })
     }
 }
 
@@ -128,36 +116,6 @@ impl LineTarget for KvmPartition {
     }
 }
 
-impl MsiTarget for KvmPartition {
-    fn signal(&self, message: MsiMessage) {
-        // That no local APIC took it is no error.
-        if let Err(error) = self.0.signal_msi(message) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(?message, error, "an interrupt is lost");
-        }
-    }
-
-    fn new_vector(&self) -> io::Result<Box<dyn MsiVector>> {
-        Ok(routing::new_vector(self.0.clone())?)
-    }
-}
-
-impl DoorbellTarget for KvmPartition {
-    fn register(
-        &self,
-        address: DoorbellAddress,
-        matching: DoorbellMatch,
-        event: BorrowedFd<'_>,
-    ) -> io::Result<Box<dyn Doorbell>> {
-        Ok(doorbell::register(
-            self.0.clone(),
-            address,
-            matching,
-            event,
-        )?)
-    }
-}
-
 impl Partition for KvmPartition {
     fn map(&self, region: GuestRegion, access: MappingAccess) -> Result<(), Error> {
         self.0.slots.map(&self.0.vm, region, access)
@@ -165,10 +123,6 @@ impl Partition for KvmPartition {
 
     fn unmap(&self, range: MemoryRange) -> Result<(), Error> {
         self.0.slots.unmap(&self.0.vm, range)
-    }
-
-    fn take_dirty_pages(&self, range: MemoryRange) -> Result<Vec<u64>, Error> {
-        self.0.slots.take_dirty_pages(&self.0.vm, range)
     }
 
     fn route_line(&self, gsi: u32, msi: Option<MsiMessage>) -> Result<(), Error> {
@@ -184,25 +138,6 @@ impl Partition for KvmPartition {
         self.0.set_line(gsi, true)
     }
 
-    fn inject_nmi(&self, vp: VpIndex) -> Result<(), Error> {
-        let Some(target) = self.0.vps.get(vp.0 as usize) else {
-            return Err(Error::InvalidRequest(format!("there is no {vp}")));
-        };
-        // KVM_NMI would wait until the VP leaves the guest; a message does not.
-        let destination = u64::from(target.topology.apic_id);
-        let delivered = self.0.signal_msi(MsiMessage {
-            address: MSI_ADDRESS | (destination & 0xff) << 12 | (destination >> 8) << 40,
-            data: MSI_DELIVER_NMI,
-        })?;
-        if delivered {
-            Ok(())
-        } else {
-            Err(Error::InvalidRequest(format!(
-                "{vp} takes no NMI: its local APIC is disabled"
-            )))
-        }
-    }
-
     fn stop_clock(&self) -> Result<(), Error> {
         self.0.clock.lock().stop(&self.0.vm, &self.0.vps)
     }
@@ -212,64 +147,24 @@ impl Partition for KvmPartition {
     }
 
     fn reset(&self) -> Result<(), Error> {
-        match &self.0.initial_irqchip {
-            Some(state) => irqchip::restore(&self.0.vm, state),
-            None => Ok(()),
-        }
+        state_table::reset(&*self.0, &[&IRQCHIP])
     }
 
     fn save(&self) -> Result<PartitionState, Error> {
-        Ok(PartitionState {
-            clock_ns: self.0.clock.lock().nanoseconds(&self.0.vm)?,
-            irqchip: match self.0.irqchip {
-                IrqchipMode::Kernel => Some(irqchip::save(&self.0.vm)?),
-                IrqchipMode::Split => None,
-            },
-        })
+        state_table::save(&*self.0, &[&CLOCK, &IRQCHIP])
     }
 
     fn restore(&self, state: &PartitionState) -> Result<(), Error> {
-        match (self.0.irqchip, &state.irqchip) {
-            (IrqchipMode::Kernel, Some(state)) => irqchip::restore(&self.0.vm, state)?,
-            (IrqchipMode::Split, None) => {}
-            (IrqchipMode::Kernel, None) => {
-                return Err(Error::InvalidRequest(
-                    "the saved state lacks the interrupt controllers".to_string(),
-                ));
-            }
-            (IrqchipMode::Split, Some(_)) => {
-                return Err(Error::InvalidRequest(
-                    "the saved state has interrupt controllers that this partition lacks"
-                        .to_string(),
-                ));
-            }
-        }
-        self.0.clock.lock().restore(state.clock_ns);
-        Ok(())
+        state_table::restore(&*self.0, state, &[&IRQCHIP, &CLOCK])
     }
 
     fn inspect(&self) -> serde_json::Value {
-        let c = &self.0.capabilities;
         serde_json::json!({
             "irqchip": match self.0.irqchip {
                 IrqchipMode::Kernel => "kernel",
                 IrqchipMode::Split => "split",
             },
-            "capabilities": {
-                "exception_payload": c.exception_payload,
-                "triple_fault_event": c.triple_fault_event,
-                "emulation_failure_exit": c.emulation_failure_exit,
-                "user_space_msr": c.user_space_msr,
-                "x2apic_api": c.x2apic_api,
-                "readonly_memory": c.readonly_memory,
-                "sregs2": c.sregs2,
-                "tsc_deadline_timer": c.tsc_deadline_timer,
-                "tsc_control": c.tsc_control,
-                "tsc_offset": c.tsc_offset,
-                "xsave_size": c.xsave_size,
-                "max_routes": c.max_routes,
-                "max_slots": c.max_slots,
-            },
+            "capabilities": self.0.capabilities,
             "cpuid": self.inspect_cpuid(),
             "interrupt_routes": self.0.routing.used(),
             "memory": self.0.slots.inspect(),

@@ -1,10 +1,9 @@
-//! Registers between KVM's structs and `virt`'s.
+//! KVM's register structs as `virt`'s.
 
-use kvm_bindings::kvm_dtable;
-use kvm_bindings::kvm_regs;
-use kvm_bindings::kvm_segment;
-use kvm_bindings::kvm_sregs;
-use kvm_bindings::kvm_sregs2;
+use crate::fields::copy_fields;
+use crate::fields::same_fields;
+use kvm_bindings::*;
+use virt::x86::DebugRegisters;
 use virt::x86::Registers;
 use virt::x86::SegmentRegister;
 use virt::x86::TableRegister;
@@ -64,75 +63,40 @@ fn kvm_dtable_of(t: &TableRegister) -> kvm_dtable {
     }
 }
 
-/// KVM's two halves as one.
-pub(crate) fn registers(r: &kvm_regs, s: &kvm_sregs) -> Registers {
-    Registers {
-        rax: r.rax,
-        rbx: r.rbx,
-        rcx: r.rcx,
-        rdx: r.rdx,
-        rsi: r.rsi,
-        rdi: r.rdi,
-        rsp: r.rsp,
-        rbp: r.rbp,
-        r8: r.r8,
-        r9: r.r9,
-        r10: r.r10,
-        r11: r.r11,
-        r12: r.r12,
-        r13: r.r13,
-        r14: r.r14,
-        r15: r.r15,
-        rip: r.rip,
-        rflags: r.rflags,
-        cs: segment(&s.cs),
-        ds: segment(&s.ds),
-        es: segment(&s.es),
-        fs: segment(&s.fs),
-        gs: segment(&s.gs),
-        ss: segment(&s.ss),
-        tr: segment(&s.tr),
-        ldtr: segment(&s.ldt),
-        gdtr: table(&s.gdt),
-        idtr: table(&s.idt),
-        cr0: s.cr0,
-        cr2: s.cr2,
-        cr3: s.cr3,
-        cr4: s.cr4,
-        cr8: s.cr8,
-        efer: s.efer,
-        apic_base: s.apic_base,
-    }
+same_fields!(take_general, give_general: Registers, kvm_regs {
+    rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags
+});
+
+same_fields!(take_control, give_control: Registers, kvm_sregs {
+    cr0 cr2 cr3 cr4 cr8 efer apic_base
+});
+
+/// Sets the segment, table and control registers.
+pub(crate) fn take_special(to: &mut Registers, from: &kvm_sregs) {
+    take_control(to, from);
+    to.cs = segment(&from.cs);
+    to.ds = segment(&from.ds);
+    to.es = segment(&from.es);
+    to.fs = segment(&from.fs);
+    to.gs = segment(&from.gs);
+    to.ss = segment(&from.ss);
+    to.tr = segment(&from.tr);
+    to.ldtr = segment(&from.ldt);
+    to.gdtr = table(&from.gdt);
+    to.idtr = table(&from.idt);
 }
 
 /// The general registers, RIP and RFLAGS.
 pub(crate) fn kvm_regs_of(r: &Registers) -> kvm_regs {
-    kvm_regs {
-        rax: r.rax,
-        rbx: r.rbx,
-        rcx: r.rcx,
-        rdx: r.rdx,
-        rsi: r.rsi,
-        rdi: r.rdi,
-        rsp: r.rsp,
-        rbp: r.rbp,
-        r8: r.r8,
-        r9: r.r9,
-        r10: r.r10,
-        r11: r.r11,
-        r12: r.r12,
-        r13: r.r13,
-        r14: r.r14,
-        r15: r.r15,
-        rip: r.rip,
-        rflags: r.rflags,
-    }
+    let mut regs = kvm_regs::default();
+    give_general(&mut regs, r);
+    regs
 }
 
-/// The segment and control registers. An interrupt being injected is not among them: it is one of the
-/// VP's events.
+/// The segment, table and control registers. An interrupt being injected is not among them: it is one of the VP's
+/// events.
 pub(crate) fn kvm_sregs_of(r: &Registers) -> kvm_sregs {
-    kvm_sregs {
+    let mut sregs = kvm_sregs {
         cs: kvm_segment_of(&r.cs),
         ds: kvm_segment_of(&r.ds),
         es: kvm_segment_of(&r.es),
@@ -143,44 +107,39 @@ pub(crate) fn kvm_sregs_of(r: &Registers) -> kvm_sregs {
         ldt: kvm_segment_of(&r.ldtr),
         gdt: kvm_dtable_of(&r.gdtr),
         idt: kvm_dtable_of(&r.idtr),
-        cr0: r.cr0,
-        cr2: r.cr2,
-        cr3: r.cr3,
-        cr4: r.cr4,
-        cr8: r.cr8,
-        efer: r.efer,
-        apic_base: r.apic_base,
-        interrupt_bitmap: [0; 4],
-    }
+        ..Default::default()
+    };
+    give_control(&mut sregs, r);
+    sregs
 }
 
 /// The same with the PDPTRs.
 pub(crate) fn kvm_sregs2_of(r: &Registers, pdptrs: Option<[u64; 4]>) -> kvm_sregs2 {
-    let s = kvm_sregs_of(r);
-    kvm_sregs2 {
-        cs: s.cs,
-        ds: s.ds,
-        es: s.es,
-        fs: s.fs,
-        gs: s.gs,
-        ss: s.ss,
-        tr: s.tr,
-        ldt: s.ldt,
-        gdt: s.gdt,
-        idt: s.idt,
-        cr0: s.cr0,
-        cr2: s.cr2,
-        cr3: s.cr3,
-        cr4: s.cr4,
-        cr8: s.cr8,
-        efer: s.efer,
-        apic_base: s.apic_base,
-        flags: if pdptrs.is_some() {
-            kvm_bindings::KVM_SREGS2_FLAGS_PDPTRS_VALID.into()
-        } else {
-            0
-        },
+    let valid = u64::from(KVM_SREGS2_FLAGS_PDPTRS_VALID);
+    let mut sregs = kvm_sregs2 {
+        flags: pdptrs.map_or(0, |_| valid),
         pdptrs: pdptrs.unwrap_or_default(),
+        ..Default::default()
+    };
+    let from = kvm_sregs_of(r);
+    copy_fields!(sregs, from; cs ds es fs gs ss tr ldt gdt idt cr0 cr2 cr3 cr4 cr8 efer apic_base);
+    sregs
+}
+
+pub(crate) fn debug_registers(d: &kvm_debugregs) -> DebugRegisters {
+    DebugRegisters {
+        addresses: d.db,
+        dr6: d.dr6,
+        dr7: d.dr7,
+    }
+}
+
+pub(crate) fn kvm_debugregs_of(d: &DebugRegisters) -> kvm_debugregs {
+    kvm_debugregs {
+        db: d.addresses,
+        dr6: d.dr6,
+        dr7: d.dr7,
+        ..Default::default()
     }
 }
 
@@ -191,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn segments_survive(base: u64, limit: u32, selector: u16, bits: u32) {
+        fn segments_round_trip(base: u64, limit: u32, selector: u16, bits: u32) {
             // Bits 8 to 11 of a descriptor's attributes are part of its limit.
             let present = bits & 0x80 != 0;
             let attributes = bits & 0xf0ff | if present { bits & UNUSABLE } else { UNUSABLE };

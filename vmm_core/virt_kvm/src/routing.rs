@@ -1,34 +1,14 @@
-//! Where interrupts go: the GSI routing table, and eventfds that raise MSIs through it.
+//! The GSI routing table: what each interrupt raises.
 //!
 //! KVM takes the table as a whole. GSIs 0 to 23 are the pins of the interrupt controllers: of KVM's own,
-//! or in split mode the MSIs that the VMM's IOAPIC has for them. Those above belong to [`Vector`]s.
+//! or in split mode the MSIs that the VMM's IOAPIC has for them. Those above are given out to MSI vectors.
 
 use crate::capabilities::IOAPIC_PINS;
-use crate::ioctl;
-use crate::partition::Shared;
 use chipset_device::MsiMessage;
-use chipset_device::MsiVector;
-use kvm_bindings::KVM_IRQ_ROUTING_IRQCHIP;
-use kvm_bindings::KVM_IRQ_ROUTING_MSI;
-use kvm_bindings::KVM_IRQCHIP_IOAPIC;
-use kvm_bindings::KVM_IRQCHIP_PIC_MASTER;
-use kvm_bindings::KVM_IRQCHIP_PIC_SLAVE;
-use kvm_bindings::KVM_IRQFD_FLAG_DEASSIGN;
-use kvm_bindings::KvmIrqRouting;
-use kvm_bindings::kvm_irq_routing_entry;
-use kvm_bindings::kvm_irq_routing_entry__bindgen_ty_1;
-use kvm_bindings::kvm_irq_routing_irqchip;
-use kvm_bindings::kvm_irq_routing_msi;
-use kvm_bindings::kvm_irq_routing_msi__bindgen_ty_1;
+use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
-use rustix::event::EventfdFlags;
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use virt::Error;
 use virt::IrqchipMode;
 
@@ -38,14 +18,14 @@ pub(crate) struct Routing {
 }
 
 struct Table {
-    /// What the pins of KVM's own interrupt controllers are wired to.
+    /// The pins of KVM's own interrupt controllers.
     irqchip: Vec<Entry>,
     /// By GSI: one that was given out, and its MSI once it has one.
     msis: BTreeMap<u32, Option<MsiMessage>>,
     max: u32,
 }
 
-/// One way of a GSI.
+/// One destination of a GSI.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 enum Entry {
     /// To a pin of one of KVM's own chips.
@@ -62,34 +42,30 @@ enum Entry {
 
 impl Entry {
     fn to_kvm(self) -> kvm_irq_routing_entry {
+        let mut entry = kvm_irq_routing_entry::default();
         match self {
-            Self::Pin { gsi, chip, pin } => kvm_irq_routing_entry {
-                gsi,
-                type_: KVM_IRQ_ROUTING_IRQCHIP,
-                u: kvm_irq_routing_entry__bindgen_ty_1 {
-                    irqchip: kvm_irq_routing_irqchip { irqchip: chip, pin },
-                },
-                ..Default::default()
-            },
-            Self::Msi { gsi, msi } => kvm_irq_routing_entry {
-                gsi,
-                type_: KVM_IRQ_ROUTING_MSI,
-                u: kvm_irq_routing_entry__bindgen_ty_1 {
-                    msi: kvm_irq_routing_msi {
-                        address_lo: msi.address as u32,
-                        address_hi: (msi.address >> 32) as u32,
-                        data: msi.data,
-                        __bindgen_anon_1: kvm_irq_routing_msi__bindgen_ty_1 { pad: 0 },
-                    },
-                },
-                ..Default::default()
-            },
+            Self::Pin { gsi, chip, pin } => {
+                entry.gsi = gsi;
+                entry.type_ = KVM_IRQ_ROUTING_IRQCHIP;
+                entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: chip, pin };
+            }
+            Self::Msi { gsi, msi } => {
+                entry.gsi = gsi;
+                entry.type_ = KVM_IRQ_ROUTING_MSI;
+                entry.u.msi = kvm_irq_routing_msi {
+                    address_lo: msi.address as u32,
+                    address_hi: (msi.address >> 32) as u32,
+                    data: msi.data,
+                    ..Default::default()
+                };
+            }
         }
+        entry
     }
 }
 
-/// The wiring of a PC: the PICs' inputs are GSIs 0 to 15, and the IOAPIC's the GSIs of the same number, but
-/// that the PIT (GSI 0) is on IOAPIC pin 2, where the PICs' cascade would be.
+/// The wiring of a PC: PIC inputs are GSIs 0 to 15, and IOAPIC pins are the GSIs of the same number, except that the
+/// PIT (GSI 0) is on IOAPIC pin 2, where the PICs' cascade would be.
 fn pc_wiring() -> Vec<Entry> {
     let pin = |gsi, chip, pin| Entry::Pin { gsi, chip, pin };
     let primary = (0..8).map(|gsi| pin(gsi, KVM_IRQCHIP_PIC_MASTER, gsi));
@@ -160,19 +136,21 @@ impl Routing {
         result
     }
 
-    fn allocate(&self) -> Result<u32, Error> {
+    /// Gives out a GSI.
+    pub(crate) fn allocate(&self) -> Result<u32, Error> {
         self.table
             .lock()
             .allocate()
             .ok_or_else(|| Error::InvalidRequest("no interrupt route is left".to_string()))
     }
 
-    fn release(&self, vm: &VmFd, gsi: u32) {
+    /// Takes a GSI back.
+    pub(crate) fn release(&self, vm: &VmFd, gsi: u32) {
         let mut table = self.table.lock();
         if table.msis.remove(&gsi).flatten().is_some()
             && let Err(error) = write(vm, &table)
         {
-            tracing::warn!(gsi, %error, "an interrupt route stays");
+            tracing::warn!(gsi, %error, "failed to remove an interrupt route");
         }
     }
 
@@ -182,79 +160,12 @@ impl Routing {
     }
 }
 
-/// An eventfd that raises an MSI: KVM's irqfd. While it is disabled KVM does not listen to the eventfd, which
-/// therefore keeps what was signalled; KVM looks at it when it is enabled again.
-struct Vector {
-    partition: Arc<Shared>,
-    gsi: u32,
-    event: OwnedFd,
-    enabled: Mutex<bool>,
-}
-
-/// A new route, disabled.
-pub(crate) fn new_vector(partition: Arc<Shared>) -> Result<Box<dyn MsiVector>, Error> {
-    let event = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-        .map_err(|e| Error::call("make an eventfd for an interrupt", e))?;
-    let gsi = partition.routing.allocate()?;
-    Ok(Box::new(Vector {
-        partition,
-        gsi,
-        event,
-        enabled: Mutex::new(false),
-    }))
-}
-
-impl MsiVector for Vector {
-    fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
-    }
-
-    fn enable(&self, msi: MsiMessage) -> io::Result<()> {
-        let mut enabled = self.enabled.lock();
-        let vm = &self.partition.vm;
-        self.partition.routing.set(vm, self.gsi, Some(msi))?;
-        if !*enabled {
-            ioctl::irqfd(vm, self.event.as_fd(), self.gsi, 0).map_err(|e| {
-                Error::call(format!("connect an eventfd to interrupt {}", self.gsi), e)
-            })?;
-            *enabled = true;
-        }
-        Ok(())
-    }
-
-    fn disable(&self) -> io::Result<()> {
-        let mut enabled = self.enabled.lock();
-        if *enabled {
-            let vm = &self.partition.vm;
-            ioctl::irqfd(vm, self.event.as_fd(), self.gsi, KVM_IRQFD_FLAG_DEASSIGN).map_err(
-                |e| {
-                    Error::call(
-                        format!("disconnect an eventfd from interrupt {}", self.gsi),
-                        e,
-                    )
-                },
-            )?;
-            *enabled = false;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Vector {
-    fn drop(&mut self) {
-        if let Err(error) = self.disable() {
-            tracing::warn!(gsi = self.gsi, %error, "an eventfd stays connected");
-        }
-        self.partition.routing.release(&self.partition.vm, self.gsi);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_pc_wiring_stays_when_routes_come_and_go() {
+    fn the_pc_wiring_stays_when_msis_are_added() {
         let routing = Routing::new(IrqchipMode::Kernel, 32);
         let mut table = routing.table.lock();
         let wired = table.entries();
@@ -277,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn gsis_run_out_and_are_used_again() {
+    fn gsis_run_out_and_are_reused() {
         let routing = Routing::new(IrqchipMode::Split, 26);
         assert_eq!(routing.allocate().unwrap(), 24);
         assert_eq!(routing.allocate().unwrap(), 25);

@@ -1,37 +1,31 @@
-//! The page that KVM and the VMM share for each vCPU: how exits are described and completed.
+//! The page that KVM and the VMM share for each vCPU: KVM describes exits in it, the VMM completes them.
 #![allow(
     unsafe_code,
     reason = "the page is a C union in memory that the kernel and a signal handler write to"
 )]
 
 use crate::ioctl;
-use kvm_bindings::KVM_EXIT_FAIL_ENTRY;
-use kvm_bindings::KVM_EXIT_INTERNAL_ERROR;
-use kvm_bindings::KVM_EXIT_IO;
-use kvm_bindings::KVM_EXIT_IO_OUT;
-use kvm_bindings::KVM_EXIT_IOAPIC_EOI;
-use kvm_bindings::KVM_EXIT_MMIO;
-use kvm_bindings::KVM_EXIT_SHUTDOWN;
-use kvm_bindings::KVM_EXIT_SYSTEM_EVENT;
-use kvm_bindings::KVM_EXIT_X86_RDMSR;
-use kvm_bindings::KVM_EXIT_X86_WRMSR;
-use kvm_bindings::kvm_run;
+use kvm_bindings::*;
 use kvm_ioctls::VcpuFd;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 
-/// Why the guest was left.
+/// Why the VP left the guest.
 #[derive(Debug, Copy, Clone)]
 pub(crate) enum Exit {
     /// `in`, `out` or their string forms.
     Port(PortAccess),
-    /// An access to memory that is not RAM, or a write to a read-only slot.
-    Mmio {
+    /// A read of memory that is not RAM.
+    MmioRead {
         gpa: u64,
         len: usize,
-        write: bool,
+    },
+    /// A write to memory that is not RAM, or to a read-only slot.
+    MmioWrite {
+        gpa: u64,
+        len: usize,
         data: [u8; 8],
     },
     ReadMsr {
@@ -67,7 +61,7 @@ pub(crate) struct PortAccess {
     offset: usize,
 }
 
-/// What KVM says when it gives up.
+/// KVM_EXIT_INTERNAL_ERROR.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct InternalError {
     pub(crate) suberror: u32,
@@ -137,11 +131,11 @@ impl RunPage {
                 }
                 KVM_EXIT_MMIO => {
                     let mmio = (*details).mmio;
-                    Exit::Mmio {
-                        gpa: mmio.phys_addr,
-                        len: (mmio.len as usize).min(mmio.data.len()),
-                        write: mmio.is_write != 0,
-                        data: mmio.data,
+                    let (gpa, data) = (mmio.phys_addr, mmio.data);
+                    let len = (mmio.len as usize).min(data.len());
+                    match mmio.is_write {
+                        0 => Exit::MmioRead { gpa, len },
+                        _ => Exit::MmioWrite { gpa, len, data },
                     }
                 }
                 KVM_EXIT_X86_RDMSR => Exit::ReadMsr {

@@ -1,10 +1,9 @@
-//! KVM's memory slots: which host memory appears where in the guest-physical address space.
+//! KVM's memory slots: the guest-physical memory map.
 
 use crate::ioctl;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
-use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
-use kvm_bindings::KVM_MEM_READONLY;
+use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -25,8 +24,6 @@ pub(crate) struct Slots {
 struct Table {
     /// By the address of the first byte.
     slots: BTreeMap<u64, Slot>,
-    free: Vec<u32>,
-    next: u32,
     max: u32,
 }
 
@@ -34,7 +31,7 @@ struct Slot {
     id: u32,
     end: u64,
     access: MappingAccess,
-    /// Keeps the host memory for as long as the guest sees it.
+    /// Keeps the host memory mapped while the slot exists.
     region: GuestRegion,
 }
 
@@ -47,21 +44,14 @@ impl Table {
         })
     }
 
-    fn take_id(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| {
-            let id = self.next;
-            (id < self.max).then(|| {
-                self.next += 1;
-                id
-            })
-        })
+    fn free_id(&self) -> Option<u32> {
+        (0..self.max).find(|id| self.slots.values().all(|slot| slot.id != *id))
     }
 }
 
 fn flags(access: MappingAccess) -> u32 {
     match access {
         MappingAccess::ReadWrite => 0,
-        MappingAccess::ReadWriteLogged => KVM_MEM_LOG_DIRTY_PAGES,
         MappingAccess::ReadOnly => KVM_MEM_READONLY,
     }
 }
@@ -92,8 +82,6 @@ impl Slots {
             readonly_memory,
             table: Mutex::new(Table {
                 slots: BTreeMap::new(),
-                free: Vec::new(),
-                next: 0,
                 max,
             }),
         }
@@ -125,12 +113,10 @@ impl Slots {
             )));
         }
         let id = table
-            .take_id()
+            .free_id()
             .ok_or_else(|| Error::InvalidRequest(format!("no memory slot is left for {range}")))?;
-        if let Err(e) = ioctl::set_slot(vm, id, flags(access), &region) {
-            table.free.push(id);
-            return Err(Error::call(format!("map memory at {range}"), e));
-        }
+        ioctl::set_slot(vm, id, flags(access), &region)
+            .map_err(|e| Error::call(format!("map memory at {range}"), e))?;
         table.slots.insert(
             range.start,
             Slot {
@@ -147,38 +133,17 @@ impl Slots {
     pub(crate) fn unmap(&self, vm: &VmFd, range: MemoryRange) -> Result<(), Error> {
         let mut table = self.table.lock();
         let Some(slot) = table.slots.get(&range.start).filter(|s| s.end == range.end) else {
-            return Err(no_mapping(range));
+            let text = format!("no memory is mapped at exactly {range}");
+            return Err(Error::InvalidRequest(text));
         };
         let id = slot.id;
         ioctl::clear_slot(vm, id)
             .map_err(|e| Error::call(format!("unmap memory at {range}"), e))?;
         table.slots.remove(&range.start);
-        table.free.push(id);
         Ok(())
     }
 
-    /// See [`virt::Partition::take_dirty_pages`].
-    pub(crate) fn take_dirty_pages(
-        &self,
-        vm: &VmFd,
-        range: MemoryRange,
-    ) -> Result<Vec<u64>, Error> {
-        let table = self.table.lock();
-        let slot = table
-            .slots
-            .get(&range.start)
-            .filter(|s| s.end == range.end)
-            .ok_or_else(|| no_mapping(range))?;
-        if slot.access != MappingAccess::ReadWriteLogged {
-            return Err(Error::InvalidRequest(format!(
-                "writes to the memory at {range} are not logged"
-            )));
-        }
-        vm.get_dirty_log(slot.id, range.len() as usize)
-            .map_err(|e| Error::call(format!("read the dirty log of {range}"), e))
-    }
-
-    /// Reads up to `bytes.len()` bytes from one mapping; how many.
+    /// Reads up to `bytes.len()` bytes from one mapping, and returns how many.
     pub(crate) fn read(&self, gpa: u64, bytes: &mut [u8]) -> usize {
         let table = self.table.lock();
         let Some((&start, slot)) = table.slots.range(..=gpa).next_back() else {
@@ -204,7 +169,6 @@ impl Slots {
                     "end": format!("{:#x}", slot.end),
                     "access": match slot.access {
                         MappingAccess::ReadWrite => "read-write",
-                        MappingAccess::ReadWriteLogged => "read-write, logged",
                         MappingAccess::ReadOnly => "read-only",
                     },
                 })
@@ -213,12 +177,8 @@ impl Slots {
     }
 }
 
-fn no_mapping(range: MemoryRange) -> Error {
-    Error::InvalidRequest(format!("no memory is mapped at exactly {range}"))
-}
-
-/// Changes the access of a mapping. KVM cannot change whether a slot is read-only: it is made anew, and
-/// made as it was if that fails.
+/// Changes the access of a mapping. KVM cannot change whether a slot is read-only, so it is removed and set again; if
+/// that fails, it is set as it was.
 fn change(
     vm: &VmFd,
     slot: &mut Slot,
@@ -229,14 +189,10 @@ fn change(
         return Ok(());
     }
     let failed = |e| Error::call(format!("change the access of the memory at {range}"), e);
-    let remade = (flags(slot.access) ^ flags(access)) & KVM_MEM_READONLY != 0;
-    if remade {
-        ioctl::clear_slot(vm, slot.id).map_err(failed)?;
-    }
+    ioctl::clear_slot(vm, slot.id).map_err(failed)?;
     if let Err(e) = ioctl::set_slot(vm, slot.id, flags(access), &slot.region) {
-        if remade && let Err(error) = ioctl::set_slot(vm, slot.id, flags(slot.access), &slot.region)
-        {
-            tracing::error!(%range, %error, "memory is lost to the guest");
+        if let Err(error) = ioctl::set_slot(vm, slot.id, flags(slot.access), &slot.region) {
+            tracing::error!(%range, %error, "memory is no longer mapped");
         }
         return Err(failed(e));
     }

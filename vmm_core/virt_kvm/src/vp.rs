@@ -1,14 +1,17 @@
-//! A VP on its own thread.
+//! VPs, bound to their threads.
 
 use crate::cpuid;
-use crate::hypervisor::System;
 use crate::ioctl;
 use crate::msr;
 use crate::partition::Shared;
-use crate::partition::VpShared;
 use crate::registers;
 use crate::run_page::RunPage;
+use crate::vp_shared::VpShared;
 use kvm_bindings::CpuId;
+use kvm_ioctls::VcpuFd;
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use virt::Error;
@@ -24,21 +27,11 @@ use virt::x86::Msr;
 use virt::x86::Registers;
 use virt::x86::VpState;
 
-/// A VP on its way to its thread.
+/// A VP that is not yet bound to its thread.
 pub(crate) struct KvmVpBinder {
-    partition: Arc<Shared>,
-    shared: Arc<VpShared>,
-    page: RunPage,
-}
-
-impl KvmVpBinder {
-    pub(crate) fn new(partition: Arc<Shared>, shared: Arc<VpShared>, page: RunPage) -> Self {
-        Self {
-            partition,
-            shared,
-            page,
-        }
-    }
+    pub(crate) partition: Arc<Shared>,
+    pub(crate) shared: Arc<VpShared>,
+    pub(crate) page: RunPage,
 }
 
 impl VpBinder for KvmVpBinder {
@@ -57,15 +50,15 @@ impl VpBinder for KvmVpBinder {
             partition,
             shared,
             page,
-            cpuid,
+            cpuid: cpuid.into(),
             _not_send: PhantomData,
         };
         vp.shared
             .kick
             .bind()
             .map_err(|e| Error::call("set up the signal that stops VPs", e))?;
-        vp.write_cpuid(&vp.cpuid)?;
-        vp.set_up_mce(&vp.partition.system);
+        vp.write_cpuid(&vp.cpuid.borrow())?;
+        vp.set_up_mce();
         vp.note_initial_msrs()?;
         Ok(Box::new(vp))
     }
@@ -77,7 +70,7 @@ pub(crate) struct KvmVp {
     pub(crate) shared: Arc<VpShared>,
     pub(crate) page: RunPage,
     /// The table last written: KVM's own copy changes with the guest's control registers.
-    pub(crate) cpuid: Vec<CpuidEntry>,
+    pub(crate) cpuid: RefCell<Vec<CpuidEntry>>,
     /// The kick signal goes to the thread that bound the VP.
     _not_send: PhantomData<*const ()>,
 }
@@ -89,21 +82,39 @@ impl Drop for KvmVp {
 }
 
 impl KvmVp {
+    pub(crate) fn is_bsp(&self) -> bool {
+        self.shared.topology.index.is_bsp()
+    }
+
+    /// Calls KVM; `what` is attempted.
+    pub(crate) fn call<R, E: Into<io::Error>>(
+        &self,
+        what: &str,
+        call: impl FnOnce(&VcpuFd) -> Result<R, E>,
+    ) -> Result<R, Error> {
+        let vp = self.shared.topology.index;
+        call(&self.shared.vcpu).map_err(|e| Error::call(format!("{what} of {vp}"), e))
+    }
+
+    /// Refuses an impossible request.
+    pub(crate) fn require(&self, possible: bool, what: fmt::Arguments<'_>) -> Result<(), Error> {
+        let vp = self.shared.topology.index;
+        let refused = || Error::InvalidRequest(format!("{vp}: {what}"));
+        possible.then_some(()).ok_or_else(refused)
+    }
+
     pub(crate) fn write_cpuid(&self, entries: &[CpuidEntry]) -> Result<(), Error> {
         let index = self.shared.topology.index;
         let kvm_entries: Vec<_> = entries.iter().map(cpuid::kvm_entry).collect();
         let table = CpuId::from_entries(&kvm_entries).map_err(|_| {
             Error::InvalidRequest(format!("{index}: {} CPUID entries", entries.len()))
         })?;
-        self.shared
-            .vcpu
-            .set_cpuid2(&table)
-            .map_err(|e| Error::call(format!("set the CPUID table of {index}"), e))
+        self.call("write the CPUID table", |vcpu| vcpu.set_cpuid2(&table))
     }
 
-    /// Gives the VP machine-check banks. KVM's default is the most it can have, which guests are slow to set up.
-    fn set_up_mce(&self, system: &System) {
-        let mcg_cap = system.mcg_cap();
+    /// Sets the number of machine-check banks. KVM's default is the maximum, which guests are slow to set up.
+    fn set_up_mce(&self) {
+        let mcg_cap = self.partition.system.mcg_cap();
         if mcg_cap == 0 {
             return;
         }
@@ -112,7 +123,7 @@ impl KvmVp {
         }
     }
 
-    /// Reads the MSRs that the VM's VPs start with, unless another VP did.
+    /// Reads the MSRs that the VM's VPs start with, unless another VP has.
     fn note_initial_msrs(&self) -> Result<(), Error> {
         let mut initial = self.partition.initial_msrs.lock();
         if initial.is_none() {
@@ -128,19 +139,20 @@ impl KvmVp {
         Ok(())
     }
 
-    pub(crate) fn read_registers(&self) -> Result<Registers, Error> {
-        let index = self.shared.topology.index;
-        let regs = self
-            .shared
-            .vcpu
-            .get_regs()
-            .map_err(|e| Error::call(format!("read the registers of {index}"), e))?;
-        let sregs = self
-            .shared
-            .vcpu
-            .get_sregs()
-            .map_err(|e| Error::call(format!("read the control registers of {index}"), e))?;
-        Ok(registers::registers(&regs, &sregs))
+    /// The MSRs that the VM's VPs start with.
+    pub(crate) fn initial_msrs(&self) -> Arc<[Msr]> {
+        let initial = self.partition.initial_msrs.lock();
+        initial.clone().unwrap_or_else(|| [].into())
+    }
+
+    pub(crate) fn write_general(&self, from: &Registers) -> Result<(), Error> {
+        let regs = registers::kvm_regs_of(from);
+        self.call("write the registers", |vcpu| vcpu.set_regs(&regs))
+    }
+
+    pub(crate) fn write_special(&self, from: &Registers) -> Result<(), Error> {
+        let sregs = registers::kvm_sregs_of(from);
+        self.call("write the control registers", |vcpu| vcpu.set_sregs(&sregs))
     }
 }
 
@@ -162,22 +174,13 @@ impl Vp for KvmVp {
     }
 
     fn set_registers(&mut self, r: &Registers) -> Result<(), Error> {
-        let index = self.shared.topology.index;
-        self.shared
-            .vcpu
-            .set_sregs(&registers::kvm_sregs_of(r))
-            .map_err(|e| Error::call(format!("write the control registers of {index}"), e))?;
-        self.shared
-            .vcpu
-            .set_regs(&registers::kvm_regs_of(r))
-            .map_err(|e| Error::call(format!("write the registers of {index}"), e))
+        self.write_special(r)?;
+        self.write_general(r)
     }
 
     fn set_msrs(&mut self, msrs: &[(u32, u64)]) -> Result<(), Error> {
-        let msrs: Vec<_> = msrs
-            .iter()
-            .map(|&(index, value)| Msr { index, value })
-            .collect();
+        let msrs = msrs.iter().map(|&(index, value)| Msr { index, value });
+        let msrs: Vec<_> = msrs.collect();
         msr::write(&self.shared.vcpu, &msrs, msr::Tolerance::None)
     }
 

@@ -1,7 +1,7 @@
-//! A VP's whole state: reading it, writing it, and what it is at power-on.
+//! A VP's state as a table: each element once, and the orders in which elements are read and written.
 //!
-//! Reading some parts changes others, and writing some depends on others having been written: the order of the
-//! calls here matters, and is said where it does.
+//! Reading some elements changes others, and writing some depends on others having been written. The tests list what
+//! must come before what, and why, and check the orders here.
 
 use crate::activity;
 use crate::clock::Clock;
@@ -10,266 +10,366 @@ use crate::msr;
 use crate::msr::Phase;
 use crate::msr::Tolerance;
 use crate::registers;
+use crate::state_table;
+use crate::state_table::Row;
+use crate::state_table::put;
 use crate::vp::KvmVp;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_bindings::KVM_SREGS2_FLAGS_PDPTRS_VALID;
-use kvm_bindings::kvm_debugregs;
-use kvm_bindings::kvm_lapic_state;
-use kvm_bindings::kvm_xcrs;
-use std::io;
+use kvm_bindings::*;
+use kvm_ioctls::VcpuFd;
+use std::ops::RangeInclusive;
 use virt::Error;
-use virt::x86::DebugRegisters;
 use virt::x86::Events;
-use virt::x86::Msr;
 use virt::x86::Registers;
 use virt::x86::Smi;
-use virt::x86::Tsc;
 use virt::x86::VpState;
-use virt::x86::reset;
-use virt::x86::reset::LAPIC_SIZE;
-use virt::x86::reset::XSAVE_MIN_SIZE;
+use virt::x86::reset as x86;
 
 /// The largest XSAVE area accepted: far more than any processor has.
 const MAX_XSAVE: usize = 1 << 16;
 /// How far two clocks may differ and still be the same frequency, in parts per million: KVM's own tolerance.
 const TSC_TOLERANCE_PPM: u64 = 250;
+/// Offset of the version register in the local APIC's page.
+const LAPIC_VERSION: usize = 0x30;
 
-impl KvmVp {
-    fn call(&self, what: &str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
-        let operation = format!("{what} of {}", self.shared.topology.index);
-        |e| Error::call(operation, e)
-    }
+type VpRow = Row<KvmVp, VpState>;
 
-    fn call_io(&self, what: &str) -> impl FnOnce(io::Error) -> Error {
-        let operation = format!("{what} of {}", self.shared.topology.index);
-        |e| Error::call(operation, e)
-    }
-
-    /// See [`virt::Vp::save`].
-    pub(crate) fn save_state(&self) -> Result<VpState, Error> {
-        let vcpu = &*self.shared.vcpu;
-        // First: KVM acts on a pending INIT or SIPI when asked, which changes everything else.
-        let activity = vcpu
-            .get_mp_state()
-            .map_err(self.call("read the activity"))
-            .and_then(activity::activity)?;
-        let events = vcpu
-            .get_vcpu_events()
-            .map_err(self.call("read the events"))?;
-        let registers = self.read_registers()?;
-        let pdptrs = if self.partition.capabilities.sregs2 {
-            let sregs =
-                ioctl::get_sregs2(vcpu).map_err(self.call_io("read the control registers"))?;
-            (sregs.flags & u64::from(KVM_SREGS2_FLAGS_PDPTRS_VALID) != 0).then_some(sregs.pdptrs)
-        } else {
-            None
-        };
-        let xsave = ioctl::get_xsave2(vcpu, self.partition.capabilities.xsave_size)
-            .map_err(self.call_io("read the XSAVE area"))?;
-        let xcrs = vcpu.get_xcrs().map_err(self.call("read XCR0"))?;
-        let xcr0 = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize);
-        let xcr0 = xcr0.clone().find(|x| x.xcr == 0).map_or(1, |x| x.value);
-        // Before the local APIC: a timer that fires in between is then in both, which does no harm.
-        let indices: Vec<_> = self.initial_msrs().iter().map(|m| m.index).collect();
-        let msrs = msr::read_readable(vcpu, &indices)?;
-        let tsc = Tsc {
-            value: Clock::tsc(&self.shared)?,
-            khz: vcpu
-                .get_tsc_khz()
-                .map_err(self.call("read the TSC frequency"))?,
-        };
-        let lapic = vcpu.get_lapic().map_err(self.call("read the local APIC"))?;
-        let debug = vcpu
-            .get_debug_regs()
-            .map_err(self.call("read the debug registers"))?;
-        Ok(VpState {
-            registers,
-            cpuid: self.cpuid.clone(),
-            activity,
-            events: activity::events(&events),
-            pdptrs,
-            xcr0,
-            xsave,
-            msrs,
-            tsc,
-            lapic: lapic.regs.map(|b| b as u8).to_vec(),
-            debug: DebugRegisters {
-                addresses: debug.db,
-                dr6: debug.dr6,
-                dr7: debug.dr7,
-            },
-        })
-    }
-
-    /// See [`virt::Vp::restore`].
-    pub(crate) fn restore_state(&mut self, state: &VpState) -> Result<(), Error> {
-        self.check(state)?;
-        if state.cpuid != self.cpuid {
+const CPUID: VpRow = Row {
+    name: "CPUID table",
+    read: |vp, state| put(&mut state.cpuid, vp.cpuid.borrow().clone()),
+    write: |vp, state| {
+        if state.cpuid != *vp.cpuid.borrow() {
             // Once the VP has run KVM takes only the table it has.
-            self.write_cpuid(&state.cpuid)?;
-            self.cpuid.clone_from(&state.cpuid);
+            vp.write_cpuid(&state.cpuid)?;
+            vp.cpuid.replace(state.cpuid.clone());
         }
-        self.restore_tsc(state.tsc)?;
-        self.write_state(state)
-    }
+        Ok(())
+    },
+    ..Row::EMPTY
+};
 
-    /// See [`virt::Vp::reset`].
-    pub(crate) fn reset_state(&self) -> Result<(), Error> {
-        let current = self.shared.vcpu.get_lapic();
-        let current = current.map_err(self.call("read the local APIC"))?;
-        let events = self.shared.vcpu.get_vcpu_events();
-        let events = events.map_err(self.call("read the events"))?;
-        let [a, b, c, d] = std::array::from_fn(|n| current.regs[0x30 + n] as u8);
-        let version = u32::from_le_bytes([a, b, c, d]);
-        let bsp = self.shared.topology.index.is_bsp();
-        let apic_id = self.shared.topology.apic_id;
-        let signature = self.cpuid.iter().find(|e| e.leaf == 1);
-        *self.shared.stopped_tsc.lock() = Some(0);
-        self.renew_page_table_root()?;
-        self.write_state(&VpState {
-            registers: reset::registers(bsp, signature.map_or(0, |e| e.eax)),
-            cpuid: Vec::new(),
-            activity: reset::activity(bsp),
-            events: Events {
-                smi: activity::events(&events).smi.map(|_| Smi::default()),
-                ..Default::default()
-            },
-            pdptrs: None,
-            xcr0: 1,
-            xsave: reset::xsave(),
-            msrs: self.initial_msrs().to_vec(),
-            tsc: Tsc::default(),
-            lapic: reset::lapic(version, apic_id, bsp),
-            debug: reset::debug_registers(),
+const TSC_FREQUENCY: VpRow = Row {
+    name: "TSC frequency",
+    read: |vp, state| {
+        let khz = vp.call("read the TSC frequency", VcpuFd::get_tsc_khz)?;
+        put(&mut state.tsc.khz, khz)
+    },
+    write: |vp, state| {
+        let khz = state.tsc.khz;
+        let host = vp.call("read the TSC frequency", VcpuFd::get_tsc_khz)?;
+        if u64::from(host.abs_diff(khz)) * 1_000_000 <= u64::from(host) * TSC_TOLERANCE_PPM {
+            return Ok(());
+        }
+        let text = format_args!(
+            "the saved time stamp counter runs at {khz} kHz, this host's at {host} kHz, and the host's KVM cannot \
+             scale it"
+        );
+        vp.require(vp.partition.capabilities.tsc_control, text)?;
+        vp.call("write the TSC frequency", |vcpu| vcpu.set_tsc_khz(khz))
+    },
+    ..Row::EMPTY
+};
+
+/// Written when the clock is started.
+const TSC: VpRow = Row {
+    name: "TSC",
+    read: |vp, state| put(&mut state.tsc.value, Clock::tsc(&vp.shared)?),
+    write: |vp, state| put(&mut *vp.shared.stopped_tsc.lock(), Some(state.tsc.value)),
+    ..Row::EMPTY
+};
+
+/// The MSRs that are written before the XSAVE area. All MSRs are read and reset here.
+const EARLY_MSRS: VpRow = Row {
+    name: "early MSRs",
+    read: |vp, state| {
+        let indices: Vec<_> = vp.initial_msrs().iter().map(|m| m.index).collect();
+        let msrs = msr::read_readable(&vp.shared.vcpu, &indices)?;
+        put(&mut state.msrs, msrs)
+    },
+    write: |vp, state| write_msrs(vp, state, Phase::Capabilities..=Phase::Xss),
+    reset: |vp, state| put(&mut state.msrs, vp.initial_msrs().to_vec()),
+    ..Row::EMPTY
+};
+
+const MSRS: VpRow = Row {
+    name: "MSRs",
+    write: |vp, state| write_msrs(vp, state, Phase::Ordinary..=Phase::Enables),
+    ..Row::EMPTY
+};
+
+const TSC_DEADLINE: VpRow = Row {
+    name: "TSC deadline",
+    write: |vp, state| write_msrs(vp, state, Phase::TscDeadline..=Phase::TscDeadline),
+    ..Row::EMPTY
+};
+
+/// Segment, table and control registers, and the address of the local APIC. Writing writes the PDPTRs too.
+const SPECIAL_REGISTERS: VpRow = Row {
+    name: "special registers",
+    read: |vp, state| {
+        let sregs = vp.call("read the control registers", VcpuFd::get_sregs)?;
+        registers::take_special(&mut state.registers, &sregs);
+        Ok(())
+    },
+    write: |vp, state| {
+        if !vp.partition.capabilities.sregs2 {
+            return vp.write_special(&state.registers);
+        }
+        let sregs = registers::kvm_sregs2_of(&state.registers, state.pdptrs);
+        vp.call("write the control registers", |vcpu| {
+            ioctl::set_sregs2(vcpu, &sregs)
         })
-    }
+    },
+    ..Row::EMPTY
+};
 
-    /// Makes KVM load the root of its own page tables again.
-    ///
-    /// On SVM it clears the VMCB when the guest shuts down, the root with it, and does not notice if the guest
-    /// had no paging on. A changed CR3 makes it.
-    fn renew_page_table_root(&self) -> Result<(), Error> {
-        const OTHER_CR3: u64 = 0x1000;
-        self.shared
-            .vcpu
-            .set_sregs(&registers::kvm_sregs_of(&Registers {
-                cr3: OTHER_CR3,
-                ..reset::registers(self.shared.topology.index.is_bsp(), 0)
-            }))
-            .map_err(self.call("write the control registers"))
-    }
+const PDPTRS: VpRow = Row {
+    name: "PDPTRs",
+    exists: |vp| vp.partition.capabilities.sregs2,
+    read: |vp, state| {
+        let sregs = vp.call("read the control registers", ioctl::get_sregs2)?;
+        let valid = sregs.flags & u64::from(KVM_SREGS2_FLAGS_PDPTRS_VALID) != 0;
+        put(&mut state.pdptrs, valid.then_some(sregs.pdptrs))
+    },
+    ..Row::EMPTY
+};
 
-    fn initial_msrs(&self) -> std::sync::Arc<[Msr]> {
-        let initial = self.partition.initial_msrs.lock();
-        initial.clone().unwrap_or_else(|| [].into())
-    }
-
-    /// What no KVM call would refuse by itself.
-    fn check(&self, state: &VpState) -> Result<(), Error> {
-        let index = self.shared.topology.index;
-        let invalid = |what: String| Err(Error::InvalidRequest(format!("{index}: {what}")));
-        if state.lapic.len() != LAPIC_SIZE {
-            return invalid(format!(
-                "the saved local APIC has {} bytes, not {LAPIC_SIZE}",
-                state.lapic.len()
-            ));
-        }
-        if !(XSAVE_MIN_SIZE..=MAX_XSAVE).contains(&state.xsave.len()) {
-            return invalid(format!(
-                "the saved XSAVE area has {} bytes",
-                state.xsave.len()
-            ));
-        }
-        let room = self.partition.capabilities.xsave_size;
-        if state.xsave.iter().skip(room).any(|&b| b != 0) {
-            return invalid(format!(
-                "the saved XSAVE area has state beyond the {room} bytes of this host"
-            ));
-        }
-        if state.cpuid.len() > KVM_MAX_CPUID_ENTRIES {
-            return invalid(format!("{} saved CPUID entries", state.cpuid.len()));
-        }
-        activity::kvm_vcpu_events_of(&state.events, &self.partition.capabilities)?;
+/// The registers that are not special. The special ones are reset here too.
+const GENERAL_REGISTERS: VpRow = Row {
+    name: "general registers",
+    read: |vp, state| {
+        let regs = vp.call("read the registers", VcpuFd::get_regs)?;
+        registers::take_general(&mut state.registers, &regs);
         Ok(())
-    }
+    },
+    write: |vp, state| vp.write_general(&state.registers),
+    reset: |vp, state| {
+        let cpuid = vp.cpuid.borrow();
+        let signature = cpuid.iter().find(|e| e.leaf == 1).map_or(0, |e| e.eax);
+        put(&mut state.registers, x86::registers(vp.is_bsp(), signature))
+    },
+    ..Row::EMPTY
+};
 
-    fn restore_tsc(&self, tsc: Tsc) -> Result<(), Error> {
-        let vcpu = &self.shared.vcpu;
-        let host = vcpu
-            .get_tsc_khz()
-            .map_err(self.call("read the TSC frequency"))?;
-        let difference = u64::from(host.abs_diff(tsc.khz));
-        if difference * 1_000_000 > u64::from(host) * TSC_TOLERANCE_PPM {
-            if !self.partition.capabilities.tsc_control {
-                return Err(Error::InvalidRequest(format!(
-                    "the saved time stamp counter runs at {} kHz, this host's at {host} kHz, \
-                     and the host's KVM cannot scale it",
-                    tsc.khz
-                )));
-            }
-            vcpu.set_tsc_khz(tsc.khz)
-                .map_err(self.call("set the TSC frequency"))?;
-        }
-        *self.shared.stopped_tsc.lock() = Some(tsc.value);
-        Ok(())
-    }
+/// Makes KVM load the root of its own page tables again: no element of the saved state.
+///
+/// On SVM it clears the VMCB when the guest shuts down, the root with it, and does not notice if the guest had no
+/// paging on. A changed CR3 makes it.
+const PAGE_TABLE_ROOT: VpRow = Row {
+    name: "page table root",
+    write: |vp, _| {
+        let cr3 = 0x1000;
+        let registers = x86::registers(vp.is_bsp(), 0);
+        vp.write_special(&Registers { cr3, ..registers })
+    },
+    ..Row::EMPTY
+};
 
-    /// Everything but the CPUID table and the TSC.
-    fn write_state(&self, state: &VpState) -> Result<(), Error> {
-        let vcpu = &*self.shared.vcpu;
-        let capabilities = &self.partition.capabilities;
-        // Stable, so that the order within a phase is that of the saved list.
-        let mut msrs = state.msrs.clone();
-        msrs.sort_by_key(|m| msr::phase(m.index));
-        let (early, rest) = msrs.split_at(msrs.partition_point(|m| phase(m) < Phase::Ordinary));
-        let (ordinary, last) =
-            rest.split_at(rest.partition_point(|m| phase(m) < Phase::TscDeadline));
-
-        msr::write(vcpu, early, Tolerance::SameValue)?;
-        // Sets the APIC base too, which the local APIC's registers depend on.
-        if capabilities.sregs2 {
-            let sregs = registers::kvm_sregs2_of(&state.registers, state.pdptrs);
-            ioctl::set_sregs2(vcpu, &sregs).map_err(self.call_io("write the control registers"))?;
-        } else {
-            vcpu.set_sregs(&registers::kvm_sregs_of(&state.registers))
-                .map_err(self.call("write the control registers"))?;
-        }
+const XCR0: VpRow = Row {
+    name: "XCR0",
+    read: |vp, state| {
+        let xcrs = vp.call("read XCR0", VcpuFd::get_xcrs)?;
+        let mut present = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize);
+        put(
+            &mut state.xcr0,
+            present.find(|x| x.xcr == 0).map_or(1, |x| x.value),
+        )
+    },
+    write: |vp, state| {
         let mut xcrs = kvm_xcrs {
             nr_xcrs: 1,
             ..Default::default()
         };
         xcrs.xcrs[0].value = state.xcr0;
-        vcpu.set_xcrs(&xcrs).map_err(self.call("write XCR0"))?;
-        let mut xsave = state.xsave.clone();
-        xsave.truncate(capabilities.xsave_size);
-        ioctl::set_xsave(vcpu, xsave, capabilities.xsave_size)
-            .map_err(self.call_io("write the XSAVE area"))?;
-        vcpu.set_regs(&registers::kvm_regs_of(&state.registers))
-            .map_err(self.call("write the registers"))?;
-        msr::write(vcpu, ordinary, Tolerance::SameValue)?;
+        vp.call("write XCR0", |vcpu| vcpu.set_xcrs(&xcrs))
+    },
+    reset: |_, state| put(&mut state.xcr0, 1),
+    ..Row::EMPTY
+};
+
+const XSAVE: VpRow = Row {
+    name: "XSAVE area",
+    check: |vp, state| {
+        let (len, room) = (state.xsave.len(), vp.partition.capabilities.xsave_size);
+        let possible = (x86::XSAVE_MIN_SIZE..=MAX_XSAVE).contains(&len);
+        vp.require(
+            possible,
+            format_args!("the saved XSAVE area has {len} bytes"),
+        )?;
+        let text =
+            format_args!("the saved XSAVE area has state beyond the {room} bytes of this host");
+        vp.require(state.xsave.iter().skip(room).all(|&b| b == 0), text)
+    },
+    read: |vp, state| {
+        let size = vp.partition.capabilities.xsave_size;
+        let area = vp.call("read the XSAVE area", |vcpu| ioctl::get_xsave2(vcpu, size))?;
+        put(&mut state.xsave, area)
+    },
+    write: |vp, state| {
+        let size = vp.partition.capabilities.xsave_size;
+        let mut area = state.xsave.clone();
+        area.truncate(size);
+        vp.call("write the XSAVE area", |vcpu| {
+            ioctl::set_xsave(vcpu, area, size)
+        })
+    },
+    reset: |_, state| put(&mut state.xsave, x86::xsave()),
+    ..Row::EMPTY
+};
+
+const LAPIC: VpRow = Row {
+    name: "local APIC",
+    check: |vp, state| {
+        let (len, size) = (state.lapic.len(), x86::LAPIC_SIZE);
+        vp.require(
+            len == size,
+            format_args!("the saved local APIC has {len} bytes, not {size}"),
+        )
+    },
+    read: |vp, state| {
+        let lapic = vp.call("read the local APIC", VcpuFd::get_lapic)?;
+        put(&mut state.lapic, lapic.regs.map(|b| b as u8).to_vec())
+    },
+    write: |vp, state| {
         let mut lapic = kvm_lapic_state::default();
         for (to, from) in lapic.regs.iter_mut().zip(&state.lapic) {
             *to = *from as libc::c_char;
         }
-        vcpu.set_lapic(&lapic)
-            .map_err(self.call("write the local APIC"))?;
-        msr::write(vcpu, last, Tolerance::SameValue)?;
-        // After the registers, which clear a pending exception, and the local APIC.
-        let events = activity::kvm_vcpu_events_of(&state.events, capabilities)?;
-        vcpu.set_vcpu_events(&events)
-            .map_err(self.call("write the events"))?;
-        vcpu.set_debug_regs(&kvm_debugregs {
-            db: state.debug.addresses,
-            dr6: state.debug.dr6,
-            dr7: state.debug.dr7,
-            ..Default::default()
+        vp.call("write the local APIC", |vcpu| vcpu.set_lapic(&lapic))
+    },
+    // The version is KVM's.
+    reset: |vp, state| {
+        let regs = vp.call("read the local APIC", VcpuFd::get_lapic)?.regs;
+        let version = std::array::from_fn(|n| regs[LAPIC_VERSION + n] as u8);
+        let (version, apic_id) = (u32::from_le_bytes(version), vp.shared.topology.apic_id);
+        put(&mut state.lapic, x86::lapic(version, apic_id, vp.is_bsp()))
+    },
+    ..Row::EMPTY
+};
+
+/// MSRs and SynIC of Hyper-V: guests are not offered them.
+const HYPERV: VpRow = Row {
+    name: "Hyper-V MSRs and SynIC",
+    ..Row::EMPTY
+};
+
+const EVENTS: VpRow = Row {
+    name: "events",
+    check: |vp, state| {
+        activity::kvm_vcpu_events_of(&state.events, &vp.partition.capabilities).map(drop)
+    },
+    read: |vp, state| {
+        let events = vp.call("read the events", VcpuFd::get_vcpu_events)?;
+        put(&mut state.events, activity::events(&events))
+    },
+    write: |vp, state| {
+        let events = activity::kvm_vcpu_events_of(&state.events, &vp.partition.capabilities)?;
+        vp.call("write the events", |vcpu| vcpu.set_vcpu_events(&events))
+    },
+    // System management mode is left where KVM has it.
+    reset: |vp, state| {
+        let events = vp.call("read the events", VcpuFd::get_vcpu_events)?;
+        let smi = activity::events(&events).smi.map(|_| Smi::default());
+        put(
+            &mut state.events,
+            Events {
+                smi,
+                ..Default::default()
+            },
+        )
+    },
+    ..Row::EMPTY
+};
+
+const DEBUG_REGISTERS: VpRow = Row {
+    name: "debug registers",
+    read: |vp, state| {
+        let debug = vp.call("read the debug registers", VcpuFd::get_debug_regs)?;
+        put(&mut state.debug, registers::debug_registers(&debug))
+    },
+    write: |vp, state| {
+        let debug = registers::kvm_debugregs_of(&state.debug);
+        vp.call("write the debug registers", |vcpu| {
+            vcpu.set_debug_regs(&debug)
         })
-        .map_err(self.call("write the debug registers"))?;
-        vcpu.set_mp_state(activity::kvm_mp_state_of(state.activity))
-            .map_err(self.call("write the activity"))
+    },
+    reset: |_, state| put(&mut state.debug, x86::debug_registers()),
+    ..Row::EMPTY
+};
+
+const ACTIVITY: VpRow = Row {
+    name: "activity",
+    read: |vp, state| {
+        let activity = vp.call("read the activity", VcpuFd::get_mp_state)?;
+        put(&mut state.activity, activity::activity(activity)?)
+    },
+    write: |vp, state| {
+        let activity = activity::kvm_mp_state_of(state.activity);
+        vp.call("write the activity", |vcpu| vcpu.set_mp_state(activity))
+    },
+    reset: |vp, state| put(&mut state.activity, x86::activity(vp.is_bsp())),
+    ..Row::EMPTY
+};
+
+/// The state of the guest's own guests, which cannot be saved.
+const NESTED_STATE: VpRow = Row {
+    name: "nested state",
+    read: |vp, _| {
+        let nested = vp.partition.processor.nested;
+        vp.require(!nested, format_args!("nested state cannot be saved"))
+    },
+    ..Row::EMPTY
+};
+
+#[rustfmt::skip]
+const SAVE: &[&VpRow] = &[
+    &ACTIVITY, &EVENTS, &GENERAL_REGISTERS, &SPECIAL_REGISTERS, &PDPTRS, &XSAVE, &XCR0, &EARLY_MSRS, &TSC,
+    &TSC_FREQUENCY, &LAPIC, &HYPERV, &DEBUG_REGISTERS, &NESTED_STATE, &CPUID,
+];
+
+#[rustfmt::skip]
+const RESTORE: &[&VpRow] = &[
+    &CPUID, &TSC_FREQUENCY, &TSC, &EARLY_MSRS, &SPECIAL_REGISTERS, &PDPTRS, &XCR0, &XSAVE, &GENERAL_REGISTERS, &MSRS,
+    &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY, &NESTED_STATE,
+];
+
+/// The CPUID table and the TSC's frequency stay.
+#[rustfmt::skip]
+const RESET: &[&VpRow] = &[
+    &NESTED_STATE, &TSC, &PAGE_TABLE_ROOT, &EARLY_MSRS, &SPECIAL_REGISTERS, &PDPTRS, &XCR0, &XSAVE, &GENERAL_REGISTERS,
+    &MSRS, &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY,
+];
+
+impl KvmVp {
+    /// See [`virt::Vp::save`].
+    pub(crate) fn save_state(&self) -> Result<VpState, Error> {
+        state_table::save(self, SAVE)
+    }
+
+    /// See [`virt::Vp::restore`].
+    pub(crate) fn restore_state(&self, state: &VpState) -> Result<(), Error> {
+        state_table::restore(self, state, RESTORE)
+    }
+
+    /// See [`virt::Vp::reset`].
+    pub(crate) fn reset_state(&self) -> Result<(), Error> {
+        state_table::reset(self, RESET)
+    }
+
+    /// See [`virt::Vp::registers`].
+    pub(crate) fn read_registers(&self) -> Result<Registers, Error> {
+        let state = state_table::save(self, &[&GENERAL_REGISTERS, &SPECIAL_REGISTERS])?;
+        Ok(state.registers)
     }
 }
 
-fn phase(msr: &Msr) -> Phase {
-    msr::phase(msr.index)
+/// Writes the MSRs of some phases; those of one phase in the order of the state.
+fn write_msrs(vp: &KvmVp, state: &VpState, phases: RangeInclusive<Phase>) -> Result<(), Error> {
+    let mut msrs = state.msrs.clone();
+    msrs.retain(|m| phases.contains(&msr::phase(m.index)));
+    msrs.sort_by_key(|m| msr::phase(m.index));
+    msr::write(&vp.shared.vcpu, &msrs, Tolerance::SameValue)
 }
+
+#[cfg(test)]
+#[path = "vp_state_test.rs"]
+mod tests;

@@ -115,41 +115,25 @@ impl Registers {
     }
 }
 
+/// Fields with their names.
+macro_rules! named {
+    ($from:expr; $($field:ident)*) => {
+        [$((stringify!($field), $from.$field)),*]
+    };
+}
+
 impl fmt::Display for Registers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "rip={:016x} rflags={:08x}", self.rip, self.rflags)?;
-        let general = [
-            ("rax", self.rax),
-            ("rbx", self.rbx),
-            ("rcx", self.rcx),
-            ("rdx", self.rdx),
-            ("rsi", self.rsi),
-            ("rdi", self.rdi),
-            ("rsp", self.rsp),
-            ("rbp", self.rbp),
-            ("r8 ", self.r8),
-            ("r9 ", self.r9),
-            ("r10", self.r10),
-            ("r11", self.r11),
-            ("r12", self.r12),
-            ("r13", self.r13),
-            ("r14", self.r14),
-            ("r15", self.r15),
-        ];
+        let general = named!(self; rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15);
         for four in general.chunks(4) {
-            let line: Vec<_> = four.iter().map(|(n, v)| format!("{n}={v:016x}")).collect();
+            let line: Vec<_> = four
+                .iter()
+                .map(|(n, v)| format!("{n:<3}={v:016x}"))
+                .collect();
             writeln!(f, "{}", line.join(" "))?;
         }
-        for (name, s) in [
-            ("cs", self.cs),
-            ("ds", self.ds),
-            ("es", self.es),
-            ("fs", self.fs),
-            ("gs", self.gs),
-            ("ss", self.ss),
-            ("tr", self.tr),
-            ("ldtr", self.ldtr),
-        ] {
+        for (name, s) in named!(self; cs ds es fs gs ss tr ldtr) {
             writeln!(
                 f,
                 "{name:4} {:04x} base={:016x} limit={:08x} attr={:05x}",

@@ -4,7 +4,7 @@
 
 use crate::x86::Registers;
 
-/// A VP's whole state, but for what the guest's own guests are doing.
+/// The whole state of a VP, except for nested virtualization.
 #[derive(Debug, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct VpState {
@@ -17,7 +17,7 @@ pub struct VpState {
     /// Whether the VP executes, halts or waits to be started.
     #[n(2)]
     pub activity: Activity,
-    /// Exceptions and interrupts on their way.
+    /// Pending and injected exceptions and interrupts.
     #[n(3)]
     pub events: Events,
     /// The page-directory-pointer table registers of PAE paging (SDM volume 3, 4.4.1), where the processor
@@ -30,7 +30,7 @@ pub struct VpState {
     /// The XSAVE area in the standard (not compacted) format, SDM volume 1, 13.4.
     #[cbor(n(6), with = "minicbor::bytes")]
     pub xsave: Vec<u8>,
-    /// Model-specific registers, in the order in which they are to be written.
+    /// Model-specific registers, in the order of writing.
     #[n(7)]
     pub msrs: Vec<Msr>,
     /// The time stamp counter.
@@ -65,7 +65,7 @@ pub struct CpuidEntry {
     pub edx: u32,
 }
 
-/// What a VP is doing between instructions.
+/// A VP's activity.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
 pub enum Activity {
@@ -82,12 +82,12 @@ pub enum Activity {
     /// Halted until an interrupt.
     #[n(3)]
     Halted,
-    /// SIPI came and is not acted upon yet.
+    /// SIPI came and was not handled yet.
     #[n(4)]
     SipiReceived,
 }
 
-/// Exceptions and interrupts on their way into a VP.
+/// Pending and injected exceptions and interrupts.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct Events {
@@ -103,7 +103,7 @@ pub struct Events {
     /// An NMI is being delivered.
     #[n(3)]
     pub nmi_injected: bool,
-    /// NMIs that wait.
+    /// Pending NMIs.
     #[n(4)]
     pub nmi_pending: u8,
     /// NMIs are held back until `iret`.
@@ -112,12 +112,12 @@ pub struct Events {
     /// System management mode.
     #[n(6)]
     pub smi: Option<Smi>,
-    /// A triple fault that was not acted upon yet.
+    /// A triple fault that was not handled yet.
     #[n(7)]
     pub triple_fault_pending: bool,
 }
 
-/// An exception on its way into a VP.
+/// A pending or injected exception.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct Exception {
@@ -135,7 +135,7 @@ pub struct Exception {
     pub payload: Option<u64>,
 }
 
-/// An interrupt on its way into a VP.
+/// An interrupt that was taken from the local APIC and is being injected.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct Interrupt {
@@ -154,13 +154,13 @@ pub struct Smi {
     /// The VP is in the mode.
     #[n(0)]
     pub active: bool,
-    /// An SMI waits.
+    /// An SMI is pending.
     #[n(1)]
     pub pending: bool,
     /// The mode was entered while NMIs were masked.
     #[n(2)]
     pub inside_nmi: bool,
-    /// An INIT waits until the mode is left.
+    /// An INIT is pending until the mode is left.
     #[n(3)]
     pub latched_init: bool,
 }

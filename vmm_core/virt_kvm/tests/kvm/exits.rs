@@ -108,6 +108,7 @@ const SYSENTER_CS: u32 = 0x174;
 const ENLIGHTENED_LEAF: u32 = 0x4000_0101;
 
 /// Takes an MSR that KVM knows. The tests' bus answers for it.
+#[derive(Debug)]
 struct Intercepts;
 
 impl Enlightenment for Intercepts {
@@ -193,7 +194,7 @@ fn an_msr_that_the_bus_does_not_have_raises_gp() {
 }
 
 #[test]
-fn triple_fault_and_life_after_it() {
+fn a_vp_runs_again_after_a_triple_fault_and_a_reset() {
     let mut machine = Machine::new(&Code::new().ud2(), Options::default());
     let mut vp = machine.bsp();
     let before = vp.registers().unwrap();

@@ -10,9 +10,7 @@ use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
 use chipset_device::MsiMessage;
 use std::os::fd::AsFd as _;
-use virt::Error;
 use virt::IrqchipMode;
-use virt::VpIndex;
 
 const LAPIC: u64 = 0xfee0_0000;
 const IOAPIC: u64 = 0xfec0_0000;
@@ -75,7 +73,7 @@ fn an_msi_wakes_a_halted_vp() {
 }
 
 #[test]
-fn an_eventfd_raises_an_msi_also_one_that_came_while_disabled() {
+fn an_eventfd_raises_an_msi_even_if_signalled_while_disabled() {
     let mut machine = machine(Options::default());
     let route = machine.partition.new_vector().unwrap();
     let mut vp = machine.bsp_with_es(LAPIC);
@@ -137,33 +135,6 @@ fn lines_still_work_after_the_routing_table_was_replaced() {
     });
     assert_eq!(run(&mut *vp, &bus), [handled()]);
     line.join().unwrap();
-}
-
-#[test]
-fn an_nmi_is_refused_where_the_local_apic_is_off() {
-    let machine = Machine::new(&Code::new(), Options::default());
-    assert!(matches!(
-        machine.partition.inject_nmi(VpIndex::BSP),
-        Err(Error::InvalidRequest(_))
-    ));
-}
-
-#[test]
-fn an_nmi_reaches_a_vp() {
-    let mut machine = Machine::new(
-        &Code::new().store_es(SVR, 0x1ff).done().hlt(),
-        Options::default(),
-    );
-    machine.handle(2, HANDLER, &handler());
-    let mut vp = machine.bsp_with_es(LAPIC);
-    let bus = Bus::stopping(&*vp);
-    run(&mut *vp, &bus);
-    machine.partition.inject_nmi(VpIndex::BSP).unwrap();
-    assert_eq!(run(&mut *vp, &bus), [handled()]);
-    assert!(matches!(
-        machine.partition.inject_nmi(VpIndex(7)),
-        Err(Error::InvalidRequest(_))
-    ));
 }
 
 #[test]

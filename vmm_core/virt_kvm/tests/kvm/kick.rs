@@ -95,7 +95,7 @@ fn no_kick_is_lost() {
 
 /// Kicks that nobody waits for: there are never more stops than kicks, and the VP goes on in between.
 #[test]
-fn a_storm_of_kicks() {
+fn kicks_that_nobody_waits_for() {
     const KICKS: u32 = 10_000;
     let code = Code::new().mov_dx(0x1234).inc_ebx().out_dx_al().jmp(3);
     let mut machine = Machine::new(&code, Options::default());

@@ -56,30 +56,6 @@ fn a_read_only_mapping_reads_as_memory_and_writes_as_mmio() {
 }
 
 #[test]
-fn dirty_pages_are_those_written_since() {
-    let code = Code::new()
-        // Of the next instruction: in ES.
-        .raw(&[0x26])
-        .inc_dword(0x2000)
-        .done()
-        .jmp(0);
-    let mut machine = Machine::new(&code, Options::default());
-    let logged = region(0x0400_0000, 4096 * 70, &[]);
-    let partition = machine.partition.clone();
-    partition
-        .map(logged, MappingAccess::ReadWriteLogged)
-        .unwrap();
-    let mut vp = machine.bsp_with_es(0x0400_0000);
-    let bus = Bus::stopping(&*vp);
-    run(&mut *vp, &bus);
-    let log = range(0x0400_0000, 70);
-    assert_eq!(partition.take_dirty_pages(log).unwrap(), [0b100, 0]);
-    assert_eq!(partition.take_dirty_pages(log).unwrap(), [0, 0]);
-    run(&mut *vp, &bus);
-    assert_eq!(partition.take_dirty_pages(log).unwrap(), [0b100, 0]);
-}
-
-#[test]
 fn impossible_mappings_are_refused() {
     let machine = Machine::new(&Code::new(), Options::default());
     let partition = &machine.partition;
@@ -92,9 +68,6 @@ fn impossible_mappings_are_refused() {
     map(0x0300_0000, 0x2000).unwrap();
     assert!(invalid(map(0x0300_1000, 0x1000)));
     assert!(invalid(partition.unmap(range(0x0300_0000, 1))));
-    assert!(invalid(
-        partition.take_dirty_pages(range(0x0300_0000, 2)).map(drop)
-    ));
     partition.unmap(range(0x0300_0000, 2)).unwrap();
     assert!(invalid(partition.unmap(range(0x0300_0000, 2))));
     map(0x0300_1000, 0x1000).unwrap();
