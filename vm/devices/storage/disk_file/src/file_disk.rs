@@ -2,7 +2,6 @@
 
 use crate::Engine;
 use crate::LockHolder;
-use crate::VhdError;
 use crate::engine::OpenFile;
 use crate::lock;
 use crate::lock::LockError;
@@ -10,7 +9,6 @@ use crate::ring;
 use crate::ring::RingQueue;
 use crate::threads::Pool;
 use crate::threads::PoolQueue;
-use crate::vhd;
 use disk_backend::Access;
 use disk_backend::Disk;
 use disk_backend::DiskInfo;
@@ -31,6 +29,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use vhd_footer::FOOTER_LEN;
+use vhd_footer::FixedVhd;
+use vhd_footer::FooterError;
 
 /// How the disk lies in the file.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
@@ -116,7 +117,7 @@ pub enum FileDiskError {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: VhdError,
+        source: FooterError,
     },
     /// io_uring was asked for.
     #[error("the host does not allow io_uring for the disk {}", path.display())]
@@ -226,8 +227,8 @@ fn find_disk(
     format: Format,
 ) -> Result<(u64, Option<[u8; 16]>), FileDiskError> {
     let path = || path.to_owned();
-    let mut footer = [0; vhd::FOOTER as usize];
-    let before_footer = len.checked_sub(vhd::FOOTER);
+    let mut footer = [0; FOOTER_LEN];
+    let before_footer = len.checked_sub(FOOTER_LEN as u64);
     if let Some(before) = before_footer
         && format != Format::Raw
     {
@@ -238,20 +239,22 @@ fn find_disk(
                 source,
             })?;
     }
-    if format == Format::Vhd || vhd::is_footer(&footer) {
-        let vhd = vhd::parse(&footer, before_footer.unwrap_or(0));
+    let (size, id) = if format == Format::Vhd || vhd_footer::is_footer(&footer) {
+        let vhd = FixedVhd::parse(&footer, before_footer.unwrap_or(0));
         let vhd = vhd.map_err(|source| FileDiskError::Vhd {
             path: path(),
             source,
         })?;
-        return Ok((vhd.size, Some(vhd.id)));
-    }
-    match len {
+        (vhd.size, Some(vhd.id.to_bytes_le()))
+    } else {
+        (len, None)
+    };
+    match size {
         0 => Err(FileDiskError::Empty { path: path() }),
         size if !size.is_multiple_of(SECTOR) => {
             Err(FileDiskError::PartialSector { path: path(), size })
         }
-        size => Ok((size, None)),
+        size => Ok((size, id)),
     }
 }
 

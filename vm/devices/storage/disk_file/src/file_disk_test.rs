@@ -1,5 +1,4 @@
 use super::*;
-use crate::vhd::tests::footer;
 use disk_backend::Buffers;
 use disk_backend::Completion;
 use disk_backend::DiskError;
@@ -24,6 +23,11 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
 const SIZE: u64 = 256 << 10;
+
+fn vhd_footer() -> [u8; FOOTER_LEN] {
+    let id = uuid::Uuid::from_bytes_le(*b"0123456789abcdef");
+    FixedVhd { size: SIZE, id }.footer()
+}
 
 fn content(size: u64) -> Vec<u8> {
     (0..size).map(|i| (i / 512 * 7 + i) as u8).collect()
@@ -186,7 +190,7 @@ fn files_that_are_no_disks_are_refused() {
 #[test]
 fn a_fixed_vhd_is_found_by_its_footer() {
     let mut bytes = content(SIZE);
-    bytes.extend(footer(2, SIZE));
+    bytes.extend(vhd_footer());
     let image = Image::new(&bytes);
     let disk = image.open_as(Format::Auto).unwrap();
     assert_eq!(disk.info().size(), SIZE);
@@ -198,7 +202,7 @@ fn a_fixed_vhd_is_found_by_its_footer() {
     drop(client);
     assert_eq!(
         fs::read(&image.path).unwrap()[SIZE as usize..],
-        footer(2, SIZE)
+        vhd_footer()
     );
     let raw = image.open_as(Format::Raw).unwrap();
     assert_eq!(raw.info().size(), SIZE + 512);
@@ -206,9 +210,11 @@ fn a_fixed_vhd_is_found_by_its_footer() {
 
 #[test]
 fn other_vhds_are_refused() {
-    let mut bytes = content(SIZE);
-    bytes.extend(footer(3, SIZE));
-    let dynamic = Image::new(&bytes);
+    let mut footer = vhd_footer();
+    // The disk type, and the checksum for it.
+    footer[63] += 1;
+    footer[67] -= 1;
+    let dynamic = Image::new(&[&content(SIZE)[..], &footer].concat());
     let Err(error @ FileDiskError::Vhd { .. }) = dynamic.open_as(Format::Auto) else {
         panic!("a dynamic VHD was opened");
     };

@@ -11,7 +11,6 @@ mod page_cache;
 mod ring;
 mod system_call;
 mod threads;
-mod vhd;
 
 pub use engine::Engine;
 pub use file_disk::FileDisk;
@@ -19,4 +18,3 @@ pub use file_disk::FileDiskError;
 pub use file_disk::FileOptions;
 pub use file_disk::Format;
 pub use lock::LockHolder;
-pub use vhd::VhdError;
