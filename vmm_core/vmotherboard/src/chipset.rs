@@ -1,11 +1,11 @@
 use crate::DeviceHandle;
 use crate::device_errors::DeviceErrors;
 use crate::functions::PciFunctions;
-use crate::rate_limit::RateLimit;
 use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
+use log_limit::LogLimit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ pub struct Chipset {
 struct Unclaimed {
     reads: AtomicU64,
     writes: AtomicU64,
-    limit: RateLimit,
+    limit: LogLimit,
 }
 
 /// How many accesses no device claimed since the chipset was built.
@@ -178,7 +178,7 @@ impl std::fmt::Debug for Chipset {
 impl Unclaimed {
     fn note_read(&self, class: &'static str, address: u64, len: usize, quiet: bool) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        if !quiet && let Some(suppressed) = self.limit.pass() {
+        if !quiet && let Some(suppressed) = self.limit.allow() {
             let address = format_args!("{address:#x}");
             tracing::info!(class, address, len, suppressed, "unclaimed read");
         }
@@ -186,7 +186,7 @@ impl Unclaimed {
 
     fn note_write(&self, class: &'static str, address: u64, data: &[u8], quiet: bool) {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        if !quiet && let Some(suppressed) = self.limit.pass() {
+        if !quiet && let Some(suppressed) = self.limit.allow() {
             let address = format_args!("{address:#x}");
             tracing::info!(class, address, ?data, suppressed, "unclaimed write");
         }

@@ -1,10 +1,10 @@
 use crate::DeviceHandle;
-use crate::rate_limit::RateLimit;
 use chipset_device::IoError;
+use log_limit::LogLimit;
 
 /// Logs the accesses that devices do not take, at a limited rate.
 #[derive(Default)]
-pub(crate) struct DeviceErrors(RateLimit);
+pub(crate) struct DeviceErrors(LogLimit);
 
 impl DeviceErrors {
     #[cold]
@@ -16,7 +16,7 @@ impl DeviceErrors {
         len: usize,
         error: IoError,
     ) {
-        if let Some(suppressed) = self.0.pass() {
+        if let Some(suppressed) = self.0.allow() {
             let (device, address) = (device.name(), format_args!("{address:#x}"));
             tracing::warn!(
                 device,

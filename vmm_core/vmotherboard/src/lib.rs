@@ -23,7 +23,6 @@ mod chipset;
 mod device_errors;
 mod functions;
 mod handle;
-mod rate_limit;
 mod route_table;
 mod routes;
 
