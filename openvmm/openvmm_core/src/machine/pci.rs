@@ -13,7 +13,7 @@ use openvmm_defs::config::PciSlot;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use virt::Partition;
-use virtio::Siblings;
+use virtio::MultiFunction;
 use virtio::TransportError;
 use virtio::VirtioDevice;
 use virtio::VirtioPciDevice;
@@ -168,25 +168,25 @@ pub(crate) struct PciSockets<'a> {
 struct Place<'a> {
     name: &'a str,
     address: PciAddress,
-    siblings: Siblings,
+    multi_function: MultiFunction,
 }
 
 impl PciSockets<'_> {
     /// Makes the devices.
     pub(crate) fn plug_in(&mut self, devices: &[PciDevice]) -> Result<(), PciError> {
         let addresses = assign(devices)?;
-        let siblings = |address: PciAddress| {
+        let multi_function = |address: PciAddress| {
             let shares = |other: &PciAddress| other.device == address.device;
             match addresses.iter().filter(|other| shares(other)).count() {
-                0 | 1 => Siblings::Alone,
-                _ => Siblings::More,
+                0 | 1 => MultiFunction::No,
+                _ => MultiFunction::Yes,
             }
         };
         for (device, &address) in devices.iter().zip(&addresses) {
             let place = Place {
                 name: &device.name,
                 address,
-                siblings: siblings(address),
+                multi_function: multi_function(address),
             };
             match &device.kind {
                 PciDeviceKind::VirtioBlk(disk) => {
@@ -227,17 +227,17 @@ impl PciSockets<'_> {
         let Place {
             name,
             address,
-            siblings,
+            multi_function,
         } = *place;
         let line = (self.line)(line_of(address));
         let (memory, partition) = (self.memory, self.partition);
         let made = self.builder.try_add(name, |context| {
             VirtioPciDevice::new(
                 device,
-                virtio::PciSlot {
+                virtio::PciConnection {
                     name: name.to_owned(),
                     address,
-                    siblings,
+                    multi_function,
                     memory,
                     msi: &PartitionMsis(partition.clone()),
                     line: Some(line),

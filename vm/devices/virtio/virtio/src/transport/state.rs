@@ -1,11 +1,11 @@
 //! The saved state of a virtio device over PCI.
 
+use crate::common_config::CommonConfig;
+use crate::common_config::DRIVER_OK;
+use crate::common_config::FEATURES_OK;
+use crate::common_config::NO_VECTOR;
+use crate::common_config::QueueConfig;
 use crate::queue::QueueLayout;
-use crate::registers::DRIVER_OK;
-use crate::registers::FEATURES_OK;
-use crate::registers::NO_VECTOR;
-use crate::registers::QueueRegisters;
-use crate::registers::Registers;
 use chipset_device::RestoreError;
 use chipset_device::SavedState;
 use minicbor::Decode;
@@ -20,19 +20,19 @@ pub(crate) struct DeviceState {
     #[n(2)]
     pub(crate) isr: u8,
     #[n(3)]
-    pub(crate) registers: RegistersState,
+    pub(crate) registers: CommonConfigState,
     #[n(4)]
     pub(crate) generation: u8,
     #[n(5)]
     pub(crate) needs_reset: bool,
-    /// What the device type adds.
+    /// State of the device type.
     #[n(6)]
     pub(crate) device: Option<SavedState>,
 }
 
 #[derive(Debug, Encode, Decode)]
 #[cbor(map)]
-pub(crate) struct RegistersState {
+pub(crate) struct CommonConfigState {
     #[n(1)]
     device_feature_select: u32,
     #[n(2)]
@@ -74,8 +74,8 @@ fn invalid(text: impl Into<String>) -> RestoreError {
     RestoreError::Invalid(text.into())
 }
 
-impl RegistersState {
-    pub(crate) fn save(registers: &Registers) -> Self {
+impl CommonConfigState {
+    pub(crate) fn save(registers: &CommonConfig) -> Self {
         Self {
             device_feature_select: registers.device_feature_select,
             driver_feature_select: registers.driver_feature_select,
@@ -87,30 +87,33 @@ impl RegistersState {
         }
     }
 
-    /// The registers in this state, of a device that has `own` ones.
-    pub(crate) fn registers(&self, own: &Registers) -> Result<Registers, RestoreError> {
+    /// Restores the registers for a device whose registers are `own`, after checking that they fit.
+    pub(crate) fn registers(&self, own: &CommonConfig) -> Result<CommonConfig, RestoreError> {
         let saved = self.queues.len();
         if saved != own.queues.len() {
             let count = own.queues.len();
             return Err(invalid(format!(
-                "a virtio device with {saved} queues, and here it has {count}"
+                "the virtio device had {saved} queues when it was saved, but has {count} now"
             )));
         }
         let negotiated = self.status & FEATURES_OK != 0;
-        if negotiated && !own.agrees(self.driver_features) {
+        if negotiated && !own.accepts(self.driver_features) {
             return Err(invalid(format!(
-                "virtio features {:#x} are in use, and {:#x} are to be had here",
+                "virtio features {:#x} were negotiated, but only {:#x} are offered now",
                 self.driver_features, own.offered
             )));
         }
         let status_is_possible =
             own.knows_status(self.status) && (negotiated || self.status & DRIVER_OK == 0);
         if !status_is_possible {
-            return Err(invalid(format!("virtio status {:#x}", self.status)));
+            return Err(invalid(format!(
+                "invalid virtio device status {:#x}",
+                self.status
+            )));
         }
         check_vector(self.config_vector, own)?;
         let queues = self.queues.iter().zip(&own.queues);
-        Ok(Registers {
+        Ok(CommonConfig {
             offered: own.offered,
             vectors: own.vectors,
             device_feature_select: self.device_feature_select,
@@ -127,7 +130,7 @@ impl RegistersState {
 }
 
 impl QueueState {
-    fn save(queue: &QueueRegisters) -> Self {
+    fn save(queue: &QueueConfig) -> Self {
         let layout = &queue.layout;
         Self {
             enabled: queue.enabled,
@@ -141,19 +144,19 @@ impl QueueState {
         }
     }
 
-    fn registers(&self, max_size: u16, own: &Registers) -> Result<QueueRegisters, RestoreError> {
+    fn registers(&self, max_size: u16, own: &CommonConfig) -> Result<QueueConfig, RestoreError> {
         check_vector(self.vector, own)?;
         if !self.size.is_power_of_two() || self.size > max_size {
             let size = self.size;
             return Err(invalid(format!(
-                "a virtio queue of {size} entries, of at most {max_size}"
+                "a virtio queue has {size} entries: not a power of two up to {max_size}"
             )));
         }
-        Ok(QueueRegisters {
+        Ok(QueueConfig {
             max_size,
             enabled: self.enabled,
             vector: self.vector,
-            // Where the rings are is checked when they are used, as it is for what drivers write.
+            // The addresses are checked when the queue is activated, as are those that drivers write.
             layout: QueueLayout {
                 size: self.size,
                 descriptors: self.descriptors,
@@ -166,10 +169,13 @@ impl QueueState {
     }
 }
 
-fn check_vector(vector: u16, own: &Registers) -> Result<(), RestoreError> {
+fn check_vector(vector: u16, own: &CommonConfig) -> Result<(), RestoreError> {
     if vector == NO_VECTOR || vector < own.vectors {
         Ok(())
     } else {
-        Err(invalid(format!("MSI-X vector {vector} of {}", own.vectors)))
+        Err(invalid(format!(
+            "MSI-X vector {vector} is out of range: there are {}",
+            own.vectors
+        )))
     }
 }

@@ -1,4 +1,4 @@
-//! The registers of the common configuration (4.1.4.3), without what follows from writing them.
+//! The registers of the common configuration structure (4.1.4.3). What a write causes elsewhere is left to the caller.
 
 use crate::queue::QueueLayout;
 use chipset_device::IoError;
@@ -16,7 +16,7 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 pub(crate) const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
 pub(crate) const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
 pub(crate) const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
-/// The status bits that a driver sets.
+/// The device status bits that a driver sets.
 const DRIVER_STATUS: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8
     | VIRTIO_CONFIG_S_DRIVER as u8
     | VIRTIO_CONFIG_S_FAILED as u8
@@ -24,27 +24,27 @@ const DRIVER_STATUS: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8
     | DRIVER_OK;
 
 const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
-/// Queues can be reset one by one.
+/// Queues can be reset individually.
 pub(crate) const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
-/// Notifications of both directions say how far is far enough.
+/// Both sides say at which index they want the next notification.
 pub(crate) const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
-/// What the transport and its queues offer for every device type.
+/// The features that the transport offers for every device type.
 pub(crate) const TRANSPORT_FEATURES: u64 =
     VERSION_1 | RING_RESET | EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
-/// No MSI-X vector.
+/// No MSI-X vector (`VIRTIO_MSI_NO_VECTOR`).
 pub(crate) const NO_VECTOR: u16 = 0xffff;
 
 /// The registers of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct QueueRegisters {
+pub(crate) struct QueueConfig {
     pub(crate) max_size: u16,
     pub(crate) enabled: bool,
     pub(crate) vector: u16,
     pub(crate) layout: QueueLayout,
 }
 
-impl QueueRegisters {
+impl QueueConfig {
     fn new(max_size: u16) -> Self {
         Self {
             max_size,
@@ -66,26 +66,26 @@ impl QueueRegisters {
     }
 }
 
-/// What a write asks of the device.
+/// What a write requires of the device.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// Nothing, it was just remembered.
-    Nothing,
-    /// To reset the device.
+pub(crate) enum Effect {
+    /// Nothing: it only changed a register.
+    None,
+    /// Reset the device.
     Reset,
-    /// To look whether it is to work now.
+    /// Activate or deactivate the device according to its new status.
     Status,
-    /// To remember the vector of the queue, or of the configuration.
+    /// Use the vector for the queue, or for configuration changes if there is no queue.
     Vector(Option<u16>, u16),
-    /// A queue was enabled.
+    /// A queue has been enabled.
     QueueEnabled,
-    /// To reset the queue.
+    /// Reset the queue.
     QueueReset(u16),
 }
 
-/// The common configuration.
+/// The common configuration structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Registers {
+pub(crate) struct CommonConfig {
     pub(crate) offered: u64,
     pub(crate) vectors: u16,
     pub(crate) device_feature_select: u32,
@@ -94,10 +94,10 @@ pub(crate) struct Registers {
     pub(crate) config_vector: u16,
     pub(crate) status: u8,
     pub(crate) queue_select: u16,
-    pub(crate) queues: Vec<QueueRegisters>,
+    pub(crate) queues: Vec<QueueConfig>,
 }
 
-impl Registers {
+impl CommonConfig {
     pub(crate) fn new(offered: u64, vectors: u16, queue_sizes: &[u16]) -> Self {
         Self {
             offered,
@@ -108,11 +108,7 @@ impl Registers {
             config_vector: NO_VECTOR,
             status: 0,
             queue_select: 0,
-            queues: queue_sizes
-                .iter()
-                .copied()
-                .map(QueueRegisters::new)
-                .collect(),
+            queues: queue_sizes.iter().copied().map(QueueConfig::new).collect(),
         }
     }
 
@@ -121,28 +117,28 @@ impl Registers {
         *self = Self::new(self.offered, self.vectors, &sizes);
     }
 
-    /// Whether `features` are a choice that the device agrees with.
-    pub(crate) fn agrees(&self, features: u64) -> bool {
+    /// Whether the device accepts `features`.
+    pub(crate) fn accepts(&self, features: u64) -> bool {
         features & !self.offered == 0 && features & VERSION_1 != 0
     }
 
-    /// The driver completed the initialization.
+    /// Whether the driver has completed its initialization.
     pub(crate) fn driver_ok(&self) -> bool {
         self.status & DRIVER_OK != 0
     }
 
-    /// Whether drivers can have brought it to `status`.
+    /// Whether `status` has only bits that a driver can set.
     pub(crate) fn knows_status(&self, status: u8) -> bool {
         status & !DRIVER_STATUS == 0
     }
 
-    fn queue(&self) -> Option<&QueueRegisters> {
+    fn queue(&self) -> Option<&QueueConfig> {
         self.queues.get(usize::from(self.queue_select))
     }
 
-    /// Reads `len` bytes at `offset`. Fields are read whole, or 64-bit ones by halves.
+    /// Reads `len` bytes at `offset`: a whole field, or half of a 64-bit one.
     ///
-    /// `generation` and `needs_reset` are what the device says at the moment.
+    /// `generation` and `needs_reset` are the current values of the device.
     pub(crate) fn read(
         &self,
         offset: u64,
@@ -166,7 +162,7 @@ impl Registers {
             (0x18, 2) => layout.map_or(0, |l| l.size).into(),
             (0x1a, 2) => queue.map_or(NO_VECTOR, |q| q.vector).into(),
             (0x1c, 2) => queue.is_some_and(|q| q.enabled).into(),
-            // The queue's own number: each has a notification address of its own.
+            // queue_notify_off is the queue's index: each queue has its own notification address.
             (0x1e, 2) => self.queue_select.into(),
             (0x20, 4 | 8) => address(|l| l.descriptors),
             (0x24, 4) => address(|l| l.descriptors) >> 32,
@@ -174,20 +170,15 @@ impl Registers {
             (0x2c, 4) => address(|l| l.available) >> 32,
             (0x30, 4 | 8) => address(|l| l.used),
             (0x34, 4) => address(|l| l.used) >> 32,
-            // Notification data is not offered, and a queue's reset is over before anybody can look.
+            // Notification data is not offered, and a queue reset completes immediately.
             (0x38 | 0x3a, 2) => 0,
             _ => return Err(IoError::InvalidAccessSize),
         };
         Ok(value)
     }
 
-    /// Writes `len` bytes at `offset`. What a driver may not write at the time stays as it is.
-    pub(crate) fn write(
-        &mut self,
-        offset: u64,
-        len: usize,
-        value: u64,
-    ) -> Result<Request, IoError> {
+    /// Writes `len` bytes at `offset`. Writes that a driver must not make, or not at this time, are ignored.
+    pub(crate) fn write(&mut self, offset: u64, len: usize, value: u64) -> Result<Effect, IoError> {
         let negotiating = self.status & FEATURES_OK == 0;
         match (offset, len) {
             (0x00, 4) => self.device_feature_select = value as u32,
@@ -202,7 +193,7 @@ impl Registers {
             }
             (0x10, 2) => {
                 self.config_vector = self.vector(value);
-                return Ok(Request::Vector(None, self.config_vector));
+                return Ok(Effect::Vector(None, self.config_vector));
             }
             (0x14, 1) => return Ok(self.write_status(value as u8)),
             (0x16, 2) => self.queue_select = value as u16,
@@ -210,24 +201,24 @@ impl Registers {
                 let vector = self.vector(value);
                 if let Some(queue) = self.queues.get_mut(usize::from(self.queue_select)) {
                     queue.vector = vector;
-                    return Ok(Request::Vector(Some(self.queue_select), vector));
+                    return Ok(Effect::Vector(Some(self.queue_select), vector));
                 }
             }
             (0x3a, 2) => {
                 let negotiated = !negotiating && self.driver_features & RING_RESET != 0;
                 let enabled = self.queue().is_some_and(|queue| queue.enabled);
                 if value == 1 && negotiated && enabled {
-                    return Ok(Request::QueueReset(self.queue_select));
+                    return Ok(Effect::QueueReset(self.queue_select));
                 }
             }
             (0x18 | 0x1c, 2) | (0x20 | 0x28 | 0x30, 4 | 8) | (0x24 | 0x2c | 0x34, 4) => {
                 return Ok(self.write_queue(offset, len, value));
             }
-            // Fields that are the device's to write, or not at this time.
+            // Read-only fields, or not writable at this time.
             (0x04 | 0x0c, 4) | (0x12 | 0x1e | 0x38, 2) | (0x15, 1) => {}
             _ => return Err(IoError::InvalidAccessSize),
         }
-        Ok(Request::Nothing)
+        Ok(Effect::None)
     }
 
     fn vector(&self, value: u64) -> u16 {
@@ -239,29 +230,29 @@ impl Registers {
         }
     }
 
-    fn write_status(&mut self, value: u8) -> Request {
+    fn write_status(&mut self, value: u8) -> Effect {
         if value == 0 {
-            return Request::Reset;
+            return Effect::Reset;
         }
         let mut status = self.status | value & DRIVER_STATUS;
-        if self.status & FEATURES_OK == 0 && !self.agrees(self.driver_features) {
+        if self.status & FEATURES_OK == 0 && !self.accepts(self.driver_features) {
             status &= !FEATURES_OK;
         }
-        // An older driver, that knows of no agreement, gets no device to work with.
+        // A legacy driver does not set FEATURES_OK, and cannot use the device.
         if status & FEATURES_OK == 0 {
             status &= !DRIVER_OK;
         }
         self.status = status;
-        Request::Status
+        Effect::Status
     }
 
-    /// The registers that make up a queue, which can be written until it is enabled.
-    fn write_queue(&mut self, offset: u64, len: usize, value: u64) -> Request {
+    /// Writes the registers of the selected queue, which are writable until it is enabled.
+    fn write_queue(&mut self, offset: u64, len: usize, value: u64) -> Effect {
         let Some(queue) = self.queues.get_mut(usize::from(self.queue_select)) else {
-            return Request::Nothing;
+            return Effect::None;
         };
         if queue.enabled {
-            return Request::Nothing;
+            return Effect::None;
         }
         let layout = &mut queue.layout;
         match offset {
@@ -273,14 +264,14 @@ impl Registers {
             }
             0x1c if value == 1 => {
                 queue.enabled = true;
-                return Request::QueueEnabled;
+                return Effect::QueueEnabled;
             }
             0x20 | 0x24 => set_address(&mut layout.descriptors, offset, len, value),
             0x28 | 0x2c => set_address(&mut layout.available, offset, len, value),
             0x30 | 0x34 => set_address(&mut layout.used, offset, len, value),
             _ => {}
         }
-        Request::Nothing
+        Effect::None
     }
 }
 
@@ -304,15 +295,15 @@ fn set_address(address: &mut u64, offset: u64, len: usize, value: u64) {
 mod tests {
     use super::*;
 
-    fn registers() -> Registers {
-        Registers::new(TRANSPORT_FEATURES | 1, 3, &[256, 64])
+    fn registers() -> CommonConfig {
+        CommonConfig::new(TRANSPORT_FEATURES | 1, 3, &[256, 64])
     }
 
-    fn read(registers: &Registers, offset: u64, len: usize) -> u64 {
+    fn read(registers: &CommonConfig, offset: u64, len: usize) -> u64 {
         registers.read(offset, len, 9, false).unwrap()
     }
 
-    fn negotiate(registers: &mut Registers, features: u64) {
+    fn negotiate(registers: &mut CommonConfig, features: u64) {
         for select in 0..2 {
             registers.write(0x08, 4, select).unwrap();
             registers
@@ -324,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn features_are_read_by_halves() {
+    fn features_are_read_in_halves() {
         let mut r = registers();
         assert_eq!(read(&r, 0x04, 4), (TRANSPORT_FEATURES | 1) & 0xffff_ffff);
         r.write(0x00, 4, 1).unwrap();
@@ -334,11 +325,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_offered_is_agreed_on() {
+    fn only_offered_features_are_accepted() {
         let mut r = registers();
         negotiate(&mut r, VERSION_1 | 1);
         assert_eq!(read(&r, 0x14, 1), 0b1011);
-        // From here on the choice stays.
+        // From here on the features do not change.
         r.write(0x08, 4, 0).unwrap();
         r.write(0x0c, 4, 0).unwrap();
         assert_eq!(r.driver_features, VERSION_1 | 1);
@@ -363,7 +354,7 @@ mod tests {
         r.write(0x20, 4, 0x1000).unwrap();
         r.write(0x24, 4, 0x5).unwrap();
         r.write(0x28, 8, 0x6_0000_2000).unwrap();
-        assert_eq!(r.write(0x1c, 2, 1), Ok(Request::QueueEnabled));
+        assert_eq!(r.write(0x1c, 2, 1), Ok(Effect::QueueEnabled));
         r.write(0x20, 8, 0).unwrap();
         r.write(0x18, 2, 32).unwrap();
         r.write(0x1c, 2, 0).unwrap();
@@ -375,32 +366,32 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_reset_only_if_that_was_agreed_on() {
+    fn a_queue_is_reset_only_if_that_was_negotiated() {
         for (features, request) in [
-            (VERSION_1 | RING_RESET, Request::QueueReset(0)),
-            (VERSION_1, Request::Nothing),
+            (VERSION_1 | RING_RESET, Effect::QueueReset(0)),
+            (VERSION_1, Effect::None),
         ] {
             let mut r = registers();
             negotiate(&mut r, features);
-            assert_eq!(r.write(0x3a, 2, 1), Ok(Request::Nothing), "not enabled");
+            assert_eq!(r.write(0x3a, 2, 1), Ok(Effect::None), "not enabled");
             r.write(0x1c, 2, 1).unwrap();
             assert_eq!(r.write(0x3a, 2, 1), Ok(request));
         }
     }
 
     #[test]
-    fn vectors_that_are_not_there_read_as_none() {
+    fn invalid_vectors_read_as_none() {
         let mut r = registers();
-        assert_eq!(r.write(0x10, 2, 2), Ok(Request::Vector(None, 2)));
-        assert_eq!(r.write(0x10, 2, 3), Ok(Request::Vector(None, NO_VECTOR)));
+        assert_eq!(r.write(0x10, 2, 2), Ok(Effect::Vector(None, 2)));
+        assert_eq!(r.write(0x10, 2, 3), Ok(Effect::Vector(None, NO_VECTOR)));
         r.write(0x16, 2, 2).unwrap();
-        assert_eq!(r.write(0x1a, 2, 1), Ok(Request::Nothing), "no such queue");
+        assert_eq!(r.write(0x1a, 2, 1), Ok(Effect::None), "no such queue");
         assert_eq!(read(&r, 0x1a, 2), u64::from(NO_VECTOR));
         assert_eq!(read(&r, 0x18, 2), 0);
     }
 
     #[test]
-    fn fields_have_their_widths() {
+    fn fields_are_accessed_with_their_width() {
         let mut r = registers();
         for offset in 0..0x48 {
             for len in [1, 2, 4, 8] {
