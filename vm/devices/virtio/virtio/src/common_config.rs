@@ -1,7 +1,9 @@
 //! The registers of the common configuration structure (4.1.4.3). What a write causes elsewhere is left to the caller.
 
-use crate::queue::QueueLayout;
 use chipset_device::IoError;
+use chipset_device::RestoreError;
+use minicbor::Decode;
+use minicbor::Encode;
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_ACKNOWLEDGE;
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER;
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
@@ -13,8 +15,8 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 
-pub(crate) const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
-pub(crate) const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
+const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
+const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
 pub(crate) const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
 /// The device status bits that a driver sets.
 const DRIVER_STATUS: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8
@@ -35,34 +37,51 @@ pub(crate) const TRANSPORT_FEATURES: u64 =
 /// No MSI-X vector (`VIRTIO_MSI_NO_VECTOR`).
 pub(crate) const NO_VECTOR: u16 = 0xffff;
 
-/// The registers of one queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The registers of one queue, the addresses of its rings and how far they have been processed; also its saved state.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub(crate) struct QueueConfig {
-    pub(crate) max_size: u16,
+    #[n(1)]
     pub(crate) enabled: bool,
+    #[n(2)]
     pub(crate) vector: u16,
-    pub(crate) layout: QueueLayout,
+    #[n(3)]
+    pub(crate) size: u16,
+    #[n(4)]
+    pub(crate) descriptors: u64,
+    #[n(5)]
+    pub(crate) available: u64,
+    #[n(6)]
+    pub(crate) used: u64,
+    #[n(7)]
+    pub(crate) next_available: u16,
+    #[n(8)]
+    pub(crate) next_used: u16,
+    #[cbor(skip)]
+    max_size: u16,
 }
 
 impl QueueConfig {
     fn new(max_size: u16) -> Self {
         Self {
-            max_size,
             enabled: false,
             vector: NO_VECTOR,
-            layout: QueueLayout {
-                size: max_size,
-                descriptors: 0,
-                available: 0,
-                used: 0,
-                next_available: 0,
-                next_used: 0,
-            },
+            size: max_size,
+            descriptors: 0,
+            available: 0,
+            used: 0,
+            next_available: 0,
+            next_used: 0,
+            max_size,
         }
     }
 
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.max_size);
+    }
+
+    fn is_valid_size(&self, size: u16) -> bool {
+        size.is_power_of_two() && size <= self.max_size
     }
 }
 
@@ -83,18 +102,28 @@ pub(crate) enum Effect {
     QueueReset(u16),
 }
 
-/// The common configuration structure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The common configuration structure; also its saved state.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub(crate) struct CommonConfig {
-    pub(crate) offered: u64,
-    pub(crate) vectors: u16,
-    pub(crate) device_feature_select: u32,
-    pub(crate) driver_feature_select: u32,
+    #[n(1)]
+    device_feature_select: u32,
+    #[n(2)]
+    driver_feature_select: u32,
+    #[n(3)]
     pub(crate) driver_features: u64,
+    #[n(4)]
     pub(crate) config_vector: u16,
+    #[n(5)]
     pub(crate) status: u8,
-    pub(crate) queue_select: u16,
+    #[n(6)]
+    queue_select: u16,
+    #[n(7)]
     pub(crate) queues: Vec<QueueConfig>,
+    #[cbor(skip)]
+    pub(crate) offered: u64,
+    #[cbor(skip)]
+    vectors: u16,
 }
 
 impl CommonConfig {
@@ -117,19 +146,63 @@ impl CommonConfig {
         *self = Self::new(self.offered, self.vectors, &sizes);
     }
 
+    /// Checks that `saved` fits this device. Returns it with this device's properties.
+    pub(crate) fn restored(&self, mut saved: Self) -> Result<Self, RestoreError> {
+        if saved.queues.len() != self.queues.len() {
+            return Err(RestoreError::Invalid(format!(
+                "the virtio device had {} queues when it was saved, but has {} now",
+                saved.queues.len(),
+                self.queues.len()
+            )));
+        }
+        let negotiated = saved.status & FEATURES_OK != 0;
+        if negotiated && !self.accepts(saved.driver_features) {
+            return Err(RestoreError::Invalid(format!(
+                "virtio features {:#x} were negotiated, but only {:#x} are offered now",
+                saved.driver_features, self.offered
+            )));
+        }
+        let status = saved.status;
+        if status & !DRIVER_STATUS != 0 || !negotiated && status & DRIVER_OK != 0 {
+            return Err(RestoreError::Invalid(format!(
+                "invalid virtio device status {status:#x}"
+            )));
+        }
+        self.check_vector(saved.config_vector)?;
+        // The addresses of the rings are checked when the queue is activated, as are those that drivers write.
+        for (queue, own) in saved.queues.iter_mut().zip(&self.queues) {
+            self.check_vector(queue.vector)?;
+            queue.max_size = own.max_size;
+            if !queue.is_valid_size(queue.size) {
+                return Err(RestoreError::Invalid(format!(
+                    "a virtio queue has {} entries: not a power of two up to {}",
+                    queue.size, queue.max_size
+                )));
+            }
+        }
+        saved.offered = self.offered;
+        saved.vectors = self.vectors;
+        Ok(saved)
+    }
+
+    fn check_vector(&self, vector: u16) -> Result<(), RestoreError> {
+        if vector == NO_VECTOR || vector < self.vectors {
+            return Ok(());
+        }
+        let vectors = self.vectors;
+        Err(RestoreError::Invalid(format!(
+            "MSI-X vector {vector} is out of range: there are {vectors}"
+        )))
+    }
+
     /// Whether the device accepts `features`.
-    pub(crate) fn accepts(&self, features: u64) -> bool {
+    fn accepts(&self, features: u64) -> bool {
         features & !self.offered == 0 && features & VERSION_1 != 0
     }
 
     /// Whether the driver has completed its initialization.
     pub(crate) fn driver_ok(&self) -> bool {
         self.status & DRIVER_OK != 0
-    }
-
-    /// Whether `status` has only bits that a driver can set.
-    pub(crate) fn knows_status(&self, status: u8) -> bool {
-        status & !DRIVER_STATUS == 0
     }
 
     fn queue(&self) -> Option<&QueueConfig> {
@@ -147,8 +220,7 @@ impl CommonConfig {
         needs_reset: bool,
     ) -> Result<u64, IoError> {
         let queue = self.queue();
-        let layout = queue.map(|q| &q.layout);
-        let address = |pick: fn(&QueueLayout) -> u64| layout.map_or(0, pick);
+        let address = |pick: fn(&QueueConfig) -> u64| queue.map_or(0, pick);
         let value = match (offset, len) {
             (0x00, 4) => self.device_feature_select.into(),
             (0x04, 4) => half(self.offered, self.device_feature_select).into(),
@@ -159,17 +231,17 @@ impl CommonConfig {
             (0x14, 1) => u64::from(self.status | if needs_reset { NEEDS_RESET } else { 0 }),
             (0x15, 1) => generation.into(),
             (0x16, 2) => self.queue_select.into(),
-            (0x18, 2) => layout.map_or(0, |l| l.size).into(),
+            (0x18, 2) => queue.map_or(0, |q| q.size).into(),
             (0x1a, 2) => queue.map_or(NO_VECTOR, |q| q.vector).into(),
             (0x1c, 2) => queue.is_some_and(|q| q.enabled).into(),
             // queue_notify_off is the queue's index: each queue has its own notification address.
             (0x1e, 2) => self.queue_select.into(),
-            (0x20, 4 | 8) => address(|l| l.descriptors),
-            (0x24, 4) => address(|l| l.descriptors) >> 32,
-            (0x28, 4 | 8) => address(|l| l.available),
-            (0x2c, 4) => address(|l| l.available) >> 32,
-            (0x30, 4 | 8) => address(|l| l.used),
-            (0x34, 4) => address(|l| l.used) >> 32,
+            (0x20, 4 | 8) => address(|q| q.descriptors),
+            (0x24, 4) => address(|q| q.descriptors) >> 32,
+            (0x28, 4 | 8) => address(|q| q.available),
+            (0x2c, 4) => address(|q| q.available) >> 32,
+            (0x30, 4 | 8) => address(|q| q.used),
+            (0x34, 4) => address(|q| q.used) >> 32,
             // Notification data is not offered, and a queue reset completes immediately.
             (0x38 | 0x3a, 2) => 0,
             _ => return Err(IoError::InvalidAccessSize),
@@ -254,21 +326,20 @@ impl CommonConfig {
         if queue.enabled {
             return Effect::None;
         }
-        let layout = &mut queue.layout;
         match offset {
             0x18 => {
                 let size = value as u16;
-                if size.is_power_of_two() && size <= queue.max_size {
-                    layout.size = size;
+                if queue.is_valid_size(size) {
+                    queue.size = size;
                 }
             }
             0x1c if value == 1 => {
                 queue.enabled = true;
                 return Effect::QueueEnabled;
             }
-            0x20 | 0x24 => set_address(&mut layout.descriptors, offset, len, value),
-            0x28 | 0x2c => set_address(&mut layout.available, offset, len, value),
-            0x30 | 0x34 => set_address(&mut layout.used, offset, len, value),
+            0x20 | 0x24 => set_address(&mut queue.descriptors, offset, len, value),
+            0x28 | 0x2c => set_address(&mut queue.available, offset, len, value),
+            0x30 | 0x34 => set_address(&mut queue.used, offset, len, value),
             _ => {}
         }
         Effect::None

@@ -4,6 +4,7 @@ use crate::Buffer;
 use crate::DescriptorChain;
 use crate::DeviceSignals;
 use crate::EventFd;
+use crate::common_config::QueueConfig;
 use guest_memory::GuestMemory;
 use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
@@ -76,18 +77,7 @@ pub struct QueueStats {
     pub interrupts: AtomicU64,
 }
 
-/// The addresses of a queue's rings and how far they have been processed.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) struct QueueLayout {
-    pub(crate) size: u16,
-    pub(crate) descriptors: u64,
-    pub(crate) available: u64,
-    pub(crate) used: u64,
-    pub(crate) next_available: u16,
-    pub(crate) next_used: u16,
-}
-
-/// What a queue needs besides its layout.
+/// What a queue needs besides its configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueParts {
     pub(crate) index: u16,
@@ -116,24 +106,24 @@ pub struct VirtQueue {
 impl VirtQueue {
     pub(crate) fn new(
         parts: QueueParts,
-        layout: &QueueLayout,
+        config: &QueueConfig,
         event_idx: bool,
     ) -> Result<Self, QueueError> {
         let bad = || QueueError::Layout {
             index: parts.index,
-            size: layout.size,
-            descriptors: layout.descriptors,
-            available: layout.available,
-            used: layout.used,
+            size: config.size,
+            descriptors: config.descriptors,
+            available: config.available,
+            used: config.used,
         };
-        let mut queue = Queue::new(layout.size).map_err(|_| bad())?;
+        let mut queue = Queue::new(config.size).map_err(|_| bad())?;
         let addresses = queue
-            .try_set_desc_table_address(GuestAddress(layout.descriptors))
-            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(layout.available)))
-            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(layout.used)));
+            .try_set_desc_table_address(GuestAddress(config.descriptors))
+            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(config.available)))
+            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(config.used)));
         addresses.map_err(|_| bad())?;
-        queue.set_next_avail(layout.next_available);
-        queue.set_next_used(layout.next_used);
+        queue.set_next_avail(config.next_available);
+        queue.set_next_used(config.next_used);
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
         if !queue.is_valid(parts.memory.map()) {
@@ -142,20 +132,15 @@ impl VirtQueue {
         Ok(Self {
             parts,
             queue,
-            interrupted_at: layout.next_used,
+            interrupted_at: config.next_used,
             spare: Vec::new(),
         })
     }
 
-    pub(crate) fn layout(&self) -> QueueLayout {
-        QueueLayout {
-            size: self.queue.size(),
-            descriptors: self.queue.desc_table(),
-            available: self.queue.avail_ring(),
-            used: self.queue.used_ring(),
-            next_available: self.queue.next_avail(),
-            next_used: self.queue.next_used(),
-        }
+    /// Stores in `config` how far the rings have been processed.
+    pub(crate) fn store_progress(&self, config: &mut QueueConfig) {
+        config.next_available = self.queue.next_avail();
+        config.next_used = self.queue.next_used();
     }
 
     /// The queue's index in its device.

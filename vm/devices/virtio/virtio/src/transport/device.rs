@@ -21,7 +21,6 @@ use crate::transport::function::NOTIFY_STRIDE;
 use crate::transport::function::PAGE;
 use crate::transport::function::SharedFunction;
 use crate::transport::function::TransportError;
-use crate::transport::state::CommonConfigState;
 use crate::transport::state::DeviceState;
 use chipset_device::ChipsetDevice;
 use chipset_device::Claims;
@@ -150,7 +149,7 @@ impl VirtioPciDevice {
                 signals: self.signals.clone(),
                 stats: resources.stats.clone(),
             };
-            match VirtQueue::new(parts, &registers.layout, features & EVENT_IDX != 0) {
+            match VirtQueue::new(parts, registers, features & EVENT_IDX != 0) {
                 Ok(queue) => queues.push(queue),
                 Err(error) => return self.signals.fail(&error),
             }
@@ -176,7 +175,7 @@ impl VirtioPciDevice {
                 queue.fail(&error);
             }
             if let Some(registers) = self.registers.queues.get_mut(usize::from(queue.index())) {
-                registers.layout = queue.layout();
+                queue.store_progress(registers);
             }
         }
     }
@@ -372,7 +371,7 @@ impl ChipsetDevice for VirtioPciDevice {
         Ok(SavedState::encode(&DeviceState {
             function: inner.pci.save(),
             isr: inner.isr,
-            registers: CommonConfigState::save(&self.registers),
+            registers: self.registers.clone(),
             generation: self.signals.generation(),
             needs_reset: self.signals.needs_reset(),
             device,
@@ -381,7 +380,7 @@ impl ChipsetDevice for VirtioPciDevice {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: DeviceState = state.decode()?;
-        let registers = state.registers.registers(&self.registers)?;
+        let registers = self.registers.restored(state.registers)?;
         self.function.lock().pci.check(&state.function)?;
         self.device.restore(state.device.as_ref())?;
         // From here on nothing fails.
@@ -435,7 +434,6 @@ fn inspect_queue(
     active: bool,
 ) -> serde_json::Value {
     use vm_memory::Bytes as _;
-    let layout = &queue.layout;
     // The indices in the rings: what the driver made available, what the device used.
     let index = |ring: u64| -> Option<u16> {
         let at = vm_memory::GuestAddress(ring.checked_add(2)?);
@@ -443,20 +441,20 @@ fn inspect_queue(
     };
     let mut value = json!({
         "enabled": queue.enabled,
-        "size": layout.size,
+        "size": queue.size,
         "vector": queue.vector,
-        "descriptors": format!("{:#x}", layout.descriptors),
-        "available": format!("{:#x}", layout.available),
-        "used": format!("{:#x}", layout.used),
-        "available_index": index(layout.available),
-        "used_index": index(layout.used),
+        "descriptors": format!("{:#x}", queue.descriptors),
+        "available": format!("{:#x}", queue.available),
+        "used": format!("{:#x}", queue.used),
+        "available_index": index(queue.available),
+        "used_index": index(queue.used),
         "kicks": resources.stats.kicks.load(Ordering::Relaxed),
         "chains": resources.stats.chains.load(Ordering::Relaxed),
         "interrupts": resources.stats.interrupts.load(Ordering::Relaxed),
     });
     if !active {
-        value["next_available"] = layout.next_available.into();
-        value["next_used"] = layout.next_used.into();
+        value["next_available"] = queue.next_available.into();
+        value["next_used"] = queue.next_used.into();
     }
     value
 }
