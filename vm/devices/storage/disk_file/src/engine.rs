@@ -4,7 +4,7 @@ use crate::job::Job;
 use crate::lock;
 use disk_backend::DiskError;
 use disk_backend::DiskInfo;
-use disk_backend::Operation;
+use disk_backend::DiskOperation;
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ impl OpenFile {
     }
 
     /// Begins an operation, or returns its result if there is nothing to do or it cannot be done.
-    pub(crate) fn begin(&self, operation: Operation) -> Result<Job, Result<(), DiskError>> {
+    pub(crate) fn begin(&self, operation: DiskOperation) -> Result<Job, Result<(), DiskError>> {
         self.info.check(&operation).map_err(Err)?;
         let job = Job::new(operation);
         if job.is_empty() {

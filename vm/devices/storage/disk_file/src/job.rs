@@ -2,8 +2,8 @@
 
 use disk_backend::Buffers;
 use disk_backend::DiskError;
+use disk_backend::DiskOperation;
 use disk_backend::Extent;
-use disk_backend::Operation;
 use disk_backend::Space;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -45,8 +45,8 @@ enum Zeroing {
 #[derive(Debug)]
 pub(crate) struct Job {
     /// What is left to do.
-    operation: Operation,
-    /// For [`Operation::WriteZeroes`] only.
+    operation: DiskOperation,
+    /// For [`DiskOperation::WriteZeroes`] only.
     zeroing: Zeroing,
 }
 
@@ -65,9 +65,9 @@ fn limited(buffers: &Buffers) -> &[libc::iovec] {
 }
 
 impl Job {
-    pub(crate) fn new(operation: Operation) -> Self {
+    pub(crate) fn new(operation: DiskOperation) -> Self {
         let zeroing = match operation {
-            Operation::WriteZeroes {
+            DiskOperation::WriteZeroes {
                 space: Space::Keep, ..
             } => Zeroing::Mark,
             _ => Zeroing::Punch,
@@ -76,7 +76,7 @@ impl Job {
     }
 
     pub(crate) fn is_flush(&self) -> bool {
-        matches!(self.operation, Operation::Flush)
+        matches!(self.operation, DiskOperation::Flush)
     }
 
     /// Whether there is nothing to do.
@@ -91,17 +91,17 @@ impl Job {
             extent: *extent,
         };
         match &self.operation {
-            Operation::Read { offset, buffers } => Call::Read {
+            DiskOperation::Read { offset, buffers } => Call::Read {
                 offset: *offset,
                 pieces: limited(buffers),
             },
-            Operation::Write { offset, buffers } => Call::Write {
+            DiskOperation::Write { offset, buffers } => Call::Write {
                 offset: *offset,
                 pieces: limited(buffers),
             },
-            Operation::Flush => Call::Sync,
-            Operation::Discard { extent } => allocate(FallocateFlags::PUNCH_HOLE, extent),
-            Operation::WriteZeroes { extent, .. } => match &self.zeroing {
+            DiskOperation::Flush => Call::Sync,
+            DiskOperation::Discard { extent } => allocate(FallocateFlags::PUNCH_HOLE, extent),
+            DiskOperation::WriteZeroes { extent, .. } => match &self.zeroing {
                 Zeroing::Punch => allocate(FallocateFlags::PUNCH_HOLE, extent),
                 Zeroing::Mark => allocate(FallocateFlags::ZERO_RANGE, extent),
                 Zeroing::Write(zeroes) => Call::Write {
@@ -124,11 +124,14 @@ impl Job {
         };
         // The kernel never moves more than it was asked to.
         let (offset, left) = match (&mut self.operation, &mut self.zeroing) {
-            (Operation::Read { offset, buffers } | Operation::Write { offset, buffers }, _) => {
+            (
+                DiskOperation::Read { offset, buffers } | DiskOperation::Write { offset, buffers },
+                _,
+            ) => {
                 buffers.advance(count);
                 (offset, buffers.len())
             }
-            (Operation::WriteZeroes { extent, .. }, Zeroing::Write(zeroes)) => {
+            (DiskOperation::WriteZeroes { extent, .. }, Zeroing::Write(zeroes)) => {
                 extent.len = extent.len.saturating_sub(count);
                 *zeroes = Buffers::zeroes(extent.len);
                 (&mut extent.offset, extent.len)
@@ -151,14 +154,14 @@ impl Job {
         let extent = self.operation.extent();
         match (&self.operation, &self.zeroing) {
             // Discarding is a hint: space that cannot be released stays allocated.
-            (Operation::Discard { .. }, _) if unsupported(errno) => {
+            (DiskOperation::Discard { .. }, _) if unsupported(errno) => {
                 return ControlFlow::Break(Ok(()));
             }
-            (Operation::WriteZeroes { .. }, Zeroing::Punch) if unsupported(errno) => {
+            (DiskOperation::WriteZeroes { .. }, Zeroing::Punch) if unsupported(errno) => {
                 self.zeroing = Zeroing::Mark;
                 return ControlFlow::Continue(());
             }
-            (Operation::WriteZeroes { .. }, Zeroing::Mark) if unsupported(errno) => {
+            (DiskOperation::WriteZeroes { .. }, Zeroing::Mark) if unsupported(errno) => {
                 self.zeroing = Zeroing::Write(Buffers::zeroes(extent.len));
                 return ControlFlow::Continue(());
             }

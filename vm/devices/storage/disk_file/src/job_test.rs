@@ -2,7 +2,7 @@ use super::*;
 
 /// Answers the job's calls one after the other, and returns the calls and the job's result.
 fn run(
-    operation: Operation,
+    operation: DiskOperation,
     answers: &[Result<usize, Errno>],
 ) -> (Vec<String>, Result<(), DiskError>) {
     let mut job = Job::new(operation);
@@ -28,17 +28,17 @@ fn total(pieces: &[libc::iovec]) -> usize {
     pieces.iter().map(|piece| piece.iov_len).sum()
 }
 
-fn write(offset: u64, len: u64) -> Operation {
+fn write(offset: u64, len: u64) -> DiskOperation {
     let buffers = Buffers::zeroes(len);
-    Operation::Write { offset, buffers }
+    DiskOperation::Write { offset, buffers }
 }
 
-fn zero(space: Space) -> Operation {
+fn zero(space: Space) -> DiskOperation {
     let extent = Extent {
         offset: 512,
         len: (1 << 20) + 512,
     };
-    Operation::WriteZeroes { extent, space }
+    DiskOperation::WriteZeroes { extent, space }
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_transfer_of_nothing_is_an_error() {
         panic!("{result:?}");
     };
     assert_eq!(source.raw_os_error(), Some(libc::ENOSPC));
-    assert!(run(Operation::Flush, &[Err(Errno::IO)]).1.is_err());
+    assert!(run(DiskOperation::Flush, &[Err(Errno::IO)]).1.is_err());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn an_unsupported_discard_is_not_an_error() {
         offset: 0,
         len: 512,
     };
-    let discard = || Operation::Discard { extent };
+    let discard = || DiskOperation::Discard { extent };
     assert!(run(discard(), &[Err(Errno::OPNOTSUPP)]).1.is_ok());
     assert!(run(discard(), &[Err(Errno::IO)]).1.is_err());
 }

@@ -1,7 +1,7 @@
 //! Disks in files and block devices: raw, or fixed VHD.
 //!
-//! I/O goes through the host's page cache; a flush makes it durable (`fdatasync`). It is asynchronous, by io_uring where
-//! the host allows that, else by a pool of threads.
+//! I/O goes through the host's page cache; a flush makes it durable (`fdatasync`). It is asynchronous: by io_uring if the
+//! host allows that, else by a pool of threads.
 
 mod engine;
 mod file_disk;

@@ -9,9 +9,9 @@ use crate::job::Call;
 use crate::job::Job;
 use crate::page_cache::PageCache;
 use disk_backend::Completion;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
-use disk_backend::Events;
-use disk_backend::Operation;
+use disk_backend::EventSet;
 use io_uring::IoUring;
 use io_uring::Probe;
 use io_uring::cqueue;
@@ -96,7 +96,7 @@ impl From<cqueue::Entry> for Entry {
 pub(crate) struct RingQueue {
     ring: IoUring,
     file: Arc<OpenFile>,
-    events: Events,
+    events: EventSet,
     /// Indices of events that no poll is pending for.
     unwatched: Vec<usize>,
     /// Operations that the kernel works on or that are about to be submitted; their keys are `user_data`.
@@ -124,7 +124,7 @@ impl RingQueue {
         let mut queue = Self {
             ring,
             file,
-            events: Events::new(events)?,
+            events: EventSet::new(events)?,
             unwatched: (0..events.len()).collect(),
             in_flight: Slab::with_capacity(depth),
             depth,
@@ -297,7 +297,7 @@ fn entry(file: types::Fd, call: &Call<'_>) -> squeue::Entry {
 }
 
 impl DiskQueue for RingQueue {
-    fn submit(&mut self, token: u64, operation: Operation) {
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
         match self.file.begin(operation) {
             Ok(mut job) => match self.page_cache.try_read(&self.file, &mut job) {
                 ControlFlow::Continue(()) => self.backlog.push_back(InFlight { token, job }),

@@ -1,6 +1,6 @@
 use super::*;
-use disk_backend::Access;
 use disk_backend::Buffers;
+use disk_backend::DiskAccess;
 use disk_backend::DiskInfo;
 use disk_backend::SECTOR;
 use rustix::event::EventfdFlags;
@@ -17,7 +17,7 @@ fn open_file() -> Arc<OpenFile> {
         name: "test".into(),
         sectors: OPERATIONS,
         physical_block: SECTOR as u32,
-        access: Access::ReadWrite,
+        access: DiskAccess::ReadWrite,
         discard_granularity: None,
         id: None,
     };
@@ -32,7 +32,7 @@ fn queue_with_error_between_completions(events: &[BorrowedFd<'_>]) -> RingQueue 
     for token in 0..OPERATIONS {
         let offset = token * SECTOR;
         let buffers = Buffers::guest(&memory, [(GuestAddress(offset), SECTOR)]).unwrap();
-        queue.submit(token, Operation::Write { offset, buffers });
+        queue.submit(token, DiskOperation::Write { offset, buffers });
     }
     queue.fill().unwrap();
     while queue.entries.len() < OPERATIONS as usize {

@@ -1,6 +1,6 @@
 //! Features and the configuration structure (5.2.3, 5.2.4).
 
-use disk_backend::Access;
+use disk_backend::DiskAccess;
 use disk_backend::DiskInfo;
 use disk_backend::SECTOR;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_BLK_SIZE;
@@ -121,7 +121,7 @@ pub(crate) fn features(disk: &DiskInfo, config: &BlkConfig) -> u64 {
     if config.queues > 1 {
         bits.push(VIRTIO_BLK_F_MQ);
     }
-    if disk.access == Access::ReadOnly {
+    if disk.access == DiskAccess::ReadOnly {
         bits.push(VIRTIO_BLK_F_RO);
     } else {
         bits.push(VIRTIO_BLK_F_WRITE_ZEROES);
@@ -175,7 +175,7 @@ pub(crate) fn layout(disk: &DiskInfo, config: &BlkConfig, writeback: bool) -> [u
     layout.min_io_size = u16::try_from(per_block).unwrap_or(1).into();
     layout.writeback = writeback.into();
     layout.num_queues = config.queues.into();
-    if disk.access == Access::ReadWrite {
+    if disk.access == DiskAccess::ReadWrite {
         if let Some(granularity) = disk.discard_granularity {
             layout.max_discard_sectors = MAX_RANGE_SECTORS.into();
             layout.max_discard_seg = MAX_RANGES.into();
@@ -199,7 +199,7 @@ mod tests {
             name: "disk".into(),
             sectors: 0x1_0000_0001,
             physical_block: 4096,
-            access: Access::ReadWrite,
+            access: DiskAccess::ReadWrite,
             discard_granularity: Some(4096),
             id: None,
         }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_read_only_disk_offers_no_feature_that_changes_it() {
         let disk = DiskInfo {
-            access: Access::ReadOnly,
+            access: DiskAccess::ReadOnly,
             ..disk()
         };
         let config = BlkConfig::default();

@@ -239,7 +239,7 @@ impl VirtioDevice for VirtioBlk {
         serde_json::json!({
             "disk": disk.name,
             "sectors": disk.sectors,
-            "read_only": disk.access == disk_backend::Access::ReadOnly,
+            "read_only": disk.access == disk_backend::DiskAccess::ReadOnly,
             "queues": self.config.queues(),
             "writeback": self.writeback.load(Ordering::Relaxed),
             "requests": self.stats.inspect(),

@@ -2,14 +2,14 @@ use super::*;
 use crate::config::MAX_RANGE_SECTORS;
 use crate::exercise::Guest;
 use crate::exercise::Parts;
-use disk_backend::Access;
 use disk_backend::Completion;
+use disk_backend::DiskAccess;
 use disk_backend::DiskInfo;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
 use disk_backend::Faults;
 use disk_backend::FaultyDisk;
 use disk_backend::MemoryDisk;
-use disk_backend::Operation;
 use disk_backend::OverlayDisk;
 use disk_file::Engine;
 use disk_file::FileDisk;
@@ -35,12 +35,16 @@ const UNSUPP: u8 = 2;
 const ALL: u64 = u64::MAX;
 const SECTORS: u64 = 1024;
 
-fn memory_disk(access: Access) -> Arc<MemoryDisk> {
+fn memory_disk(access: DiskAccess) -> Arc<MemoryDisk> {
     Arc::new(MemoryDisk::new(SECTORS * 512, access).unwrap())
 }
 
 fn guest() -> Guest {
-    Guest::new(memory_disk(Access::ReadWrite), BlkConfig::default(), ALL)
+    Guest::new(
+        memory_disk(DiskAccess::ReadWrite),
+        BlkConfig::default(),
+        ALL,
+    )
 }
 
 fn read(sector: u64, sectors: u32) -> Parts {
@@ -86,7 +90,7 @@ fn ranges(kind: u32, ranges: &[(u64, u32, u32)]) -> Parts {
 fn requests_may_be_split_in_any_way() {
     // Without event indices, every batch interrupts.
     const EVENT_IDX: u64 = 1 << 29;
-    let disk = memory_disk(Access::ReadWrite);
+    let disk = memory_disk(DiskAccess::ReadWrite);
     let mut guest = Guest::new(disk, BlkConfig::default(), ALL & !EVENT_IDX);
     let data: Vec<u8> = (0..1024).map(|i| (i / 3) as u8).collect();
     for piece in [1 << 20, 512, 100, 17, 16, 5] {
@@ -195,7 +199,7 @@ fn a_broken_ring_needs_a_reset_and_works_after_it() {
 #[test]
 fn the_serial_number_is_readable() {
     let config = BlkConfig::default().with_serial("disk-0001").unwrap();
-    let mut guest = Guest::new(memory_disk(Access::ReadWrite), config, ALL);
+    let mut guest = Guest::new(memory_disk(DiskAccess::ReadWrite), config, ALL);
     let get_id = |data_in| Parts {
         kind: GET_ID,
         data_in,
@@ -211,7 +215,7 @@ fn the_serial_number_is_readable() {
 
 #[test]
 fn a_read_only_disk_refuses_changes() {
-    let mut guest = Guest::new(memory_disk(Access::ReadOnly), BlkConfig::default(), ALL);
+    let mut guest = Guest::new(memory_disk(DiskAccess::ReadOnly), BlkConfig::default(), ALL);
     assert_ne!(guest.driver.offered() & 1 << 5, 0);
     assert_eq!(guest.request(&write(0, &[1; 512])).0, IOERR);
     assert_eq!(guest.request(&ranges(DISCARD, &[(0, 1, 0)])).0, UNSUPP);
@@ -223,7 +227,7 @@ fn a_read_only_disk_refuses_changes() {
 #[test]
 fn errors_of_the_disk_fail_only_their_requests() {
     let faults = Faults::default();
-    let disk = FaultyDisk::new(memory_disk(Access::ReadWrite), faults.clone());
+    let disk = FaultyDisk::new(memory_disk(DiskAccess::ReadWrite), faults.clone());
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     for parts in [
         read(0, 1),
@@ -255,7 +259,7 @@ fn errors_of_the_disk_fail_only_their_requests() {
 #[test]
 fn a_failing_disk_queue_fails_its_requests_and_the_device() {
     let faults = Faults::default();
-    let disk = FaultyDisk::new(memory_disk(Access::ReadWrite), faults.clone());
+    let disk = FaultyDisk::new(memory_disk(DiskAccess::ReadWrite), faults.clone());
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     faults.break_queues();
     assert_eq!(guest.request(&read(0, 1)).0, IOERR);
@@ -280,7 +284,7 @@ impl Disk for FailingDisk {
     ) -> io::Result<Box<dyn DiskQueue>> {
         struct Queue(Box<dyn DiskQueue>, Vec<Completion>);
         impl DiskQueue for Queue {
-            fn submit(&mut self, token: u64, operation: Operation) {
+            fn submit(&mut self, token: u64, operation: DiskOperation) {
                 self.0.submit(token, operation);
             }
             fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
@@ -302,7 +306,7 @@ impl Disk for FailingDisk {
 
 #[test]
 fn a_request_that_completed_before_the_disk_queue_failed_succeeds() {
-    let disk = FailingDisk(memory_disk(Access::ReadWrite));
+    let disk = FailingDisk(memory_disk(DiskAccess::ReadWrite));
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     let sent = [0, 1].map(|sector| guest.send(0, &write(sector, &[1; 512]), 4096));
     guest.driver.notify(0);
@@ -330,7 +334,7 @@ impl Disk for RecordingDisk {
     ) -> io::Result<Box<dyn DiskQueue>> {
         struct Queue(Box<dyn DiskQueue>, Arc<Mutex<Vec<&'static str>>>);
         impl DiskQueue for Queue {
-            fn submit(&mut self, token: u64, operation: Operation) {
+            fn submit(&mut self, token: u64, operation: DiskOperation) {
                 self.1.lock().push(operation.name());
                 self.0.submit(token, operation);
             }
@@ -349,7 +353,7 @@ impl Disk for RecordingDisk {
 #[test]
 fn writes_are_flushed_for_drivers_that_do_not_flush() {
     let notes = Arc::<Mutex<Vec<_>>>::default();
-    let disk = RecordingDisk(memory_disk(Access::ReadWrite), notes.clone());
+    let disk = RecordingDisk(memory_disk(DiskAccess::ReadWrite), notes.clone());
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     let operations = |guest: &mut Guest| {
         assert_eq!(guest.request(&write(0, &[1; 512])).0, OK);
@@ -379,7 +383,7 @@ fn writes_are_flushed_for_drivers_that_do_not_flush() {
 
 #[test]
 fn the_caching_mode_is_saved() {
-    let new = || VirtioBlk::new(memory_disk(Access::ReadWrite), BlkConfig::default());
+    let new = || VirtioBlk::new(memory_disk(DiskAccess::ReadWrite), BlkConfig::default());
     let mut device = new();
     device.write_config(WRITEBACK_OFFSET, &[0]);
     let state = device.save().unwrap().unwrap();
@@ -542,8 +546,8 @@ proptest! {
 
     #[test]
     fn every_disk_behaves_as_the_model(batches in steps()) {
-        compare(memory_disk(Access::ReadWrite), &batches);
-        compare(Arc::new(OverlayDisk::new(memory_disk(Access::ReadOnly))), &batches);
+        compare(memory_disk(DiskAccess::ReadWrite), &batches);
+        compare(Arc::new(OverlayDisk::new(memory_disk(DiskAccess::ReadOnly))), &batches);
         let dir = tempfile::tempdir().unwrap();
         compare(file_disk(dir.path(), Engine::Auto), &batches);
         compare(file_disk(dir.path(), Engine::Threads), &batches);
@@ -553,7 +557,7 @@ proptest! {
 #[test]
 fn a_driver_may_poll_without_interrupts() {
     let machine = TestMachine::new();
-    let disk = memory_disk(Access::ReadWrite);
+    let disk = memory_disk(DiskAccess::ReadWrite);
     let device = machine.plug(VirtioBlk::new(disk, BlkConfig::default()));
     let mut driver = GuestDriver::new(&machine, device);
     // VERSION_1 and BLK_SIZE only.

@@ -2,8 +2,8 @@
 
 use crate::BlkConfig;
 use crate::VirtioBlk;
-use disk_backend::Access;
 use disk_backend::Disk;
+use disk_backend::DiskAccess;
 use disk_backend::MemoryDisk;
 use std::sync::Arc;
 use virtio::testing::GuestDriver;
@@ -161,8 +161,8 @@ pub fn run(script: &[u8]) {
     const SECTORS: u64 = 64;
     let mut script = Script(script);
     let access = match script.byte() % 4 {
-        0 => Access::ReadOnly,
-        _ => Access::ReadWrite,
+        0 => DiskAccess::ReadOnly,
+        _ => DiskAccess::ReadWrite,
     };
     let Ok(disk) = MemoryDisk::new(SECTORS * 512, access) else {
         return;

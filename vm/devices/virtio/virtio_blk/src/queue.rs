@@ -5,8 +5,8 @@ use crate::request::Request;
 use crate::request::RequestParser;
 use crate::stats::BlkStats;
 use disk_backend::Completion;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
-use disk_backend::Operation;
 use slab::Slab;
 use std::io;
 use std::sync::Arc;
@@ -193,7 +193,7 @@ impl QueueWorker<'_> {
         };
         let changes = !matches!(
             operations.first(),
-            Some(Operation::Read { .. } | Operation::Flush)
+            Some(DiskOperation::Read { .. } | DiskOperation::Flush)
         );
         let key = self.in_flight.insert(InFlight {
             chain,
@@ -208,19 +208,19 @@ impl QueueWorker<'_> {
         Ok(())
     }
 
-    fn count(&self, operation: &Operation) {
+    fn count(&self, operation: &DiskOperation) {
         let stats = &self.shared.stats;
         match operation {
-            Operation::Read { buffers, .. } => {
+            DiskOperation::Read { buffers, .. } => {
                 BlkStats::add(&stats.reads, 1);
                 BlkStats::add(&stats.read_bytes, buffers.len());
             }
-            Operation::Write { buffers, .. } => {
+            DiskOperation::Write { buffers, .. } => {
                 BlkStats::add(&stats.writes, 1);
                 BlkStats::add(&stats.written_bytes, buffers.len());
             }
-            Operation::Flush => BlkStats::add(&stats.flushes, 1),
-            Operation::Discard { .. } | Operation::WriteZeroes { .. } => {
+            DiskOperation::Flush => BlkStats::add(&stats.flushes, 1),
+            DiskOperation::Discard { .. } | DiskOperation::WriteZeroes { .. } => {
                 BlkStats::add(&stats.others, 1);
             }
         }
@@ -246,7 +246,7 @@ impl QueueWorker<'_> {
             if request.flush_after && !request.failed {
                 request.flush_after = false;
                 request.pending = 1;
-                self.disk.submit(token, Operation::Flush);
+                self.disk.submit(token, DiskOperation::Flush);
                 continue;
             }
             let request = self.in_flight.remove(key);

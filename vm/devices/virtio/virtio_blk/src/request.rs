@@ -5,8 +5,8 @@ use crate::config::MAX_RANGES;
 use crate::config::SERIAL_LEN;
 use crate::config::has;
 use disk_backend::Buffers;
+use disk_backend::DiskOperation;
 use disk_backend::Extent;
-use disk_backend::Operation;
 use disk_backend::SECTOR;
 use disk_backend::Space;
 use guest_memory::GuestMemory;
@@ -79,7 +79,7 @@ impl BlkStatus {
 #[derive(Debug)]
 pub(crate) enum Request {
     /// One or more operations, in any order. The request completes with the last one, and fails if one fails.
-    Disk(Vec<Operation>),
+    Disk(Vec<DiskOperation>),
     /// Nothing of the disk: the request completes with this status.
     Done(BlkStatus),
 }
@@ -117,14 +117,17 @@ impl RequestParser {
             VIRTIO_BLK_T_IN => {
                 let offset = offset.ok_or(BlkStatus::IoError)?;
                 let buffers = self.buffers(&chain.writable, 0, data_in)?;
-                Ok(Request::Disk(vec![Operation::Read { offset, buffers }]))
+                Ok(Request::Disk(vec![DiskOperation::Read { offset, buffers }]))
             }
             VIRTIO_BLK_T_OUT => {
                 let offset = offset.ok_or(BlkStatus::IoError)?;
                 let buffers = self.buffers(&chain.readable, HEADER_LEN, data_out)?;
-                Ok(Request::Disk(vec![Operation::Write { offset, buffers }]))
+                Ok(Request::Disk(vec![DiskOperation::Write {
+                    offset,
+                    buffers,
+                }]))
             }
-            VIRTIO_BLK_T_FLUSH => Ok(Request::Disk(vec![Operation::Flush])),
+            VIRTIO_BLK_T_FLUSH => Ok(Request::Disk(vec![DiskOperation::Flush])),
             VIRTIO_BLK_T_GET_ID => {
                 let len = self.serial.len().min(data_in as usize);
                 chain.writable.write(&self.memory, 0, &self.serial[..len]);
@@ -132,7 +135,7 @@ impl RequestParser {
             }
             VIRTIO_BLK_T_DISCARD if has(self.features, VIRTIO_BLK_F_DISCARD) => {
                 self.ranges(chain, data_out, |extent, flags| match flags {
-                    0 => Ok(Operation::Discard { extent }),
+                    0 => Ok(DiskOperation::Discard { extent }),
                     _ => Err(BlkStatus::Unsupported),
                 })
             }
@@ -143,7 +146,7 @@ impl RequestParser {
                         VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP => Space::Release,
                         _ => return Err(BlkStatus::Unsupported),
                     };
-                    Ok(Operation::WriteZeroes { extent, space })
+                    Ok(DiskOperation::WriteZeroes { extent, space })
                 }),
             _ => Err(BlkStatus::Unsupported),
         }
@@ -170,7 +173,7 @@ impl RequestParser {
         &self,
         chain: &DescriptorChain,
         len: u32,
-        operation: impl Fn(Extent, u32) -> Result<Operation, BlkStatus>,
+        operation: impl Fn(Extent, u32) -> Result<DiskOperation, BlkStatus>,
     ) -> Result<Request, BlkStatus> {
         if len == 0 || !len.is_multiple_of(RANGE_LEN) || len / RANGE_LEN > MAX_RANGES {
             return Err(BlkStatus::IoError);
