@@ -53,11 +53,6 @@ impl MemoryDisk {
         })
     }
 
-    /// Bytes of memory that are allocated for sectors.
-    pub fn allocated(&self) -> u64 {
-        self.sectors.allocated()
-    }
-
     fn run(&self, operation: &DiskOperation) -> Result<(), DiskError> {
         self.info.check(operation)?;
         match operation {
@@ -153,7 +148,7 @@ mod tests {
         // Sparse: more than any host has.
         let disk = MemoryDisk::new(1 << 62, DiskAccess::ReadWrite).unwrap();
         assert_eq!(disk.info().sectors, 1 << 53);
-        assert_eq!(disk.allocated(), 0);
+        assert_eq!(disk.sectors.allocated(), 0);
     }
 
     #[test]
@@ -161,9 +156,9 @@ mod tests {
         let disk = Arc::new(MemoryDisk::new(1 << 40, DiskAccess::ReadWrite).unwrap());
         let mut client = Client::new(disk.clone());
         client.write(1 << 39, &[7; 1024]).unwrap();
-        assert_eq!(disk.allocated(), CHUNK);
+        assert_eq!(disk.sectors.allocated(), CHUNK);
         client.write((1 << 39) + CHUNK - 512, &[8; 1024]).unwrap();
-        assert_eq!(disk.allocated(), 2 * CHUNK);
+        assert_eq!(disk.sectors.allocated(), 2 * CHUNK);
         assert_eq!(
             client.read(1 << 39, 2048).unwrap(),
             [vec![7; 1024], vec![0; 1024]].concat()
@@ -173,7 +168,7 @@ mod tests {
             len: CHUNK,
         };
         client.run(DiskOperation::Discard { extent }).unwrap();
-        assert_eq!(disk.allocated(), CHUNK);
+        assert_eq!(disk.sectors.allocated(), CHUNK);
     }
 
     #[test]

@@ -39,11 +39,6 @@ impl OverlayDisk {
             sectors: SparseSectors::new(),
         }
     }
-
-    /// Bytes of memory that are allocated for sectors.
-    pub fn allocated(&self) -> u64 {
-        self.sectors.allocated()
-    }
 }
 
 impl Disk for OverlayDisk {

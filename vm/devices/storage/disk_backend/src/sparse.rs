@@ -184,6 +184,7 @@ impl SparseSectors {
     }
 
     /// Bytes of memory that are allocated for sectors.
+    #[cfg(test)]
     pub(crate) fn allocated(&self) -> u64 {
         let allocated = |shard: &Mutex<HashMap<u64, Chunk>>| {
             let shard = shard.lock();

@@ -147,6 +147,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// A file or block device as a disk, locked against others for as long as it is open.
 pub struct FileDisk {
     file: Arc<OpenFile>,
+    /// Not [`Engine::Auto`].
     engine: Engine,
     /// Created when the first queue needs it.
     pool: OnceLock<Arc<Pool>>,
@@ -192,11 +193,6 @@ impl FileDisk {
             engine,
             pool: OnceLock::new(),
         })
-    }
-
-    /// How its I/O is done: not [`Engine::Auto`].
-    pub fn engine(&self) -> Engine {
-        self.engine
     }
 }
 

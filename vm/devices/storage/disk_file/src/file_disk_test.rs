@@ -118,7 +118,7 @@ fn the_disk_has_the_properties_of_the_file() {
     assert_eq!(info.name, image.path.display().to_string());
     assert!(info.physical_block >= 512);
     assert!(info.discard_granularity.is_some() && info.id.is_none());
-    assert_ne!(disk.engine(), Engine::Auto);
+    assert_ne!(disk.engine, Engine::Auto);
     let mut client = Client::new(disk);
     client.write(512, &[9; 512]).unwrap();
     client.run(DiskOperation::Flush).unwrap();

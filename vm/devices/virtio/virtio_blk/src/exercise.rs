@@ -2,6 +2,7 @@
 
 use crate::BlkConfig;
 use crate::VirtioBlk;
+use chipset_device::exercise::Script;
 use disk_backend::Disk;
 use disk_backend::DiskAccess;
 use disk_backend::MemoryDisk;
@@ -125,34 +126,11 @@ impl Guest {
     }
 }
 
-/// Reads numbers from a script; past its end it reads zeroes.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn byte(&mut self) -> u8 {
-        match self.0 {
-            [first, rest @ ..] => {
-                self.0 = rest;
-                *first
-            }
-            [] => 0,
-        }
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(std::array::from_fn(|_| self.byte()))
-    }
-
-    /// An address, mostly of the arena.
-    fn gpa(&mut self) -> u64 {
-        match self.byte() {
-            0 => self.u64(),
-            high => ARENA + (u64::from(high) << 12) + u64::from(self.byte()),
-        }
+/// A GPA, mostly of the arena.
+fn gpa(script: &mut Script<'_>) -> u64 {
+    match script.byte() {
+        0 => script.u64(),
+        high => ARENA + (u64::from(high) << 12) + u64::from(script.byte()),
     }
 }
 
@@ -221,7 +199,7 @@ fn step(guest: &mut Guest, script: &mut Script<'_>) {
             let count = usize::from(script.byte() % 6) + 1;
             let buffers: Vec<_> = (0..count)
                 .map(|_| {
-                    let gpa = script.gpa();
+                    let gpa = gpa(script);
                     (gpa, u32::from(script.u16()), script.byte() & 1 == 1)
                 })
                 .collect();

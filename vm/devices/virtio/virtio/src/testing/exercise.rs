@@ -10,38 +10,9 @@ use chipset_device::ChipsetDevice as _;
 use chipset_device::MmioDevice;
 use chipset_device::PciConfigDevice;
 use chipset_device::SavedState;
+use chipset_device::exercise::Script;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
-
-/// Reads a script byte by byte; past its end it reads zeros.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else {
-            return 0;
-        };
-        self.0 = rest;
-        *first
-    }
-
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.byte())
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.bytes())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes())
-    }
-
-    /// One of `choices`, which has at least one.
-    fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[usize::from(self.byte()) % choices.len()]
-    }
-}
 
 /// Performs the operations of `script` on the driver's device. `outside` makes something happen outside of the
 /// machine, chosen by a byte of the script.
@@ -104,7 +75,7 @@ fn add_chain(driver: &mut GuestDriver, script: &mut Script<'_>) {
         let gpa = match kind & 0x1f {
             // Outside of RAM, or across its end.
             0 => (32 << 20) - u64::from(script.byte()),
-            1 => u64::from_le_bytes(script.bytes()),
+            1 => script.u64(),
             // Into the rings themselves.
             2 => driver.rings[index].descriptors + u64::from(script.u16()),
             _ => 0x80_0000 + u64::from(script.u16()) * 64,

@@ -151,11 +151,6 @@ impl Ring {
         self.store(self.available + 4 + 2 * u64::from(self.size), index);
     }
 
-    /// With event indices: the index at which the device wants to be notified.
-    pub fn available_event(&self) -> u16 {
-        self.load(self.used + 4 + 8 * u64::from(self.size))
-    }
-
     /// Sets the available ring's flags: 1 suppresses interrupts.
     pub fn set_flags(&self, flags: u16) {
         self.store(self.available, flags);
