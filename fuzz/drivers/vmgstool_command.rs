@@ -43,7 +43,7 @@ fn prepare(place: u8, rest: &[u8], command: u8) -> Option<()> {
         .create_new(true)
         .open(&store)
         .ok()?;
-    vmgs::create_file(&file, 64 * 4096, Container::Vhd1, Some([0; 16])).ok()?;
+    vmgs::create_file(&file, 64 * 4096, Container::Vhd1, Some(Default::default())).ok()?;
     if place & 1 == 0 {
         file.write_all_at(&rest[..rest.len().min(64 * 4096)], 0)
             .ok()?;

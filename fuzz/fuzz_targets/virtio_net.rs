@@ -2,10 +2,10 @@
 #![no_main]
 
 use std::cell::LazyCell;
-use virtio::testing::Machine;
+use virtio::testing::TestMachine;
 
 thread_local! {
-    static MACHINE: LazyCell<Machine> = LazyCell::new(Machine::new);
+    static MACHINE: LazyCell<TestMachine> = LazyCell::new(TestMachine::new);
 }
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| {

@@ -2,19 +2,19 @@
 #![no_main]
 
 use std::cell::LazyCell;
-use virtio::testing::Driver;
-use virtio::testing::Machine;
+use virtio::testing::GuestDriver;
+use virtio::testing::TestMachine;
 use virtio_rng::EntropyDevice;
 use virtio_rng::EntropyRate;
 
 thread_local! {
-    static MACHINE: LazyCell<Machine> = LazyCell::new(Machine::new);
+    static MACHINE: LazyCell<TestMachine> = LazyCell::new(TestMachine::new);
 }
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| {
     MACHINE.with(|machine| {
         let device = machine.plug(EntropyDevice::new(EntropyRate::default()));
-        let mut driver = Driver::new(machine, device);
+        let mut driver = GuestDriver::new(machine, device);
         virtio::testing::exercise(&mut driver, script, &mut |_| {});
     });
 });

@@ -8,8 +8,8 @@ use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::MachineBus;
 use machine_parts::PartitionUnit;
-use machine_parts::VpGate;
-use machine_parts::VpReport;
+use machine_parts::ReportKind;
+use machine_parts::RunControl;
 use machine_parts::VpSet;
 use machine_parts::VpsUnit;
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ struct Machine {
     hypervisor: FakeHypervisor,
     units: StateUnits,
     vps: VpSet,
-    reports: Arc<Mutex<Vec<VpReport>>>,
+    reports: Arc<Mutex<Vec<ReportKind>>>,
 }
 
 impl Drop for Machine {
@@ -66,7 +66,8 @@ fn machine() -> Machine {
     let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset, None, processor));
     let reports = Arc::new(Mutex::new(Vec::new()));
     let report = reports.clone();
-    let vps = BindingVps::new(new.vps, VpGate::default(), move |r| report.lock().push(r))
+    let control = RunControl::new(move |r| report.lock().push(r.kind));
+    let vps = BindingVps::new(new.vps, control)
         .unwrap()
         .finish(&bus)
         .unwrap();
@@ -165,7 +166,7 @@ fn a_triple_fault_stops_all_vps_and_is_reported() {
     let mut m = machine();
     m.hypervisor.push(1, [Step::TripleFault]);
     m.units.start().unwrap();
-    let fault = |r: &VpReport| matches!(r, VpReport::TripleFault { vp, .. } if vp.0 == 1);
+    let fault = |r: &VpReport| matches!(r, ReportKind::TripleFault { vp, .. } if vp.0 == 1);
     m.hypervisor
         .wait_until(|_| m.reports.lock().iter().any(fault));
     // The other VP leaves the guest without anybody stopping the machine.

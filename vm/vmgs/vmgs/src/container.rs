@@ -6,10 +6,10 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use vmgs_format::vhd1::FOOTER_LEN;
-use vmgs_format::vhd1::Footer;
-use zerocopy::FromZeros;
-use zerocopy::IntoBytes;
+use uuid::Uuid;
+use vhd_footer::FOOTER_LEN;
+use vhd_footer::FixedVhd;
+use vhd_footer::FooterError;
 
 /// The format of a file that contains a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,26 +62,9 @@ pub enum ContainerError {
         /// The length.
         len: u64,
     },
-    /// The file does not end in a VHD footer.
-    #[error("the file has no VHD footer")]
-    NoFooter,
-    /// The footer is damaged.
-    #[error("the checksum of the VHD footer is wrong")]
-    FooterChecksum,
-    /// The footer is of another version.
-    #[error("VHD version {0:#x} is not supported")]
-    FooterVersion(u32),
-    /// The disk is a dynamic or differencing one.
-    #[error("VHD disk type {0} is not supported, only fixed disks (2)")]
-    DiskType(u32),
-    /// The footer and the file disagree about the size of the disk.
-    #[error("the VHD footer has a disk of {size} bytes, which the file of {len} bytes cannot have")]
-    DiskSize {
-        /// What the footer says.
-        size: u64,
-        /// The length of the file.
-        len: u64,
-    },
+    /// The file does not end in the footer of a fixed VHD, or the footer does not fit the file.
+    #[error(transparent)]
+    Footer(#[from] FooterError),
     /// Disks have no sectors of this size.
     #[error("sectors have 512 or 4096 bytes, not {0}")]
     SectorSize(u32),
@@ -103,7 +86,7 @@ pub struct DiskShape {
     /// Length of the disk in bytes. It starts at the beginning of the file.
     pub len: u64,
     /// The GUID in the footer, for a VHD.
-    pub vhd_id: Option<[u8; 16]>,
+    pub vhd_id: Option<Uuid>,
 }
 
 impl DiskShape {
@@ -120,7 +103,7 @@ impl DiskShape {
             Container::Vhd1 => Self::of_vhd1(file, len),
             Container::Raw { sector_size } => Self::of_raw(len, sector_size),
             Container::Detect => match Self::of_vhd1(file, len) {
-                Err(ContainerError::NoFooter) => Self::of_raw(len, 512),
+                Err(ContainerError::Footer(FooterError::Missing)) => Self::of_raw(len, 512),
                 shape => shape,
             },
         }
@@ -142,29 +125,15 @@ impl DiskShape {
         if len < FOOTER || !len.is_multiple_of(FOOTER) {
             return Err(ContainerError::FileSize { len });
         }
-        let mut footer = Footer::new_zeroed();
-        file.read_exact_at(footer.as_mut_bytes(), len - FOOTER)
+        let mut footer = [0; FOOTER_LEN];
+        let available = len - FOOTER;
+        file.read_exact_at(&mut footer, available)
             .map_err(|source| io_error("reading the VHD footer", source))?;
-        if footer.cookie != Footer::COOKIE {
-            return Err(ContainerError::NoFooter);
-        }
-        if footer.checksum.get() != footer.expected_checksum() {
-            return Err(ContainerError::FooterChecksum);
-        }
-        if footer.format_version.get() != Footer::FORMAT_VERSION {
-            return Err(ContainerError::FooterVersion(footer.format_version.get()));
-        }
-        if footer.disk_type.get() != Footer::FIXED {
-            return Err(ContainerError::DiskType(footer.disk_type.get()));
-        }
-        let size = footer.current_size.get();
-        if size > len - FOOTER || !size.is_multiple_of(FOOTER) {
-            return Err(ContainerError::DiskSize { size, len });
-        }
+        let vhd = FixedVhd::parse(&footer, available)?;
         Ok(Self {
             sector_size: 512,
-            len: size,
-            vhd_id: Some(footer.unique_id),
+            len: vhd.size,
+            vhd_id: Some(vhd.id),
         })
     }
 }
@@ -192,13 +161,13 @@ pub(crate) fn check_size(size: u64) -> Result<(), ContainerError> {
     Err(ContainerError::InvalidSize { size, reason })
 }
 
-/// Puts a zeroed disk of `size` bytes in `file`, which is empty: a fixed VHD with this GUID (in
-/// mixed-endian byte order; random if there is none), or a raw one.
+/// Puts a zeroed disk of `size` bytes in `file`, which is empty: a fixed VHD with this GUID
+/// (random if there is none), or a raw one.
 pub fn create_file(
     file: &File,
     size: u64,
     container: Container,
-    vhd_id: Option<[u8; 16]>,
+    vhd_id: Option<Uuid>,
 ) -> Result<(), ContainerError> {
     check_size(size)?;
     file.set_len(size)
@@ -209,31 +178,28 @@ pub fn create_file(
             None => random_guid()
                 .map_err(|source| io_error("making a random disk identifier", source))?,
         };
-        file.write_all_at(Footer::fixed(size, id).as_bytes(), size)
+        file.write_all_at(&FixedVhd { size, id }.footer(), size)
             .map_err(|source| io_error("writing the VHD footer", source))?;
     }
     Ok(())
 }
 
-/// A random GUID (RFC 9562 version 4) in mixed-endian byte order.
-fn random_guid() -> io::Result<[u8; 16]> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(io::Error::other)?;
-    // The version is in the high byte of the third, little-endian, field.
-    id[7] = id[7] & 0x0f | 0x40;
-    id[8] = id[8] & 0x3f | 0x80;
-    Ok(id)
+/// A random GUID (RFC 9562 version 4).
+fn random_guid() -> io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn file(len: u64, footer: Option<Footer>) -> File {
+    fn file(len: u64, footer: Option<[u8; FOOTER_LEN]>) -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
         if let Some(footer) = footer {
-            file.write_all_at(footer.as_bytes(), len - 512).unwrap();
+            file.write_all_at(&footer, len - 512).unwrap();
         }
         file
     }
@@ -244,61 +210,44 @@ mod tests {
         create_file(&file, 4 << 20, Container::Vhd1, None).unwrap();
         let shape = DiskShape::of(&file, Container::Detect).unwrap();
         assert_eq!((shape.len, shape.sector_size), (4 << 20, 512));
-        let id = shape.vhd_id.unwrap();
-        assert_eq!((id[7] >> 4, id[8] >> 6), (4, 2));
+        assert_eq!(shape.vhd_id.unwrap().get_version_num(), 4);
         assert_eq!(file.metadata().unwrap().len(), (4 << 20) + 512);
     }
 
     #[test]
     fn each_fault_of_the_footer_has_its_error() {
-        let good = Footer::fixed(1 << 20, [7; 16]);
-        let of = |len, footer| DiskShape::of(&file(len, footer), Container::Vhd1);
-        let rechecked = |mut footer: Footer| {
-            footer.checksum = footer.expected_checksum().into();
-            Some(footer)
+        let vhd = FixedVhd {
+            size: 1 << 20,
+            id: Uuid::from_bytes([7; 16]),
         };
+        let good = vhd.footer();
+        let of = |len, footer| DiskShape::of(&file(len, footer), Container::Vhd1);
         assert!(matches!(of(0, None), Err(ContainerError::ZeroLength)));
+        for len in [511, 513] {
+            let result = of(len, None);
+            assert!(matches!(result, Err(ContainerError::FileSize { .. })));
+        }
         assert!(matches!(
-            of(511, None),
-            Err(ContainerError::FileSize { .. })
+            of(1024, None),
+            Err(ContainerError::Footer(FooterError::Missing))
         ));
-        assert!(matches!(
-            of(513, None),
-            Err(ContainerError::FileSize { .. })
-        ));
-        assert!(matches!(of(1024, None), Err(ContainerError::NoFooter)));
         let len = (1 << 20) + 512;
-        assert!(of(len, Some(good)).is_ok());
+        assert_eq!(of(len, Some(good)).unwrap().vhd_id, Some(vhd.id));
         // Slack between disk and footer is tolerated, a disk that reaches into it is not.
         assert!(of(len + 512, Some(good)).is_ok());
         assert!(matches!(
             of(len - 512, Some(good)),
-            Err(ContainerError::DiskSize { .. })
+            Err(ContainerError::Footer(FooterError::Size { .. }))
         ));
         let mut bad = good;
-        bad.reserved[0] = 1;
-        assert!(matches!(
-            of(len, Some(bad)),
-            Err(ContainerError::FooterChecksum)
-        ));
-        let mut bad = good;
-        bad.format_version = 2.into();
-        assert!(matches!(
-            of(len, rechecked(bad)),
-            Err(ContainerError::FooterVersion(2))
-        ));
-        let mut bad = good;
-        bad.disk_type = 3.into();
-        assert!(matches!(
-            of(len, rechecked(bad)),
-            Err(ContainerError::DiskType(3))
-        ));
-        let mut bad = good;
-        bad.current_size = 513.into();
-        assert!(matches!(
-            of(len, rechecked(bad)),
-            Err(ContainerError::DiskSize { .. })
-        ));
+        bad[100] = 1;
+        // A damaged footer is an error for detection too: the file is not taken for a raw disk.
+        for container in [Container::Vhd1, Container::Detect] {
+            assert!(matches!(
+                DiskShape::of(&file(len, Some(bad)), container),
+                Err(ContainerError::Footer(FooterError::Checksum { .. }))
+            ));
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The byte layouts of a VMGS (virtual machine guest state) store, its file identifiers and its constants.
 //!
-//! Pure data: nothing here reads a disk or judges what it finds. All integers are little-endian except
-//! those of the [VHD footer](vhd1), which are big-endian.
+//! Pure data: nothing here reads a disk or judges what it finds. All integers are little-endian.
 //!
 //! A store is a sequence of [blocks](BLOCK_SIZE). Two copies of the [header](Header) are in the first
 //! two sectors and are written alternately. The one with the newer sequence number is active: it has the
@@ -14,7 +13,6 @@ mod file_id;
 mod header;
 mod hibernation;
 mod table;
-pub mod vhd1;
 
 pub use file_id::FileId;
 pub use file_id::FileIdRange;

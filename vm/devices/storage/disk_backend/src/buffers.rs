@@ -1,7 +1,7 @@
-//! Memory that operations read and write.
+//! The memory that operations read and write.
 #![allow(
     unsafe_code,
-    reason = "the memory is the guest's too, so it is known by address and never borrowed"
+    reason = "the guest can change the memory, so it is accessed by address and never borrowed"
 )]
 
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use vm_memory::GuestMemoryBackend as _;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::VolatileSlice;
 
-/// Zeroes to write from.
+/// The source of zeroes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Why memory cannot be used for I/O.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuffersError {
-    /// There is no RAM.
+    /// The range is not RAM.
     #[error("{len} bytes at guest address {gpa:#x} are not within RAM")]
     NotRam {
         /// The first guest-physical address.
@@ -26,35 +26,35 @@ pub enum BuffersError {
     },
 }
 
-/// Keeps the memory mapped.
+/// What keeps the memory mapped.
 #[derive(Debug, Clone)]
 enum Owner {
-    Guest(#[expect(dead_code, reason = "held, not looked at")] Arc<GuestMemoryMmap>),
-    /// Only read from.
+    Guest(#[expect(dead_code, reason = "held for its mappings")] Arc<GuestMemoryMmap>),
+    /// [`ZEROES`]: read-only.
     Static,
 }
 
-/// A list of pieces of memory that an operation reads or writes, and that stay mapped as long as it exists.
+/// A list of memory pieces that an operation reads or writes. They stay mapped as long as it exists.
 ///
-/// The guest may change the bytes at any time, so they are only copied, or handed to the kernel by address.
+/// The guest may change the bytes at any time, so they are only copied, or passed to the kernel by address.
 #[derive(Debug)]
 pub struct Buffers {
-    /// Each lies in one mapping of `owner`.
+    /// Each is within one mapping of `owner`.
     pieces: Vec<libc::iovec>,
-    /// Pieces before this one are used up.
+    /// The index of the first piece that is left.
     first: usize,
     len: u64,
     owner: Owner,
 }
 
-// SAFETY: the addresses are valid in the whole process for as long as `owner` lives, and all access through them
-// is by volatile copies or by the kernel, which tolerate other threads' and the guest's access.
+// SAFETY: the addresses are valid in the whole process as long as `owner` lives, and all access through them is by
+// volatile copies or by the kernel, which tolerate concurrent access by other threads and the guest.
 unsafe impl Send for Buffers {}
 // SAFETY: as above.
 unsafe impl Sync for Buffers {}
 
 impl Buffers {
-    /// The given ranges of guest RAM (address, length in bytes), in that order.
+    /// The given ranges of guest RAM (GPA, length in bytes), in that order.
     pub fn guest(
         memory: &Arc<GuestMemoryMmap>,
         ranges: impl IntoIterator<Item = (GuestAddress, u64)>,
@@ -83,7 +83,7 @@ impl Buffers {
         })
     }
 
-    /// At most `len` zeroes to write, at least one if `len` is not 0.
+    /// Up to `len` zeroes to write, at least one if `len` is not 0.
     pub fn zeroes(len: u64) -> Self {
         const PIECES: usize = 16;
         let mut pieces = Vec::with_capacity(PIECES);
@@ -110,17 +110,17 @@ impl Buffers {
         self.len
     }
 
-    /// Whether there is no byte.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The pieces by host address, for system calls. They are valid while `self` lives.
+    /// The pieces by host address, for system calls. They are valid as long as `self` lives.
     pub fn iovecs(&self) -> &[libc::iovec] {
         &self.pieces[self.first..]
     }
 
-    /// Drops the first `count` bytes, or all.
+    /// Removes the first `count` bytes, or all.
     pub fn advance(&mut self, count: u64) {
         let mut left = count.min(self.len);
         self.len -= left;
@@ -137,7 +137,7 @@ impl Buffers {
         }
     }
 
-    /// The `len` bytes from `start` on, or as many of them as there are.
+    /// The `len` bytes starting at `start`, or fewer at the end.
     #[must_use]
     pub fn part(&self, start: u64, len: u64) -> Self {
         let mut pieces = Vec::new();
@@ -157,7 +157,7 @@ impl Buffers {
         }
     }
 
-    /// Calls `visit` for each piece of the `len` bytes from `start` on.
+    /// Calls `visit` for each piece of the `len` bytes starting at `start`.
     fn walk(&self, start: u64, len: u64, mut visit: impl FnMut(*mut u8, usize)) {
         let mut skip = start;
         let mut left = len;
@@ -178,32 +178,32 @@ impl Buffers {
         }
     }
 
-    /// Copies the bytes from `start` on to `to`, as far as there are some.
+    /// Copies the bytes starting at `start` to `to`, or fewer at the end.
     pub fn copy_to(&self, start: u64, to: &mut [u8]) {
         let mut done = 0;
         self.walk(start, to.len() as u64, |base, count| {
-            // SAFETY: the piece lies in a mapping that `self.owner` keeps; this slice does not outlive it.
+            // SAFETY: the piece is in a mapping that `self.owner` keeps; the slice does not outlive it.
             let slice = unsafe { VolatileSlice::new(base, count) };
             done += slice.copy_to(&mut to[done..done + count]);
         });
     }
 
-    /// Copies `from` to the bytes from `start` on, as far as there are some.
+    /// Copies `from` to the bytes starting at `start`, or less at the end.
     pub fn copy_from(&self, start: u64, from: &[u8]) {
         if matches!(self.owner, Owner::Static) {
             return;
         }
         let mut done = 0;
         self.walk(start, from.len() as u64, |base, count| {
-            // SAFETY: the piece lies in a writable mapping that `self.owner` keeps (the read-only kind returned
-            // above); this slice does not outlive it.
+            // SAFETY: the piece is in a writable mapping that `self.owner` keeps (read-only memory is excluded
+            // above); the slice does not outlive it.
             let slice = unsafe { VolatileSlice::new(base, count) };
             slice.copy_from(&from[done..done + count]);
             done += count;
         });
     }
 
-    /// Fills the `len` bytes from `start` on with zeroes, as far as there are some.
+    /// Fills the `len` bytes starting at `start` with zeroes, or fewer at the end.
     pub fn clear(&self, start: u64, len: u64) {
         let mut at = start;
         let end = start.saturating_add(len).min(self.len);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ram_is_taken() {
+    fn only_ram_is_accepted() {
         assert_eq!(guest(&[(0xf00, 0x200)]).unwrap().iovecs().len(), 2);
         assert_eq!(guest(&[(0, 16), (0x4ff0, 16)]).unwrap().len(), 32);
         assert_eq!(guest(&[(0, 0)]).unwrap().len(), 0);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_and_copies_find_their_bytes() {
+    fn parts_and_copies_have_the_right_bytes() {
         let memory = memory();
         let ranges = [(0xff0, 0x20), (0x4000, 0x10)].map(|(gpa, len)| (GuestAddress(gpa), len));
         let mut all = Buffers::guest(&memory, ranges).unwrap();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn zeroes_are_bounded_and_stay_zero() {
+    fn zeroes_are_bounded_and_read_only() {
         assert_eq!(Buffers::zeroes(512).len(), 512);
         assert_eq!(Buffers::zeroes(0).len(), 0);
         assert_eq!(Buffers::zeroes(u64::MAX).len(), 1 << 20);

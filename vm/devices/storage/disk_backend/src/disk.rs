@@ -11,48 +11,49 @@ pub const SECTOR: u64 = 512;
 /// Whether a disk can be written.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
-pub enum Access {
-    /// Reads and writes.
+pub enum DiskAccess {
+    /// It can be read and written.
     #[default]
     #[n(0)]
     ReadWrite,
-    /// Reads only.
+    /// It can only be read.
     #[n(1)]
     ReadOnly,
 }
 
-/// What becomes of the space of sectors that are overwritten with zeroes.
+/// What happens to the space of sectors that are overwritten with zeroes.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Space {
     /// It stays allocated.
     Keep,
-    /// It may go back to whoever provides it.
+    /// It may be released.
     Release,
 }
 
 /// A range of a disk, in bytes.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Extent {
-    /// The first byte.
+    /// The offset of the first byte.
     pub offset: u64,
     /// The number of bytes.
     pub len: u64,
 }
 
-/// What a disk is. Does not change while it is open.
+/// The properties of a disk. They do not change while it is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskInfo {
-    /// What to call it in messages: a path, say.
+    /// The name of the disk in messages, such as its path.
     pub name: String,
     /// The size in sectors of 512 bytes.
     pub sectors: u64,
-    /// The size of the blocks that can be written without reading first, in bytes: a power of two, at least 512.
+    /// The size of the blocks that can be written without a read-modify-write cycle, in bytes: a power of two, at least
+    /// 512.
     pub physical_block: u32,
     /// Whether it can be written.
-    pub access: Access,
-    /// The unit in which discarded space is released, in bytes; none if the disk cannot release any.
+    pub access: DiskAccess,
+    /// The granularity in which discarded space is released, in bytes; none if the disk does not support discards.
     pub discard_granularity: Option<u32>,
-    /// An identity that the disk itself carries.
+    /// A unique ID stored on the disk.
     pub id: Option<[u8; 16]>,
 }
 
@@ -62,8 +63,8 @@ impl DiskInfo {
         self.sectors.saturating_mul(SECTOR)
     }
 
-    /// Whether `operation` is one that the disk can be asked for. Queues check this for every operation.
-    pub fn check(&self, operation: &Operation) -> Result<(), DiskError> {
+    /// Checks that the disk supports `operation` and has its sectors. Queues call this for every operation.
+    pub fn check(&self, operation: &DiskOperation) -> Result<(), DiskError> {
         let extent = operation.extent();
         let Extent { offset, len } = extent;
         if offset % SECTOR != 0 || len % SECTOR != 0 {
@@ -74,9 +75,9 @@ impl DiskInfo {
             return Err(DiskError::OutOfRange { offset, len, size });
         }
         match operation {
-            Operation::Read { .. } | Operation::Flush => Ok(()),
-            _ if self.access == Access::ReadOnly => Err(DiskError::ReadOnly),
-            Operation::Discard { .. } if self.discard_granularity.is_none() => {
+            DiskOperation::Read { .. } | DiskOperation::Flush => Ok(()),
+            _ if self.access == DiskAccess::ReadOnly => Err(DiskError::ReadOnly),
+            DiskOperation::Discard { .. } if self.discard_granularity.is_none() => {
                 Err(DiskError::CannotDiscard)
             }
             _ => Ok(()),
@@ -84,41 +85,41 @@ impl DiskInfo {
     }
 }
 
-/// Something to do on a disk. Offsets and lengths are multiples of [`SECTOR`].
+/// An operation on a disk. Offsets and lengths are multiples of [`SECTOR`].
 #[derive(Debug)]
-pub enum Operation {
-    /// Fills `buffers` with the bytes from `offset` on.
+pub enum DiskOperation {
+    /// Reads the bytes starting at `offset` into `buffers`.
     Read {
         /// The first byte on the disk.
         offset: u64,
         /// Where the bytes go.
         buffers: Buffers,
     },
-    /// Writes `buffers` to `offset` and on.
+    /// Writes `buffers` to the bytes starting at `offset`.
     Write {
         /// The first byte on the disk.
         offset: u64,
         /// Where the bytes come from.
         buffers: Buffers,
     },
-    /// Makes every operation that completed before this one was submitted survive a loss of power.
+    /// Makes every operation that completed before this one was submitted survive a power loss.
     Flush,
-    /// Gives up the content of an extent: what is read from it afterwards is up to the disk.
+    /// Discards the content of an extent: what is read from it afterwards is up to the disk.
     Discard {
-        /// What to give up.
+        /// What to discard.
         extent: Extent,
     },
     /// Overwrites an extent with zeroes.
     WriteZeroes {
         /// What to overwrite.
         extent: Extent,
-        /// What becomes of its space.
+        /// What happens to its space.
         space: Space,
     },
 }
 
-impl Operation {
-    /// The part of the disk it is about; empty for a flush.
+impl DiskOperation {
+    /// The affected part of the disk; empty for a flush.
     pub fn extent(&self) -> Extent {
         match self {
             Self::Read { offset, buffers } | Self::Write { offset, buffers } => Extent {
@@ -130,7 +131,7 @@ impl Operation {
         }
     }
 
-    /// What to call it in messages.
+    /// The name of the operation in messages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Read { .. } => "read",
@@ -145,69 +146,69 @@ impl Operation {
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// The extent does not consist of sectors.
+    /// The extent does not consist of whole sectors.
     #[error("{len} bytes at {offset:#x} are not whole sectors")]
     Unaligned {
-        /// First byte.
+        /// The offset of the first byte.
         offset: u64,
-        /// Number of bytes.
+        /// The number of bytes.
         len: u64,
     },
     /// The extent goes past the end of the disk.
     #[error("{len} bytes at {offset:#x} are not within the disk's {size} bytes")]
     OutOfRange {
-        /// First byte.
+        /// The offset of the first byte.
         offset: u64,
-        /// Number of bytes.
+        /// The number of bytes.
         len: u64,
         /// The size of the disk in bytes.
         size: u64,
     },
-    /// A disk that cannot be written was to be changed.
+    /// A change of a read-only disk was requested.
     #[error("the disk is read-only")]
     ReadOnly,
-    /// The disk said it cannot discard.
-    #[error("the disk cannot discard")]
+    /// A discard was requested of a disk that does not support it.
+    #[error("the disk does not support discards")]
     CannotDiscard,
-    /// What holds the disk's bytes has become shorter than the disk.
+    /// The file has become shorter than the disk.
     #[error("failed to {operation} at {offset:#x}: the file ends there")]
     Truncated {
         /// What was attempted.
         operation: &'static str,
-        /// Where it ended, in bytes.
+        /// The end of the file, in bytes.
         offset: u64,
     },
-    /// What was written before may be lost, since an earlier flush failed; no later one can say otherwise.
+    /// An earlier flush failed, and data written before it may be lost. No later flush can succeed.
     #[error("an earlier flush failed; what was written before it may be lost")]
     FlushFailed,
-    /// The host failed to do it.
+    /// The host reported an error.
     #[error("failed to {operation} at {offset:#x}")]
     Io {
         /// What was attempted.
         operation: &'static str,
-        /// Where, in bytes.
+        /// The offset in bytes.
         offset: u64,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
 }
 
-/// The end of an operation.
+/// The completion of an operation.
 #[derive(Debug)]
 pub struct Completion {
-    /// What the operation was submitted with.
+    /// The token that the operation was submitted with.
     pub token: u64,
-    /// How it went. After an error the sectors of a write hold any mix of old and new.
+    /// The result. After an error the sectors of a write hold any mix of old and new data.
     pub result: Result<(), DiskError>,
 }
 
 /// A disk.
 pub trait Disk: Send + Sync {
-    /// What it is.
+    /// Its properties.
     fn info(&self) -> &DiskInfo;
 
-    /// Opens a way to the disk for the calling thread, made for about `depth` operations at a time.
+    /// Opens a queue for the calling thread, sized for about `depth` operations in flight.
     ///
     /// [`DiskQueue::wait`] also returns when one of `events` is signalled: eventfds that nobody else reads.
     fn open_queue(
@@ -217,20 +218,18 @@ pub trait Disk: Send + Sync {
     ) -> io::Result<Box<dyn DiskQueue>>;
 }
 
-/// One thread's way to a disk.
+/// A queue of operations of one thread.
 ///
-/// Operations that are in flight together are done in any order. Dropped, a queue first waits for the
-/// operations that use memory directly.
+/// Operations in flight are done in any order. Dropping a queue waits for the operations that access memory.
 pub trait DiskQueue {
-    /// Takes on an operation. It may be held back until the next `poll` or `wait`, and ends in a completion with
-    /// `token` from one of them.
-    fn submit(&mut self, token: u64, operation: Operation);
+    /// Submits an operation. It may be delayed until the next `poll` or `wait`; one of those returns its completion with
+    /// `token`.
+    fn submit(&mut self, token: u64, operation: DiskOperation);
 
-    /// Starts what was submitted, and adds what has completed to `completions`.
+    /// Starts submitted operations, and appends completions to `completions`: also with an error, which means that the
+    /// queue cannot be used any more.
     fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()>;
 
-    /// Like `poll`, but waits until something has completed or an event was signalled; sometimes for less.
-    ///
-    /// An error means that the queue is beyond use.
+    /// As `poll`, but first waits until an operation has completed or an event was signalled. May return earlier.
     fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()>;
 }

@@ -1,4 +1,4 @@
-//! Waiting for eventfds.
+//! Waits for eventfds.
 
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
@@ -10,10 +10,10 @@ use std::os::fd::OwnedFd;
 
 /// A set of eventfds that one thread waits for and resets.
 #[derive(Debug)]
-pub struct Events(Vec<OwnedFd>);
+pub struct EventSet(Vec<OwnedFd>);
 
-impl Events {
-    /// A set of its own descriptors of `events`.
+impl EventSet {
+    /// Creates a set of duplicates of `events`.
     pub fn new(events: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let events = events.iter().map(BorrowedFd::try_clone_to_owned);
         Ok(Self(events.collect::<io::Result<_>>()?))
@@ -24,7 +24,7 @@ impl Events {
         self.0.iter().map(OwnedFd::as_fd)
     }
 
-    /// Waits until some are signalled, and resets those.
+    /// Waits until at least one is signalled, and resets those that are.
     pub fn wait(&self) -> io::Result<()> {
         let mut polled: Vec<_> = self
             .fds()
@@ -44,7 +44,9 @@ impl Events {
                     Err(e) => return Err(e.into()),
                 }
             } else if !polled.revents().is_empty() {
-                return Err(io::Error::other("an event cannot be waited for"));
+                return Err(io::Error::other(
+                    "failed to wait for an event: its descriptor is invalid",
+                ));
             }
         }
         Ok(())
@@ -60,7 +62,7 @@ mod tests {
     fn signalled_events_are_reset() {
         let new = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let (a, b) = (new(), new());
-        let events = Events::new(&[a.as_fd(), b.as_fd()]).unwrap();
+        let events = EventSet::new(&[a.as_fd(), b.as_fd()]).unwrap();
         rustix::io::write(&b, &3u64.to_ne_bytes()).unwrap();
         events.wait().unwrap();
         let mut polled = [PollFd::new(&b, PollFlags::IN)];

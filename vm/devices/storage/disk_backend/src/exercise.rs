@@ -1,13 +1,13 @@
-//! A simple client of disks, and the comparison of a disk with a model of one, for tests.
+//! A simple client of disks, and the comparison of a disk with a model, for tests.
 #![allow(clippy::unwrap_used, reason = "for tests")]
 
 use crate::Buffers;
 use crate::Completion;
 use crate::Disk;
 use crate::DiskError;
+use crate::DiskOperation;
 use crate::DiskQueue;
 use crate::Extent;
-use crate::Operation;
 use crate::SECTOR;
 use crate::Space;
 use proptest::prelude::*;
@@ -18,14 +18,14 @@ use vm_memory::GuestMemoryMmap;
 /// The memory that a client's operations use, in bytes.
 const MEMORY: usize = 16 << 20;
 
-/// Does operations one after the other, or in batches.
+/// Performs operations one at a time or in batches.
 pub struct Client {
     memory: Arc<GuestMemoryMmap>,
     queue: Box<dyn DiskQueue>,
 }
 
 impl Client {
-    /// A client of `disk`.
+    /// Creates a client of `disk`.
     pub fn new(disk: Arc<dyn Disk>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         Self {
@@ -34,7 +34,7 @@ impl Client {
         }
     }
 
-    /// Memory from `at` on, in pieces of different sizes.
+    /// The memory starting at `at`, in pieces of different sizes.
     pub fn buffers(&self, at: u64, len: u64) -> Buffers {
         let mut pieces = Vec::new();
         let mut done = 0;
@@ -49,8 +49,8 @@ impl Client {
         Buffers::guest(&self.memory, pieces).unwrap()
     }
 
-    /// Does `operations` at once, and returns their results in their order.
-    pub fn batch(&mut self, operations: Vec<Operation>) -> Vec<Result<(), DiskError>> {
+    /// Performs `operations` concurrently. Returns their results in the same order.
+    pub fn batch(&mut self, operations: Vec<DiskOperation>) -> Vec<Result<(), DiskError>> {
         let mut results: Vec<_> = operations.iter().map(|_| None).collect();
         for (token, operation) in operations.into_iter().enumerate() {
             self.queue.submit(token as u64, operation);
@@ -66,26 +66,26 @@ impl Client {
         results.into_iter().map(Option::unwrap).collect()
     }
 
-    /// Does `operation`.
-    pub fn run(&mut self, operation: Operation) -> Result<(), DiskError> {
+    /// Performs `operation`.
+    pub fn run(&mut self, operation: DiskOperation) -> Result<(), DiskError> {
         self.batch(vec![operation]).remove(0)
     }
 
-    /// Reads `len` bytes from `offset` on.
+    /// Reads `len` bytes starting at `offset`.
     pub fn read(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, DiskError> {
         let mut bytes = vec![0xee; len as usize];
         self.buffers(0, len).copy_from(0, &bytes);
         let buffers = self.buffers(0, len);
-        self.run(Operation::Read { offset, buffers })?;
+        self.run(DiskOperation::Read { offset, buffers })?;
         self.buffers(0, len).copy_to(0, &mut bytes);
         Ok(bytes)
     }
 
-    /// Writes `bytes` to `offset` and on.
+    /// Writes `bytes` starting at `offset`.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let buffers = self.buffers(0, bytes.len() as u64);
         buffers.copy_from(0, bytes);
-        self.run(Operation::Write { offset, buffers })
+        self.run(DiskOperation::Write { offset, buffers })
     }
 }
 
@@ -109,14 +109,14 @@ pub enum StepKind {
     Write(u8),
     /// Flushes.
     Flush,
-    /// Discards, and forgets what is there.
+    /// Discards, and takes over the resulting content.
     Discard,
     /// Writes zeroes.
     Zero(Space),
 }
 
 impl StepKind {
-    /// The kind that `choice` stands for.
+    /// The kind selected by `choice`.
     pub fn from_byte(choice: u8) -> Self {
         match choice % 16 {
             0..6 => Self::Read,
@@ -129,14 +129,14 @@ impl StepKind {
     }
 }
 
-/// Scripts for a disk of `size` bytes, a few of whose steps go past its end.
+/// Scripts for a disk of `size` bytes. A few steps go past its end.
 pub fn script(size: u64) -> impl Strategy<Value = Vec<Step>> {
     let sectors = size / SECTOR;
     let step = (any::<u8>(), 0..=sectors, prop_oneof![1..12u64, 1..400u64]).prop_map(
         move |(choice, sector, count)| Step {
             kind: StepKind::from_byte(choice),
             sector,
-            // Mostly inside.
+            // Mostly within the disk.
             sectors: match choice {
                 0..16 => count,
                 _ => count.min(sectors - sector).max(1),
@@ -146,7 +146,7 @@ pub fn script(size: u64) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// What a write of `seed` puts into sectors from `sector` on.
+/// The data that a write of `seed` writes to the sectors starting at `sector`.
 fn pattern(seed: u8, sector: u64, sectors: u64) -> Vec<u8> {
     let bytes = sector * SECTOR..(sector + sectors) * SECTOR;
     bytes
@@ -154,7 +154,7 @@ fn pattern(seed: u8, sector: u64, sectors: u64) -> Vec<u8> {
         .collect()
 }
 
-/// Does `script` on `disk` and on a copy of its `content` in memory, and checks that they stay the same.
+/// Performs `script` on `disk` and on a copy of its `content` in memory, and checks that they stay the same.
 pub fn compare(disk: Arc<dyn Disk>, mut content: Vec<u8>, script: &[Step]) {
     let size = disk.info().size();
     assert_eq!(size, content.len() as u64);
@@ -177,13 +177,13 @@ pub fn compare(disk: Arc<dyn Disk>, mut content: Vec<u8>, script: &[Step]) {
                 result
             }
             StepKind::Flush => {
-                client.run(Operation::Flush).unwrap();
+                client.run(DiskOperation::Flush).unwrap();
                 continue;
             }
             StepKind::Discard => {
-                let result = client.run(Operation::Discard { extent });
+                let result = client.run(DiskOperation::Discard { extent });
                 if let Some(inside) = inside.clone() {
-                    // Anything may be there now, but always the same.
+                    // Any content is allowed, but it must not change.
                     let now = client.read(offset, len).unwrap();
                     content[inside].copy_from_slice(&now);
                 }
@@ -193,17 +193,17 @@ pub fn compare(disk: Arc<dyn Disk>, mut content: Vec<u8>, script: &[Step]) {
                 if let Some(inside) = inside.clone() {
                     content[inside].fill(0);
                 }
-                client.run(Operation::WriteZeroes { extent, space })
+                client.run(DiskOperation::WriteZeroes { extent, space })
             }
         };
         assert_eq!(result.is_ok(), inside.is_some(), "{step:?}: {result:?}");
     }
-    // All at once, in pieces.
+    // Reads the whole disk with concurrent operations.
     let memory = client.memory.clone();
     let piece = 40 * SECTOR;
     let starts = || (0..size).step_by(piece as usize);
     let buffers = |at| Buffers::guest(&memory, [(GuestAddress(at), piece.min(size - at))]).unwrap();
-    let reads = starts().map(|offset| Operation::Read {
+    let reads = starts().map(|offset| DiskOperation::Read {
         offset,
         buffers: buffers(offset),
     });
@@ -212,5 +212,5 @@ pub fn compare(disk: Arc<dyn Disk>, mut content: Vec<u8>, script: &[Step]) {
     }
     let mut read = vec![0; size as usize];
     client.buffers(0, size).copy_to(0, &mut read);
-    assert!(read == content, "the content differs in the end");
+    assert!(read == content, "the final content differs");
 }

@@ -4,8 +4,8 @@ use crate::Completion;
 use crate::Disk;
 use crate::DiskError;
 use crate::DiskInfo;
+use crate::DiskOperation;
 use crate::DiskQueue;
-use crate::Operation;
 use parking_lot::Mutex;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -19,7 +19,7 @@ struct Plan {
     queue_fails: bool,
 }
 
-/// The command over a [`FaultyDisk`].
+/// Controls a [`FaultyDisk`].
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<Plan>>);
 
@@ -40,7 +40,7 @@ impl Faults {
         };
     }
 
-    /// Makes queues fail as a whole, from their next operation on, which does not complete. No queue can be opened.
+    /// Makes queues fail from their next operation on, which does not complete. No queue can be opened any more.
     pub fn break_queues(&self) {
         self.0.lock().queue_fails = true;
     }
@@ -63,14 +63,14 @@ impl Faults {
     }
 }
 
-/// A disk that does what another one does, unless it is made to fail.
+/// A disk that forwards operations to another one, unless it is made to fail.
 pub struct FaultyDisk {
     inner: Arc<dyn Disk>,
     faults: Faults,
 }
 
 impl FaultyDisk {
-    /// A disk over `inner` that fails as `faults` says.
+    /// Creates a disk over `inner` that fails when `faults` says so.
     pub fn new(inner: Arc<dyn Disk>, faults: Faults) -> Self {
         Self { inner, faults }
     }
@@ -91,7 +91,7 @@ impl Disk for FaultyDisk {
             inner: self.inner.clone().open_queue(depth, events)?,
             faults: self.faults.clone(),
             failed: Vec::new(),
-            is_asked: false,
+            submitted: false,
         }))
     }
 }
@@ -100,13 +100,13 @@ struct FaultyQueue {
     inner: Box<dyn DiskQueue>,
     faults: Faults,
     failed: Vec<Completion>,
-    /// An operation was submitted since the queue was last seen to work.
-    is_asked: bool,
+    /// Whether an operation was submitted since the last check.
+    submitted: bool,
 }
 
 impl FaultyQueue {
     fn check(&mut self) -> io::Result<()> {
-        match std::mem::take(&mut self.is_asked) {
+        match std::mem::take(&mut self.submitted) {
             true => self.faults.check_queue(),
             false => Ok(()),
         }
@@ -114,8 +114,8 @@ impl FaultyQueue {
 }
 
 impl DiskQueue for FaultyQueue {
-    fn submit(&mut self, token: u64, operation: Operation) {
-        self.is_asked = true;
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
+        self.submitted = true;
         match self.faults.take() {
             None => self.inner.submit(token, operation),
             Some(errno) => self.failed.push(Completion {

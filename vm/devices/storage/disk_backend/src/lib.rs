@@ -1,8 +1,8 @@
-//! What a virtual disk is to the device that shows it to a guest, and disks made of memory.
+//! The contract between virtual disks and the devices that present them to a guest, and disks in memory.
 //!
-//! A [`Disk`] is shared. Whoever does I/O opens a [`DiskQueue`] on the thread that will use it, submits any
-//! number of [`Operation`]s, and waits for completions and for its own events in one place. Data moves between the disk
-//! and [`Buffers`], which keep the memory alive for as long as an operation uses it.
+//! A [`Disk`] is shared. A thread that does I/O opens its own [`DiskQueue`], submits any number of
+//! [`DiskOperation`]s, and waits for completions and for its own events in one place. Data moves between the disk and
+//! [`Buffers`], which keep the memory mapped as long as an operation uses it.
 
 mod buffers;
 mod disk;
@@ -17,17 +17,17 @@ mod sparse;
 
 pub use buffers::Buffers;
 pub use buffers::BuffersError;
-pub use disk::Access;
 pub use disk::Completion;
 pub use disk::Disk;
+pub use disk::DiskAccess;
 pub use disk::DiskError;
 pub use disk::DiskInfo;
+pub use disk::DiskOperation;
 pub use disk::DiskQueue;
 pub use disk::Extent;
-pub use disk::Operation;
 pub use disk::SECTOR;
 pub use disk::Space;
-pub use events::Events;
+pub use events::EventSet;
 #[cfg(feature = "test_support")]
 pub use faulty::Faults;
 #[cfg(feature = "test_support")]

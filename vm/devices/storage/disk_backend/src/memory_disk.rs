@@ -1,13 +1,13 @@
-//! A disk in the host's memory.
+//! A disk in memory.
 
-use crate::Access;
 use crate::Completion;
 use crate::Disk;
+use crate::DiskAccess;
 use crate::DiskError;
 use crate::DiskInfo;
+use crate::DiskOperation;
 use crate::DiskQueue;
-use crate::Events;
-use crate::Operation;
+use crate::EventSet;
 use crate::SECTOR;
 use crate::sparse::CHUNK;
 use crate::sparse::SparseSectors;
@@ -15,28 +15,28 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// Why there is no such memory disk.
+/// Why a memory disk cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryDiskError {
-    /// A disk has at least one sector, and whole ones.
-    #[error("a disk cannot have {size} bytes: the size is a positive multiple of 512")]
+    /// The size is not a positive multiple of the sector size.
+    #[error("a disk cannot have {size} bytes: the size must be a positive multiple of 512")]
     Size {
         /// The size asked for, in bytes.
         size: u64,
     },
 }
 
-/// A disk in the host's memory, zero at first, gone with the process.
+/// A disk in the host's memory, zero at first, which ends with the process.
 ///
-/// Memory is taken in pieces of 64 KiB as they are written, and given back where whole ones are discarded.
+/// Memory is allocated in chunks of 64 KiB as they are written, and freed where whole chunks are discarded.
 pub struct MemoryDisk {
     info: DiskInfo,
     sectors: SparseSectors,
 }
 
 impl MemoryDisk {
-    /// A disk of `size` bytes.
-    pub fn new(size: u64, access: Access) -> Result<Self, MemoryDiskError> {
+    /// Creates a disk of `size` bytes.
+    pub fn new(size: u64, access: DiskAccess) -> Result<Self, MemoryDiskError> {
         if size == 0 || !size.is_multiple_of(SECTOR) {
             return Err(MemoryDiskError::Size { size });
         }
@@ -53,26 +53,21 @@ impl MemoryDisk {
         })
     }
 
-    /// Bytes of the host's memory that hold sectors.
-    pub fn allocated(&self) -> u64 {
-        self.sectors.allocated()
-    }
-
-    fn run(&self, operation: &Operation) -> Result<(), DiskError> {
+    fn run(&self, operation: &DiskOperation) -> Result<(), DiskError> {
         self.info.check(operation)?;
         match operation {
-            Operation::Read { offset, buffers } => {
+            DiskOperation::Read { offset, buffers } => {
                 self.sectors.read(*offset, buffers, |absent| {
                     buffers.clear(absent.offset, absent.len);
                 });
                 Ok(())
             }
-            Operation::Write { offset, buffers } => self
+            DiskOperation::Write { offset, buffers } => self
                 .sectors
                 .write(*offset, buffers)
                 .map_err(|e| out_of_memory(operation, e)),
-            Operation::Flush => Ok(()),
-            Operation::Discard { extent } | Operation::WriteZeroes { extent, .. } => {
+            DiskOperation::Flush => Ok(()),
+            DiskOperation::Discard { extent } | DiskOperation::WriteZeroes { extent, .. } => {
                 self.sectors.remove(*extent);
                 Ok(())
             }
@@ -81,7 +76,7 @@ impl MemoryDisk {
 }
 
 pub(crate) fn out_of_memory(
-    operation: &Operation,
+    operation: &DiskOperation,
     error: std::collections::TryReserveError,
 ) -> DiskError {
     DiskError::Io {
@@ -103,7 +98,7 @@ impl Disk for MemoryDisk {
     ) -> io::Result<Box<dyn DiskQueue>> {
         Ok(Box::new(MemoryQueue {
             disk: self,
-            events: Events::new(events)?,
+            events: EventSet::new(events)?,
             completed: Vec::new(),
         }))
     }
@@ -111,12 +106,12 @@ impl Disk for MemoryDisk {
 
 struct MemoryQueue {
     disk: Arc<MemoryDisk>,
-    events: Events,
+    events: EventSet,
     completed: Vec<Completion>,
 }
 
 impl DiskQueue for MemoryQueue {
-    fn submit(&mut self, token: u64, operation: Operation) {
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
         let result = self.disk.run(&operation);
         self.completed.push(Completion { token, result });
     }
@@ -146,24 +141,24 @@ mod tests {
     fn sizes_are_whole_sectors() {
         for size in [0, 1, 513] {
             assert!(matches!(
-                MemoryDisk::new(size, Access::ReadWrite),
+                MemoryDisk::new(size, DiskAccess::ReadWrite),
                 Err(MemoryDiskError::Size { .. })
             ));
         }
         // Sparse: more than any host has.
-        let disk = MemoryDisk::new(1 << 62, Access::ReadWrite).unwrap();
+        let disk = MemoryDisk::new(1 << 62, DiskAccess::ReadWrite).unwrap();
         assert_eq!(disk.info().sectors, 1 << 53);
-        assert_eq!(disk.allocated(), 0);
+        assert_eq!(disk.sectors.allocated(), 0);
     }
 
     #[test]
-    fn memory_comes_and_goes_in_chunks() {
-        let disk = Arc::new(MemoryDisk::new(1 << 40, Access::ReadWrite).unwrap());
+    fn memory_is_allocated_and_freed_in_chunks() {
+        let disk = Arc::new(MemoryDisk::new(1 << 40, DiskAccess::ReadWrite).unwrap());
         let mut client = Client::new(disk.clone());
         client.write(1 << 39, &[7; 1024]).unwrap();
-        assert_eq!(disk.allocated(), CHUNK);
+        assert_eq!(disk.sectors.allocated(), CHUNK);
         client.write((1 << 39) + CHUNK - 512, &[8; 1024]).unwrap();
-        assert_eq!(disk.allocated(), 2 * CHUNK);
+        assert_eq!(disk.sectors.allocated(), 2 * CHUNK);
         assert_eq!(
             client.read(1 << 39, 2048).unwrap(),
             [vec![7; 1024], vec![0; 1024]].concat()
@@ -172,13 +167,13 @@ mod tests {
             offset: 1 << 39,
             len: CHUNK,
         };
-        client.run(Operation::Discard { extent }).unwrap();
-        assert_eq!(disk.allocated(), CHUNK);
+        client.run(DiskOperation::Discard { extent }).unwrap();
+        assert_eq!(disk.sectors.allocated(), CHUNK);
     }
 
     #[test]
-    fn what_is_not_on_the_disk_is_refused() {
-        let read_only = Arc::new(MemoryDisk::new(4096, Access::ReadOnly).unwrap());
+    fn invalid_operations_are_refused() {
+        let read_only = Arc::new(MemoryDisk::new(4096, DiskAccess::ReadOnly).unwrap());
         let mut client = Client::new(read_only);
         assert!(matches!(
             client.write(0, &[0; 512]),
@@ -204,13 +199,13 @@ mod tests {
             client.read(0, 511),
             Err(DiskError::Unaligned { .. })
         ));
-        assert!(client.run(Operation::Flush).is_ok());
+        assert!(client.run(DiskOperation::Flush).is_ok());
     }
 
     proptest! {
         #[test]
         fn behaves_as_the_model(script in exercise::script(4 * CHUNK)) {
-            let disk = MemoryDisk::new(4 * CHUNK, Access::ReadWrite).unwrap();
+            let disk = MemoryDisk::new(4 * CHUNK, DiskAccess::ReadWrite).unwrap();
             exercise::compare(Arc::new(disk), vec![0; 4 * CHUNK as usize], &script);
         }
     }

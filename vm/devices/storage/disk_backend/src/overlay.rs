@@ -1,21 +1,21 @@
-//! A disk whose changes stay in memory.
+//! A disk that keeps changes in memory.
 
-use crate::Access;
 use crate::Completion;
 use crate::Disk;
+use crate::DiskAccess;
 use crate::DiskError;
 use crate::DiskInfo;
+use crate::DiskOperation;
 use crate::DiskQueue;
-use crate::Operation;
 use crate::memory_disk::out_of_memory;
 use crate::sparse::CHUNK;
 use crate::sparse::SparseSectors;
-use std::collections::HashMap;
+use slab::Slab;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// A disk that shows another one, and keeps what is written in the host's memory until the process ends.
+/// A disk with the content of another one, the lower disk, that keeps changes in memory until the process ends.
 ///
 /// The lower disk is only read, and must not change meanwhile.
 pub struct OverlayDisk {
@@ -25,24 +25,19 @@ pub struct OverlayDisk {
 }
 
 impl OverlayDisk {
-    /// A writable disk over `lower`.
+    /// Creates a writable disk over `lower`.
     pub fn new(lower: Arc<dyn Disk>) -> Self {
-        let below = lower.info();
+        let lower_info = lower.info();
         Self {
             info: DiskInfo {
-                name: format!("memdiff:{}", below.name),
-                access: Access::ReadWrite,
+                name: format!("memdiff:{}", lower_info.name),
+                access: DiskAccess::ReadWrite,
                 discard_granularity: Some(CHUNK as u32),
-                ..below.clone()
+                ..lower_info.clone()
             },
             lower,
             sectors: SparseSectors::new(),
         }
-    }
-
-    /// Bytes of the host's memory that hold sectors.
-    pub fn allocated(&self) -> u64 {
-        self.sectors.allocated()
     }
 }
 
@@ -60,15 +55,14 @@ impl Disk for OverlayDisk {
         Ok(Box::new(OverlayQueue {
             disk: self,
             lower,
-            reads: HashMap::new(),
-            next_read: 0,
+            reads: Slab::new(),
             completed: Vec::new(),
             lower_completed: Vec::new(),
         }))
     }
 }
 
-/// A read that waits for parts of the lower disk.
+/// A read that waits for reads of the lower disk.
 struct PendingRead {
     token: u64,
     parts: usize,
@@ -78,41 +72,40 @@ struct PendingRead {
 struct OverlayQueue {
     disk: Arc<OverlayDisk>,
     lower: Box<dyn DiskQueue>,
-    /// By the token of their parts.
-    reads: HashMap<u64, PendingRead>,
-    next_read: u64,
+    /// By the token of their reads of the lower disk.
+    reads: Slab<PendingRead>,
     completed: Vec<Completion>,
     lower_completed: Vec<Completion>,
 }
 
 impl OverlayQueue {
-    /// Does what can be done at once.
-    fn run(&self, operation: &Operation) -> Result<(), DiskError> {
+    /// Performs what does not need the lower disk.
+    fn run(&self, operation: &DiskOperation) -> Result<(), DiskError> {
         let sectors = &self.disk.sectors;
         match operation {
-            Operation::Read { .. } | Operation::Flush => Ok(()),
-            Operation::Write { offset, buffers } => sectors.write(*offset, buffers),
-            // Zero and not what the lower disk has, which the guest has given up.
-            Operation::Discard { extent } | Operation::WriteZeroes { extent, .. } => {
+            DiskOperation::Read { .. } | DiskOperation::Flush => Ok(()),
+            DiskOperation::Write { offset, buffers } => sectors.write(*offset, buffers),
+            // Discarded sectors become zero, so that the content of the lower disk does not reappear.
+            DiskOperation::Discard { extent } | DiskOperation::WriteZeroes { extent, .. } => {
                 sectors.zero(*extent)
             }
         }
         .map_err(|e| out_of_memory(operation, e))
     }
 
-    /// Takes on the completions of the lower disk.
+    /// Handles the completions of the lower disk.
     fn collect(&mut self) {
         for part in self.lower_completed.drain(..) {
-            let Some(read) = self.reads.get_mut(&part.token) else {
+            let key = part.token as usize;
+            let Some(read) = self.reads.get_mut(key) else {
                 continue;
             };
             read.parts -= 1;
             if let Err(e) = part.result {
                 read.error = Some(e);
             }
-            if read.parts == 0
-                && let Some(read) = self.reads.remove(&part.token)
-            {
+            if read.parts == 0 {
+                let read = self.reads.remove(key);
                 self.completed.push(Completion {
                     token: read.token,
                     result: read.error.map_or(Ok(()), Err),
@@ -123,32 +116,29 @@ impl OverlayQueue {
 }
 
 impl DiskQueue for OverlayQueue {
-    fn submit(&mut self, token: u64, operation: Operation) {
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
         if let Err(e) = self.disk.info.check(&operation) {
             let result = Err(e);
             self.completed.push(Completion { token, result });
             return;
         }
-        if let Operation::Read { offset, buffers } = &operation {
-            let id = self.next_read;
+        if let DiskOperation::Read { offset, buffers } = &operation {
+            let entry = self.reads.vacant_entry();
             let mut parts = 0;
             self.disk.sectors.read(*offset, buffers, |absent| {
                 parts += 1;
-                let part = Operation::Read {
+                let part = DiskOperation::Read {
                     offset: offset + absent.offset,
                     buffers: buffers.part(absent.offset, absent.len),
                 };
-                self.lower.submit(id, part);
+                self.lower.submit(entry.key() as u64, part);
             });
             if parts != 0 {
-                self.next_read += 1;
-                let error = None;
-                let read = PendingRead {
+                entry.insert(PendingRead {
                     token,
                     parts,
-                    error,
-                };
-                self.reads.insert(id, read);
+                    error: None,
+                });
                 return;
             }
         }
@@ -157,20 +147,20 @@ impl DiskQueue for OverlayQueue {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        self.lower.poll(&mut self.lower_completed)?;
+        let result = self.lower.poll(&mut self.lower_completed);
         self.collect();
         completions.append(&mut self.completed);
-        Ok(())
+        result
     }
 
     fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        if self.completed.is_empty() {
-            self.lower.wait(&mut self.lower_completed)?;
-            self.collect();
-            completions.append(&mut self.completed);
-            return Ok(());
+        if !self.completed.is_empty() {
+            return self.poll(completions);
         }
-        self.poll(completions)
+        let result = self.lower.wait(&mut self.lower_completed);
+        self.collect();
+        completions.append(&mut self.completed);
+        result
     }
 }
 
@@ -188,7 +178,7 @@ mod tests {
 
     fn lower() -> (Arc<MemoryDisk>, Vec<u8>) {
         let content: Vec<u8> = (0..SIZE).map(|i| (i / 512 * 7 + i) as u8).collect();
-        let disk = Arc::new(MemoryDisk::new(SIZE, Access::ReadWrite).unwrap());
+        let disk = Arc::new(MemoryDisk::new(SIZE, DiskAccess::ReadWrite).unwrap());
         Client::new(disk.clone()).write(0, &content).unwrap();
         (disk, content)
     }
@@ -200,7 +190,7 @@ mod tests {
         let faulty = Arc::new(FaultyDisk::new(lower, faults.clone()));
         let disk = Arc::new(OverlayDisk::new(faulty));
         let mut client = Client::new(disk);
-        // Parts: below, here, below.
+        // Parts: lower disk, overlay, lower disk.
         client.write(512, &[1; 512]).unwrap();
         faults.fail_next(1, libc::EIO);
         assert!(matches!(client.read(0, 1536), Err(DiskError::Io { .. })));
@@ -212,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_the_model_and_leaves_the_lower_disk_alone(script in exercise::script(SIZE)) {
+        fn behaves_as_the_model_and_does_not_change_the_lower_disk(script in exercise::script(SIZE)) {
             let (lower, content) = lower();
             let disk = OverlayDisk::new(lower.clone());
             exercise::compare(Arc::new(disk), content.clone(), &script);

@@ -1,4 +1,4 @@
-//! Sectors kept in memory, of a disk most of whose sectors are elsewhere or zero.
+//! Sectors in memory of a disk most of whose sectors are elsewhere or zero.
 
 use crate::Buffers;
 use crate::Extent;
@@ -11,14 +11,14 @@ use std::collections::TryReserveError;
 const SECTORS: u64 = 128;
 /// Bytes per chunk, the unit of allocation.
 pub(crate) const CHUNK: u64 = SECTORS * SECTOR;
-/// Chunks are spread over this many locks.
+/// The number of locks that chunks are distributed over.
 const SHARDS: usize = 64;
 
 #[derive(Default)]
 struct Chunk {
-    /// A bit for each sector that is here.
+    /// One bit per sector: whether it is in this map.
     present: u128,
-    /// The sectors' bytes; if there are none, sectors that are present are zero.
+    /// The data; without it, sectors that are present are zero.
     data: Option<Box<[u8]>>,
 }
 
@@ -27,13 +27,13 @@ pub(crate) struct SparseSectors {
     shards: Vec<Mutex<HashMap<u64, Chunk>>>,
 }
 
-/// The part of an extent that lies in one chunk.
+/// The part of an extent that is in one chunk.
 struct Span {
     chunk: u64,
     /// The first sector within the chunk.
     sector: u64,
     sectors: u64,
-    /// Where it begins in the extent, in bytes.
+    /// The offset in the extent, in bytes.
     at: u64,
 }
 
@@ -92,8 +92,8 @@ impl SparseSectors {
         &self.shards[(chunk % SHARDS as u64) as usize]
     }
 
-    /// Copies what is here of the sectors from `offset` on to `buffers`. Calls `absent` for each run of sectors that are
-    /// not, with where it lies in `buffers`.
+    /// Copies the present sectors starting at `offset` to `buffers`. Calls `absent` with the range in `buffers` of each
+    /// run of absent sectors.
     pub(crate) fn read(&self, offset: u64, buffers: &Buffers, mut absent: impl FnMut(Extent)) {
         let len = buffers.len();
         let mut gap = Extent { offset: 0, len: 0 };
@@ -104,14 +104,14 @@ impl SparseSectors {
             let mut sector = span.sector;
             let end = span.sector + span.sectors;
             while sector < end {
-                let here = present >> sector & 1 == 1;
+                let is_present = present >> sector & 1 == 1;
                 let rest = present >> sector;
-                let run = if here { !rest } else { rest }.trailing_zeros();
+                let run = if is_present { !rest } else { rest }.trailing_zeros();
                 let run = (end - sector).min(run.into());
                 let at = span.at + (sector - span.sector) * SECTOR;
                 let len = run * SECTOR;
-                if !here {
-                    // Runs may go on from chunk to chunk.
+                if !is_present {
+                    // A run may continue from the previous chunk.
                     if gap.offset + gap.len == at {
                         gap.len += len;
                     } else {
@@ -134,7 +134,7 @@ impl SparseSectors {
         }
     }
 
-    /// Puts `buffers` at `offset`.
+    /// Writes `buffers` to the sectors starting at `offset`.
     pub(crate) fn write(&self, offset: u64, buffers: &Buffers) -> Result<(), TryReserveError> {
         let len = buffers.len();
         for span in spans(Extent { offset, len }) {
@@ -183,7 +183,8 @@ impl SparseSectors {
         }
     }
 
-    /// Bytes of memory that hold sectors.
+    /// Bytes of memory that are allocated for sectors.
+    #[cfg(test)]
     pub(crate) fn allocated(&self) -> u64 {
         let allocated = |shard: &Mutex<HashMap<u64, Chunk>>| {
             let shard = shard.lock();

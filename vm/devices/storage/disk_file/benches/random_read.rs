@@ -7,8 +7,8 @@ use criterion::criterion_group;
 use criterion::criterion_main;
 use disk_backend::Buffers;
 use disk_backend::Disk as _;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
-use disk_backend::Operation;
 use disk_file::Engine;
 use disk_file::FileDisk;
 use disk_file::FileOptions;
@@ -22,7 +22,7 @@ use vm_memory::GuestMemoryMmap;
 const SIZE: u64 = 64 << 20;
 const BLOCK: u64 = 4096;
 
-/// The offsets of a walk over the whole file in no order.
+/// Offsets that cover the whole file in pseudo-random order.
 fn offsets() -> impl Iterator<Item = u64> {
     (0u64..).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (SIZE / BLOCK) * BLOCK)
 }
@@ -36,7 +36,7 @@ fn batch(
     for token in 0..depth {
         let offset = offsets.next().unwrap_or(0);
         let buffers = Buffers::guest(memory, [(GuestAddress(token * BLOCK), BLOCK)]).unwrap();
-        queue.submit(token, Operation::Read { offset, buffers });
+        queue.submit(token, DiskOperation::Read { offset, buffers });
     }
     let mut completions = Vec::new();
     while (completions.len() as u64) < depth {
@@ -80,7 +80,7 @@ fn random_read(c: &mut Criterion) {
             });
         }
         drop(queue);
-        // The next engine opens the file as soon as the threads of this one are gone.
+        // The next engine can open the file once the threads of this one have ended.
         while FileDisk::open(&path, options).is_err() {
             std::thread::yield_now();
         }

@@ -4,7 +4,7 @@ use crate::job::Job;
 use crate::lock;
 use disk_backend::DiskError;
 use disk_backend::DiskInfo;
-use disk_backend::Operation;
+use disk_backend::DiskOperation;
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ pub enum Engine {
     /// io_uring, or an error.
     #[n(1)]
     IoUring,
-    /// A pool of threads that block.
+    /// A pool of blocking threads.
     #[n(2)]
     Threads,
 }
@@ -30,7 +30,7 @@ pub enum Engine {
 pub(crate) struct OpenFile {
     pub(crate) file: File,
     pub(crate) info: DiskInfo,
-    /// A flush failed. The kernel reports that once and then takes the pages for clean, so it is remembered here.
+    /// A flush failed. The kernel reports that once and then considers the pages clean, so it is remembered here.
     flush_failed: AtomicBool,
 }
 
@@ -43,22 +43,22 @@ impl OpenFile {
         }
     }
 
-    /// Begins an operation; or ends it at once, if there is nothing to do or it cannot be done.
-    pub(crate) fn begin(&self, operation: Operation) -> Result<Job, Result<(), DiskError>> {
+    /// Begins an operation, or returns its result if there is nothing to do or it cannot be done.
+    pub(crate) fn begin(&self, operation: DiskOperation) -> Result<Job, Result<(), DiskError>> {
         self.info.check(&operation).map_err(Err)?;
         let job = Job::new(operation);
         if job.is_empty() {
             return Err(Ok(()));
         }
-        if job.is_sync() && self.flush_failed.load(Ordering::Acquire) {
+        if job.is_flush() && self.flush_failed.load(Ordering::Acquire) {
             return Err(Err(DiskError::FlushFailed));
         }
         Ok(job)
     }
 
-    /// Takes note of how `job` ended.
+    /// Records the result of `job`.
     pub(crate) fn end(&self, job: &Job, result: &Result<(), DiskError>) {
-        if job.is_sync() && result.is_err() {
+        if job.is_flush() && result.is_err() {
             self.flush_failed.store(true, Ordering::Release);
         }
     }

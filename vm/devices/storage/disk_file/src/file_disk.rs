@@ -2,7 +2,6 @@
 
 use crate::Engine;
 use crate::LockHolder;
-use crate::VhdError;
 use crate::engine::OpenFile;
 use crate::lock;
 use crate::lock::LockError;
@@ -10,12 +9,12 @@ use crate::ring;
 use crate::ring::RingQueue;
 use crate::threads::Pool;
 use crate::threads::PoolQueue;
-use crate::vhd;
-use disk_backend::Access;
 use disk_backend::Disk;
+use disk_backend::DiskAccess;
 use disk_backend::DiskInfo;
 use disk_backend::DiskQueue;
 use disk_backend::SECTOR;
+use log_limit::LogLimit;
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -31,16 +30,22 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use vhd_footer::FOOTER_LEN;
+use vhd_footer::FixedVhd;
+use vhd_footer::FooterError;
 
-/// How the disk lies in the file.
+/// A guest can cause errors with each reset of its device.
+static LOG_LIMIT: LogLimit = LogLimit::new();
+
+/// The format of a disk file.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
 pub enum Format {
-    /// A fixed VHD if the file ends in a VHD footer, else raw.
+    /// A fixed VHD if the file ends with a VHD footer, else raw.
     #[default]
     #[n(0)]
     Auto,
-    /// The file is the disk.
+    /// The whole file is the disk.
     #[n(1)]
     Raw,
     /// A fixed VHD.
@@ -51,11 +56,11 @@ pub enum Format {
 /// How to open a file as a disk.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
 pub struct FileOptions {
-    /// Whether it will be written.
-    pub access: Access,
-    /// How the disk lies in it.
+    /// Whether the disk can be written.
+    pub access: DiskAccess,
+    /// The format of the file.
     pub format: Format,
-    /// How its I/O is done.
+    /// How I/O is made asynchronous.
     pub engine: Engine,
 }
 
@@ -67,42 +72,42 @@ pub enum FileDiskError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
-    /// It cannot be looked at or locked.
+    /// It cannot be examined or locked.
     #[error("failed to {operation} the disk {}", path.display())]
     Io {
         /// What was attempted.
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
-    /// A directory, socket or the like.
+    /// It is a directory, a socket or the like.
     #[error("the disk {} is neither a regular file nor a block device", path.display())]
     NotADisk {
         /// The file.
         path: PathBuf,
     },
-    /// Somebody else writes it; or reads it, and we were to write.
+    /// Another user of the file writes it, or reads it and this one would write.
     #[error("the disk {} is in use by {holder}", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
-        /// Who has it.
+        /// The process that uses it.
         holder: LockHolder,
     },
-    /// No sectors.
+    /// It has no sectors.
     #[error("the disk {} is empty", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// Not whole sectors.
+    /// Its size is not a multiple of the sector size.
     #[error(
         "the disk {} has {size} bytes, which is not a multiple of 512; `truncate -s %512` makes it one",
         path.display()
@@ -113,21 +118,21 @@ pub enum FileDiskError {
         /// Its size in bytes.
         size: u64,
     },
-    /// A VHD that cannot be used.
+    /// It is not a fixed VHD, or a damaged one.
     #[error("the disk {} cannot be used as a VHD", path.display())]
     Vhd {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the footer.
         #[source]
-        source: VhdError,
+        source: FooterError,
     },
-    /// io_uring was asked for.
+    /// io_uring was requested and is unavailable.
     #[error("the host does not allow io_uring for the disk {}", path.display())]
     NoIoUring {
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
@@ -136,7 +141,7 @@ pub enum FileDiskError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            " (`,ro` if it need not be written)"
+            " (add `,ro` if it need not be written)"
         }
         io::ErrorKind::ResourceBusy => " (is it mounted, or another VM's disk?)",
         _ => "",
@@ -146,8 +151,9 @@ fn hint(error: &io::Error) -> &'static str {
 /// A file or block device as a disk, locked against others for as long as it is open.
 pub struct FileDisk {
     file: Arc<OpenFile>,
+    /// Not [`Engine::Auto`].
     engine: Engine,
-    /// Made when a queue needs it.
+    /// Created when the first queue needs it.
     pool: OnceLock<Arc<Pool>>,
 }
 
@@ -167,20 +173,21 @@ impl FileDisk {
             },
             LockError::Io(source) => io_error("lock", source),
         })?;
-        // Also right for block devices, whose metadata says 0.
+        // Works for block devices too, whose metadata has size 0.
         let len = (&file)
             .seek(SeekFrom::End(0))
             .map_err(|e| io_error("find the size of", e))?;
         let (size, id) = find_disk(path, &file, len, options.format)?;
-        let physical_block = physical_block(&file).map_err(|e| io_error("look at", e))?;
+        let physical_block =
+            physical_block(&file).map_err(|e| io_error("find the block size of", e))?;
         let info = DiskInfo {
             name: path.display().to_string(),
             sectors: size / SECTOR,
             physical_block,
             access: options.access,
             discard_granularity: match options.access {
-                Access::ReadWrite => Some(physical_block),
-                Access::ReadOnly => None,
+                DiskAccess::ReadWrite => Some(physical_block),
+                DiskAccess::ReadOnly => None,
             },
             id,
         };
@@ -191,18 +198,13 @@ impl FileDisk {
             pool: OnceLock::new(),
         })
     }
-
-    /// How its I/O is done: not [`Engine::Auto`].
-    pub fn engine(&self) -> Engine {
-        self.engine
-    }
 }
 
-fn open(path: &Path, access: Access) -> Result<File, FileDiskError> {
+fn open(path: &Path, access: DiskAccess) -> Result<File, FileDiskError> {
     let mut options = OpenOptions::new();
-    // A fifo must not make us wait. A block device that the host itself uses is not ours to write.
+    // O_NONBLOCK: opening a FIFO must not block. O_EXCL: a block device that the host has mounted must not be written.
     options.read(true).custom_flags(libc::O_NONBLOCK);
-    if access == Access::ReadWrite {
+    if access == DiskAccess::ReadWrite {
         options.write(true);
         options.custom_flags(libc::O_NONBLOCK | libc::O_EXCL);
     }
@@ -222,7 +224,7 @@ fn open(path: &Path, access: Access) -> Result<File, FileDiskError> {
     Ok(file)
 }
 
-/// Finds the size of the disk in a file of `len` bytes, and the id it carries.
+/// Finds the size of the disk in a file of `len` bytes, and its ID.
 fn find_disk(
     path: &Path,
     file: &File,
@@ -230,8 +232,8 @@ fn find_disk(
     format: Format,
 ) -> Result<(u64, Option<[u8; 16]>), FileDiskError> {
     let path = || path.to_owned();
-    let mut footer = [0; vhd::FOOTER as usize];
-    let before_footer = len.checked_sub(vhd::FOOTER);
+    let mut footer = [0; FOOTER_LEN];
+    let before_footer = len.checked_sub(FOOTER_LEN as u64);
     if let Some(before) = before_footer
         && format != Format::Raw
     {
@@ -242,24 +244,26 @@ fn find_disk(
                 source,
             })?;
     }
-    if format == Format::Vhd || vhd::is_footer(&footer) {
-        let vhd = vhd::parse(&footer, before_footer.unwrap_or(0));
+    let (size, id) = if format == Format::Vhd || vhd_footer::is_footer(&footer) {
+        let vhd = FixedVhd::parse(&footer, before_footer.unwrap_or(0));
         let vhd = vhd.map_err(|source| FileDiskError::Vhd {
             path: path(),
             source,
         })?;
-        return Ok((vhd.size, Some(vhd.id)));
-    }
-    match len {
+        (vhd.size, Some(vhd.id.to_bytes_le()))
+    } else {
+        (len, None)
+    };
+    match size {
         0 => Err(FileDiskError::Empty { path: path() }),
         size if !size.is_multiple_of(SECTOR) => {
             Err(FileDiskError::PartialSector { path: path(), size })
         }
-        size => Ok((size, None)),
+        size => Ok((size, id)),
     }
 }
 
-/// The size of the blocks that the device or file system writes, as far as a guest can make use of it.
+/// The block size of the device or file system, limited to what guests support.
 fn physical_block(file: &File) -> io::Result<u32> {
     let metadata = file.metadata()?;
     let size = if metadata.file_type().is_block_device() {
@@ -278,7 +282,7 @@ fn choose_engine(path: &Path, engine: Engine) -> Result<Engine, FileDiskError> {
         (Engine::Threads, _) => Ok(Engine::Threads),
         (_, Ok(())) => Ok(Engine::IoUring),
         (Engine::Auto, Err(error)) => {
-            tracing::debug!(path = %path.display(), %error, "no io_uring; disk I/O takes threads");
+            tracing::debug!(path = %path.display(), %error, "io_uring is unavailable; disk I/O uses threads");
             Ok(Engine::Threads)
         }
         (Engine::IoUring, Err(source)) => Err(FileDiskError::NoIoUring {
@@ -301,10 +305,16 @@ impl Disk for FileDisk {
         if self.engine != Engine::Threads {
             match RingQueue::open(self.file.clone(), depth, events) {
                 Ok(queue) => return Ok(Box::new(queue)),
-                // The probe went well, so this host is short of memory or descriptors.
+                // The probe succeeded, so the host is short of memory or descriptors.
                 Err(error) => {
-                    let disk = &self.file.info.name;
-                    tracing::warn!(disk, %error, "no ring for a disk queue; it takes threads");
+                    if let Some(suppressed) = LOG_LIMIT.allow() {
+                        tracing::warn!(
+                            disk = self.file.info.name,
+                            %error,
+                            suppressed,
+                            "failed to open an io_uring ring for a disk queue; it uses threads"
+                        );
+                    }
                 }
             }
         }

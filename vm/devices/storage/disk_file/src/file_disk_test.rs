@@ -1,10 +1,9 @@
 use super::*;
-use crate::vhd::tests::footer;
 use disk_backend::Buffers;
 use disk_backend::Completion;
 use disk_backend::DiskError;
+use disk_backend::DiskOperation;
 use disk_backend::Extent;
-use disk_backend::Operation;
 use disk_backend::OverlayDisk;
 use disk_backend::Space;
 use disk_backend::exercise;
@@ -25,11 +24,16 @@ use vm_memory::GuestMemoryMmap;
 
 const SIZE: u64 = 256 << 10;
 
+fn vhd_footer() -> [u8; FOOTER_LEN] {
+    let id = uuid::Uuid::from_bytes_le(*b"0123456789abcdef");
+    FixedVhd { size: SIZE, id }.footer()
+}
+
 fn content(size: u64) -> Vec<u8> {
     (0..size).map(|i| (i / 512 * 7 + i) as u8).collect()
 }
 
-/// The engines that this host has.
+/// The engines that this host supports.
 fn engines() -> Vec<Engine> {
     match ring::probe() {
         Ok(()) => vec![Engine::IoUring, Engine::Threads],
@@ -47,14 +51,14 @@ impl Image {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk.img");
         fs::write(&path, bytes).unwrap();
-        // Out of the page cache, so that reads take the long way at first.
+        // Evicted from the page cache, so that the first reads do not find it there.
         let file = File::open(&path).unwrap();
         file.sync_all().unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         Self { dir, path }
     }
 
-    fn open(&self, access: Access, engine: Engine) -> Result<Arc<FileDisk>, FileDiskError> {
+    fn open(&self, access: DiskAccess, engine: Engine) -> Result<Arc<FileDisk>, FileDiskError> {
         let format = Format::Auto;
         let options = FileOptions {
             access,
@@ -75,7 +79,7 @@ impl Image {
 
 fn compare_with_model(engine: Engine, script: &[Step]) {
     let image = Image::new(&content(SIZE));
-    let disk = image.open(Access::ReadWrite, engine).unwrap();
+    let disk = image.open(DiskAccess::ReadWrite, engine).unwrap();
     exercise::compare(disk, content(SIZE), script);
 }
 
@@ -98,7 +102,7 @@ proptest! {
     fn an_overlay_on_a_file_behaves_as_the_model(script in exercise::script(SIZE)) {
         for engine in engines() {
             let image = Image::new(&content(SIZE));
-            let disk = OverlayDisk::new(image.open(Access::ReadOnly, engine).unwrap());
+            let disk = OverlayDisk::new(image.open(DiskAccess::ReadOnly, engine).unwrap());
             exercise::compare(Arc::new(disk), content(SIZE), &script);
             prop_assert!(fs::read(&image.path).unwrap() == content(SIZE));
         }
@@ -106,18 +110,18 @@ proptest! {
 }
 
 #[test]
-fn the_disk_is_what_the_file_is() {
+fn the_disk_has_the_properties_of_the_file() {
     let image = Image::new(&content(SIZE));
-    let disk = image.open(Access::ReadWrite, Engine::Auto).unwrap();
+    let disk = image.open(DiskAccess::ReadWrite, Engine::Auto).unwrap();
     let info = disk.info();
     assert_eq!(info.size(), SIZE);
     assert_eq!(info.name, image.path.display().to_string());
     assert!(info.physical_block >= 512);
     assert!(info.discard_granularity.is_some() && info.id.is_none());
-    assert_ne!(disk.engine(), Engine::Auto);
+    assert_ne!(disk.engine, Engine::Auto);
     let mut client = Client::new(disk);
     client.write(512, &[9; 512]).unwrap();
-    client.run(Operation::Flush).unwrap();
+    client.run(DiskOperation::Flush).unwrap();
     assert_eq!(fs::read(&image.path).unwrap()[512..1024], [9; 512]);
 }
 
@@ -125,7 +129,7 @@ fn the_disk_is_what_the_file_is() {
 fn a_read_only_disk_is_not_changed() {
     for engine in engines() {
         let image = Image::new(&content(SIZE));
-        let disk = image.open(Access::ReadOnly, engine).unwrap();
+        let disk = image.open(DiskAccess::ReadOnly, engine).unwrap();
         let mut client = Client::new(disk);
         let extent = Extent {
             offset: 0,
@@ -136,20 +140,20 @@ fn a_read_only_disk_is_not_changed() {
             client.write(0, &[1; 512]),
             Err(DiskError::ReadOnly)
         ));
-        assert!(client.run(Operation::Discard { extent }).is_err());
+        assert!(client.run(DiskOperation::Discard { extent }).is_err());
         assert!(
             client
-                .run(Operation::WriteZeroes { extent, space })
+                .run(DiskOperation::WriteZeroes { extent, space })
                 .is_err()
         );
-        assert!(client.run(Operation::Flush).is_ok());
+        assert!(client.run(DiskOperation::Flush).is_ok());
         assert_eq!(client.read(0, SIZE).unwrap(), content(SIZE));
     }
 }
 
 #[test]
-fn files_that_are_no_disks_are_refused() {
-    let open = |image: &Image| image.open(Access::ReadWrite, Engine::Auto).map(|_| ());
+fn files_that_are_not_disks_are_refused() {
+    let open = |image: &Image| image.open(DiskAccess::ReadWrite, Engine::Auto).map(|_| ());
     let empty = open(&Image::new(b""));
     assert!(matches!(empty, Err(FileDiskError::Empty { .. })));
     let partial = open(&Image::new(&[0; 513]));
@@ -166,9 +170,11 @@ fn files_that_are_no_disks_are_refused() {
     assert!(matches!(null, Err(FileDiskError::NotADisk { .. })));
     let mut directory = Image::new(b"");
     directory.path = directory.dir.path().into();
-    let result = directory.open(Access::ReadOnly, Engine::Auto).map(|_| ());
+    let result = directory
+        .open(DiskAccess::ReadOnly, Engine::Auto)
+        .map(|_| ());
     assert!(matches!(result, Err(FileDiskError::NotADisk { .. })));
-    // Without a writer, opening this would take forever.
+    // Without a writer, a blocking open would never return.
     let fifo = directory.dir.path().join("fifo");
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -179,26 +185,28 @@ fn files_that_are_no_disks_are_refused() {
     )
     .unwrap();
     directory.path = fifo;
-    let result = directory.open(Access::ReadOnly, Engine::Auto).map(|_| ());
+    let result = directory
+        .open(DiskAccess::ReadOnly, Engine::Auto)
+        .map(|_| ());
     assert!(matches!(result, Err(FileDiskError::NotADisk { .. })));
 }
 
 #[test]
-fn a_fixed_vhd_is_found_by_its_footer() {
+fn a_fixed_vhd_is_detected_by_its_footer() {
     let mut bytes = content(SIZE);
-    bytes.extend(footer(2, SIZE));
+    bytes.extend(vhd_footer());
     let image = Image::new(&bytes);
     let disk = image.open_as(Format::Auto).unwrap();
     assert_eq!(disk.info().size(), SIZE);
     assert_eq!(disk.info().id.as_ref(), Some(b"0123456789abcdef"));
-    // The footer is out of reach.
+    // The guest cannot access the footer.
     let mut client = Client::new(Arc::new(disk));
     assert!(client.write(SIZE, &[0; 512]).is_err());
     client.write(SIZE - 512, &[3; 512]).unwrap();
     drop(client);
     assert_eq!(
         fs::read(&image.path).unwrap()[SIZE as usize..],
-        footer(2, SIZE)
+        vhd_footer()
     );
     let raw = image.open_as(Format::Raw).unwrap();
     assert_eq!(raw.info().size(), SIZE + 512);
@@ -206,14 +214,16 @@ fn a_fixed_vhd_is_found_by_its_footer() {
 
 #[test]
 fn other_vhds_are_refused() {
-    let mut bytes = content(SIZE);
-    bytes.extend(footer(3, SIZE));
-    let dynamic = Image::new(&bytes);
+    let mut footer = vhd_footer();
+    // The disk type, and the checksum for it.
+    footer[63] += 1;
+    footer[67] -= 1;
+    let dynamic = Image::new(&[&content(SIZE)[..], &footer].concat());
     let Err(error @ FileDiskError::Vhd { .. }) = dynamic.open_as(Format::Auto) else {
         panic!("a dynamic VHD was opened");
     };
     assert!(error.source().unwrap().to_string().contains("dynamic"));
-    // Of a guest that writes such a thing to the end of its raw disk.
+    // A guest may write such a footer to the end of its raw disk.
     assert!(dynamic.open_as(Format::Raw).is_ok());
     let raw = Image::new(&content(SIZE));
     let Err(error) = raw.open_as(Format::Vhd) else {
@@ -230,10 +240,10 @@ fn other_vhds_are_refused() {
 }
 
 #[test]
-fn a_file_that_shrinks_is_an_error_and_no_more() {
+fn a_file_that_shrinks_causes_only_errors() {
     for engine in engines() {
         let image = Image::new(&content(SIZE));
-        let disk = image.open(Access::ReadWrite, engine).unwrap();
+        let disk = image.open(DiskAccess::ReadWrite, engine).unwrap();
         let mut client = Client::new(disk);
         let file = File::options().write(true).open(&image.path).unwrap();
         file.set_len(SIZE / 2).unwrap();
@@ -243,7 +253,7 @@ fn a_file_that_shrinks_is_an_error_and_no_more() {
         };
         assert_eq!(offset, SIZE / 2);
         assert_eq!(client.read(0, 512).unwrap(), content(512));
-        // Its name is gone, and it goes on.
+        // It still works after the file is unlinked.
         fs::remove_file(&image.path).unwrap();
         client.write(0, &[1; 512]).unwrap();
         assert_eq!(client.read(0, 512).unwrap(), [1; 512]);
@@ -259,27 +269,27 @@ fn a_writable_disk_is_not_shared() {
         Err(e) => panic!("{e}"),
         Ok(_) => panic!("opened twice"),
     };
-    let writer = open(Access::ReadWrite).unwrap();
-    assert_eq!(in_use(open(Access::ReadWrite)), LockHolder::ThisProcess);
-    assert_eq!(in_use(open(Access::ReadOnly)), LockHolder::ThisProcess);
+    let writer = open(DiskAccess::ReadWrite).unwrap();
+    assert_eq!(in_use(open(DiskAccess::ReadWrite)), LockHolder::ThisProcess);
+    assert_eq!(in_use(open(DiskAccess::ReadOnly)), LockHolder::ThisProcess);
     drop(writer);
-    let reader = open(Access::ReadOnly).unwrap();
-    let another = open(Access::ReadOnly).unwrap();
-    in_use(open(Access::ReadWrite));
+    let reader = open(DiskAccess::ReadOnly).unwrap();
+    let another = open(DiskAccess::ReadOnly).unwrap();
+    in_use(open(DiskAccess::ReadWrite));
     drop((reader, another));
-    open(Access::ReadWrite).unwrap();
+    open(DiskAccess::ReadWrite).unwrap();
 }
 
 #[test]
 fn a_queue_keeps_the_lock() {
     let image = Image::new(&content(SIZE));
     for engine in engines() {
-        let disk = image.open(Access::ReadWrite, engine).unwrap();
+        let disk = image.open(DiskAccess::ReadWrite, engine).unwrap();
         let client = Client::new(disk);
-        assert!(image.open(Access::ReadWrite, engine).is_err());
+        assert!(image.open(DiskAccess::ReadWrite, engine).is_err());
         drop(client);
-        // Threads let go of the file when they have noticed.
-        while image.open(Access::ReadWrite, engine).is_err() {
+        // Threads release the file when they have noticed.
+        while image.open(DiskAccess::ReadWrite, engine).is_err() {
             std::thread::yield_now();
         }
     }
@@ -287,7 +297,7 @@ fn a_queue_keeps_the_lock() {
 
 const CHILD_IMAGE: &str = "DISK_FILE_TEST_IMAGE";
 
-/// The other process of the test below; nothing without it.
+/// The child process of the test below; does nothing otherwise.
 #[test]
 fn child_that_holds_a_disk() {
     let Some(path) = std::env::var_os(CHILD_IMAGE) else {
@@ -295,13 +305,13 @@ fn child_that_holds_a_disk() {
     };
     let disk = FileDisk::open(Path::new(&path), FileOptions::default()).unwrap();
     println!("\nlocked");
-    // Until the parent is done.
+    // Until the parent closes the pipe.
     io::stdin().read_line(&mut String::new()).unwrap();
     drop(disk);
 }
 
 #[test]
-fn another_process_with_the_disk_is_named() {
+fn the_process_that_uses_the_disk_is_named() {
     let image = Image::new(&content(SIZE));
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "file_disk::tests::child_that_holds_a_disk"])
@@ -313,7 +323,7 @@ fn another_process_with_the_disk_is_named() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "locked"));
-    let Err(error) = image.open(Access::ReadWrite, Engine::Auto) else {
+    let Err(error) = image.open(DiskAccess::ReadWrite, Engine::Auto) else {
         panic!("opened while locked");
     };
     let FileDiskError::InUse { holder, .. } = &error else {
@@ -324,17 +334,17 @@ fn another_process_with_the_disk_is_named() {
     assert!(message.contains("disk.img") && message.contains(&child.id().to_string()));
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
-    // The lock is gone with the process.
-    image.open(Access::ReadWrite, Engine::Auto).unwrap();
+    // The lock ends with the process.
+    image.open(DiskAccess::ReadWrite, Engine::Auto).unwrap();
 }
 
 #[test]
-fn events_end_a_wait_and_operations_go_on() {
+fn events_end_a_wait_and_operations_continue() {
     let image = Image::new(&content(SIZE));
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), SIZE as usize)]).unwrap();
     let memory = Arc::new(memory);
     for engine in engines() {
-        let disk = image.open(Access::ReadWrite, engine).unwrap();
+        let disk = image.open(DiskAccess::ReadWrite, engine).unwrap();
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let mut queue = disk.clone().open_queue(4, &[event.as_fd()]).unwrap();
         let mut completions: Vec<Completion> = Vec::new();
@@ -343,11 +353,11 @@ fn events_end_a_wait_and_operations_go_on() {
             queue.wait(&mut completions).unwrap();
         }
         assert!(completions.is_empty());
-        // More than fit at once, and dropped with some on their way.
+        // More than the depth, and dropped with some in flight.
         for token in 0..200 {
             let buffers = Buffers::guest(&memory, [(GuestAddress(token * 512), 512)]).unwrap();
             let offset = token * 512;
-            queue.submit(token, Operation::Read { offset, buffers });
+            queue.submit(token, DiskOperation::Read { offset, buffers });
         }
         while completions.len() < 100 {
             queue.wait(&mut completions).unwrap();
@@ -358,12 +368,12 @@ fn events_end_a_wait_and_operations_go_on() {
         tokens.sort_unstable();
         tokens.dedup();
         assert_eq!(tokens.len(), completions.len());
-        // Let the lock go, threads or not.
+        // Both engines release the lock.
         drop(disk);
         while Arc::strong_count(&memory) > 1 {
             std::thread::yield_now();
         }
-        while image.open(Access::ReadWrite, engine).is_err() {
+        while image.open(DiskAccess::ReadWrite, engine).is_err() {
             std::thread::yield_now();
         }
     }

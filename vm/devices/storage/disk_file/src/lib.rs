@@ -1,7 +1,7 @@
 //! Disks in files and block devices: raw, or fixed VHD.
 //!
-//! I/O goes through the host's page cache; a flush makes it durable (`fdatasync`). It is asynchronous, by io_uring where
-//! the host allows that, else by a pool of threads.
+//! I/O goes through the host's page cache; a flush makes it durable (`fdatasync`). It is asynchronous: by io_uring if the
+//! host allows that, else by a pool of threads.
 
 mod engine;
 mod file_disk;
@@ -11,7 +11,6 @@ mod page_cache;
 mod ring;
 mod system_call;
 mod threads;
-mod vhd;
 
 pub use engine::Engine;
 pub use file_disk::FileDisk;
@@ -19,4 +18,3 @@ pub use file_disk::FileDiskError;
 pub use file_disk::FileOptions;
 pub use file_disk::Format;
 pub use lock::LockHolder;
-pub use vhd::VhdError;

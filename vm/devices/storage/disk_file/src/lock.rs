@@ -1,14 +1,14 @@
-//! Locks on disk files, so that nobody else writes a disk that a VM uses.
+//! Locks on disk files, so that no other process writes a disk that a VM uses.
 //!
-//! Two kinds, both released when the file is closed, however that comes:
+//! Two kinds, both released when the file is closed, even if the process is killed:
 //!
-//! - `flock` on the file, exclusive for a writable disk and shared for a read-only one. `/proc/locks` tells who has it.
-//! - Open file description locks on the bytes by which QEMU tells other instances of itself what it does with an image.
-//!   For each permission number p (1 is to write), byte 100 + p is locked by whoever has it, and byte 200 + p by whoever
-//!   lets nobody else have it.
+//! - `flock` on the file, exclusive for a writable disk and shared for a read-only one. `/proc/locks` has the holder.
+//! - Open file description locks on the bytes by which QEMU instances coordinate their use of an image. For each
+//!   permission number p (1 is write), a process that has it locks byte 100 + p, and a process that denies it to others
+//!   locks byte 200 + p.
 
 use crate::system_call;
-use disk_backend::Access;
+use disk_backend::DiskAccess;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -18,19 +18,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
-/// The byte that a QEMU which writes an image has locked.
+/// The byte that QEMU locks if it writes the image.
 const QEMU_WRITES: u64 = 101;
-/// The byte that a QEMU which lets nobody write an image has locked.
+/// The byte that QEMU locks if it denies writes to others.
 const QEMU_NO_WRITERS: u64 = 201;
 
-/// Who has a lock on a file.
+/// The holder of a lock on a file.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum LockHolder {
-    /// Something else in this process: the same file is given twice.
+    /// This process: the file is used twice.
     ThisProcess,
-    /// A process.
+    /// The process with this ID.
     Process(u32),
-    /// The kernel does not tell.
+    /// The kernel does not report it.
     Unknown,
 }
 
@@ -44,23 +44,23 @@ impl fmt::Display for LockHolder {
     }
 }
 
-/// Why there is no lock.
+/// Why a file cannot be locked.
 #[derive(Debug)]
 pub(crate) enum LockError {
     Held(LockHolder),
     Io(io::Error),
 }
 
-/// How often, and after how much time, to try again when the holder has ended.
+/// The number of retries, and the time between them, when the holder has ended.
 const RETRIES: u32 = 100;
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Locks `file` for use as a disk, until it is closed.
-pub(crate) fn lock(file: &File, access: Access) -> Result<(), LockError> {
+pub(crate) fn lock(file: &File, access: DiskAccess) -> Result<(), LockError> {
     let mut retries = RETRIES;
     loop {
         match try_lock(file, access) {
-            // The kernel closes files of a process that was killed during I/O when that is over.
+            // The kernel closes the files of a process that was killed during I/O only when the I/O is done.
             Err(LockError::Held(LockHolder::Process(pid))) if retries > 0 && has_ended(pid) => {
                 retries -= 1;
                 std::thread::sleep(RETRY_AFTER);
@@ -77,10 +77,10 @@ fn has_ended(pid: u32) -> bool {
     rustix::process::test_kill_process(pid) == Err(Errno::SRCH)
 }
 
-fn try_lock(file: &File, access: Access) -> Result<(), LockError> {
+fn try_lock(file: &File, access: DiskAccess) -> Result<(), LockError> {
     let operation = match access {
-        Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
-        Access::ReadOnly => FlockOperation::NonBlockingLockShared,
+        DiskAccess::ReadWrite => FlockOperation::NonBlockingLockExclusive,
+        DiskAccess::ReadOnly => FlockOperation::NonBlockingLockShared,
     };
     match rustix::fs::flock(file, operation) {
         Ok(()) => {}
@@ -88,38 +88,38 @@ fn try_lock(file: &File, access: Access) -> Result<(), LockError> {
         Err(e) => return Err(LockError::Io(e.into())),
     }
     let locked = match access {
-        Access::ReadWrite => system_call::lock_whole(file),
-        // Sharing with those who read; telling those who would write; and looking for those who do.
-        Access::ReadOnly => system_call::lock_byte_shared(file, QEMU_NO_WRITERS)
+        DiskAccess::ReadWrite => system_call::lock_whole(file),
+        // Shares with readers, denies writes to others, and checks for a writer.
+        DiskAccess::ReadOnly => system_call::lock_byte_shared(file, QEMU_NO_WRITERS)
             .and_then(|()| system_call::is_byte_locked(file, QEMU_WRITES))
             .and_then(|writer| if writer { Err(Errno::AGAIN) } else { Ok(()) }),
     };
     match locked {
         Ok(()) => Ok(()),
         Err(Errno::AGAIN | Errno::ACCESS) => {
-            // What `/proc/locks` has of our own lock is not the holder.
+            // Otherwise this process would be found in `/proc/locks`.
             unlock(file);
             Err(LockError::Held(holder(file)))
         }
         Err(error) => {
-            // Some file systems have the first kind only.
-            tracing::debug!(%error, "no locks on parts of a disk file");
+            // Some file systems support only `flock`.
+            tracing::debug!(%error, "failed to lock byte ranges of a disk file");
             Ok(())
         }
     }
 }
 
-/// Gives all locks back.
+/// Releases all locks.
 pub(crate) fn unlock(file: &File) {
     if let Err(error) = rustix::fs::flock(file, FlockOperation::Unlock) {
         tracing::debug!(%error, "failed to unlock a disk file");
     }
     if let Err(error) = system_call::unlock_whole(file) {
-        tracing::debug!(%error, "failed to unlock parts of a disk file");
+        tracing::debug!(%error, "failed to unlock byte ranges of a disk file");
     }
 }
 
-/// Looks for the process that has a lock on `file`.
+/// Finds the process that has a lock on `file`.
 fn holder(file: &File) -> LockHolder {
     let (Ok(metadata), Ok(locks)) = (file.metadata(), std::fs::read_to_string("/proc/locks"))
     else {
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holders_are_found_in_the_list() {
+    fn holders_are_found_in_proc_locks() {
         let own = std::process::id();
         let locks = format!(
             "1: OFDLCK ADVISORY  WRITE -1 fe:00:20 0 EOF\n\

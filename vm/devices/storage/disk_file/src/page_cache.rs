@@ -1,4 +1,4 @@
-//! Reads of what the host has in memory already.
+//! Reads of data that is in the page cache.
 
 use crate::engine::OpenFile;
 use crate::job::Call;
@@ -8,20 +8,20 @@ use disk_backend::DiskError;
 use rustix::io::Errno;
 use std::ops::ControlFlow;
 
-/// Reads that are not tried after one that was in vain, so that disks larger than memory lose next to nothing.
-const PAUSE: u32 = 31;
+/// The number of reads to skip after an attempt failed, so that attempts cost little with disks larger than memory.
+const SKIPPED_READS: u32 = 31;
 
-/// A queue's experience with the page cache.
+/// Attempts of a queue to read from the page cache directly.
 ///
-/// A read of cached data takes half the time when it is simply made than by way of a ring, let alone of another thread.
+/// That takes half the time of a read of cached data through a ring, let alone through another thread.
 #[derive(Debug, Default)]
 pub(crate) struct PageCache {
-    /// The next reads not to try.
-    pause: u32,
+    /// The number of reads to skip.
+    skip: u32,
 }
 
 impl PageCache {
-    /// Does `job` if that is a read of cached data; otherwise it has to go on, maybe with a part of it done.
+    /// Performs `job` if it is a read of cached data. Continues if it must be performed otherwise, maybe in part.
     pub(crate) fn try_read(
         &mut self,
         file: &OpenFile,
@@ -30,20 +30,20 @@ impl PageCache {
         let Call::Read { offset, pieces } = job.call() else {
             return ControlFlow::Continue(());
         };
-        if self.pause > 0 {
-            self.pause -= 1;
+        if self.skip > 0 {
+            self.skip -= 1;
             return ControlFlow::Continue(());
         }
         match system_call::read_cached(&file.file, offset, pieces) {
-            // The end of the file is left to the usual way, and so are errors.
+            // The end of the file and errors are left to the other ways.
             Ok(0) => ControlFlow::Continue(()),
             Ok(count) => job.advance(Ok(count)),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                self.pause = u32::MAX;
+                self.skip = u32::MAX;
                 ControlFlow::Continue(())
             }
             Err(_) => {
-                self.pause = PAUSE;
+                self.skip = SKIPPED_READS;
                 ControlFlow::Continue(())
             }
         }

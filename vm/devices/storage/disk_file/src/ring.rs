@@ -1,8 +1,7 @@
-//! Queues on io_uring: one system call both starts operations and waits for what completes first, one of them or an
-//! event.
+//! Disk queues on io_uring: one system call both submits operations and waits for the first completion or event.
 #![allow(
     unsafe_code,
-    reason = "the kernel works on memory that is handed to it by address, until it says that it is done"
+    reason = "the kernel accesses memory given to it by address until it reports completion"
 )]
 
 use crate::engine::OpenFile;
@@ -10,9 +9,9 @@ use crate::job::Call;
 use crate::job::Job;
 use crate::page_cache::PageCache;
 use disk_backend::Completion;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
-use disk_backend::Events;
-use disk_backend::Operation;
+use disk_backend::EventSet;
 use io_uring::IoUring;
 use io_uring::Probe;
 use io_uring::cqueue;
@@ -20,6 +19,7 @@ use io_uring::opcode;
 use io_uring::squeue;
 use io_uring::types;
 use rustix::io::Errno;
+use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
@@ -27,15 +27,15 @@ use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// Operations in flight at once, at most.
-const MAX_FLIGHTS: usize = 1024;
-/// `user_data` of completions that are not a flight's: the index of an event from here on.
+/// The most operations in flight at once.
+const MAX_IN_FLIGHT: usize = 1024;
+/// `user_data` of the poll of event 0; those of the other events follow. Below are the keys of operations in flight.
 const EVENT: u64 = 1 << 32;
-/// `IORING_ENTER_GETEVENTS`: take completions in, without waiting for one.
+/// `IORING_ENTER_GETEVENTS`: let the kernel post completions, without waiting for one.
 const GET_EVENTS: u32 = 1;
 
 fn new_ring(entries: u32) -> io::Result<IoUring> {
-    // Completions are taken in by the one thread that uses the ring, when it asks (Linux 6.1).
+    // Completions are posted when the one thread that uses the ring asks for them (Linux 6.1).
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun();
     match builder.build(entries) {
@@ -44,12 +44,12 @@ fn new_ring(entries: u32) -> io::Result<IoUring> {
     }
 }
 
-/// Whether the host has io_uring, allows it, and knows all operations a disk takes.
+/// Checks that the host has io_uring, allows it, and supports all operations a disk needs.
 pub(crate) fn probe() -> io::Result<()> {
     let ring = new_ring(4)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    // Since Linux 5.13, as is that events are reported again and again.
+    // Since Linux 5.13, as are multishot polls.
     if !ring.params().is_feature_resource_tagging() {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -68,29 +68,48 @@ pub(crate) fn probe() -> io::Result<()> {
     Ok(())
 }
 
-struct Flight {
+struct InFlight {
     token: u64,
     job: Job,
 }
 
-/// A queue on a ring. Belongs to the thread that opened it.
+/// A completion queue entry.
+struct Entry {
+    user_data: u64,
+    /// A count, or a negated errno.
+    result: i32,
+    /// Whether the kernel will post more entries for the same submission.
+    more: bool,
+}
+
+impl From<cqueue::Entry> for Entry {
+    fn from(entry: cqueue::Entry) -> Self {
+        Self {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            more: cqueue::more(entry.flags()),
+        }
+    }
+}
+
+/// A disk queue on a ring. Belongs to the thread that opened it.
 pub(crate) struct RingQueue {
     ring: IoUring,
     file: Arc<OpenFile>,
-    events: Events,
-    /// Events not watched at the moment.
+    events: EventSet,
+    /// Indices of events that no poll is pending for.
     unwatched: Vec<usize>,
-    /// What the kernel works on, by `user_data`.
-    flights: Vec<Option<Flight>>,
-    /// Places in `flights` that are free.
-    free: Vec<usize>,
-    /// Flights to begin, or to go on with.
-    to_start: Vec<usize>,
-    backlog: VecDeque<Flight>,
+    /// Operations that the kernel works on or that are about to be submitted; their keys are `user_data`.
+    in_flight: Slab<InFlight>,
+    /// The most operations in flight at once.
+    depth: usize,
+    /// Keys of operations whose next call is to be submitted.
+    to_submit: Vec<usize>,
+    backlog: VecDeque<InFlight>,
     completed: Vec<Completion>,
     page_cache: PageCache,
-    /// Kept for its memory.
-    entries: Vec<cqueue::Entry>,
+    /// Entries taken from the completion queue and not handled yet; kept between calls for its allocation.
+    entries: Vec<Entry>,
 }
 
 impl RingQueue {
@@ -99,18 +118,17 @@ impl RingQueue {
         depth: u16,
         events: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
-        let flights = usize::from(depth).clamp(1, MAX_FLIGHTS);
-        // A place for each flight and each event, so that the submission queue is never full.
-        let places = flights + events.len();
-        let ring = new_ring(places.next_power_of_two() as u32)?;
+        let depth = usize::from(depth).clamp(1, MAX_IN_FLIGHT);
+        // Room for each operation and each event, so that the submission queue is never full.
+        let ring = new_ring((depth + events.len()).next_power_of_two() as u32)?;
         let mut queue = Self {
             ring,
             file,
-            events: Events::new(events)?,
+            events: EventSet::new(events)?,
             unwatched: (0..events.len()).collect(),
-            flights: (0..flights).map(|_| None).collect(),
-            free: (0..flights).collect(),
-            to_start: Vec::new(),
+            in_flight: Slab::with_capacity(depth),
+            depth,
+            to_submit: Vec::new(),
             backlog: VecDeque::new(),
             completed: Vec::new(),
             page_cache: PageCache::default(),
@@ -122,18 +140,14 @@ impl RingQueue {
         Ok(queue)
     }
 
-    fn in_flight(&self) -> usize {
-        self.flights.len() - self.free.len()
-    }
-
     /// Puts everything that can be started into the submission queue.
     fn fill(&mut self) -> io::Result<()> {
         for index in std::mem::take(&mut self.unwatched) {
             let Some(fd) = self.events.fds().nth(index) else {
                 continue;
             };
-            // Reports every signal, until it says that it does not any more. The event itself is never reset: a signal to
-            // a signalled eventfd is reported too.
+            // Reports every signal until a completion says that it no longer does. The eventfd itself is never reset:
+            // a signal to a signalled eventfd is reported too.
             let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32)
                 .multi(true)
                 .build()
@@ -141,20 +155,17 @@ impl RingQueue {
             // SAFETY: takes no memory; the descriptor lives as long as the ring.
             unsafe { self.push(&entry) }?;
         }
-        while let Some(flight) = self.backlog.pop_front() {
-            let Some(place) = self.free.pop() else {
-                self.backlog.push_front(flight);
-                break;
-            };
-            self.flights[place] = Some(flight);
-            self.to_start.push(place);
+        while self.in_flight.len() < self.depth
+            && let Some(operation) = self.backlog.pop_front()
+        {
+            self.to_submit.push(self.in_flight.insert(operation));
         }
-        while let Some(place) = self.to_start.pop() {
-            if let Some(flight) = &self.flights[place] {
+        while let Some(key) = self.to_submit.pop() {
+            if let Some(operation) = self.in_flight.get(key) {
                 let file = types::Fd(self.file.file.as_raw_fd());
-                let entry = entry(file, &flight.job.call()).user_data(place as u64);
-                // SAFETY: the memory belongs to the flight's job, which stays in place, and is not advanced, until the kernel
-                // has reported the end of this; see also `drop`.
+                let entry = entry(file, &operation.job.call()).user_data(key as u64);
+                // SAFETY: the memory belongs to the job, which stays in `in_flight` and is not advanced until the kernel has
+                // reported completion; see also `drop`.
                 unsafe { self.push(&entry) }?;
             }
         }
@@ -163,21 +174,21 @@ impl RingQueue {
 
     /// # Safety
     ///
-    /// What `entry` points to must stay valid until its completion was taken in.
+    /// What `entry` points to must stay valid until its completion has been handled.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: as the caller promises.
         unsafe { self.ring.submission().push(entry) }
             .map_err(|_| io::Error::other("the submission queue is full"))
     }
 
-    /// Submits, waits for `want` completions, and lets the kernel put them in the completion queue.
+    /// Submits, waits for `want` completions, and lets the kernel post them to the completion queue.
     fn enter(&mut self, want: u32) -> io::Result<()> {
         let count = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
-        // SAFETY: no argument is a pointer. What the entries point to is valid, as `push` was promised.
+        // SAFETY: no argument is a pointer. What the entries point to is valid, as the callers of `push` promise.
         match unsafe { submitter.enter::<libc::sigset_t>(count, want, GET_EVENTS, None) } {
             Ok(_) => Ok(()),
-            // Signals; and memory or the completion queue being short, which completions make better.
+            // A signal; or a shortage of memory or completion queue space, which handling completions relieves.
             Err(e)
                 if matches!(
                     e.raw_os_error(),
@@ -190,51 +201,73 @@ impl RingQueue {
         }
     }
 
-    /// Takes completions in, and says whether an event was signalled.
-    fn take_in(&mut self) -> io::Result<bool> {
-        let mut signalled = false;
+    /// Handles all posted completions, whether or not one of them is an error. Returns whether an event was signalled.
+    fn handle_completions(&mut self) -> io::Result<bool> {
+        let mut signalled = Ok(false);
         let mut entries = std::mem::take(&mut self.entries);
-        entries.extend(self.ring.completion());
+        entries.extend(self.ring.completion().map(Entry::from));
         for entry in entries.drain(..) {
-            let data = entry.user_data();
-            if let Some(event) = data.checked_sub(EVENT) {
-                if entry.result() < 0 {
-                    return Err(io::Error::from_raw_os_error(-entry.result()));
-                }
-                signalled = true;
-                if !cqueue::more(entry.flags()) {
-                    self.unwatched.push(event as usize);
-                }
-                continue;
-            }
-            let place = data as usize;
-            let Some(flight) = &mut self.flights[place] else {
-                continue;
-            };
-            let result = match usize::try_from(entry.result()) {
+            let result = match usize::try_from(entry.result) {
                 Ok(count) => Ok(count),
-                Err(_) => Err(Errno::from_raw_os_error(-entry.result())),
+                Err(_) => Err(Errno::from_raw_os_error(-entry.result)),
             };
-            match flight.job.advance(result) {
-                ControlFlow::Continue(()) => self.to_start.push(place),
-                ControlFlow::Break(result) => {
-                    self.file.end(&flight.job, &result);
-                    let token = flight.token;
-                    self.completed.push(Completion { token, result });
-                    self.flights[place] = None;
-                    self.free.push(place);
-                }
+            let Some(event) = entry.user_data.checked_sub(EVENT) else {
+                self.advance(entry.user_data as usize, result);
+                continue;
+            };
+            signalled = match (signalled, result) {
+                (Ok(_), Ok(_)) => Ok(true),
+                (Ok(_), Err(errno)) => Err(errno.into()),
+                (Err(first), _) => Err(first),
+            };
+            if !entry.more {
+                self.unwatched.push(event as usize);
             }
         }
         self.entries = entries;
-        Ok(signalled)
+        signalled
+    }
+
+    /// Advances the operation with `key` by the result of its call.
+    fn advance(&mut self, key: usize, result: Result<usize, Errno>) {
+        let Some(operation) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        match operation.job.advance(result) {
+            ControlFlow::Continue(()) => self.to_submit.push(key),
+            ControlFlow::Break(result) => {
+                let InFlight { token, job } = self.in_flight.remove(key);
+                self.file.end(&job, &result);
+                self.completed.push(Completion { token, result });
+            }
+        }
+    }
+
+    fn poll_ring(&mut self) -> io::Result<()> {
+        self.fill()?;
+        // If everything completed without the ring, the kernel need not be asked; events are seen at the next wait.
+        if !self.in_flight.is_empty() {
+            self.enter(0)?;
+            self.handle_completions()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_any(&mut self) -> io::Result<()> {
+        loop {
+            self.fill()?;
+            self.enter(1)?;
+            if self.handle_completions()? || !self.completed.is_empty() {
+                return Ok(());
+            }
+        }
     }
 }
 
-/// The entry for a call. The file is not registered with the ring, which is taken down some time after its process has
-/// ended, and would keep the file locked until then.
+/// The submission queue entry for a call. The file is not registered with the ring: the kernel tears a ring down some
+/// time after its process has ended, and the file would stay locked until then.
 fn entry(file: types::Fd, call: &Call<'_>) -> squeue::Entry {
-    // The length of one piece is of 32 bits, and the kernel does at most 2 GiB anyway.
+    // The length of one piece has 32 bits, and the kernel transfers at most 2 GiB per call anyway.
     let len = |piece: &libc::iovec| piece.iov_len.min(1 << 30) as u32;
     match call {
         Call::Read { offset, pieces } => match pieces {
@@ -264,10 +297,10 @@ fn entry(file: types::Fd, call: &Call<'_>) -> squeue::Entry {
 }
 
 impl DiskQueue for RingQueue {
-    fn submit(&mut self, token: u64, operation: Operation) {
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
         match self.file.begin(operation) {
             Ok(mut job) => match self.page_cache.try_read(&self.file, &mut job) {
-                ControlFlow::Continue(()) => self.backlog.push_back(Flight { token, job }),
+                ControlFlow::Continue(()) => self.backlog.push_back(InFlight { token, job }),
                 ControlFlow::Break(result) => self.completed.push(Completion { token, result }),
             },
             Err(result) => self.completed.push(Completion { token, result }),
@@ -275,50 +308,44 @@ impl DiskQueue for RingQueue {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        self.fill()?;
-        // If all was done by the way, there is nothing to ask the kernel for; events are seen at the next wait.
-        if self.in_flight() != 0 {
-            self.enter(0)?;
-            self.take_in()?;
-        }
+        let result = self.poll_ring();
         completions.append(&mut self.completed);
-        Ok(())
+        result
     }
 
     fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         if !self.completed.is_empty() {
             return self.poll(completions);
         }
-        loop {
-            self.fill()?;
-            self.enter(1)?;
-            if self.take_in()? || !self.completed.is_empty() {
-                completions.append(&mut self.completed);
-                return Ok(());
-            }
-        }
+        let result = self.wait_for_any();
+        completions.append(&mut self.completed);
+        result
     }
 }
 
 impl Drop for RingQueue {
-    /// Waits until the kernel uses no memory any more.
+    /// Waits until the kernel no longer uses any memory.
     fn drop(&mut self) {
-        // What is not submitted yet, or would go on, is left.
+        // Operations that are not submitted yet, or need further calls, are abandoned.
         self.backlog.clear();
-        let left = loop {
-            // Flights that would go on are not with the kernel.
-            let left = self.in_flight() - self.to_start.len();
-            if left == 0 {
-                break Ok(());
+        // Operations in `to_submit` are not with the kernel.
+        while self.in_flight.len() > self.to_submit.len() {
+            if let Err(error) = self.enter(1) {
+                // Never seen; but the kernel may still write to the memory, so it is leaked.
+                tracing::error!(
+                    disk = self.file.info.name,
+                    %error,
+                    "failed to wait for disk I/O; its memory is leaked"
+                );
+                std::mem::forget(std::mem::take(&mut self.in_flight));
+                return;
             }
-            if let Err(e) = self.enter(1).and_then(|()| self.take_in()) {
-                break Err(e);
-            }
-        };
-        if let Err(error) = left {
-            // Never seen; but the kernel may still write there, so that memory is not given back.
-            tracing::error!(disk = self.file.info.name, %error, "failed to wait for disk I/O");
-            std::mem::forget(std::mem::take(&mut self.flights));
+            // Events no longer matter.
+            let _ = self.handle_completions();
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ring_test.rs"]
+mod tests;

@@ -1,7 +1,7 @@
-//! The system calls that safe libraries lack.
+//! System calls that no safe library has.
 #![allow(
     unsafe_code,
-    reason = "memory shared with a guest is known by address, and locks are described by a C structure"
+    reason = "memory shared with a guest is accessed by address, and locks are described by a C structure"
 )]
 
 use crate::job::Call;
@@ -16,7 +16,7 @@ fn checked(result: isize) -> Result<usize, Errno> {
     })
 }
 
-/// Makes `call` on `file`, and waits for it.
+/// Performs `call` on `file` and waits for it.
 pub(crate) fn run(file: &File, call: &Call<'_>) -> Result<usize, Errno> {
     match call {
         Call::Read { offset, pieces } => {
@@ -50,7 +50,7 @@ pub(crate) fn run(file: &File, call: &Call<'_>) -> Result<usize, Errno> {
     }
 }
 
-/// Reads what can be had without waiting, or fails with AGAIN.
+/// Reads what is in the page cache, or fails with AGAIN.
 pub(crate) fn read_cached(
     file: &File,
     offset: u64,
@@ -74,30 +74,30 @@ fn file_lock(kind: i32, start: u64, len: u64) -> libc::flock {
 }
 
 fn set_lock(file: &File, lock: &libc::flock) -> Result<(), Errno> {
-    // SAFETY: `lock` is a complete structure, and only read.
+    // SAFETY: `lock` is a complete structure that is only read.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, lock) };
     checked(result as isize).map(|_| ())
 }
 
-/// Locks all bytes of `file` exclusively, unless others have locks.
+/// Locks all bytes of `file` exclusively, or fails with AGAIN or ACCESS if others have locks.
 pub(crate) fn lock_whole(file: &File) -> Result<(), Errno> {
     set_lock(file, &file_lock(libc::F_WRLCK, 0, 0))
 }
 
-/// Gives back all locks on bytes of `file`.
+/// Releases all locks on bytes of `file`.
 pub(crate) fn unlock_whole(file: &File) -> Result<(), Errno> {
     set_lock(file, &file_lock(libc::F_UNLCK, 0, 0))
 }
 
-/// Locks a byte of `file` together with others who do the same.
+/// Locks a byte of `file`, shared with others that do the same.
 pub(crate) fn lock_byte_shared(file: &File, byte: u64) -> Result<(), Errno> {
     set_lock(file, &file_lock(libc::F_RDLCK, byte, 1))
 }
 
-/// Whether somebody else has any lock on a byte of `file`.
+/// Whether another user of `file` has any lock on the byte.
 pub(crate) fn is_byte_locked(file: &File, byte: u64) -> Result<bool, Errno> {
     let mut lock = file_lock(libc::F_WRLCK, byte, 1);
-    // SAFETY: `lock` is a complete structure, which the kernel overwrites with another one.
+    // SAFETY: `lock` is a complete structure that the kernel overwrites with another one.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
     checked(result as isize)?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)

@@ -5,9 +5,10 @@ use crate::job::Job;
 use crate::page_cache::PageCache;
 use crate::system_call;
 use disk_backend::Completion;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
-use disk_backend::Events;
-use disk_backend::Operation;
+use disk_backend::EventSet;
+use log_limit::LogLimit;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
@@ -19,7 +20,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Threads of a disk, at most: operations it works on at once.
+/// The maximum number of threads of a disk, which is also its number of concurrent operations.
 const MAX_THREADS: usize = 32;
 const STACK: usize = 64 << 10;
 
@@ -29,10 +30,10 @@ struct Task {
     results: Arc<Results>,
 }
 
-/// What a queue's tasks came to.
+/// The results of a queue's tasks.
 struct Results {
     completed: Mutex<Vec<Completion>>,
-    /// Signalled when there is something after there was nothing.
+    /// Signalled when `completed` becomes non-empty.
     event: OwnedFd,
 }
 
@@ -48,9 +49,10 @@ struct Shared {
     file: Arc<OpenFile>,
     state: Mutex<State>,
     changed: Condvar,
+    log_limit: LogLimit,
 }
 
-/// The threads of one disk; made as they are needed, and ended with this.
+/// The threads of one disk, started when they are needed and stopped when this is dropped.
 pub(crate) struct Pool(Arc<Shared>);
 
 impl Pool {
@@ -59,6 +61,7 @@ impl Pool {
             file,
             state: Mutex::default(),
             changed: Condvar::new(),
+            log_limit: LogLimit::new(),
         }))
     }
 }
@@ -80,12 +83,12 @@ impl Shared {
         };
         self.file.end(&task.job, &result);
         let token = task.token;
-        // The memory is let go before anybody hears of the end.
+        // The memory is released before the completion is reported.
         drop(task.job);
         task.results.push(Completion { token, result });
     }
 
-    fn work(&self) {
+    fn run_tasks(&self) {
         let mut state = self.state.lock();
         loop {
             if let Some(task) = state.tasks.pop_front() {
@@ -116,11 +119,14 @@ impl Shared {
         let thread = std::thread::Builder::new()
             .name("disk-io".into())
             .stack_size(STACK)
-            .spawn(move || shared.work());
+            .spawn(move || shared.run_tasks());
         if let Err(error) = thread {
-            tracing::warn!(disk = self.file.info.name, %error, "failed to start a disk thread");
+            if let Some(suppressed) = self.log_limit.allow() {
+                let disk = &self.file.info.name;
+                tracing::warn!(disk, %error, suppressed, "failed to start a disk thread");
+            }
             state.threads -= 1;
-            // With no thread at all, the caller has to do it.
+            // Without any thread, the caller performs the task.
             let task = match state.threads {
                 0 => state.tasks.pop_back(),
                 _ => None,
@@ -141,15 +147,15 @@ impl Results {
         if completed.len() == 1
             && let Err(error) = rustix::io::write(&self.event, &1u64.to_ne_bytes())
         {
-            tracing::error!(%error, "failed to announce the end of disk I/O");
+            tracing::error!(%error, "failed to signal the completion of disk I/O");
         }
     }
 }
 
-/// A queue on a pool.
+/// A disk queue on a pool.
 pub(crate) struct PoolQueue {
     pool: Arc<Pool>,
-    events: Events,
+    events: EventSet,
     results: Arc<Results>,
     completed: Vec<Completion>,
     page_cache: PageCache,
@@ -163,7 +169,7 @@ impl PoolQueue {
         all.push(event.as_fd());
         Ok(Self {
             pool,
-            events: Events::new(&all)?,
+            events: EventSet::new(&all)?,
             results: Arc::new(Results {
                 completed: Mutex::default(),
                 event,
@@ -176,7 +182,7 @@ impl PoolQueue {
 }
 
 impl DiskQueue for PoolQueue {
-    fn submit(&mut self, token: u64, operation: Operation) {
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
         match self.pool.0.file.begin(operation) {
             Ok(mut job) => {
                 if let ControlFlow::Break(result) =
@@ -222,7 +228,7 @@ impl Drop for PoolQueue {
         let mut completions = Vec::new();
         while self.in_flight != 0 {
             if let Err(error) = self.wait(&mut completions) {
-                // The tasks keep their memory themselves.
+                // The tasks keep their memory mapped themselves.
                 tracing::error!(%error, "failed to wait for disk I/O");
                 break;
             }

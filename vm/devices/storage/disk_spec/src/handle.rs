@@ -1,7 +1,6 @@
 //! The handle of a virtio disk. It is here and not in `virtio_blk`, which knows no kind of disk by name.
 
 use crate::DiskSpec;
-use crate::OpenError;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
@@ -23,14 +22,6 @@ pub struct VirtioBlkHandle {
     pub disk: DiskSpec,
 }
 
-/// The disk cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to open the disk `{disk}`")]
-struct OpenDiskError {
-    disk: DiskSpec,
-    source: OpenError,
-}
-
 impl DeviceHandle for VirtioBlkHandle {
     const ID: &'static str = "virtio-blk";
 
@@ -42,13 +33,9 @@ impl DeviceHandle for VirtioBlkHandle {
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
-        let disk = &self.disk;
-        let opened = disk.open().map_err(|source| OpenDiskError {
-            disk: disk.clone(),
-            source,
-        })?;
+        let opened = self.disk.open()?;
         let queues = machine.get::<VpCount>()?.0.min(MAX_DEFAULT_QUEUES);
-        let config = disk.blk_config(queues as u16)?;
+        let config = self.disk.blk_config(queues as u16)?;
         virtio::build_pci_function(VirtioBlk::new(opened, config), machine)
     }
 }

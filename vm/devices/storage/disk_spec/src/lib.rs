@@ -1,4 +1,4 @@
-//! Disks as users write them down (`file:PATH,ro`, `mem:1G`, `memdiff:file:PATH`), and how those are opened.
+//! Parses and opens disks as users specify them (`file:PATH,ro`, `mem:1G`, `memdiff:file:PATH`).
 #![forbid(unsafe_code)]
 
 mod handle;

@@ -1,9 +1,9 @@
-//! From what a user wrote to a disk.
+//! Opens a specified disk.
 
 use crate::DiskSource;
 use crate::DiskSpec;
-use disk_backend::Access;
 use disk_backend::Disk;
+use disk_backend::DiskAccess;
 use disk_backend::MemoryDisk;
 use disk_backend::MemoryDiskError;
 use disk_backend::OverlayDisk;
@@ -15,16 +15,16 @@ use std::sync::Arc;
 /// Why a disk cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file cannot be used.
+    /// The file cannot be used as a disk.
     #[error(transparent)]
     File(#[from] FileDiskError),
-    /// There is no such memory disk.
+    /// The memory disk cannot be created.
     #[error(transparent)]
     Memory(#[from] MemoryDiskError),
 }
 
 impl DiskSpec {
-    /// Opens the disk, and locks its file for as long as it is open.
+    /// Opens the disk. Its file is locked as long as it is open.
     pub fn open(&self) -> Result<Arc<dyn Disk>, OpenError> {
         let options = |access| FileOptions {
             access,
@@ -34,8 +34,8 @@ impl DiskSpec {
         Ok(match &self.source {
             DiskSource::File(path) => Arc::new(FileDisk::open(path, options(self.access))?),
             DiskSource::Memory { size } => Arc::new(MemoryDisk::new(*size, self.access)?),
-            DiskSource::MemoryOver(path) => {
-                let lower = FileDisk::open(path, options(Access::ReadOnly))?;
+            DiskSource::Overlay(path) => {
+                let lower = FileDisk::open(path, options(DiskAccess::ReadOnly))?;
                 Arc::new(OverlayDisk::new(Arc::new(lower)))
             }
         })
@@ -47,23 +47,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_source_is_opened_as_what_it_says() {
+    fn each_source_is_opened() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4096).unwrap();
         let path = file.path().display();
         for (text, sectors, access) in [
-            (format!("file:{path}"), 8, Access::ReadWrite),
-            (format!("file:{path},ro"), 8, Access::ReadOnly),
-            (format!("memdiff:file:{path}"), 8, Access::ReadWrite),
-            ("mem:1K".into(), 2, Access::ReadWrite),
-            ("mem:1K,ro".into(), 2, Access::ReadOnly),
+            (format!("file:{path}"), 8, DiskAccess::ReadWrite),
+            (format!("file:{path},ro"), 8, DiskAccess::ReadOnly),
+            (format!("memdiff:file:{path}"), 8, DiskAccess::ReadWrite),
+            ("mem:1K".into(), 2, DiskAccess::ReadWrite),
+            ("mem:1K,ro".into(), 2, DiskAccess::ReadOnly),
         ] {
             let disk = text.parse::<DiskSpec>().unwrap().open().unwrap();
             assert_eq!((disk.info().sectors, disk.info().access), (sectors, access));
         }
         let base: DiskSpec = format!("memdiff:file:{path}").parse().unwrap();
         let writer: DiskSpec = format!("file:{path}").parse().unwrap();
-        // Any number may stand on one file, and none while it is written.
+        // Any number of overlays may share a file, but not with a writer.
         let (a, b) = (base.open().unwrap(), base.open().unwrap());
         assert!(writer.open().is_err());
         drop((a, b));

@@ -1,8 +1,10 @@
+//! Descriptor chains and the guest memory that they describe.
+
 use guest_memory::GuestMemory;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 
-/// A piece of guest RAM that a descriptor points to. All of it is RAM, and it is not empty.
+/// The guest memory that a descriptor points to. All of it is RAM, and it is not empty.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Buffer {
     /// Its guest-physical address.
@@ -11,15 +13,15 @@ pub struct Buffer {
     pub len: u32,
 }
 
-/// Buffers that follow one another, as one run of bytes. Altogether they are shorter than 4 GiB.
+/// The buffers of one direction of a chain, as one sequence of bytes. Together they are shorter than 4 GiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Buffers {
+pub struct ChainBuffers {
     list: Vec<Buffer>,
     len: u32,
 }
 
-impl Buffers {
-    /// `false` if the buffers would become longer than they may be.
+impl ChainBuffers {
+    /// Appends a buffer. Returns `false` if the total length would exceed 4 GiB.
     #[must_use]
     pub(crate) fn push(&mut self, buffer: Buffer) -> bool {
         let Some(len) = self.len.checked_add(buffer.len) else {
@@ -35,23 +37,23 @@ impl Buffers {
         self.len = 0;
     }
 
-    /// All bytes.
+    /// The total length in bytes.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether there is no byte.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The buffers, as the driver laid them out. What they are cut into means nothing (2.7.4 "Message
-    /// Framing"): use it to count pieces, and the other methods to get at fields.
+    /// The buffers as the driver laid them out. How the driver splits a message into buffers has no meaning
+    /// (2.7.4 "Message Framing"): use the other methods to access fields.
     pub fn pieces(&self) -> &[Buffer] {
         &self.list
     }
 
-    /// The pieces that make up `len` bytes from byte `offset` on, or as many of them as there are.
+    /// The pieces of memory that hold `len` bytes starting at byte `offset`, or fewer at the end.
     pub fn range(&self, offset: u32, len: u32) -> impl Iterator<Item = Buffer> + '_ {
         let (mut skip, mut left) = (offset, len);
         self.list.iter().filter_map(move |buffer| {
@@ -69,15 +71,15 @@ impl Buffers {
         })
     }
 
-    /// Copies bytes from `offset` on to `data`, and gives their number, less than asked for at the end.
+    /// Copies bytes starting at `offset` to `data`. Returns the number of bytes copied, fewer at the end.
     pub fn read(&self, memory: &GuestMemory, offset: u32, data: &mut [u8]) -> usize {
         let mut done = 0;
         for piece in self.range(offset, u32::try_from(data.len()).unwrap_or(u32::MAX)) {
             let end = done + piece.len as usize;
             let to = &mut data[done..end];
-            // Buffers are RAM, which was checked when they were taken from the queue.
+            // Never fails: buffers were checked to be RAM when the chain was taken from the queue.
             if let Err(error) = memory.map().read_slice(to, GuestAddress(piece.gpa)) {
-                tracing::error!(gpa = piece.gpa, %error, "failed to read a buffer");
+                tracing::error!(gpa = piece.gpa, %error, "failed to read a descriptor's buffer");
                 break;
             }
             done = end;
@@ -85,14 +87,14 @@ impl Buffers {
         done
     }
 
-    /// Copies `data` to the bytes from `offset` on, and gives their number, less than all at the end.
+    /// Copies `data` to the bytes starting at `offset`. Returns the number of bytes copied, fewer at the end.
     pub fn write(&self, memory: &GuestMemory, offset: u32, data: &[u8]) -> usize {
         let mut done = 0;
         for piece in self.range(offset, u32::try_from(data.len()).unwrap_or(u32::MAX)) {
             let end = done + piece.len as usize;
             let from = &data[done..end];
             if let Err(error) = memory.map().write_slice(from, GuestAddress(piece.gpa)) {
-                tracing::error!(gpa = piece.gpa, %error, "failed to write a buffer");
+                tracing::error!(gpa = piece.gpa, %error, "failed to write a descriptor's buffer");
                 break;
             }
             done = end;
@@ -101,23 +103,22 @@ impl Buffers {
     }
 }
 
-/// A descriptor chain: one request of the driver.
+/// A descriptor chain (2.7): one request of the driver.
 ///
-/// It was checked: its descriptors are well-formed, its buffers are RAM, none that the device writes comes
-/// before one that it reads. The contents are the guest's, and may change while they are looked at: read
-/// each field once.
+/// It has been validated: its descriptors are well-formed, its buffers are RAM, and no device-writable buffer
+/// comes before a device-readable one. The guest may change the contents at any time: read each field once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Chain {
+pub struct DescriptorChain {
     pub(crate) head: u16,
-    /// What the device reads.
-    pub readable: Buffers,
-    /// What the device writes.
-    pub writable: Buffers,
+    /// Device-readable buffers.
+    pub readable: ChainBuffers,
+    /// Device-writable buffers.
+    pub writable: ChainBuffers,
 }
 
-impl Chain {
-    /// The index of the chain's first descriptor, which no other chain in flight has if the driver
-    /// behaves. Never use it as a key: drivers misbehave.
+impl DescriptorChain {
+    /// The index of the chain's first descriptor. Never use it as a key: a misbehaving driver may have several
+    /// chains with the same head in flight.
     pub fn head(&self) -> u16 {
         self.head
     }
@@ -128,8 +129,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_cut_across_buffers() {
-        let mut buffers = Buffers::default();
+    fn ranges_span_buffers() {
+        let mut buffers = ChainBuffers::default();
         assert!(buffers.push(Buffer { gpa: 100, len: 4 }));
         assert!(buffers.push(Buffer { gpa: 200, len: 8 }));
         let range = |offset, len| {

@@ -1,3 +1,5 @@
+//! The contract between a transport and the device types on it.
+
 use crate::DeviceSignals;
 use crate::VirtQueue;
 use chipset_device::RestoreError;
@@ -5,35 +7,35 @@ use chipset_device::SaveError;
 use chipset_device::SavedState;
 use pci_core::ClassCode;
 
-/// What a device is, for as long as it exists.
+/// The constant properties of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// The device type (section 5): 1 network, 2 block, 4 entropy.
     pub device_type: u16,
-    /// What kind of PCI device it shows itself as.
+    /// The PCI class code.
     pub class: ClassCode,
-    /// The features of the device type that are offered, bits 0 to 23 and 50 to 63. The transport adds its own.
+    /// The offered features of the device type, bits 0 to 23 and 50 to 63. The transport adds its own.
     pub features: u64,
-    /// The largest size of each queue, a power of two up to 32768. Their number is the number of queues.
+    /// The maximum size of each queue, a power of two up to 32768. The length is the number of queues.
     pub queue_sizes: Vec<u16>,
-    /// The length of the configuration structure in bytes, at most 4096; 0 if there is none.
+    /// The length of the device-specific configuration structure in bytes, at most 4096; 0 if there is none.
     pub config_len: u32,
 }
 
-/// What a device type gets to work with.
+/// What a device type receives when its driver is ready.
 #[derive(Debug)]
 pub struct Activation {
-    /// The features that were negotiated.
+    /// The negotiated features.
     pub features: u64,
-    /// The queues the driver enabled, by ascending [`VirtQueue::index`]. Some may be missing.
+    /// The queues that the driver enabled, by ascending [`VirtQueue::index`]. Some may be missing.
     ///
-    /// Each may hold chains already: look before waiting.
+    /// Each may already hold chains: check before waiting for a notification.
     pub queues: Vec<VirtQueue>,
-    /// How to tell the driver that the configuration changed, or that the device gave up.
+    /// Notifies the driver of configuration changes and of failure.
     pub signals: DeviceSignals,
 }
 
-/// Why a device type could not start to work.
+/// Why a device type could not be activated.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {operation}")]
 pub struct ActivateError {
@@ -46,47 +48,48 @@ pub struct ActivateError {
 
 /// A device type on top of a transport.
 ///
-/// It is idle at first. `activate` and `deactivate` take turns; the other methods come at any time. Stopping
-/// the VM is `deactivate`, and going on is `activate` with the queues as they were: what must outlive that
-/// (and `save`) is kept by the device type; what must not outlive a reset by the driver is dropped in `reset`.
+/// It is inactive at first. `activate` and `deactivate` alternate; the other methods are called at any time. Stopping
+/// the VM calls `deactivate`, and resuming it calls `activate` with the queues as they were. The device type keeps
+/// what must survive that (and `save`), and drops in `reset` what must not survive a reset by the driver.
 pub trait VirtioDevice: Send + 'static {
-    /// What the device is. Always the same.
+    /// The device's properties. Always returns the same.
     fn info(&self) -> DeviceInfo;
 
-    /// Reads `data.len()` bytes at `offset` of the configuration structure, which has them.
+    /// Reads `data.len()` bytes at `offset` of the configuration structure, all within its length.
     fn read_config(&mut self, offset: u32, data: &mut [u8]);
 
-    /// Writes to the configuration structure, which has the bytes. Most of it is read-only: writes are dropped.
+    /// Writes bytes at `offset` of the configuration structure, all within its length. Ignored by default.
     fn write_config(&mut self, offset: u32, data: &[u8]) {
         let _ = (offset, data);
     }
 
-    /// Starts to work on the queues. On an error the device is idle, and the driver sees DEVICE_NEEDS_RESET.
+    /// Starts processing the queues. On an error the device stays inactive, and the driver sees
+    /// DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
 
-    /// Ends all work: requests in flight are completed in their queues, nothing touches guest memory any
-    /// more. Gives back the queues, all of them, in any order.
+    /// Stops processing: completes requests in flight in their queues, and accesses no guest memory afterwards.
+    /// Returns all queues, in any order.
     fn deactivate(&mut self) -> Vec<VirtQueue>;
 
-    /// The driver reset the device, or the VM was. Called while idle.
+    /// The driver reset the device, or the VM was reset. Called while inactive.
     fn reset(&mut self) {}
 
-    /// State beyond the transport's, if there is any. Called while idle.
+    /// Saves the device type's own state, if it has any. Called while inactive.
     fn save(&mut self) -> Result<Option<SavedState>, SaveError> {
         Ok(None)
     }
 
-    /// Takes the state that `save` gave. Called while idle. On an error the device is as it was.
+    /// Restores the state that `save` returned. Called while inactive. On an error the device is unchanged.
     fn restore(&mut self, state: Option<&SavedState>) -> Result<(), RestoreError> {
         match state {
             None => Ok(()),
             Some(_) => Err(RestoreError::Invalid(
-                "the device has state, and should have none".into(),
+                "state for a virtio device type that has none".into(),
             )),
         }
     }
 
-    /// What a person debugging the guest wants to see of the device type.
+    /// A report of the device type for a person who debugs the guest.
     fn inspect(&self) -> serde_json::Value {
         serde_json::Value::Null
     }

@@ -1,5 +1,5 @@
-use crate::PciSlot;
-use crate::Siblings;
+use crate::MultiFunction;
+use crate::PciConnection;
 use crate::VirtioDevice;
 use crate::VirtioPciDevice;
 use chipset_device::BuildResult;
@@ -17,12 +17,12 @@ pub fn build_pci_function(device: impl VirtioDevice, machine: &MachineContext<'_
     let slot = machine.pci_slot()?;
     let function = VirtioPciDevice::new(
         device,
-        PciSlot {
+        PciConnection {
             name: machine.name.to_owned(),
             address: slot.address,
-            siblings: match slot.multifunction {
-                false => Siblings::Alone,
-                true => Siblings::More,
+            multi_function: match slot.multifunction {
+                false => MultiFunction::No,
+                true => MultiFunction::Yes,
             },
             memory: machine.get::<GuestMemory>()?,
             msi: &**machine.get::<Arc<dyn MsiTarget>>()?,

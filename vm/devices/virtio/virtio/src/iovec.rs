@@ -1,7 +1,7 @@
-//! Guest RAM as the kernel's vectored I/O takes it.
+//! Guest RAM for vectored I/O (readv(2), writev(2)).
 #![allow(
     unsafe_code,
-    reason = "the kernel takes guest RAM by address; bytes that a guest may change meanwhile are no slices"
+    reason = "the kernel takes guest RAM by address, because bytes that the guest may change must not be slices"
 )]
 
 use crate::Buffer;
@@ -13,25 +13,25 @@ use vm_memory::GuestAddress;
 use vm_memory::GuestMemory as _;
 use vm_memory::Permissions;
 
-/// The most pieces that readv(2) and its like take: `IOV_MAX`. One is left for a spill.
+/// The most pieces that vectored I/O takes (`IOV_MAX`). One is reserved for a spill buffer.
 const MAX_PIECES: usize = 1024;
 
-/// Pieces of guest RAM to read a file into or write to a file from, without a copy.
+/// Pieces of guest RAM to read into from a file, or to write to a file, without a copy.
 ///
-/// It holds on to the memory, so that its addresses stay valid for as long as it exists.
+/// It keeps the memory mapped, so that the addresses are valid as long as it exists.
 pub struct GuestIoVec {
     memory: GuestMemory,
     pieces: Vec<libc::iovec>,
     len: usize,
 }
 
-// SAFETY: the addresses are those of mappings that `memory`, itself Send, keeps alive; no thread owns them.
+// SAFETY: the addresses are in mappings that `memory`, itself Send, keeps alive; no thread owns them.
 unsafe impl Send for GuestIoVec {}
-// SAFETY: a shared reference gives out addresses, which are not accessed here other than by the kernel.
+// SAFETY: a shared reference gives out addresses, which only the kernel accesses.
 unsafe impl Sync for GuestIoVec {}
 
 impl GuestIoVec {
-    /// No pieces of `memory`.
+    /// Creates an empty list for pieces of `memory`.
     pub fn new(memory: &GuestMemory) -> Self {
         Self {
             memory: memory.clone(),
@@ -40,13 +40,13 @@ impl GuestIoVec {
         }
     }
 
-    /// Drops all pieces, and keeps the room for them.
+    /// Removes all pieces, and keeps the allocation.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.len = 0;
     }
 
-    /// Appends `buffers`. On an error nothing was appended.
+    /// Appends `buffers`. On an error nothing is appended.
     pub fn extend(&mut self, buffers: impl IntoIterator<Item = Buffer>) -> io::Result<()> {
         let (pieces, len) = (self.pieces.len(), self.len);
         for buffer in buffers {
@@ -80,22 +80,17 @@ impl GuestIoVec {
         Ok(())
     }
 
-    /// All bytes.
+    /// The total length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no byte.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The pieces as addresses in this process, valid for as long as `self` is.
-    pub fn as_raw(&self) -> &[libc::iovec] {
-        &self.pieces
-    }
-
-    /// Drops the first `count` bytes, which have been transferred.
+    /// Removes the first `count` bytes, which have been transferred.
     pub fn advance(&mut self, count: usize) {
         let mut left = count.min(self.len);
         self.len -= left;
@@ -117,52 +112,32 @@ impl GuestIoVec {
         self.pieces.len() as i32
     }
 
-    /// Reads from `file` into the memory (readv(2)), and gives the number of bytes.
-    pub fn read_from(&self, file: impl AsFd) -> io::Result<usize> {
-        let fd = file.as_fd().as_raw_fd();
-        // SAFETY: the pieces are guest RAM that `self.memory` keeps mapped, writable, and never seen as a
-        // Rust reference.
-        transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) })
-    }
-
-    /// Reads from `file` into the memory, and what does not fit there into `spill`; gives the number of bytes.
+    /// Reads a message from `file` into the memory, and what does not fit there into `spill`. Returns the length of
+    /// the message.
     ///
-    /// For files that lose what is not read at once: taps and datagram sockets.
+    /// For files that discard what is not read at once: taps and datagram sockets.
     pub fn read_message(&mut self, file: impl AsFd, spill: &mut [u8]) -> io::Result<usize> {
         let fd = file.as_fd().as_raw_fd();
         self.pieces.push(libc::iovec {
             iov_base: spill.as_mut_ptr().cast(),
             iov_len: spill.len(),
         });
-        // SAFETY: as in `read_from`; and `spill` is borrowed for as long as its address is in the list.
+        // SAFETY: the pieces are writable guest RAM that `self.memory` keeps mapped and that no Rust reference
+        // points to; `spill` is borrowed as long as its address is in the list.
         let result = transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) });
         self.pieces.pop();
         result
     }
 
-    /// Writes the memory to `file` (writev(2)), and gives the number of bytes.
+    /// Writes the memory to `file` (writev(2)). Returns the number of bytes written.
     pub fn write_to(&self, file: impl AsFd) -> io::Result<usize> {
         let fd = file.as_fd().as_raw_fd();
-        // SAFETY: as in `read_from`.
+        // SAFETY: as in `read_message`.
         transferred(|| unsafe { libc::writev(fd, self.pieces.as_ptr(), self.count()) })
-    }
-
-    /// Reads from `offset` of `file` into the memory (preadv(2)), and gives the number of bytes.
-    pub fn read_at(&self, file: impl AsFd, offset: i64) -> io::Result<usize> {
-        let fd = file.as_fd().as_raw_fd();
-        // SAFETY: as in `read_from`.
-        transferred(|| unsafe { libc::preadv(fd, self.pieces.as_ptr(), self.count(), offset) })
-    }
-
-    /// Writes the memory to `offset` of `file` (pwritev(2)), and gives the number of bytes.
-    pub fn write_at(&self, file: impl AsFd, offset: i64) -> io::Result<usize> {
-        let fd = file.as_fd().as_raw_fd();
-        // SAFETY: as in `read_from`.
-        transferred(|| unsafe { libc::pwritev(fd, self.pieces.as_ptr(), self.count(), offset) })
     }
 }
 
-/// What `call` transferred, once it was not interrupted.
+/// Repeats `call` until a signal does not interrupt it. Returns the number of bytes transferred.
 fn transferred(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
@@ -187,82 +162,5 @@ impl std::fmt::Debug for GuestIoVec {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Machine;
-    use rustix::net::AddressFamily;
-    use rustix::net::SocketFlags;
-    use rustix::net::SocketType;
-    use vm_memory::Bytes as _;
-
-    fn buffer(gpa: u64, len: u32) -> Buffer {
-        Buffer { gpa, len }
-    }
-
-    fn text(machine: &Machine, gpa: u64, len: usize) -> String {
-        let mut bytes = vec![0; len];
-        let map = machine.memory.map();
-        map.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn files_are_read_and_written_in_pieces() {
-        let machine = Machine::new();
-        let file = tempfile::tempfile().unwrap();
-        rustix::io::pwrite(&file, b"0123456789", 0).unwrap();
-        let mut pieces = GuestIoVec::new(&machine.memory);
-        let list = [buffer(0x1000, 3), buffer(0x2000, 4)];
-        pieces.extend(list).unwrap();
-        assert_eq!(pieces.read_at(&file, 2).unwrap(), 7);
-        assert_eq!(text(&machine, 0x1000, 3), "234");
-        assert_eq!(text(&machine, 0x2000, 4), "5678");
-        pieces.advance(4);
-        assert_eq!((pieces.len(), pieces.as_raw().len()), (3, 1));
-        assert_eq!(pieces.write_at(&file, 0).unwrap(), 3);
-        let mut start = [0; 4];
-        rustix::io::pread(&file, &mut start, 0).unwrap();
-        assert_eq!(&start, b"6783");
-        pieces.advance(100);
-        assert!(pieces.is_empty());
-        assert_eq!(pieces.write_to(&file).unwrap(), 0);
-    }
-
-    #[test]
-    fn what_is_no_ram_is_refused_and_nothing_appended() {
-        let machine = Machine::new();
-        let mut pieces = GuestIoVec::new(&machine.memory);
-        pieces.extend([buffer(0, 8)]).unwrap();
-        for bad in [
-            buffer(32 << 20, 1),
-            buffer((32 << 20) - 1, 2),
-            buffer(u64::MAX, 2),
-        ] {
-            assert!(pieces.extend([buffer(64, 8), bad]).is_err());
-            assert_eq!((pieces.len(), pieces.as_raw().len()), (8, 1));
-        }
-        let many = std::iter::repeat_n(buffer(0, 1), 2000);
-        assert!(pieces.extend(many).is_err());
-        assert_eq!(pieces.len(), 8);
-    }
-
-    #[test]
-    fn a_message_spills_over() {
-        let machine = Machine::new();
-        let (from, to) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
-        let mut pieces = GuestIoVec::new(&machine.memory);
-        pieces.extend([buffer(0x1000, 4)]).unwrap();
-        let mut spill = [0; 8];
-        rustix::io::write(&from, b"message").unwrap();
-        assert_eq!(pieces.read_message(&to, &mut spill).unwrap(), 7);
-        assert_eq!(text(&machine, 0x1000, 4), "mess");
-        assert_eq!(&spill[..4], b"age\0");
-        assert_eq!((pieces.len(), pieces.as_raw().len()), (4, 1));
-    }
-}
+#[path = "iovec_test.rs"]
+mod tests;

@@ -1,7 +1,10 @@
+//! Split virtqueues (2.7), the device's side.
+
 use crate::Buffer;
-use crate::Chain;
+use crate::DescriptorChain;
 use crate::DeviceSignals;
-use crate::Event;
+use crate::EventFd;
+use crate::common_config::QueueConfig;
 use guest_memory::GuestMemory;
 use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
@@ -20,15 +23,15 @@ use vm_memory::GuestMemory as _;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::Permissions;
 
-/// The most descriptors in a chain. More than drivers use, and as many as vectored I/O takes.
+/// The most descriptors in a chain: more than drivers use, and as many as vectored I/O takes.
 const MAX_DESCRIPTORS: usize = 1023;
 
-/// How the driver broke the rules of a queue.
+/// A violation of the protocol of a queue by the driver.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The rings are not where rings can be.
+    /// The rings are not at addresses where rings can be.
     #[error(
-        "queue {index}: rings of {size} entries at {descriptors:#x}, {available:#x} and {used:#x} are impossible"
+        "queue {index}: rings of {size} entries cannot be at {descriptors:#x}, {available:#x} and {used:#x}"
     )]
     Layout {
         /// The queue.
@@ -42,8 +45,8 @@ pub enum QueueError {
         /// The guest-physical address of the used ring.
         used: u64,
     },
-    /// The rings' indices or memory are not as they can be.
-    #[error("queue {index}: the rings cannot be used")]
+    /// An index is invalid, or a ring is outside of guest memory.
+    #[error("queue {index}: invalid ring")]
     Ring {
         /// The queue.
         index: u16,
@@ -63,10 +66,10 @@ pub enum QueueError {
     },
 }
 
-/// What went through a queue since the device was made.
+/// Counters of a queue since the device was created.
 #[derive(Debug, Default)]
 pub struct QueueStats {
-    /// Times the driver's notifications were seen.
+    /// Notifications of the driver that were seen.
     pub kicks: AtomicU64,
     /// Chains completed.
     pub chains: AtomicU64,
@@ -74,64 +77,53 @@ pub struct QueueStats {
     pub interrupts: AtomicU64,
 }
 
-/// Where a queue's rings are and how far they were processed.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) struct QueueLayout {
-    pub(crate) size: u16,
-    pub(crate) descriptors: u64,
-    pub(crate) available: u64,
-    pub(crate) used: u64,
-    pub(crate) next_available: u16,
-    pub(crate) next_used: u16,
-}
-
-/// What makes a queue's layout a queue.
+/// What a queue needs besides its configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueParts {
     pub(crate) index: u16,
     pub(crate) memory: GuestMemory,
-    pub(crate) kick: Arc<Event>,
+    pub(crate) kick: Arc<EventFd>,
     pub(crate) signals: DeviceSignals,
     pub(crate) stats: Arc<QueueStats>,
 }
 
-/// A split virtqueue (2.7), the device's end.
+/// A split virtqueue, the device's side.
 ///
 /// The loop of a worker: [`disable_kicks`](Self::disable_kicks), take chains with [`next`](Self::next) and
-/// give them back with [`complete`](Self::complete), [`interrupt`](Self::interrupt), and when there are no
-/// more [`enable_kicks`](Self::enable_kicks): if that says that chains came meanwhile, again; otherwise wait
-/// for [`kick`](Self::kick). On an error [`fail`](Self::fail), and leave the queue alone.
+/// return them with [`complete`](Self::complete), [`interrupt`](Self::interrupt), and when there are no more
+/// [`enable_kicks`](Self::enable_kicks). If that returns `true`, chains arrived meanwhile: start over. Otherwise wait
+/// for [`kick`](Self::kick). On an error call [`fail`](Self::fail) and stop using the queue.
 #[derive(Debug)]
 pub struct VirtQueue {
     parts: QueueParts,
     queue: Queue,
-    /// How far the used ring was when an interrupt was last considered.
+    /// The used index when an interrupt was last considered.
     interrupted_at: u16,
-    /// Chains to use again, for the room in them.
-    spare: Vec<Chain>,
+    /// Completed chains, kept for their allocations.
+    spare: Vec<DescriptorChain>,
 }
 
 impl VirtQueue {
     pub(crate) fn new(
         parts: QueueParts,
-        layout: &QueueLayout,
+        config: &QueueConfig,
         event_idx: bool,
     ) -> Result<Self, QueueError> {
         let bad = || QueueError::Layout {
             index: parts.index,
-            size: layout.size,
-            descriptors: layout.descriptors,
-            available: layout.available,
-            used: layout.used,
+            size: config.size,
+            descriptors: config.descriptors,
+            available: config.available,
+            used: config.used,
         };
-        let mut queue = Queue::new(layout.size).map_err(|_| bad())?;
+        let mut queue = Queue::new(config.size).map_err(|_| bad())?;
         let addresses = queue
-            .try_set_desc_table_address(GuestAddress(layout.descriptors))
-            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(layout.available)))
-            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(layout.used)));
+            .try_set_desc_table_address(GuestAddress(config.descriptors))
+            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(config.available)))
+            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(config.used)));
         addresses.map_err(|_| bad())?;
-        queue.set_next_avail(layout.next_available);
-        queue.set_next_used(layout.next_used);
+        queue.set_next_avail(config.next_available);
+        queue.set_next_used(config.next_used);
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
         if !queue.is_valid(parts.memory.map()) {
@@ -140,23 +132,18 @@ impl VirtQueue {
         Ok(Self {
             parts,
             queue,
-            interrupted_at: layout.next_used,
+            interrupted_at: config.next_used,
             spare: Vec::new(),
         })
     }
 
-    pub(crate) fn layout(&self) -> QueueLayout {
-        QueueLayout {
-            size: self.queue.size(),
-            descriptors: self.queue.desc_table(),
-            available: self.queue.avail_ring(),
-            used: self.queue.used_ring(),
-            next_available: self.queue.next_avail(),
-            next_used: self.queue.next_used(),
-        }
+    /// Stores in `config` how far the rings have been processed.
+    pub(crate) fn store_progress(&self, config: &mut QueueConfig) {
+        config.next_available = self.queue.next_avail();
+        config.next_used = self.queue.next_used();
     }
 
-    /// The queue's number in its device.
+    /// The queue's index in its device.
     pub fn index(&self) -> u16 {
         self.parts.index
     }
@@ -166,41 +153,42 @@ impl VirtQueue {
         self.queue.size()
     }
 
-    /// Guest RAM, where the buffers are.
+    /// The guest memory that holds the buffers.
     pub fn memory(&self) -> &GuestMemory {
         &self.parts.memory
     }
 
-    /// Readable once the driver has notified the device; stays so until [`clear_kick`](Self::clear_kick).
+    /// An eventfd that is readable once the driver has notified the device, until
+    /// [`clear_kick`](Self::clear_kick).
     pub fn kick(&self) -> BorrowedFd<'_> {
         self.parts.kick.as_fd()
     }
 
-    /// Takes note of the driver's notification. To be called before looking for chains.
+    /// Clears the driver's notification. Call this before looking for chains.
     pub fn clear_kick(&self) {
         if self.parts.kick.clear() {
             self.parts.stats.kicks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Hints that the driver need not notify the device, which looks at the queue by itself.
+    /// Hints that the driver need not notify the device, because the device polls the queue.
     pub fn disable_kicks(&mut self) -> Result<(), QueueError> {
         let result = self.queue.disable_notification(self.parts.memory.map());
         result.map_err(|source| self.ring_error(source))
     }
 
-    /// Asks for notifications again. Whether there are chains already, which none will come for.
+    /// Asks for notifications again. Returns whether there are chains already, for which none will come.
     pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
         let result = self.queue.enable_notification(self.parts.memory.map());
         result.map_err(|source| self.ring_error(source))
     }
 
-    /// The next chain, if the driver made one available.
+    /// Takes the next chain, if the driver has made one available.
     #[allow(
         clippy::should_implement_trait,
         reason = "an iterator would borrow the queue while chains are completed"
     )]
-    pub fn next(&mut self) -> Result<Option<Chain>, QueueError> {
+    pub fn next(&mut self) -> Result<Option<DescriptorChain>, QueueError> {
         let map: &GuestMemoryMmap = self.parts.memory.map();
         let mut chains = match self.queue.iter(map) {
             Ok(chains) => chains,
@@ -216,7 +204,7 @@ impl VirtQueue {
         match fill(&mut chain, descriptors, map) {
             Ok(()) => Ok(Some(chain)),
             Err(reason) => {
-                // Not taken: a save says where the queue broke.
+                // The chain stays available, so that saved state shows where the queue broke.
                 self.queue.go_to_previous_position();
                 Err(QueueError::Chain {
                     index: self.parts.index,
@@ -227,15 +215,15 @@ impl VirtQueue {
         }
     }
 
-    /// Puts `chain`, the last that [`next`](Self::next) gave, back to be taken again.
-    pub fn put_back(&mut self, chain: Chain) {
+    /// Undoes [`next`](Self::next), which returned `chain` last: it will be returned again.
+    pub fn put_back(&mut self, chain: DescriptorChain) {
         self.queue.go_to_previous_position();
         self.recycle(chain);
     }
 
-    /// Gives `chain` back to the driver, with the number of bytes written from the start of its writable
-    /// buffers on. The driver may not look before the next [`interrupt`](Self::interrupt).
-    pub fn complete(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
+    /// Returns `chain` to the driver; `written` is the number of bytes written, from the start of its writable
+    /// buffers. The driver may notice only after the next [`interrupt`](Self::interrupt).
+    pub fn complete(&mut self, chain: DescriptorChain, written: u32) -> Result<(), QueueError> {
         let written = written.min(chain.writable.len());
         let map = self.parts.memory.map();
         let result = self.queue.add_used(map, chain.head, written);
@@ -245,13 +233,13 @@ impl VirtQueue {
         Ok(())
     }
 
-    /// [Completes](Self::complete) chains that belong together: the driver sees none of them or all.
+    /// [Completes](Self::complete) chains at once: the driver sees none or all of them.
     pub fn complete_together(
         &mut self,
-        chains: impl IntoIterator<Item = (Chain, u32)>,
+        chains: impl IntoIterator<Item = (DescriptorChain, u32)>,
     ) -> Result<(), QueueError> {
         let first = self.queue.next_used();
-        let mut last: Option<(Chain, u32)> = None;
+        let mut last: Option<(DescriptorChain, u32)> = None;
         for (chain, written) in chains {
             if let Some((chain, written)) = last.replace((chain, written)) {
                 let result = self.write_used(&chain, written);
@@ -263,17 +251,17 @@ impl VirtQueue {
             }
         }
         match last {
-            // The index that shows the last one shows them all.
+            // The index update that shows the last one shows all.
             Some((chain, written)) => self.complete(chain, written),
             None => Ok(()),
         }
     }
 
-    /// Writes the next element of the used ring, and does not show it yet.
-    fn write_used(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
+    /// Writes the next element of the used ring, without updating the index that shows it to the driver.
+    fn write_used(&mut self, chain: &DescriptorChain, written: u32) -> Result<(), QueueError> {
         let next = self.queue.next_used();
         let slot = u64::from(next % self.queue.size());
-        // No overflow: the ring was checked to be RAM.
+        // Does not overflow: the ring was checked to be RAM.
         let at = self.queue.used_ring() + 4 + 8 * slot;
         let element = u64::from(chain.head) | u64::from(written.min(chain.writable.len())) << 32;
         let map = self.parts.memory.map();
@@ -284,20 +272,20 @@ impl VirtQueue {
         Ok(())
     }
 
-    fn recycle(&mut self, chain: Chain) {
+    fn recycle(&mut self, chain: DescriptorChain) {
         if self.spare.len() < usize::from(self.queue.size()) {
             self.spare.push(chain);
         }
     }
 
-    /// Interrupts the driver, if chains were completed since the last call and it wants to know.
+    /// Interrupts the driver if chains were completed since the last call and it asked for an interrupt.
     pub fn interrupt(&mut self) -> Result<(), QueueError> {
         let used = self.queue.next_used();
         let before = std::mem::replace(&mut self.interrupted_at, used);
         if used == before {
             return Ok(());
         }
-        // What was used is there to see before the driver's wish is looked at (2.7.7.2, 2.7.10).
+        // The used index must be visible before the driver's flag or event index is read (2.7.7.2, 2.7.10).
         fence(Ordering::SeqCst);
         let needed = if self.queue.event_idx_enabled() {
             let event = self.load(4 + 2 * u64::from(self.queue.size()))?;
@@ -313,7 +301,7 @@ impl VirtQueue {
         Ok(())
     }
 
-    /// A field of the available ring.
+    /// Reads a field of the available ring.
     fn load(&self, offset: u64) -> Result<u16, QueueError> {
         let at = GuestAddress(self.queue.avail_ring() + offset);
         let value = self.parts.memory.map().load(at, Ordering::Relaxed);
@@ -322,7 +310,7 @@ impl VirtQueue {
             .map_err(|e| self.ring_error(virtio_queue::Error::GuestMemory(e)))
     }
 
-    /// The queue is beyond use: tells the driver that the device needs a reset.
+    /// Tells the driver that the device needs a reset, because this queue cannot be used any more.
     pub fn fail(&self, error: &QueueError) {
         self.parts.signals.fail(error);
     }
@@ -335,12 +323,11 @@ impl VirtQueue {
     }
 }
 
-/// Sorts `descriptors` into `chain`, or says what is wrong with them.
+/// Fills `chain` with the buffers of `descriptors`, or returns what is wrong with them.
 ///
-/// The iterator ends early, and silently, at what it does not like; that shows by its last descriptor not
-/// being the chain's last.
+/// The iterator ends silently at an invalid descriptor. Its last descriptor is then not the last of the chain.
 fn fill(
-    chain: &mut Chain,
+    chain: &mut DescriptorChain,
     descriptors: impl Iterator<Item = Descriptor>,
     memory: &GuestMemoryMmap,
 ) -> Result<(), &'static str> {
@@ -352,7 +339,7 @@ fn fill(
         whole = !descriptor.has_next();
         let (addr, len) = (descriptor.addr(), descriptor.len());
         if !descriptor.is_write_only() && !chain.writable.is_empty() {
-            return Err("a buffer to read comes after one to write");
+            return Err("a device-readable buffer follows a device-writable one");
         }
         if len == 0 {
             continue;
@@ -373,6 +360,6 @@ fn fill(
     if whole {
         Ok(())
     } else {
-        Err("its descriptors are out of bounds, nested, looped or too long")
+        Err("its descriptors are out of bounds, nested or loop")
     }
 }

@@ -1,22 +1,22 @@
+//! What a device tells its driver outside of the queues.
+
+use log_limit::LogLimit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
-/// How many faults of one device's driver are logged as warnings; a driver can make any number of them.
-const WARNINGS: u32 = 8;
-
 /// How a transport interrupts the driver. Called on any thread.
 pub trait InterruptSink: Send + Sync {
-    /// Queue `index` has used buffers.
+    /// Interrupts for used buffers in queue `index`.
     fn queue(&self, index: u16);
 
-    /// The device's configuration or status changed.
+    /// Interrupts for a change of the device's configuration or status.
     fn config(&self);
 }
 
-/// What a device type tells its driver outside of the queues. Cheap to clone.
+/// The interrupts and the status of a device, shared by its transport and its device type. Cheap to clone.
 #[derive(Clone)]
 pub struct DeviceSignals(Arc<Shared>);
 
@@ -26,10 +26,11 @@ struct Shared {
     needs_reset: AtomicBool,
     generation: AtomicU8,
     faults: AtomicU32,
+    fault_log: LogLimit,
 }
 
 impl DeviceSignals {
-    /// The signals of the device that logs call `name`.
+    /// Creates the signals of a device; `name` identifies it in logs.
     pub fn new(name: impl Into<String>, sink: impl InterruptSink + 'static) -> Self {
         Self(Arc::new(Shared {
             name: name.into(),
@@ -37,29 +38,34 @@ impl DeviceSignals {
             needs_reset: AtomicBool::new(false),
             generation: AtomicU8::new(0),
             faults: AtomicU32::new(0),
+            fault_log: LogLimit::new(),
         }))
     }
 
-    /// The device's configuration changed: the driver is to read it again.
+    /// Tells the driver that the device's configuration changed.
     pub fn config_changed(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         self.0.sink.config();
     }
 
-    /// The driver broke the rules in a way that the device cannot go on from. The driver sees
-    /// DEVICE_NEEDS_RESET (2.1.2), and the device works again once it was reset.
+    /// The device cannot continue because of `error`, mostly a violation of the protocol by the driver. The driver
+    /// sees DEVICE_NEEDS_RESET (2.1.2), and the device works again after a reset.
     pub fn fail(&self, error: &(dyn std::error::Error + 'static)) {
         let device = self.0.name.as_str();
-        if self.0.faults.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-            tracing::warn!(device, error, "the device needs a reset by its driver");
-        } else {
-            tracing::debug!(device, error, "the device needs a reset by its driver");
+        self.0.faults.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.0.fault_log.allow() {
+            tracing::warn!(
+                device,
+                error,
+                suppressed,
+                "the device needs a reset by its driver"
+            );
         }
         self.0.needs_reset.store(true, Ordering::Release);
         self.0.sink.config();
     }
 
-    /// What logs call the device.
+    /// The name of the device in logs.
     pub fn name(&self) -> &str {
         &self.0.name
     }

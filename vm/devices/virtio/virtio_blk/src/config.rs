@@ -1,6 +1,6 @@
-//! What the driver can know of the device: features and the configuration structure (5.2.3, 5.2.4).
+//! Features and the configuration structure (5.2.3, 5.2.4).
 
-use disk_backend::Access;
+use disk_backend::DiskAccess;
 use disk_backend::DiskInfo;
 use disk_backend::SECTOR;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_BLK_SIZE;
@@ -19,30 +19,30 @@ use zerocopy::little_endian::U16;
 use zerocopy::little_endian::U32;
 use zerocopy::little_endian::U64;
 
-/// The most queues a device has.
+/// The maximum number of queues of a device.
 pub const MAX_QUEUES: u16 = 64;
 /// The length of a serial number in bytes.
 pub const SERIAL_LEN: usize = 20;
 /// Entries in a queue's rings.
 pub(crate) const QUEUE_SIZE: u16 = 256;
-/// The most segments in one request to discard or write zeroes.
+/// The maximum number of ranges in one request to discard or write zeroes.
 pub(crate) const MAX_RANGES: u32 = 16;
-/// The most sectors in such a segment: 1 GiB, so that none takes forever.
+/// The maximum number of sectors in such a range: 1 GiB, which bounds its time.
 pub(crate) const MAX_RANGE_SECTORS: u32 = 1 << 21;
-/// Where the field `writeback` is.
+/// The offset of the field `writeback`.
 pub(crate) const WRITEBACK_OFFSET: u32 = 32;
 
-/// How a disk is shown to the guest.
+/// How a disk is presented to the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlkConfig {
     queues: u16,
     serial: [u8; SERIAL_LEN],
 }
 
-/// Why a disk cannot be shown so.
+/// Why a configuration is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlkConfigError {
-    /// Too few or many queues.
+    /// The number of queues is out of range.
     #[error("a disk has 1 to {MAX_QUEUES} queues, not {queues}")]
     Queues {
         /// The number asked for.
@@ -66,7 +66,7 @@ impl Default for BlkConfig {
 }
 
 impl BlkConfig {
-    /// A device with `queues` queues, each worked on by a thread of its own.
+    /// Sets the number of queues. Each is processed by its own thread.
     pub fn with_queues(mut self, queues: u16) -> Result<Self, BlkConfigError> {
         if !(1..=MAX_QUEUES).contains(&queues) {
             return Err(BlkConfigError::Queues { queues });
@@ -75,7 +75,7 @@ impl BlkConfig {
         Ok(self)
     }
 
-    /// A device with a serial number.
+    /// Sets the serial number.
     pub fn with_serial(mut self, serial: &str) -> Result<Self, BlkConfigError> {
         let bytes = serial.as_bytes();
         if !(1..=SERIAL_LEN).contains(&bytes.len()) || !bytes.iter().all(u8::is_ascii_graphic) {
@@ -92,7 +92,7 @@ impl BlkConfig {
         self.queues
     }
 
-    /// What the driver gets as the serial number, padded with zeroes: the one that was given, else what `disk` carries.
+    /// The serial number for the driver, padded with zeroes: the configured one, else derived from the ID of `disk`.
     pub(crate) fn serial_of(&self, disk: &DiskInfo) -> [u8; SERIAL_LEN] {
         let mut serial = self.serial;
         if serial[0] == 0
@@ -121,7 +121,7 @@ pub(crate) fn features(disk: &DiskInfo, config: &BlkConfig) -> u64 {
     if config.queues > 1 {
         bits.push(VIRTIO_BLK_F_MQ);
     }
-    if disk.access == Access::ReadOnly {
+    if disk.access == DiskAccess::ReadOnly {
         bits.push(VIRTIO_BLK_F_RO);
     } else {
         bits.push(VIRTIO_BLK_F_WRITE_ZEROES);
@@ -168,14 +168,14 @@ pub(crate) fn layout(disk: &DiskInfo, config: &BlkConfig, writeback: bool) -> [u
     let mut layout = Layout::new_zeroed();
     let per_block = u64::from(disk.physical_block) / SECTOR;
     layout.capacity = disk.sectors.into();
-    // Beside the header and the status there is room for this many in a chain as long as the queue.
+    // A chain has at most as many descriptors as the queue has entries; header and status take two.
     layout.seg_max = u32::from(QUEUE_SIZE - 2).into();
     layout.blk_size = (SECTOR as u32).into();
     layout.physical_block_exp = per_block.max(1).ilog2() as u8;
     layout.min_io_size = u16::try_from(per_block).unwrap_or(1).into();
     layout.writeback = writeback.into();
     layout.num_queues = config.queues.into();
-    if disk.access == Access::ReadWrite {
+    if disk.access == DiskAccess::ReadWrite {
         if let Some(granularity) = disk.discard_granularity {
             layout.max_discard_sectors = MAX_RANGE_SECTORS.into();
             layout.max_discard_seg = MAX_RANGES.into();
@@ -199,14 +199,14 @@ mod tests {
             name: "disk".into(),
             sectors: 0x1_0000_0001,
             physical_block: 4096,
-            access: Access::ReadWrite,
+            access: DiskAccess::ReadWrite,
             discard_granularity: Some(4096),
             id: None,
         }
     }
 
     #[test]
-    fn the_structure_is_as_drivers_read_it() {
+    fn the_structure_has_the_specified_layout() {
         let config = BlkConfig::default().with_queues(4).unwrap();
         let bytes = layout(&disk(), &config, true);
         assert_eq!(bytes[..8], 0x1_0000_0001_u64.to_le_bytes());
@@ -224,9 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_disk_offers_no_way_to_change_it() {
+    fn a_read_only_disk_offers_no_feature_that_changes_it() {
         let disk = DiskInfo {
-            access: Access::ReadOnly,
+            access: DiskAccess::ReadOnly,
             ..disk()
         };
         let config = BlkConfig::default();

@@ -6,17 +6,17 @@ use crate::config::CONFIG_LEN;
 use crate::config::QUEUE_SIZE;
 use crate::config::WRITEBACK_OFFSET;
 use crate::config::has;
-use crate::flight::Flights;
 use crate::queue::Caching;
 use crate::queue::QueueWorker;
 use crate::queue::Shared;
-use crate::request::Interpreter;
-use crate::stats::Stats;
+use crate::request::RequestParser;
+use crate::stats::BlkStats;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use disk_backend::Disk;
 use pci_core::ClassCode;
+use slab::Slab;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use virtio::ActivateError;
 use virtio::Activation;
 use virtio::DeviceInfo;
-use virtio::Event;
+use virtio::EventFd;
 use virtio::VirtQueue;
 use virtio::VirtioDevice;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
@@ -36,28 +36,28 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 /// A virtio block device.
 ///
-/// Each queue has a thread, which sleeps in one place for the driver's notifications and the disk's completions.
+/// Each queue has a thread, which waits for notifications of the driver and completions of the disk at once.
 pub struct VirtioBlk {
     disk: Arc<dyn Disk>,
     config: BlkConfig,
     features: u64,
-    stats: Arc<Stats>,
-    /// The field `writeback`, by which drivers that can choose whether writes are cached.
+    stats: Arc<BlkStats>,
+    /// The configuration field `writeback`: whether writes are cached, if the driver can choose that.
     writeback: Arc<AtomicBool>,
     running: Option<Running>,
 }
 
 struct Running {
     shared: Arc<Shared>,
-    workers: Vec<Worker>,
+    threads: Vec<QueueThread>,
 }
 
-struct Worker {
-    stop: Arc<Event>,
-    thread: JoinHandle<VirtQueue>,
+struct QueueThread {
+    stop: Arc<EventFd>,
+    handle: JoinHandle<VirtQueue>,
 }
 
-/// What is not in the transport's state.
+/// State in addition to the transport's.
 #[derive(Debug, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 struct BlkState {
@@ -66,7 +66,7 @@ struct BlkState {
 }
 
 impl VirtioBlk {
-    /// A device that shows `disk`.
+    /// Creates a device for `disk`.
     pub fn new(disk: Arc<dyn Disk>, config: BlkConfig) -> Self {
         Self {
             features: config::features(disk.info(), &config),
@@ -78,23 +78,23 @@ impl VirtioBlk {
         }
     }
 
-    /// Starts the thread of `queue`, and waits until it has its way to the disk.
+    /// Starts the thread of `queue`, and waits until it has opened the disk.
     fn start(
         &self,
         shared: &Arc<Shared>,
         mut queue: VirtQueue,
         features: u64,
-    ) -> io::Result<Worker> {
-        let stop = Arc::new(Event::new()?);
+    ) -> io::Result<QueueThread> {
+        let stop = Arc::new(EventFd::new()?);
         let memory = queue.memory().clone();
-        let interpreter = Interpreter {
+        let parser = RequestParser {
             map: Arc::new(memory.map().clone()),
             memory,
             features,
             serial: self.config.serial_of(self.disk.info()),
         };
         let (opened, is_open) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
+        let handle = std::thread::Builder::new()
             .name(format!("blk-queue{}", queue.index()))
             .spawn({
                 let (disk, shared, stop) = (self.disk.clone(), shared.clone(), stop.clone());
@@ -105,15 +105,15 @@ impl VirtioBlk {
                         Ok(disk) => (Some(disk), Ok(())),
                         Err(e) => (None, Err(e)),
                     };
-                    // If nobody waits any more, `stop` is set.
+                    // Fails only if the receiver is gone, and then `stop` is set.
                     let _ = opened.send(result);
                     if let Some(disk) = disk {
                         let worker = QueueWorker {
                             shared: &shared,
                             queue: &mut queue,
                             disk,
-                            interpreter,
-                            flights: Flights::default(),
+                            parser,
+                            in_flight: Slab::new(),
                             completions: Vec::new(),
                         };
                         worker.run();
@@ -121,22 +121,22 @@ impl VirtioBlk {
                     queue
                 }
             })?;
-        let worker = Worker { stop, thread };
+        let thread = QueueThread { stop, handle };
         is_open.recv().map_err(io::Error::other)??;
-        Ok(worker)
+        Ok(thread)
     }
 }
 
 impl Running {
-    /// Ends all threads, after what is in flight.
+    /// Stops all threads, after the requests in flight have completed.
     fn stop(self) -> Vec<VirtQueue> {
         self.shared.stop.store(true, Ordering::Release);
-        for worker in &self.workers {
-            worker.stop.set();
+        for thread in &self.threads {
+            thread.stop.set();
         }
-        let threads = self.workers.into_iter().map(|worker| worker.thread);
+        let threads = self.threads.into_iter();
         threads
-            .map(|thread| match thread.join() {
+            .map(|thread| match thread.handle.join() {
                 Ok(queue) => queue,
                 Err(panic) => std::panic::resume_unwind(panic),
             })
@@ -148,7 +148,7 @@ impl VirtioDevice for VirtioBlk {
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             device_type: VIRTIO_ID_BLOCK as u16,
-            // A mass storage controller of no particular kind.
+            // Mass storage controller, other.
             class: ClassCode {
                 base: 0x01,
                 sub: 0x80,
@@ -170,7 +170,7 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {
-        // Everything else is read-only. Of other values than 0 and 1 nothing is said.
+        // Everything else is read-only. Values other than 0 and 1 are unspecified.
         if let (WRITEBACK_OFFSET, [value]) = (offset, data) {
             self.writeback.store(*value != 0, Ordering::Relaxed);
         }
@@ -183,22 +183,22 @@ impl VirtioDevice for VirtioBlk {
             signals: activation.signals,
             stats: self.stats.clone(),
             caching: if !has(features, VIRTIO_BLK_F_FLUSH) {
-                // Such a driver has no other way to make writes last (5.2.6.2).
-                Caching::Through
+                // The driver cannot flush (5.2.6.2).
+                Caching::WriteThrough
             } else if has(features, VIRTIO_BLK_F_CONFIG_WCE) {
-                Caching::Chosen(self.writeback.clone())
+                Caching::Selectable(self.writeback.clone())
             } else {
-                Caching::Back
+                Caching::WriteBack
             },
             stop: AtomicBool::new(false),
         });
         let mut running = Running {
             shared: shared.clone(),
-            workers: Vec::new(),
+            threads: Vec::new(),
         };
         for queue in activation.queues {
             match self.start(&shared, queue, features) {
-                Ok(worker) => running.workers.push(worker),
+                Ok(thread) => running.threads.push(thread),
                 Err(source) => {
                     running.stop();
                     return Err(ActivateError {
@@ -227,7 +227,8 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn restore(&mut self, state: Option<&SavedState>) -> Result<(), RestoreError> {
-        let state = state.ok_or_else(|| RestoreError::Invalid("there is no state".into()))?;
+        let state = state
+            .ok_or_else(|| RestoreError::Invalid("there is no state of the block device".into()))?;
         let state: BlkState = state.decode()?;
         self.writeback.store(state.writeback, Ordering::Relaxed);
         Ok(())
@@ -238,7 +239,7 @@ impl VirtioDevice for VirtioBlk {
         serde_json::json!({
             "disk": disk.name,
             "sectors": disk.sectors,
-            "read_only": disk.access == disk_backend::Access::ReadOnly,
+            "read_only": disk.access == disk_backend::DiskAccess::ReadOnly,
             "queues": self.config.queues(),
             "writeback": self.writeback.load(Ordering::Relaxed),
             "requests": self.stats.inspect(),

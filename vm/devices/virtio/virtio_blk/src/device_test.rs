@@ -2,13 +2,14 @@ use super::*;
 use crate::config::MAX_RANGE_SECTORS;
 use crate::exercise::Guest;
 use crate::exercise::Parts;
-use disk_backend::Access;
+use disk_backend::Completion;
+use disk_backend::DiskAccess;
 use disk_backend::DiskInfo;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
 use disk_backend::Faults;
 use disk_backend::FaultyDisk;
 use disk_backend::MemoryDisk;
-use disk_backend::Operation;
 use disk_backend::OverlayDisk;
 use disk_file::Engine;
 use disk_file::FileDisk;
@@ -16,9 +17,9 @@ use disk_file::FileOptions;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::os::fd::BorrowedFd;
-use virtio::testing::Driver;
+use virtio::testing::GuestDriver;
 use virtio::testing::Interrupts;
-use virtio::testing::Machine;
+use virtio::testing::TestMachine;
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -34,12 +35,16 @@ const UNSUPP: u8 = 2;
 const ALL: u64 = u64::MAX;
 const SECTORS: u64 = 1024;
 
-fn memory_disk(access: Access) -> Arc<MemoryDisk> {
+fn memory_disk(access: DiskAccess) -> Arc<MemoryDisk> {
     Arc::new(MemoryDisk::new(SECTORS * 512, access).unwrap())
 }
 
 fn guest() -> Guest {
-    Guest::new(memory_disk(Access::ReadWrite), BlkConfig::default(), ALL)
+    Guest::new(
+        memory_disk(DiskAccess::ReadWrite),
+        BlkConfig::default(),
+        ALL,
+    )
 }
 
 fn read(sector: u64, sectors: u32) -> Parts {
@@ -82,10 +87,10 @@ fn ranges(kind: u32, ranges: &[(u64, u32, u32)]) -> Parts {
 }
 
 #[test]
-fn requests_are_cut_in_any_way() {
+fn requests_may_be_split_in_any_way() {
     // Without event indices, every batch interrupts.
     const EVENT_IDX: u64 = 1 << 29;
-    let disk = memory_disk(Access::ReadWrite);
+    let disk = memory_disk(DiskAccess::ReadWrite);
     let mut guest = Guest::new(disk, BlkConfig::default(), ALL & !EVENT_IDX);
     let data: Vec<u8> = (0..1024).map(|i| (i / 3) as u8).collect();
     for piece in [1 << 20, 512, 100, 17, 16, 5] {
@@ -102,7 +107,7 @@ fn requests_are_cut_in_any_way() {
 }
 
 #[test]
-fn bad_requests_fail_and_the_next_one_works() {
+fn invalid_requests_fail_and_the_next_one_works() {
     let mut guest = guest();
     let with_kind = |kind| Parts { kind, ..read(0, 1) };
     for (parts, status) in [
@@ -157,7 +162,7 @@ fn bad_requests_fail_and_the_next_one_works() {
 }
 
 #[test]
-fn chains_without_a_header_or_status_come_back() {
+fn chains_without_a_header_or_status_are_completed() {
     let mut guest = guest();
     let (readable, writable) = (guest.driver.allocate(512), guest.driver.allocate(512));
     // No room for a status.
@@ -192,9 +197,9 @@ fn a_broken_ring_needs_a_reset_and_works_after_it() {
 }
 
 #[test]
-fn the_serial_number_is_told() {
+fn the_serial_number_is_readable() {
     let config = BlkConfig::default().with_serial("disk-0001").unwrap();
-    let mut guest = Guest::new(memory_disk(Access::ReadWrite), config, ALL);
+    let mut guest = Guest::new(memory_disk(DiskAccess::ReadWrite), config, ALL);
     let get_id = |data_in| Parts {
         kind: GET_ID,
         data_in,
@@ -210,7 +215,7 @@ fn the_serial_number_is_told() {
 
 #[test]
 fn a_read_only_disk_refuses_changes() {
-    let mut guest = Guest::new(memory_disk(Access::ReadOnly), BlkConfig::default(), ALL);
+    let mut guest = Guest::new(memory_disk(DiskAccess::ReadOnly), BlkConfig::default(), ALL);
     assert_ne!(guest.driver.offered() & 1 << 5, 0);
     assert_eq!(guest.request(&write(0, &[1; 512])).0, IOERR);
     assert_eq!(guest.request(&ranges(DISCARD, &[(0, 1, 0)])).0, UNSUPP);
@@ -220,9 +225,9 @@ fn a_read_only_disk_refuses_changes() {
 }
 
 #[test]
-fn errors_of_the_disk_reach_the_guest_only() {
+fn errors_of_the_disk_fail_only_their_requests() {
     let faults = Faults::default();
-    let disk = FaultyDisk::new(memory_disk(Access::ReadWrite), faults.clone());
+    let disk = FaultyDisk::new(memory_disk(DiskAccess::ReadWrite), faults.clone());
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     for parts in [
         read(0, 1),
@@ -252,22 +257,72 @@ fn errors_of_the_disk_reach_the_guest_only() {
 }
 
 #[test]
-fn a_queue_that_breaks_fails_its_requests_and_the_device() {
+fn a_failing_disk_queue_fails_its_requests_and_the_device() {
     let faults = Faults::default();
-    let disk = FaultyDisk::new(memory_disk(Access::ReadWrite), faults.clone());
+    let disk = FaultyDisk::new(memory_disk(DiskAccess::ReadWrite), faults.clone());
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     faults.break_queues();
     assert_eq!(guest.request(&read(0, 1)).0, IOERR);
     guest.driver.wait_for_needs_reset();
-    // Nor can it be used again while that lasts.
+    // The device cannot be used again while no disk queue can be opened.
     guest.driver.initialize(ALL, Interrupts::Polled);
     guest.driver.wait_for_needs_reset();
 }
 
-/// A disk that notes its operations.
-struct NotingDisk(Arc<MemoryDisk>, Arc<Mutex<Vec<&'static str>>>);
+/// A disk whose queue fails when the second operation completes, and reports the first one with the error.
+struct FailingDisk(Arc<MemoryDisk>);
 
-impl Disk for NotingDisk {
+impl Disk for FailingDisk {
+    fn info(&self) -> &DiskInfo {
+        self.0.info()
+    }
+
+    fn open_queue(
+        self: Arc<Self>,
+        depth: u16,
+        events: &[BorrowedFd<'_>],
+    ) -> io::Result<Box<dyn DiskQueue>> {
+        struct Queue(Box<dyn DiskQueue>, Vec<Completion>);
+        impl DiskQueue for Queue {
+            fn submit(&mut self, token: u64, operation: DiskOperation) {
+                self.0.submit(token, operation);
+            }
+            fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+                self.wait(completions)
+            }
+            fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+                self.0.wait(&mut self.1)?;
+                if self.1.len() < 2 {
+                    return Ok(());
+                }
+                completions.extend(self.1.drain(..1));
+                Err(io::Error::other("the queue was made to fail"))
+            }
+        }
+        let queue = self.0.clone().open_queue(depth, events)?;
+        Ok(Box::new(Queue(queue, Vec::new())))
+    }
+}
+
+#[test]
+fn a_request_that_completed_before_the_disk_queue_failed_succeeds() {
+    let disk = FailingDisk(memory_disk(DiskAccess::ReadWrite));
+    let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
+    let sent = [0, 1].map(|sector| guest.send(0, &write(sector, &[1; 512]), 4096));
+    guest.driver.notify(0);
+    guest.driver.wait_for_needs_reset();
+    for _ in &sent {
+        guest.driver.wait_for_used(0);
+    }
+    let statuses = sent.map(|sent| guest.received(&sent).0);
+    assert_eq!(statuses, [OK, IOERR]);
+    assert_eq!(guest.driver.rings[0].take_used(), None);
+}
+
+/// A disk that records its operations.
+struct RecordingDisk(Arc<MemoryDisk>, Arc<Mutex<Vec<&'static str>>>);
+
+impl Disk for RecordingDisk {
     fn info(&self) -> &DiskInfo {
         self.0.info()
     }
@@ -279,14 +334,14 @@ impl Disk for NotingDisk {
     ) -> io::Result<Box<dyn DiskQueue>> {
         struct Queue(Box<dyn DiskQueue>, Arc<Mutex<Vec<&'static str>>>);
         impl DiskQueue for Queue {
-            fn submit(&mut self, token: u64, operation: Operation) {
+            fn submit(&mut self, token: u64, operation: DiskOperation) {
                 self.1.lock().push(operation.name());
                 self.0.submit(token, operation);
             }
-            fn poll(&mut self, completions: &mut Vec<disk_backend::Completion>) -> io::Result<()> {
+            fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
                 self.0.poll(completions)
             }
-            fn wait(&mut self, completions: &mut Vec<disk_backend::Completion>) -> io::Result<()> {
+            fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
                 self.0.wait(completions)
             }
         }
@@ -296,9 +351,9 @@ impl Disk for NotingDisk {
 }
 
 #[test]
-fn writes_are_flushed_for_drivers_that_cannot_or_will_not() {
+fn writes_are_flushed_for_drivers_that_do_not_flush() {
     let notes = Arc::<Mutex<Vec<_>>>::default();
-    let disk = NotingDisk(memory_disk(Access::ReadWrite), notes.clone());
+    let disk = RecordingDisk(memory_disk(DiskAccess::ReadWrite), notes.clone());
     let mut guest = Guest::new(Arc::new(disk), BlkConfig::default(), ALL);
     let operations = |guest: &mut Guest| {
         assert_eq!(guest.request(&write(0, &[1; 512])).0, OK);
@@ -312,7 +367,7 @@ fn writes_are_flushed_for_drivers_that_cannot_or_will_not() {
     guest.driver.write_config(32, 1, 0).unwrap();
     assert_eq!(guest.driver.read_config(32, 1).unwrap(), 0);
     assert_eq!(operations(&mut guest), ["write", "flush", "read"]);
-    // The choice does not outlive a reset.
+    // A reset restores the default.
     guest.driver.initialize(ALL, Interrupts::Polled);
     assert_eq!(operations(&mut guest), ["write", "read"]);
     guest
@@ -327,8 +382,8 @@ fn writes_are_flushed_for_drivers_that_cannot_or_will_not() {
 }
 
 #[test]
-fn the_choice_of_caching_is_saved() {
-    let new = || VirtioBlk::new(memory_disk(Access::ReadWrite), BlkConfig::default());
+fn the_caching_mode_is_saved() {
+    let new = || VirtioBlk::new(memory_disk(DiskAccess::ReadWrite), BlkConfig::default());
     let mut device = new();
     device.write_config(WRITEBACK_OFFSET, &[0]);
     let state = device.save().unwrap().unwrap();
@@ -348,10 +403,10 @@ fn the_choice_of_caching_is_saved() {
 }
 
 #[test]
-fn work_goes_on_after_a_stop() {
+fn requests_added_while_stopped_are_processed_after_a_start() {
     let mut guest = guest();
     assert_eq!(guest.request(&write(3, &[5; 512])).0, OK);
-    // Added while nobody looks, and notified before the start.
+    // Added and notified while the device is stopped.
     use chipset_device::ChipsetDevice as _;
     guest.driver.device.stop();
     let sent = guest.send(0, &read(3, 1), 4096);
@@ -362,7 +417,7 @@ fn work_goes_on_after_a_stop() {
 }
 
 #[test]
-fn a_stop_waits_for_what_is_in_flight() {
+fn a_stop_waits_for_requests_in_flight() {
     use chipset_device::ChipsetDevice as _;
     let dir = tempfile::tempdir().unwrap();
     let disk = file_disk(dir.path(), Engine::Auto);
@@ -377,7 +432,7 @@ fn a_stop_waits_for_what_is_in_flight() {
         while guest.driver.rings[0].take_used().is_some() {
             used += 1;
         }
-        // Those that were not taken are left for later, and none is in between.
+        // The others have not been taken: none is in flight.
         let ended = sent.iter().filter(|sent| guest.received(sent).0 == OK);
         assert_eq!(ended.count(), used);
         guest.driver.device.start();
@@ -389,7 +444,7 @@ fn a_stop_waits_for_what_is_in_flight() {
 }
 
 #[test]
-fn a_chain_that_is_available_twice_is_done_twice() {
+fn a_chain_that_is_available_twice_is_processed_twice() {
     let mut guest = guest();
     let sent = guest.send(0, &read(0, 1), 4096);
     for _ in 0..300 {
@@ -433,8 +488,8 @@ fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
     prop::collection::vec(prop::collection::vec(step, 1..4), 1..24)
 }
 
-/// Makes batches of requests over four queues, and compares with what the disk would hold. Requests of a batch that
-/// overlap are left out, since they may be done in any order.
+/// Makes batches of requests on four queues, and compares the disk with a model. Skips requests that overlap others of
+/// their batch, since they may be done in any order.
 fn compare(disk: Arc<dyn Disk>, batches: &[Vec<Step>]) {
     let config = BlkConfig::default().with_queues(4).unwrap();
     let mut guest = Guest::new(disk, config, ALL);
@@ -490,9 +545,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_disk_is_as_the_model(batches in steps()) {
-        compare(memory_disk(Access::ReadWrite), &batches);
-        compare(Arc::new(OverlayDisk::new(memory_disk(Access::ReadOnly))), &batches);
+    fn every_disk_behaves_as_the_model(batches in steps()) {
+        compare(memory_disk(DiskAccess::ReadWrite), &batches);
+        compare(Arc::new(OverlayDisk::new(memory_disk(DiskAccess::ReadOnly))), &batches);
         let dir = tempfile::tempdir().unwrap();
         compare(file_disk(dir.path(), Engine::Auto), &batches);
         compare(file_disk(dir.path(), Engine::Threads), &batches);
@@ -500,11 +555,11 @@ proptest! {
 }
 
 #[test]
-fn firmware_polls_without_interrupts() {
-    let machine = Machine::new();
-    let disk = memory_disk(Access::ReadWrite);
+fn a_driver_may_poll_without_interrupts() {
+    let machine = TestMachine::new();
+    let disk = memory_disk(DiskAccess::ReadWrite);
     let device = machine.plug(VirtioBlk::new(disk, BlkConfig::default()));
-    let mut driver = Driver::new(&machine, device);
+    let mut driver = GuestDriver::new(&machine, device);
     // VERSION_1 and BLK_SIZE only.
     driver.initialize(1 << 32 | 1 << 6, Interrupts::Polled);
     assert_eq!(driver.read_config(0, 8).unwrap(), SECTORS);

@@ -1,18 +1,19 @@
-//! A driver of block devices for tests, and one that does what a script says, for fuzzing.
+//! A driver of block devices for tests, and one that follows a script, for fuzzing.
 
 use crate::BlkConfig;
 use crate::VirtioBlk;
-use disk_backend::Access;
+use chipset_device::exercise::Script;
 use disk_backend::Disk;
+use disk_backend::DiskAccess;
 use disk_backend::MemoryDisk;
 use std::sync::Arc;
-use virtio::testing::Driver;
+use virtio::testing::GuestDriver;
 use virtio::testing::Interrupts;
-use virtio::testing::Machine;
+use virtio::testing::TestMachine;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 
-/// Where requests and data are in guest memory; rings are allocated from 1 MiB up, which this is far from.
+/// The GPA range of requests and data; rings are allocated from 1 MiB up, far below.
 const ARENA: u64 = 16 << 20;
 const ARENA_END: u64 = 32 << 20;
 
@@ -20,12 +21,12 @@ const ARENA_END: u64 = 32 << 20;
 #[derive(Debug)]
 pub struct Guest {
     /// The driver of the device.
-    pub driver: Driver,
-    machine: Machine,
+    pub driver: GuestDriver,
+    machine: TestMachine,
     next: u64,
 }
 
-/// A request that was made available.
+/// A request that was added to a queue.
 #[derive(Debug)]
 pub struct Sent {
     data: u64,
@@ -47,11 +48,11 @@ pub struct Parts {
 }
 
 impl Guest {
-    /// A guest whose device shows `disk`, initialized with `features` and MSI-X.
+    /// Creates a guest with a device for `disk`, initialized with `features` and MSI-X.
     pub fn new(disk: Arc<dyn Disk>, config: BlkConfig, features: u64) -> Self {
-        let machine = Machine::new();
+        let machine = TestMachine::new();
         let device = machine.plug(VirtioBlk::new(disk, config));
-        let mut driver = Driver::new(&machine, device);
+        let mut driver = GuestDriver::new(&machine, device);
         driver.initialize(features, Interrupts::Msix);
         Self {
             driver,
@@ -60,7 +61,7 @@ impl Guest {
         }
     }
 
-    /// Guest memory for a request; the oldest requests' is used again.
+    /// Allocates guest memory for a request; wraps around to that of the oldest requests.
     fn allocate(&mut self, len: u64) -> u64 {
         if self.next + len > ARENA_END {
             self.next = ARENA;
@@ -79,7 +80,7 @@ impl Guest {
         assert!(stored.is_ok(), "not RAM: {gpa:#x}");
     }
 
-    /// Adds a request to queue `queue`, with buffers cut into pieces of `piece` bytes. Notifies nobody.
+    /// Adds a request to queue `queue`, with buffers split into pieces of `piece` bytes. Does not notify the device.
     pub fn send(&mut self, queue: u16, parts: &Parts, piece: u32) -> Sent {
         let mut readable = Vec::new();
         readable.extend(parts.kind.to_le_bytes());
@@ -109,14 +110,14 @@ impl Guest {
         }
     }
 
-    /// The status and data of a request that was used.
+    /// The status and data of a completed request.
     pub fn received(&self, sent: &Sent) -> (u8, Vec<u8>) {
         let status = self.driver.fetch(sent.status, 1)[0];
         let data = self.driver.fetch(sent.data, sent.data_len as usize);
         (status, data)
     }
 
-    /// Makes a request on queue 0 and waits for its end.
+    /// Makes a request on queue 0 and waits for its completion.
     pub fn request(&mut self, parts: &Parts) -> (u8, Vec<u8>) {
         let sent = self.send(0, parts, 4096);
         self.driver.notify(0);
@@ -125,44 +126,21 @@ impl Guest {
     }
 }
 
-/// Takes numbers from a script; zeroes when it is at its end.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn byte(&mut self) -> u8 {
-        match self.0 {
-            [first, rest @ ..] => {
-                self.0 = rest;
-                *first
-            }
-            [] => 0,
-        }
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(std::array::from_fn(|_| self.byte()))
-    }
-
-    /// An address, mostly of the arena.
-    fn gpa(&mut self) -> u64 {
-        match self.byte() {
-            0 => self.u64(),
-            high => ARENA + (u64::from(high) << 12) + u64::from(self.byte()),
-        }
+/// A GPA, mostly of the arena.
+fn gpa(script: &mut Script<'_>) -> u64 {
+    match script.byte() {
+        0 => script.u64(),
+        high => ARENA + (u64::from(high) << 12) + u64::from(script.byte()),
     }
 }
 
-/// Does what `script` says to a block device, and then checks that it works.
+/// Performs the operations of `script` on a block device, and then checks that it still works.
 pub fn run(script: &[u8]) {
     const SECTORS: u64 = 64;
     let mut script = Script(script);
     let access = match script.byte() % 4 {
-        0 => Access::ReadOnly,
-        _ => Access::ReadWrite,
+        0 => DiskAccess::ReadOnly,
+        _ => DiskAccess::ReadWrite,
     };
     let Ok(disk) = MemoryDisk::new(SECTORS * 512, access) else {
         return;
@@ -190,7 +168,7 @@ pub fn run(script: &[u8]) {
 
 fn step(guest: &mut Guest, script: &mut Script<'_>) {
     match script.byte() % 8 {
-        // A request that is nearly as it should be.
+        // A request that is nearly valid.
         0..3 => {
             let kinds = [0, 1, 4, 8, 11, 13, 2, u32::from(script.byte())];
             let kind = kinds[usize::from(script.byte() % 8)];
@@ -216,19 +194,19 @@ fn step(guest: &mut Guest, script: &mut Script<'_>) {
             guest.send(0, &parts, piece);
             guest.driver.notify(0);
         }
-        // A chain of anything.
+        // An arbitrary chain.
         3 | 4 => {
             let count = usize::from(script.byte() % 6) + 1;
             let buffers: Vec<_> = (0..count)
                 .map(|_| {
-                    let gpa = script.gpa();
+                    let gpa = gpa(script);
                     (gpa, u32::from(script.u16()), script.byte() & 1 == 1)
                 })
                 .collect();
             guest.driver.rings[0].add(&buffers);
             guest.driver.notify(0);
         }
-        // Heads and indices of anything.
+        // Arbitrary heads and indices.
         5 => {
             let (head, index) = (script.u16(), script.u16());
             guest.driver.rings[0].add_head(head);
@@ -239,11 +217,11 @@ fn step(guest: &mut Guest, script: &mut Script<'_>) {
         6 => {
             let (offset, value) = (u64::from(script.byte()), script.u64());
             let len = [1, 2, 4, 8][usize::from(script.byte() % 4)];
-            // Either may be an error.
+            // Both may fail.
             let _ = guest.driver.write_config(offset, len, value);
             let _ = guest.driver.read_config(offset, len);
         }
-        // Work ends with whatever is in flight.
+        // A reset, with requests in flight.
         _ => {
             guest
                 .driver

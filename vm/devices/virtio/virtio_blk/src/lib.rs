@@ -5,7 +5,6 @@ mod config;
 mod device;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod exercise;
-mod flight;
 mod queue;
 mod request;
 mod stats;

@@ -1,26 +1,25 @@
-//! The thread that works on one queue.
+//! The worker that processes one queue.
 
-use crate::flight::Flight;
-use crate::flight::Flights;
-use crate::request::Interpreter;
+use crate::request::BlkStatus;
 use crate::request::Request;
-use crate::request::Status;
-use crate::stats::Stats;
+use crate::request::RequestParser;
+use crate::stats::BlkStats;
 use disk_backend::Completion;
+use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
-use disk_backend::Operation;
+use slab::Slab;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use virtio::Chain;
+use virtio::DescriptorChain;
 use virtio::DeviceSignals;
-use virtio::Preemption;
 use virtio::QueueError;
 use virtio::VirtQueue;
+use virtio::WakeupPolicy;
 
-/// Requests of this many bytes are started before completions are looked for. Disks may copy data as they are asked to,
-/// and the driver is to hear of the first requests before the last ones are done.
+/// The number of bytes to submit before checking for completions. Disks may copy data at submission, and the driver
+/// should learn of the first requests before the last ones are done.
 const ROUND: u64 = 256 << 10;
 
 /// What the queues of a device share.
@@ -28,128 +27,140 @@ const ROUND: u64 = 256 << 10;
 pub(crate) struct Shared {
     pub(crate) disk: String,
     pub(crate) signals: DeviceSignals,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) stats: Arc<BlkStats>,
     pub(crate) caching: Caching,
-    /// Set, with each queue's event signalled, when the queues are to be given back.
+    /// Set, with each worker's event signalled, when the workers must stop.
     pub(crate) stop: AtomicBool,
 }
 
-/// Whether writes may be reported as done before they would survive a loss of power.
+/// Whether writes may be reported as done before they would survive a power loss.
 #[derive(Debug)]
 pub(crate) enum Caching {
     /// They may: the driver flushes.
-    Back,
+    WriteBack,
     /// They may not.
-    Through,
-    /// They may while this is set, which is up to the driver.
-    Chosen(Arc<AtomicBool>),
+    WriteThrough,
+    /// They may while this is set, by the driver.
+    Selectable(Arc<AtomicBool>),
 }
 
 impl Caching {
-    fn is_through(&self) -> bool {
+    fn is_write_through(&self) -> bool {
         match self {
-            Self::Back => false,
-            Self::Through => true,
-            Self::Chosen(back) => !back.load(Ordering::Relaxed),
+            Self::WriteBack => false,
+            Self::WriteThrough => true,
+            Self::Selectable(write_back) => !write_back.load(Ordering::Relaxed),
         }
     }
 }
 
-/// Why a queue is not worked on any more.
+/// Why a queue cannot be processed any more.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum QueueFailure {
     #[error(transparent)]
     Queue(#[from] QueueError),
-    #[error("the queue to the disk is broken")]
+    #[error("the disk queue failed")]
     Disk(#[source] io::Error),
 }
 
-/// What to do when requests were taken.
-enum Then {
-    /// There may be more of them.
-    LookAgain,
-    /// Wait for the driver's notification, or for a completion.
+/// What to do after requests were taken.
+enum NextStep {
+    /// Look for more requests.
+    Continue,
+    /// Wait for a notification of the driver or for a completion.
     Wait,
 }
 
-/// The state of the thread.
+/// A request that the disk works on.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    chain: DescriptorChain,
+    /// Operations that have not completed.
+    pending: usize,
+    failed: bool,
+    /// A flush must follow, so that the data survives a power loss.
+    flush_after: bool,
+}
+
+/// The state of the worker.
 pub(crate) struct QueueWorker<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) queue: &'a mut VirtQueue,
     pub(crate) disk: Box<dyn DiskQueue>,
-    pub(crate) interpreter: Interpreter,
-    pub(crate) flights: Flights,
+    pub(crate) parser: RequestParser,
+    /// By the token of their operations.
+    pub(crate) in_flight: Slab<InFlight>,
     pub(crate) completions: Vec<Completion>,
 }
 
 impl QueueWorker<'_> {
-    /// Works until told to stop, or beyond repair. Nothing is in flight afterwards.
+    /// Processes the queue until the worker must stop or fails. Nothing is in flight afterwards.
     pub(crate) fn run(mut self) {
-        let result = self.work().and_then(|()| self.drain());
+        let result = self.process().and_then(|()| self.drain());
         let Err(failure) = result else {
             return;
         };
         self.shared.signals.fail(&failure);
-        // Dropping waits for the disk to let the guest's memory go.
+        // Waits until the disk no longer uses guest memory.
         drop(self.disk);
-        if let Failure::Disk(_) = failure {
-            while let Some(flight) = self.flights.pop() {
-                let end = finish(self.queue, &self.interpreter, flight.chain, Status::IoError);
-                if let Err(error) = end {
-                    tracing::debug!(%error, "failed to end a request of a broken queue");
+        if let QueueFailure::Disk(_) = failure {
+            for request in self.in_flight.drain() {
+                let result = finish(self.queue, &self.parser, request.chain, BlkStatus::IoError);
+                if let Err(error) = result {
+                    tracing::debug!(%error, "failed to complete a request of a failed queue");
                     return;
                 }
             }
             if let Err(error) = self.queue.interrupt() {
-                tracing::debug!(%error, "failed to interrupt for a broken queue");
+                tracing::debug!(%error, "failed to interrupt for a failed queue");
             }
         }
     }
 
-    fn work(&mut self) -> Result<(), Failure> {
-        let mut preemption = Preemption::of_this_thread();
+    fn process(&mut self) -> Result<(), QueueFailure> {
+        let mut wakeup_policy = WakeupPolicy::of_this_thread();
         let mut since_wakeup = 0;
         while !self.shared.stop.load(Ordering::Acquire) {
-            let (taken, then) = self.take()?;
+            let (taken, next) = self.take()?;
             since_wakeup += taken;
             self.queue.interrupt()?;
-            match then {
-                Then::LookAgain => self.disk.poll(&mut self.completions),
-                Then::Wait => {
-                    preemption.about_to_wait(std::mem::take(&mut since_wakeup));
+            let result = match next {
+                NextStep::Continue => self.disk.poll(&mut self.completions),
+                NextStep::Wait => {
+                    wakeup_policy.about_to_wait(std::mem::take(&mut since_wakeup));
                     self.disk.wait(&mut self.completions)
                 }
-            }
-            .map_err(Failure::Disk)?;
+            };
+            // A queue that fails reports what completed before.
             self.complete()?;
+            result.map_err(QueueFailure::Disk)?;
         }
         Ok(())
     }
 
-    /// Waits for what is in flight.
-    fn drain(&mut self) -> Result<(), Failure> {
-        while self.flights.len() != 0 {
-            self.disk
-                .wait(&mut self.completions)
-                .map_err(Failure::Disk)?;
+    /// Waits until nothing is in request.
+    fn drain(&mut self) -> Result<(), QueueFailure> {
+        while !self.in_flight.is_empty() {
+            let result = self.disk.wait(&mut self.completions);
             self.complete()?;
+            result.map_err(QueueFailure::Disk)?;
         }
         Ok(())
     }
 
-    /// Starts requests of the driver, and says how many.
-    fn take(&mut self) -> Result<(usize, Then), Failure> {
+    /// Takes and starts requests of the driver. Returns their number.
+    fn take(&mut self) -> Result<(usize, NextStep), QueueFailure> {
         let size = usize::from(self.queue.size());
         self.queue.disable_kicks()?;
         let mut bytes = 0;
-        // A driver that makes chains available twice, or faster than they are worked on, gets no more than this.
+        // Bounds a driver that makes chains available twice, or faster than they are processed.
         for taken in 0..size {
             if bytes >= ROUND {
-                return Ok((taken, Then::LookAgain));
+                return Ok((taken, NextStep::Continue));
             }
-            if self.flights.len() >= size {
-                // A completion is what to wait for.
-                return Ok((taken, Then::Wait));
+            if self.in_flight.len() >= size {
+                // Wait for a completion.
+                return Ok((taken, NextStep::Wait));
             }
             match self.queue.next()? {
                 Some(chain) => {
@@ -157,109 +168,109 @@ impl QueueWorker<'_> {
                     self.start(chain)?;
                 }
                 None => {
-                    let then = match self.queue.enable_kicks()? {
-                        true => Then::LookAgain,
-                        false => Then::Wait,
+                    let next = match self.queue.enable_kicks()? {
+                        true => NextStep::Continue,
+                        false => NextStep::Wait,
                     };
-                    return Ok((taken, then));
+                    return Ok((taken, next));
                 }
             }
         }
-        Ok((size, Then::LookAgain))
+        Ok((size, NextStep::Continue))
     }
 
-    fn start(&mut self, chain: Chain) -> Result<(), QueueError> {
-        let operations = match self.interpreter.request(&chain) {
+    fn start(&mut self, chain: DescriptorChain) -> Result<(), QueueError> {
+        let operations = match self.parser.request(&chain) {
             Request::Disk(operations) => operations,
             Request::Done(status) => {
                 let stats = &self.shared.stats;
-                Stats::add(&stats.others, 1);
-                if status != Status::Ok {
-                    Stats::add(&stats.failed, 1);
+                BlkStats::add(&stats.others, 1);
+                if status != BlkStatus::Ok {
+                    BlkStats::add(&stats.failed, 1);
                 }
-                return finish(self.queue, &self.interpreter, chain, status);
+                return finish(self.queue, &self.parser, chain, status);
             }
         };
         let changes = !matches!(
             operations.first(),
-            Some(Operation::Read { .. } | Operation::Flush)
+            Some(DiskOperation::Read { .. } | DiskOperation::Flush)
         );
-        let token = self.flights.insert(Flight {
+        let key = self.in_flight.insert(InFlight {
             chain,
             pending: operations.len(),
             failed: false,
-            flush_after: changes && self.shared.caching.is_through(),
+            flush_after: changes && self.shared.caching.is_write_through(),
         });
         for operation in operations {
             self.count(&operation);
-            self.disk.submit(token, operation);
+            self.disk.submit(key as u64, operation);
         }
         Ok(())
     }
 
-    fn count(&self, operation: &Operation) {
+    fn count(&self, operation: &DiskOperation) {
         let stats = &self.shared.stats;
         match operation {
-            Operation::Read { buffers, .. } => {
-                Stats::add(&stats.reads, 1);
-                Stats::add(&stats.read_bytes, buffers.len());
+            DiskOperation::Read { buffers, .. } => {
+                BlkStats::add(&stats.reads, 1);
+                BlkStats::add(&stats.read_bytes, buffers.len());
             }
-            Operation::Write { buffers, .. } => {
-                Stats::add(&stats.writes, 1);
-                Stats::add(&stats.written_bytes, buffers.len());
+            DiskOperation::Write { buffers, .. } => {
+                BlkStats::add(&stats.writes, 1);
+                BlkStats::add(&stats.written_bytes, buffers.len());
             }
-            Operation::Flush => Stats::add(&stats.flushes, 1),
-            Operation::Discard { .. } | Operation::WriteZeroes { .. } => {
-                Stats::add(&stats.others, 1);
+            DiskOperation::Flush => BlkStats::add(&stats.flushes, 1),
+            DiskOperation::Discard { .. } | DiskOperation::WriteZeroes { .. } => {
+                BlkStats::add(&stats.others, 1);
             }
         }
     }
 
-    /// Ends the requests whose operations have completed, and interrupts once for all of them.
+    /// Completes the requests whose operations have completed, and interrupts once for all of them.
     fn complete(&mut self) -> Result<(), QueueError> {
         for completion in self.completions.drain(..) {
             let token = completion.token;
-            let Some(flight) = self.flights.get(token) else {
+            let key = token as usize;
+            let Some(request) = self.in_flight.get_mut(key) else {
                 continue;
             };
             if let Err(error) = completion.result {
-                flight.failed = true;
+                request.failed = true;
                 let device = self.shared.signals.name();
                 self.shared.stats.failed(device, &self.shared.disk, &error);
             }
-            flight.pending -= 1;
-            if flight.pending != 0 {
+            request.pending -= 1;
+            if request.pending != 0 {
                 continue;
             }
-            if flight.flush_after && !flight.failed {
-                flight.flush_after = false;
-                flight.pending = 1;
-                self.disk.submit(token, Operation::Flush);
+            if request.flush_after && !request.failed {
+                request.flush_after = false;
+                request.pending = 1;
+                self.disk.submit(token, DiskOperation::Flush);
                 continue;
             }
-            if let Some(flight) = self.flights.remove(token) {
-                let status = match flight.failed {
-                    false => Status::Ok,
-                    true => Status::IoError,
-                };
-                finish(self.queue, &self.interpreter, flight.chain, status)?;
-            }
+            let request = self.in_flight.remove(key);
+            let status = match request.failed {
+                false => BlkStatus::Ok,
+                true => BlkStatus::IoError,
+            };
+            finish(self.queue, &self.parser, request.chain, status)?;
         }
         self.queue.interrupt()
     }
 }
 
-/// Gives `chain` back with its status.
+/// Completes `chain` with its status.
 fn finish(
     queue: &mut VirtQueue,
-    interpreter: &Interpreter,
-    chain: Chain,
-    status: Status,
+    parser: &RequestParser,
+    chain: DescriptorChain,
+    status: BlkStatus,
 ) -> Result<(), QueueError> {
     let written = chain.writable.len();
     if let Some(last) = written.checked_sub(1) {
         let status = [status.to_byte()];
-        chain.writable.write(&interpreter.memory, last, &status);
+        chain.writable.write(&parser.memory, last, &status);
     }
     queue.complete(chain, written)
 }

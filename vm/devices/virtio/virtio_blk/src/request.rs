@@ -1,17 +1,17 @@
-//! Requests as drivers make them (5.2.6), and what they ask of the disk.
+//! Parses requests of drivers (5.2.6) to operations of the disk.
 
 use crate::config::MAX_RANGE_SECTORS;
 use crate::config::MAX_RANGES;
 use crate::config::SERIAL_LEN;
 use crate::config::has;
 use disk_backend::Buffers;
+use disk_backend::DiskOperation;
 use disk_backend::Extent;
-use disk_backend::Operation;
 use disk_backend::SECTOR;
 use disk_backend::Space;
 use guest_memory::GuestMemory;
 use std::sync::Arc;
-use virtio::Chain;
+use virtio::DescriptorChain;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_DISCARD;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_WRITE_ZEROES;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_S_IOERR;
@@ -57,15 +57,15 @@ const RANGE_LEN: u32 = size_of::<Range>() as u32;
 
 /// The status byte of a request.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Status {
+pub(crate) enum BlkStatus {
     Ok,
-    /// It failed, or was not as requests are.
+    /// It failed, or is malformed.
     IoError,
-    /// The device does not know or offer it.
+    /// The device does not know it or does not offer it.
     Unsupported,
 }
 
-impl Status {
+impl BlkStatus {
     pub(crate) fn to_byte(self) -> u8 {
         (match self {
             Self::Ok => VIRTIO_BLK_S_OK,
@@ -75,61 +75,68 @@ impl Status {
     }
 }
 
-/// What a request comes to.
+/// What a request requires.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Operations, at least one, in any order. It ends with the last one, and fails if one does.
-    Disk(Vec<Operation>),
-    /// Nothing for the disk to do.
-    Done(Status),
+    /// One or more operations, in any order. The request completes with the last one, and fails if one fails.
+    Disk(Vec<DiskOperation>),
+    /// Nothing of the disk: the request completes with this status.
+    Done(BlkStatus),
 }
 
-/// What requests are understood with.
-pub(crate) struct Interpreter {
+/// Parses the requests of one queue.
+pub(crate) struct RequestParser {
     pub(crate) memory: GuestMemory,
-    /// The same memory, for operations to hold on to.
+    /// The same memory, for operations to keep mapped.
     pub(crate) map: Arc<GuestMemoryMmap>,
     pub(crate) features: u64,
     pub(crate) serial: [u8; SERIAL_LEN],
 }
 
-impl Interpreter {
-    /// Reads the request in `chain`.
-    pub(crate) fn request(&self, chain: &Chain) -> Request {
+impl RequestParser {
+    /// Parses the request in `chain`.
+    pub(crate) fn request(&self, chain: &DescriptorChain) -> Request {
         self.parse(chain).unwrap_or_else(Request::Done)
     }
 
-    fn parse(&self, chain: &Chain) -> Result<Request, Status> {
-        // The last byte that the device writes is the status.
-        let data_in = chain.writable.len().checked_sub(1).ok_or(Status::IoError)?;
+    fn parse(&self, chain: &DescriptorChain) -> Result<Request, BlkStatus> {
+        // The last device-writable byte is the status.
+        let data_in = chain
+            .writable
+            .len()
+            .checked_sub(1)
+            .ok_or(BlkStatus::IoError)?;
         let mut header = [0; HEADER_LEN as usize];
         if chain.readable.read(&self.memory, 0, &mut header) != header.len() {
-            return Err(Status::IoError);
+            return Err(BlkStatus::IoError);
         }
-        let header = Header::read_from_bytes(&header).map_err(|_| Status::IoError)?;
+        let header = Header::read_from_bytes(&header).map_err(|_| BlkStatus::IoError)?;
         let data_out = chain.readable.len() - HEADER_LEN;
         let offset = header.sector.get().checked_mul(SECTOR);
         match header.kind.get() {
             VIRTIO_BLK_T_IN => {
-                let offset = offset.ok_or(Status::IoError)?;
+                let offset = offset.ok_or(BlkStatus::IoError)?;
                 let buffers = self.buffers(&chain.writable, 0, data_in)?;
-                Ok(Request::Disk(vec![Operation::Read { offset, buffers }]))
+                Ok(Request::Disk(vec![DiskOperation::Read { offset, buffers }]))
             }
             VIRTIO_BLK_T_OUT => {
-                let offset = offset.ok_or(Status::IoError)?;
+                let offset = offset.ok_or(BlkStatus::IoError)?;
                 let buffers = self.buffers(&chain.readable, HEADER_LEN, data_out)?;
-                Ok(Request::Disk(vec![Operation::Write { offset, buffers }]))
+                Ok(Request::Disk(vec![DiskOperation::Write {
+                    offset,
+                    buffers,
+                }]))
             }
-            VIRTIO_BLK_T_FLUSH => Ok(Request::Disk(vec![Operation::Flush])),
+            VIRTIO_BLK_T_FLUSH => Ok(Request::Disk(vec![DiskOperation::Flush])),
             VIRTIO_BLK_T_GET_ID => {
                 let len = self.serial.len().min(data_in as usize);
                 chain.writable.write(&self.memory, 0, &self.serial[..len]);
-                Err(Status::Ok)
+                Err(BlkStatus::Ok)
             }
             VIRTIO_BLK_T_DISCARD if has(self.features, VIRTIO_BLK_F_DISCARD) => {
                 self.ranges(chain, data_out, |extent, flags| match flags {
-                    0 => Ok(Operation::Discard { extent }),
-                    _ => Err(Status::Unsupported),
+                    0 => Ok(DiskOperation::Discard { extent }),
+                    _ => Err(BlkStatus::Unsupported),
                 })
             }
             VIRTIO_BLK_T_WRITE_ZEROES if has(self.features, VIRTIO_BLK_F_WRITE_ZEROES) => self
@@ -137,51 +144,56 @@ impl Interpreter {
                     let space = match flags {
                         0 => Space::Keep,
                         VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP => Space::Release,
-                        _ => return Err(Status::Unsupported),
+                        _ => return Err(BlkStatus::Unsupported),
                     };
-                    Ok(Operation::WriteZeroes { extent, space })
+                    Ok(DiskOperation::WriteZeroes { extent, space })
                 }),
-            _ => Err(Status::Unsupported),
+            _ => Err(BlkStatus::Unsupported),
         }
     }
 
-    /// `len` bytes of data from `start` on.
-    fn buffers(&self, buffers: &virtio::Buffers, start: u32, len: u32) -> Result<Buffers, Status> {
+    /// The `len` bytes of data starting at `start`.
+    fn buffers(
+        &self,
+        buffers: &virtio::ChainBuffers,
+        start: u32,
+        len: u32,
+    ) -> Result<Buffers, BlkStatus> {
         if !u64::from(len).is_multiple_of(SECTOR) {
-            return Err(Status::IoError);
+            return Err(BlkStatus::IoError);
         }
         let pieces = buffers
             .range(start, len)
             .map(|piece| (GuestAddress(piece.gpa), piece.len.into()));
-        Buffers::guest(&self.map, pieces).map_err(|_| Status::IoError)
+        Buffers::guest(&self.map, pieces).map_err(|_| BlkStatus::IoError)
     }
 
-    /// An operation for each of the ranges in the request's data.
+    /// An operation for each range in the request's data.
     fn ranges(
         &self,
-        chain: &Chain,
+        chain: &DescriptorChain,
         len: u32,
-        operation: impl Fn(Extent, u32) -> Result<Operation, Status>,
-    ) -> Result<Request, Status> {
+        operation: impl Fn(Extent, u32) -> Result<DiskOperation, BlkStatus>,
+    ) -> Result<Request, BlkStatus> {
         if len == 0 || !len.is_multiple_of(RANGE_LEN) || len / RANGE_LEN > MAX_RANGES {
-            return Err(Status::IoError);
+            return Err(BlkStatus::IoError);
         }
         let mut operations = Vec::new();
         let mut bytes = [0; RANGE_LEN as usize];
         for at in (HEADER_LEN..HEADER_LEN + len).step_by(bytes.len()) {
             chain.readable.read(&self.memory, at, &mut bytes);
-            let range = Range::read_from_bytes(&bytes).map_err(|_| Status::IoError)?;
+            let range = Range::read_from_bytes(&bytes).map_err(|_| BlkStatus::IoError)?;
             let extent = Extent {
                 offset: range
                     .sector
                     .get()
                     .checked_mul(SECTOR)
-                    .ok_or(Status::IoError)?,
+                    .ok_or(BlkStatus::IoError)?,
                 len: u64::from(range.sectors.get()) * SECTOR,
             };
             let operation = operation(extent, range.flags.get())?;
             if range.sectors.get() > MAX_RANGE_SECTORS {
-                return Err(Status::IoError);
+                return Err(BlkStatus::IoError);
             }
             operations.push(operation);
         }

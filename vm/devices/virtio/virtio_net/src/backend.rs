@@ -1,23 +1,25 @@
+//! The contract of network backends.
+
 use std::io;
 use std::os::fd::AsFd;
 
-/// What a receiver takes off a sender's hands: partial checksums, and frames larger than the network's.
+/// Work that a sender leaves to the receiver: checksums and segmentation.
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// Frames whose checksum is to be completed. Nothing else goes without.
+    /// Completing a partial checksum. All others require it.
     pub checksum: bool,
-    /// TCP over IPv4 to be cut into segments.
+    /// Segmenting TCP over IPv4.
     pub tso4: bool,
-    /// TCP over IPv6 to be cut into segments.
+    /// Segmenting TCP over IPv6.
     pub tso6: bool,
-    /// Such TCP with explicit congestion notification.
+    /// Segmenting TCP with explicit congestion notification.
     pub ecn: bool,
-    /// UDP to be cut into fragments.
+    /// Fragmenting UDP.
     pub ufo: bool,
 }
 
 impl Offloads {
-    /// None of them.
+    /// No offloads.
     pub const NONE: Self = Self {
         checksum: false,
         tso4: false,
@@ -26,24 +28,24 @@ impl Offloads {
         ufo: false,
     };
 
-    /// Frames may be larger than the network's.
+    /// Whether frames may be larger than the MTU.
     pub fn any_segmentation(&self) -> bool {
         self.tso4 || self.tso6 || self.ufo
     }
 }
 
-/// The network's end of a network device.
+/// The connection of a network device to a network.
 ///
-/// Each read of the file, which does not block, gives one frame, and each write takes one; in front of each
-/// is a header of 12 bytes (5.1.6, `struct virtio_net_hdr_v1`).
+/// Each read of the file, which does not block, returns one frame, and each write sends one. A header of 12 bytes
+/// precedes each frame (5.1.6, `struct virtio_net_hdr_v1`).
 pub trait NetBackend: AsFd + Send + Sync + 'static {
-    /// What both sides could do for each other.
+    /// The offloads that the backend supports in both directions.
     fn offloads(&self) -> Offloads;
 
-    /// The guest takes these from now on in what is read; some of what the backend could do.
+    /// Sets the offloads that the guest accepts in frames read from now on; a subset of [`offloads`](Self::offloads).
     fn set_guest_offloads(&self, offloads: Offloads) -> io::Result<()>;
 
-    /// What a person debugging the guest wants to see.
+    /// A report for a person who debugs the guest.
     fn inspect(&self) -> serde_json::Value {
         serde_json::Value::Null
     }

@@ -1,17 +1,20 @@
+//! The device type.
+
 use crate::MacAddress;
 use crate::NetBackend;
 use crate::header;
-use crate::receive::Buffers;
+use crate::link::Link;
+use crate::link::LinkState;
+use crate::receive::BufferMode;
 use crate::receive::Receiver;
-use crate::stats::Stats;
+use crate::stats::NetStats;
 use crate::transmit::Transmitter;
-use crate::transmit::WorkError;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
-use parking_lot::Mutex;
 use pci_core::ClassCode;
 use serde_json::json;
 use std::sync::Arc;
@@ -19,10 +22,10 @@ use virtio::ActivateError;
 use virtio::Activation;
 use virtio::DeviceInfo;
 use virtio::DeviceSignals;
-use virtio::Stop;
+use virtio::StopSignal;
 use virtio::VirtQueue;
 use virtio::VirtioDevice;
-use virtio::Worker;
+use virtio::WorkerThread;
 
 const RECEIVE_QUEUE: u16 = 0;
 const QUEUE_SIZE: u16 = 256;
@@ -31,110 +34,67 @@ const QUEUE_SIZE: u16 = 256;
 const CONFIG_LEN: usize = 12;
 const STATUS_LINK_UP: u16 = 1;
 
-/// Frames that a reset drops at most, of those that wait in the backend.
+/// The maximum number of waiting frames that a reset drops.
 const MAX_STALE: u32 = 4096;
 
 /// An Ethernet frame's header with a VLAN tag, in bytes.
 const ETHERNET_HEADER: u32 = 18;
-/// The MTU of a network that says nothing else, in bytes.
+/// The MTU of a network for which none is configured, in bytes.
 const DEFAULT_MTU: u16 = 1500;
 
-/// What a network device says about itself.
+/// The configuration of a network device.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct NetConfig {
-    /// Its address.
+    /// Its MAC address.
     pub mac: MacAddress,
-    /// The MTU to tell the guest, in bytes, 68 or more. Without, the guest takes 1500.
+    /// The MTU for the guest, in bytes, at least 68. Without one, the guest uses 1500.
     pub mtu: Option<u16>,
-}
-
-/// Whether the cable is plugged in.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum LinkState {
-    /// Frames go through.
-    Up,
-    /// Frames are lost.
-    Down,
-}
-
-#[derive(Debug)]
-struct LinkShared {
-    state: LinkState,
-    signals: Option<DeviceSignals>,
-}
-
-/// The cable of a network device. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Link(Arc<Mutex<LinkShared>>);
-
-impl Link {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(LinkShared {
-            state: LinkState::Up,
-            signals: None,
-        })))
-    }
-
-    /// Plugs the cable in or out, and tells the guest.
-    pub fn set(&self, state: LinkState) {
-        let signals = {
-            let mut shared = self.0.lock();
-            let changed = std::mem::replace(&mut shared.state, state) != state;
-            shared.signals.clone().filter(|_| changed)
-        };
-        if let Some(signals) = signals {
-            signals.config_changed();
-        }
-    }
-
-    /// Whether it is plugged in.
-    pub fn state(&self) -> LinkState {
-        self.0.lock().state
-    }
 }
 
 /// A network device with one pair of queues.
 ///
-/// Each queue has a thread of its own: frames in one direction do not wait for those in the other.
+/// Each queue has its own thread: frames in one direction do not wait for those in the other.
 #[derive(Debug)]
 pub struct NetDevice<B> {
     shared: Arc<Shared<B>>,
     config: NetConfig,
-    workers: Vec<Worker<VirtQueue>>,
+    workers: Vec<WorkerThread<VirtQueue>>,
 }
 
 #[derive(Debug)]
 struct Shared<B> {
     backend: B,
     link: Link,
-    received: Stats,
-    sent: Stats,
+    received: NetStats,
+    receive_error_log: LogLimit,
+    sent: NetStats,
 }
 
 #[derive(Debug, Encode, Decode)]
 #[cbor(map)]
 struct NetState {
-    /// The driver has read it, and stays with it.
+    /// The driver has read it and continues to use it.
     #[cbor(n(1), with = "minicbor::bytes")]
     mac: [u8; 6],
 }
 
 impl<B: NetBackend> NetDevice<B> {
-    /// A network device on `backend`.
+    /// Creates a network device on `backend`.
     pub fn new(backend: B, config: NetConfig) -> Self {
         Self {
             shared: Arc::new(Shared {
                 backend,
                 link: Link::new(),
-                received: Stats::default(),
-                sent: Stats::default(),
+                received: NetStats::default(),
+                receive_error_log: LogLimit::new(),
+                sent: NetStats::default(),
             }),
             config,
             workers: Vec::new(),
         }
     }
 
-    /// The device's cable, plugged in at first.
+    /// The device's link, up at first.
     pub fn link(&self) -> Link {
         self.shared.link.clone()
     }
@@ -158,44 +118,50 @@ impl<B: NetBackend> NetDevice<B> {
         mut queue: VirtQueue,
         features: u64,
         signals: DeviceSignals,
-    ) -> Result<Worker<VirtQueue>, ActivateError> {
+    ) -> Result<WorkerThread<VirtQueue>, ActivateError> {
         let shared = self.shared.clone();
-        let worker = if queue.index() == RECEIVE_QUEUE {
-            let buffers = self.buffers(features);
-            Worker::spawn("virtio-net-rx", move |stop: &Stop| {
+        let mode = self.buffer_mode(features);
+        let receives = queue.index() == RECEIVE_QUEUE;
+        let name = match receives {
+            true => "virtio-net-rx",
+            false => "virtio-net-tx",
+        };
+        let worker = WorkerThread::spawn(name, move |stop: &StopSignal| {
+            let result = if receives {
                 let receiver = Receiver {
                     backend: &shared.backend,
                     link: &shared.link,
                     stats: &shared.received,
+                    error_log: &shared.receive_error_log,
                     stop,
-                    buffers,
+                    mode,
                 };
-                finish(receiver.run(&mut queue), &signals);
-                queue
-            })
-        } else {
-            Worker::spawn("virtio-net-tx", move |stop: &Stop| {
+                receiver.run(&mut queue)
+            } else {
                 let transmitter = Transmitter {
                     backend: &shared.backend,
                     link: &shared.link,
                     stats: &shared.sent,
                     stop,
                 };
-                finish(transmitter.run(&mut queue), &signals);
-                queue
-            })
-        };
+                transmitter.run(&mut queue)
+            };
+            if let Err(error) = result {
+                signals.fail(&error);
+            }
+            queue
+        });
         worker.map_err(|source| ActivateError {
             operation: "start a network device's thread",
             source,
         })
     }
 
-    fn buffers(&self, features: u64) -> Buffers {
+    fn buffer_mode(&self, features: u64) -> BufferMode {
         if features & header::MRG_RXBUF == 0 {
-            return Buffers::Single;
+            return BufferMode::Single;
         }
-        Buffers::Merged(if header::guest_offloads(features).any_segmentation() {
+        BufferMode::Mergeable(if header::guest_offloads(features).any_segmentation() {
             header::MAX_LEN
         } else {
             let mtu = self.config.mtu.unwrap_or(0).max(DEFAULT_MTU);
@@ -204,18 +170,12 @@ impl<B: NetBackend> NetDevice<B> {
     }
 }
 
-fn finish(result: Result<(), WorkError>, signals: &DeviceSignals) {
-    if let Err(error) = result {
-        signals.fail(&error);
-    }
-}
-
 impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     fn info(&self) -> DeviceInfo {
         let mtu = self.config.mtu.map_or(0, |_| header::MTU);
         DeviceInfo {
             device_type: 1,
-            // An Ethernet controller.
+            // Ethernet controller.
             class: ClassCode {
                 base: 0x02,
                 sub: 0,
@@ -244,7 +204,7 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
             operation: "set the offloads of a network device",
             source,
         })?;
-        shared.link.0.lock().signals = Some(activation.signals.clone());
+        shared.link.connect(Some(activation.signals.clone()));
         for queue in activation.queues {
             let worker = self.start_worker(queue, activation.features, activation.signals.clone());
             match worker {
@@ -259,19 +219,19 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     }
 
     fn deactivate(&mut self) -> Vec<VirtQueue> {
-        // Both at once, and only then wait.
-        self.workers.iter().for_each(Worker::ask_to_stop);
-        self.workers.drain(..).map(Worker::stop).collect()
+        // Ask both before waiting for one.
+        self.workers.iter().for_each(WorkerThread::ask_to_stop);
+        self.workers.drain(..).map(WorkerThread::stop).collect()
     }
 
     fn reset(&mut self) {
         let shared = &self.shared;
-        shared.link.0.lock().signals = None;
+        shared.link.connect(None);
         let backend = &shared.backend;
         if let Err(error) = backend.set_guest_offloads(crate::Offloads::NONE) {
-            tracing::debug!(%error, "failed to turn off the offloads of a network device");
+            tracing::debug!(%error, "failed to disable the offloads of a network device");
         }
-        // Frames that wait were made for the driver that is gone, and may need what the next one lacks.
+        // Waiting frames were meant for the previous driver, and may use offloads that the next one lacks.
         let mut frame = [0; 64];
         for _ in 0..MAX_STALE {
             if rustix::io::retry_on_intr(|| rustix::io::read(backend, &mut frame)).is_err() {
@@ -290,14 +250,14 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     fn restore(&mut self, state: Option<&SavedState>) -> Result<(), RestoreError> {
         let Some(state) = state else {
             return Err(RestoreError::Invalid(
-                "the network device has no state".into(),
+                "there is no state of the network device".into(),
             ));
         };
         let NetState { mac } = state.decode()?;
         let own = self.config.mac;
         if mac != own.bytes() {
             return Err(RestoreError::Invalid(format!(
-                "the network device had MAC address {mac:02x?}, and has {own} here"
+                "the network device had MAC address {mac:02x?} when it was saved, but has {own} now"
             )));
         }
         Ok(())

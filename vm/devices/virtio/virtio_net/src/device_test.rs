@@ -1,19 +1,20 @@
 use super::*;
 use crate::Offloads;
-use crate::cable::ALL_OFFLOADS;
-use crate::cable::Cable;
+use crate::socket_backend::ALL_OFFLOADS;
+use crate::socket_backend::SocketBackend;
 use chipset_device::ChipsetDevice as _;
+use parking_lot::Mutex;
 use std::os::fd::OwnedFd;
-use virtio::testing::Driver;
+use virtio::testing::GuestDriver;
 use virtio::testing::Interrupts;
-use virtio::testing::Machine;
+use virtio::testing::TestMachine;
 
 const RX: u16 = 0;
 const TX: u16 = 1;
 const ALL: u64 = u64::MAX;
 struct Net {
-    machine: Machine,
-    driver: Driver,
+    machine: TestMachine,
+    driver: GuestDriver,
     peer: OwnedFd,
     offloads: Arc<Mutex<Offloads>>,
     link: Link,
@@ -27,13 +28,13 @@ fn config() -> NetConfig {
 }
 
 fn net() -> Net {
-    let (cable, peer) = Cable::new().unwrap();
-    let offloads = cable.offloads.clone();
-    let machine = Machine::new();
-    let device = NetDevice::new(cable, config());
+    let (backend, peer) = SocketBackend::new().unwrap();
+    let offloads = backend.offloads.clone();
+    let machine = TestMachine::new();
+    let device = NetDevice::new(backend, config());
     let link = device.link();
     let device = machine.plug(device);
-    let driver = Driver::new(&machine, device);
+    let driver = GuestDriver::new(&machine, device);
     Net {
         machine,
         driver,
@@ -44,7 +45,7 @@ fn net() -> Net {
 }
 
 impl Net {
-    /// Offers the device `count` buffers of `len` bytes to receive into, and gives their addresses.
+    /// Adds `count` receive buffers of `len` bytes. Returns their addresses.
     fn offer(&mut self, count: usize, len: u32) -> Vec<u64> {
         let buffers: Vec<_> = (0..count)
             .map(|_| {
@@ -103,7 +104,7 @@ fn frame(len: usize, seed: u8) -> Vec<u8> {
 const GSO: u64 = 1 << 7 | 1 << 8 | 1 << 10;
 
 #[test]
-fn the_configuration_tells_mac_link_and_mtu() {
+fn the_configuration_has_mac_link_and_mtu() {
     let mut net = net();
     let driver = &mut net.driver;
     assert_eq!(driver.read_pci(0), 0x1041_1af4);
@@ -123,7 +124,7 @@ fn the_configuration_tells_mac_link_and_mtu() {
 }
 
 #[test]
-fn frames_go_both_ways() {
+fn frames_pass_in_both_directions() {
     for interrupts in [Interrupts::Polled, Interrupts::Pin, Interrupts::Msix] {
         let mut net = net();
         net.driver.initialize(ALL & !GSO, interrupts);
@@ -148,7 +149,7 @@ fn frames_go_both_ways() {
 }
 
 #[test]
-fn a_large_frame_takes_several_buffers() {
+fn a_large_frame_spans_several_buffers() {
     let mut net = net();
     net.driver.initialize(ALL, Interrupts::Msix);
     let buffers = net.offer(50, 1536);
@@ -166,7 +167,7 @@ fn a_large_frame_takes_several_buffers() {
         assert_eq!(bytes[10..12], (used.len() as u16).to_le_bytes());
         if first == 0 {
             assert_eq!(used.len(), 40);
-            // Until there is room for the largest frame again, none is received.
+            // No frame is received until there is room for the largest again.
             net.offer(43, 1536);
         }
     }
@@ -195,7 +196,7 @@ fn frames_wait_for_buffers_and_for_a_stopped_device() {
     net.send_to_guest(&frame(100, 3));
     let first = net.offer(1, 1600);
     net.driver.wait_for_used(RX);
-    // Chains that were taken and not used go back to the ring.
+    // Chains that were taken and not used are returned to the ring.
     net.driver.device.stop();
     let second = net.offer(2, 1600);
     let state = net.driver.device.save().unwrap();
@@ -210,7 +211,7 @@ fn frames_wait_for_buffers_and_for_a_stopped_device() {
 }
 
 #[test]
-fn a_full_network_holds_the_guest_up_and_loses_nothing() {
+fn a_full_network_delays_the_guest_and_drops_nothing() {
     let mut net = net();
     net.driver.initialize(ALL, Interrupts::Polled);
     let body = net.driver.place(&frame(8192, 1));
@@ -224,7 +225,7 @@ fn a_full_network_holds_the_guest_up_and_loses_nothing() {
     net.wait_for_count("sent", "frames", 1);
     net.driver.device.stop();
     let sent = net.inspect("sent", "frames");
-    assert!(sent < count, "the socket takes everything");
+    assert!(sent < count, "the socket never fills up");
     net.driver.device.start();
     for _ in 0..count {
         assert_eq!(net.received_from_guest()[12..], frame(8192, 1));
@@ -236,7 +237,7 @@ fn a_full_network_holds_the_guest_up_and_loses_nothing() {
 }
 
 #[test]
-fn frames_that_make_no_sense_are_dropped() {
+fn invalid_frames_are_dropped() {
     let mut net = net();
     net.driver.initialize(ALL, Interrupts::Polled);
     let gpa = net.driver.allocate(200_000);
@@ -265,7 +266,7 @@ fn a_buffer_without_room_for_a_header_needs_a_reset() {
 }
 
 #[test]
-fn no_frames_while_the_cable_is_out() {
+fn no_frames_while_the_link_is_down() {
     let mut net = net();
     net.driver.initialize(ALL & !GSO, Interrupts::Polled);
     net.offer(1, 1600);
@@ -282,7 +283,7 @@ fn no_frames_while_the_cable_is_out() {
 }
 
 #[test]
-fn the_backend_learns_what_the_guest_takes() {
+fn the_backend_learns_which_offloads_the_guest_accepts() {
     let mut net = net();
     net.driver.initialize(ALL, Interrupts::Polled);
     assert_eq!(*net.offloads.lock(), ALL_OFFLOADS);
@@ -296,7 +297,7 @@ fn the_backend_learns_what_the_guest_takes() {
 }
 
 #[test]
-fn a_peer_that_goes_away_is_no_trouble() {
+fn a_closed_peer_does_not_stop_the_device() {
     let mut net = net();
     net.driver.initialize(ALL & !GSO, Interrupts::Polled);
     net.offer(4, 1600);
@@ -312,12 +313,12 @@ fn a_state_with_another_mac_is_refused() {
     let mut net = net();
     net.driver.device.stop();
     let state = net.driver.device.save().unwrap();
-    let (cable, _peer) = Cable::new().unwrap();
+    let (backend, _peer) = SocketBackend::new().unwrap();
     let other = NetConfig {
         mac: MacAddress::derive("other"),
         ..config()
     };
-    let mut device = net.machine.plug(NetDevice::new(cable, other));
+    let mut device = net.machine.plug(NetDevice::new(backend, other));
     let error = device.restore(&state).unwrap_err();
     assert!(error.to_string().contains("MAC"), "{error}");
 }

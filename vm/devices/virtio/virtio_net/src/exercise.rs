@@ -1,20 +1,20 @@
-//! Puts a network device through an arbitrary life, for fuzz targets.
+//! Drives a network device with a script of arbitrary operations, for fuzz targets.
 
 use crate::LinkState;
 use crate::MacAddress;
 use crate::NetConfig;
 use crate::NetDevice;
-use crate::cable::Cable;
-use virtio::testing::Driver;
-use virtio::testing::Machine;
+use crate::socket_backend::SocketBackend;
+use virtio::testing::GuestDriver;
+use virtio::testing::TestMachine;
 
-/// Does with a network device what `script` says; see [`virtio::testing::exercise`].
+/// Performs the operations of `script` on a network device; see [`virtio::testing::exercise`].
 ///
 /// # Panics
 ///
-/// If the device does, breaks a promise that every device makes, or the host has no sockets.
-pub fn exercise(machine: &Machine, script: &[u8]) {
-    let (cable, peer) = match Cable::new() {
+/// If the device panics or violates a guarantee of devices, or the host has no sockets.
+pub fn exercise(machine: &TestMachine, script: &[u8]) {
+    let (backend, peer) = match SocketBackend::new() {
         Ok(ends) => ends,
         Err(error) => panic!("{error}"),
     };
@@ -22,16 +22,16 @@ pub fn exercise(machine: &Machine, script: &[u8]) {
         mac: MacAddress::derive("exercise"),
         mtu: None,
     };
-    let device = NetDevice::new(cable, config);
+    let device = NetDevice::new(backend, config);
     let link = device.link();
-    let mut driver = Driver::new(machine, machine.plug(device));
+    let mut driver = GuestDriver::new(machine, machine.plug(device));
     let mut received = vec![0; 1 << 17];
     virtio::testing::exercise(&mut driver, script, &mut |choice| match choice % 8 {
         0 => link.set(LinkState::Down),
         1 => link.set(LinkState::Up),
         2 | 3 => while rustix::io::read(&peer, &mut received).is_ok() {},
         _ => {
-            // Frames of all sizes; one that the socket has no room for is lost.
+            // Frames of all sizes; one is lost if the socket is full.
             let len = usize::from(choice) * usize::from(choice) + 1;
             let _ = rustix::io::write(&peer, &received[..len]);
         }
@@ -44,8 +44,8 @@ mod tests {
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn arbitrary_lives() {
-        let machine = Machine::new();
+    fn arbitrary_scripts_violate_no_guarantee() {
+        let machine = TestMachine::new();
         for seed in 0..200 {
             exercise(&machine, &pseudo_random_script(seed, 1500));
         }

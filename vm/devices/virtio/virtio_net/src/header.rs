@@ -1,15 +1,15 @@
-//! The header in front of each frame (5.1.6), and the features (5.1.3) that say what may be in it.
+//! The header of each frame (5.1.6), and the features (5.1.3) that determine its contents.
 
 use crate::Offloads;
 
 /// The header's length in bytes.
 pub(crate) const LEN: u32 = 12;
 
-/// Where in the header the number of buffers is that a received frame took.
+/// The offset of `num_buffers`, the number of chains of a received frame.
 pub(crate) const NUM_BUFFERS: u32 = 10;
 
-/// The largest frame that segmentation makes, with its header: 64 KiB of IP packet, an Ethernet header with a
-/// VLAN tag.
+/// The length of the largest frame before segmentation with its header: an IP packet of 65535 bytes and an Ethernet
+/// header with a VLAN tag.
 pub(crate) const MAX_LEN: u32 = LEN + 18 + 65535;
 
 const CSUM: u64 = 1 << 0;
@@ -27,7 +27,7 @@ const HOST_UFO: u64 = 1 << 14;
 pub(crate) const MRG_RXBUF: u64 = 1 << 15;
 pub(crate) const STATUS: u64 = 1 << 16;
 
-/// What each feature is of the offloads: of what the guest sends, and of what it receives.
+/// Each offload with its features: for frames that the guest sends, and for frames that it receives.
 fn pairs(offloads: Offloads) -> [(bool, u64, u64); 5] {
     [
         (offloads.checksum, CSUM, GUEST_CSUM),
@@ -38,7 +38,7 @@ fn pairs(offloads: Offloads) -> [(bool, u64, u64); 5] {
     ]
 }
 
-/// The features to offer for what the backend can do.
+/// The features to offer for the offloads of the backend.
 pub(crate) fn features(offloads: Offloads) -> u64 {
     pairs(offloads)
         .into_iter()
@@ -46,10 +46,10 @@ pub(crate) fn features(offloads: Offloads) -> u64 {
         .fold(0, |features, (_, host, guest)| features | host | guest)
 }
 
-/// What a guest that negotiated `features` takes.
+/// The offloads that a guest accepts with the negotiated `features`.
 pub(crate) fn guest_offloads(features: u64) -> Offloads {
     let checksum = features & GUEST_CSUM != 0;
-    // A driver must not ask for the others without (5.1.3.1); one that does gets none.
+    // The others require CSUM (5.1.3.1); a driver that violates that gets none.
     let with_checksum = |feature| checksum && features & feature != 0;
     Offloads {
         checksum,
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offloads_become_features_and_come_back() {
+    fn offloads_map_to_features_and_back() {
         let all = Offloads {
             checksum: true,
             tso4: true,

@@ -1,11 +1,11 @@
 //! The ioctls of `/dev/net/tun`.
-#![allow(unsafe_code, reason = "ioctls take addresses")]
+#![allow(unsafe_code, reason = "ioctls take pointers")]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-/// What a tap's user takes: `TUN_F_*` of `<linux/if_tun.h>`.
+/// The offloads that the reader of a tap accepts: `TUN_F_*` of `<linux/if_tun.h>`.
 pub(crate) const TUN_F_CSUM: libc::c_uint = 0x01;
 pub(crate) const TUN_F_TSO4: libc::c_uint = 0x02;
 pub(crate) const TUN_F_TSO6: libc::c_uint = 0x04;
@@ -20,9 +20,9 @@ fn checked(result: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// A request about the interface `name`, of which 15 bytes count.
+/// A request for the interface `name`, of which 15 bytes are used.
 fn request(name: &str) -> libc::ifreq {
-    // SAFETY: zeros are valid for all of it.
+    // SAFETY: zeroes are valid for all of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let room = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
@@ -31,8 +31,8 @@ fn request(name: &str) -> libc::ifreq {
     request
 }
 
-/// Attaches `tun`, an open `/dev/net/tun`, to the tap interface `name`, and creates that if absent. The name
-/// has at most 15 bytes.
+/// Attaches `tun`, an open `/dev/net/tun`, to the tap interface `name`, which is created if absent. The name has at
+/// most 15 bytes.
 pub(crate) fn attach(tun: &File, name: &str) -> io::Result<()> {
     let mut request = request(name);
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
@@ -41,18 +41,18 @@ pub(crate) fn attach(tun: &File, name: &str) -> io::Result<()> {
     checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })
 }
 
-/// Whether the attached interface outlives the file: whether somebody else created it.
+/// Whether the attached interface outlives the file: it was created by somebody else.
 pub(crate) fn is_persistent(tun: &File) -> io::Result<bool> {
     // The kernel fills in name and flags.
     let mut request = request("");
     // SAFETY: the kernel writes one ifreq, which lives until it returns.
     checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request) })?;
-    // SAFETY: flags are a number, of which any bits are valid, and the kernel wrote them.
+    // SAFETY: the kernel wrote the flags, an integer for which all bits are valid.
     let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
     Ok(flags & libc::IFF_PERSIST != 0)
 }
 
-/// Gives the attached interface its Ethernet address.
+/// Sets the Ethernet address of the attached interface.
 pub(crate) fn set_address(tun: &File, name: &str, address: [u8; 6]) -> io::Result<()> {
     let mut request = request(name);
     let mut sa_data = [0; 14];
@@ -73,20 +73,20 @@ pub(crate) fn set_address(tun: &File, name: &str, address: [u8; 6]) -> io::Resul
     })
 }
 
-/// Sets the length of the header in front of each frame.
+/// Sets the length of the header of each frame.
 pub(crate) fn set_header_len(tun: &File, len: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads one int, which lives until it returns.
     checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETVNETHDRSZ as _, &raw const len) })
 }
 
-/// Says which `TUN_F_*` the reader takes.
+/// Sets the `TUN_F_*` that the reader accepts.
 pub(crate) fn set_offload(tun: &File, flags: libc::c_uint) -> io::Result<()> {
     let flags = libc::c_ulong::from(flags);
     // SAFETY: the argument is a number.
     checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, flags) })
 }
 
-/// The Ethernet address of the interface `name` of the calling thread's network namespace.
+/// The Ethernet address of the interface `name` in the calling thread's network namespace.
 #[cfg(test)]
 pub(crate) fn address(name: &str) -> io::Result<[u8; 6]> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
@@ -99,12 +99,12 @@ pub(crate) fn address(name: &str) -> io::Result<[u8; 6]> {
             &raw mut request,
         )
     })?;
-    // SAFETY: the kernel wrote an address of bytes, of which any are valid.
+    // SAFETY: the kernel wrote the address, bytes for which all values are valid.
     let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
     Ok(std::array::from_fn(|index| data[index] as u8))
 }
 
-/// Gives the interface `name` of the calling thread's network namespace an IPv4 address, and brings it up.
+/// Gives the interface `name` in the calling thread's network namespace an IPv4 address, and brings it up.
 #[cfg(test)]
 pub(crate) fn bring_up(name: &str, address: std::net::Ipv4Addr) -> io::Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
@@ -133,9 +133,9 @@ pub(crate) fn bring_up(name: &str, address: std::net::Ipv4Addr) -> io::Result<()
     })
 }
 
-/// Puts the calling thread into a network namespace of its own.
+/// Moves the calling thread to a new network namespace.
 #[cfg(test)]
 pub(crate) fn enter_new_network() -> io::Result<()> {
-    // SAFETY: nothing but the network that the thread sees changes.
+    // SAFETY: only the network namespace of the thread changes.
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
 }

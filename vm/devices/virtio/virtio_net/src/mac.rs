@@ -1,25 +1,27 @@
+//! MAC addresses.
+
 use sha2::Digest as _;
 use sha2::Sha256;
 use std::fmt;
 use std::str::FromStr;
 
-/// An Ethernet address of one station.
+/// A unicast Ethernet address.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash)]
 pub struct MacAddress([u8; 6]);
 
-/// Why a text or bytes are no [`MacAddress`].
+/// Why a text or bytes are not a [`MacAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMacError {
-    /// Not six pairs of hexadecimal digits with colons between them.
+    /// Not six pairs of hexadecimal digits separated by colons.
     #[error("{0:?} is not a MAC address such as 02:00:00:12:34:56")]
     Syntax(String),
-    /// The address of a group, or of nobody.
-    #[error("{0} is not the MAC address of one station")]
+    /// A multicast address, or all zeroes.
+    #[error("{0} is not a unicast MAC address")]
     NotUnicast(String),
 }
 
 impl MacAddress {
-    /// The address of these bytes.
+    /// The address with these bytes.
     pub fn new(bytes: [u8; 6]) -> Result<Self, ParseMacError> {
         let mac = Self(bytes);
         if bytes[0] & 1 != 0 || bytes == [0; 6] {
@@ -28,8 +30,8 @@ impl MacAddress {
         Ok(mac)
     }
 
-    /// An address made of `identity`, such as a VM's UUID and a device's name: always the same, and locally
-    /// administered. Two identities have the same address as rarely as 46 random bits are the same.
+    /// Derives a locally administered address from `identity`, such as a VM's UUID and a device's name. It is always
+    /// the same for the same identity; two identities collide as rarely as 46 random bits.
     pub fn derive(identity: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"virtio-net MAC address\0");
@@ -41,7 +43,7 @@ impl MacAddress {
         Self(bytes)
     }
 
-    /// The address for the host's end of the cable to this station: always the same, and another one.
+    /// An address for the host's side of the link to this station: always the same, and different from this one.
     pub fn other_end(self) -> Self {
         let mut bytes = self.0;
         bytes[0] = if bytes[0] == 0xfe { 0xfa } else { 0xfe };
@@ -88,9 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn derived_addresses_are_stable_local_and_apart() {
+    fn derived_addresses_are_stable_local_and_distinct() {
         let first = MacAddress::derive("vm/net0");
-        // Guests know their interfaces by this: it never changes.
+        // Guests identify their interfaces by this: it must never change.
         assert_eq!(first.to_string(), "6a:31:64:e8:71:a1");
         assert_ne!(first, MacAddress::derive("vm/net1"));
         for index in 0..100 {
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_end_is_another_station() {
+    fn the_other_end_has_a_different_address() {
         for own in ["02:00:00:12:34:56", "fe:00:00:12:34:56"] {
             let own: MacAddress = own.parse().unwrap();
             let other = own.other_end();

@@ -1,48 +1,50 @@
-//! From the network to the guest.
+//! Receives frames from the network for the guest.
 
 use crate::NetBackend;
-use crate::device::Link;
-use crate::device::LinkState;
+use crate::error::NetQueueError;
 use crate::header;
-use crate::stats::Stats;
-use crate::transmit::WorkError;
+use crate::link::Link;
+use crate::link::LinkState;
+use crate::stats::NetStats;
+use log_limit::LogLimit;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use virtio::Chain;
+use virtio::DescriptorChain;
 use virtio::GuestIoVec;
-use virtio::Stop;
+use virtio::StopSignal;
 use virtio::VirtQueue;
 use virtio::Wakeup;
 
-/// Frames after which the guest is interrupted at the latest.
+/// The maximum number of frames before the guest is interrupted.
 const BATCH: u32 = 64;
 
-/// How frames go into the guest's buffers.
+/// How frames are distributed over the guest's buffers.
 #[derive(Debug, Copy, Clone)]
-pub(crate) enum Buffers {
-    /// Each frame into one chain.
+pub(crate) enum BufferMode {
+    /// Each frame goes into one chain.
     Single,
-    /// Frames go on in further chains (5.1.6.3.1, `VIRTIO_NET_F_MRG_RXBUF`), and there are to be so many bytes
-    /// before one is received.
-    Merged(u32),
+    /// A frame may span several chains (5.1.6.3.1, `VIRTIO_NET_F_MRG_RXBUF`). A frame is received only once there are
+    /// this many bytes of buffers.
+    Mergeable(u32),
 }
 
 pub(crate) struct Receiver<'a, B> {
     pub(crate) backend: &'a B,
     pub(crate) link: &'a Link,
-    pub(crate) stats: &'a Stats,
-    pub(crate) stop: &'a Stop,
-    pub(crate) buffers: Buffers,
+    pub(crate) stats: &'a NetStats,
+    pub(crate) error_log: &'a LogLimit,
+    pub(crate) stop: &'a StopSignal,
+    pub(crate) mode: BufferMode,
 }
 
-/// Chains taken from the queue, to receive into: the bytes of `pieces` are those of `chains`.
-struct Ready {
-    chains: VecDeque<Chain>,
+/// Chains taken from the queue to receive into; `pieces` is the memory of `chains`.
+struct ReceiveBuffers {
+    chains: VecDeque<DescriptorChain>,
     pieces: GuestIoVec,
 }
 
-impl Ready {
+impl ReceiveBuffers {
     fn put_back(&mut self, queue: &mut VirtQueue) {
         while let Some(chain) = self.chains.pop_back() {
             queue.put_back(chain);
@@ -51,34 +53,38 @@ impl Ready {
     }
 }
 
-/// Whether there is something to do.
+/// Whether a frame can be received.
 #[derive(PartialEq, Eq)]
 enum Readiness {
-    /// The buffers are there.
+    /// There are enough buffers.
     Ready,
-    /// The guest has to give more.
+    /// The guest must supply more.
     Short,
 }
 
 impl<B: NetBackend> Receiver<'_, B> {
-    /// Receives into the buffers that the guest puts into `queue`.
-    pub(crate) fn run(&self, queue: &mut VirtQueue) -> Result<(), WorkError> {
-        let mut ready = Ready {
+    /// Receives frames into the buffers in `queue` until the worker must stop.
+    pub(crate) fn run(&self, queue: &mut VirtQueue) -> Result<(), NetQueueError> {
+        let mut buffers = ReceiveBuffers {
             chains: VecDeque::new(),
             pieces: GuestIoVec::new(queue.memory()),
         };
-        let result = self.receive(queue, &mut ready);
-        ready.put_back(queue);
+        let result = self.receive(queue, &mut buffers);
+        buffers.put_back(queue);
         result
     }
 
-    fn receive(&self, queue: &mut VirtQueue, ready: &mut Ready) -> Result<(), WorkError> {
-        // Room for what does not fit into the buffers: enough to know that, for such frames are dropped.
+    fn receive(
+        &self,
+        queue: &mut VirtQueue,
+        buffers: &mut ReceiveBuffers,
+    ) -> Result<(), NetQueueError> {
+        // What does not fit into the buffers, to detect that: such frames are dropped.
         let mut spill = vec![0; header::MAX_LEN as usize];
         queue.disable_kicks()?;
         let mut batch = 0;
         while !self.stop.is_set() {
-            if self.fill(queue, ready)? == Readiness::Short {
+            if self.fill(queue, buffers)? == Readiness::Short {
                 queue.interrupt()?;
                 if !queue.enable_kicks()? {
                     if self.wait(queue.kick())? == Wakeup::Stop {
@@ -89,10 +95,10 @@ impl<B: NetBackend> Receiver<'_, B> {
                 queue.disable_kicks()?;
                 continue;
             }
-            match ready.pieces.read_message(self.backend, &mut spill) {
-                // No frame is empty: the other end is gone.
+            match buffers.pieces.read_message(self.backend, &mut spill) {
+                // No frame is empty: the other side is gone.
                 Ok(0) => return self.idle(queue, &io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => self.deliver(queue, ready, len)?,
+                Ok(len) => self.deliver(queue, buffers, len)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     queue.interrupt()?;
                     batch = 0;
@@ -111,85 +117,95 @@ impl<B: NetBackend> Receiver<'_, B> {
         Ok(queue.interrupt()?)
     }
 
-    /// Nothing will come any more: waits for the end, instead of trying again and again.
-    fn idle(&self, queue: &mut VirtQueue, error: &io::Error) -> Result<(), WorkError> {
-        tracing::warn!(%error, "receiving failed; the network device receives no more");
+    /// Waits until the worker must stop, because no more frames can be received.
+    fn idle(&self, queue: &mut VirtQueue, error: &io::Error) -> Result<(), NetQueueError> {
+        if let Some(suppressed) = self.error_log.allow() {
+            tracing::warn!(
+                %error,
+                suppressed,
+                "failed to receive frames; the network device receives no more until it is reset"
+            );
+        }
         queue.interrupt()?;
-        self.stop.wait(&[]).map_err(WorkError::Wait)?;
+        self.stop.wait(&[]).map_err(NetQueueError::Wait)?;
         Ok(())
     }
 
-    fn wait(&self, fd: BorrowedFd<'_>) -> Result<Wakeup, WorkError> {
-        self.stop.wait(&[fd]).map_err(WorkError::Wait)
+    fn wait(&self, fd: BorrowedFd<'_>) -> Result<Wakeup, NetQueueError> {
+        self.stop.wait(&[fd]).map_err(NetQueueError::Wait)
     }
 
     /// Takes chains from the queue until a frame can be received.
-    fn fill(&self, queue: &mut VirtQueue, ready: &mut Ready) -> Result<Readiness, WorkError> {
-        let wanted = match self.buffers {
-            Buffers::Single => 1,
-            Buffers::Merged(wanted) => wanted as usize,
+    fn fill(
+        &self,
+        queue: &mut VirtQueue,
+        buffers: &mut ReceiveBuffers,
+    ) -> Result<Readiness, NetQueueError> {
+        let wanted = match self.mode {
+            BufferMode::Single => 1,
+            BufferMode::Mergeable(wanted) => wanted as usize,
         };
-        while ready.pieces.len() < wanted {
-            // A driver whose whole ring is smaller gets the frames that fit.
-            if ready.chains.len() == usize::from(queue.size()) {
+        while buffers.pieces.len() < wanted {
+            // If the whole ring holds fewer bytes, only frames that fit are received.
+            if buffers.chains.len() == usize::from(queue.size()) {
                 break;
             }
             let Some(chain) = queue.next()? else {
                 return Ok(Readiness::Short);
             };
-            // The header lies in the first chain, and one without room would never be used.
+            // The header must fit into the first chain; a smaller one could never be used.
             if chain.writable.len() < header::LEN {
-                return Err(WorkError::SmallBuffer);
+                return Err(NetQueueError::SmallBuffer);
             }
             let pieces = chain.writable.pieces().iter().copied();
-            if let Err(error) = ready.pieces.extend(pieces) {
-                if ready.chains.is_empty() {
-                    return Err(WorkError::Pieces(error));
+            if let Err(error) = buffers.pieces.extend(pieces) {
+                if buffers.chains.is_empty() {
+                    return Err(NetQueueError::Pieces(error));
                 }
-                // More pieces than the kernel takes at once: those that are there have to do.
+                // The kernel takes no more pieces at once: use what there is.
                 queue.put_back(chain);
                 break;
             }
-            ready.chains.push_back(chain);
+            buffers.chains.push_back(chain);
         }
-        if ready.chains.is_empty() {
+        if buffers.chains.is_empty() {
             return Ok(Readiness::Short);
         }
         Ok(Readiness::Ready)
     }
 
-    /// Gives the guest the frame that was read into the first `len` bytes.
+    /// Passes the frame that was read into the first `len` bytes to the guest.
     fn deliver(
         &self,
         queue: &mut VirtQueue,
-        ready: &mut Ready,
+        buffers: &mut ReceiveBuffers,
         len: usize,
-    ) -> Result<(), WorkError> {
-        let fits = len >= header::LEN as usize && len <= ready.pieces.len();
+    ) -> Result<(), NetQueueError> {
+        let fits = len >= header::LEN as usize && len <= buffers.pieces.len();
         if !fits || self.link.state() == LinkState::Down {
-            // The buffers stay, for the next frame.
+            // The buffers are kept for the next frame.
             self.stats.drop_frame();
             return Ok(());
         }
         let mut count = 0;
         let mut room = 0;
-        for chain in &ready.chains {
+        for chain in &buffers.chains {
             count += 1;
             room += chain.writable.len() as usize;
             if room >= len {
                 break;
             }
         }
-        if let Some(first) = ready.chains.front() {
-            // Without merged buffers it is 1 as well.
+        if let Some(first) = buffers.chains.front() {
+            // Without mergeable buffers it is 1 as well.
             let number = (count as u16).to_le_bytes();
             first
                 .writable
                 .write(queue.memory(), header::NUM_BUFFERS, &number);
         }
-        ready.pieces.advance(room);
+        buffers.pieces.advance(room);
         let mut left = len as u32;
-        let used = ready.chains.drain(..count).map(|chain| {
+        let used = buffers.chains.drain(..count).map(|chain| {
             let written = left.min(chain.writable.len());
             left -= written;
             (chain, written)

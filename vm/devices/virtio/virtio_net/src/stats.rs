@@ -2,15 +2,15 @@ use serde_json::json;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// What went through one direction of a device.
+/// Counters of one direction of a device.
 #[derive(Debug, Default)]
-pub(crate) struct Stats {
+pub(crate) struct NetStats {
     frames: AtomicU64,
     bytes: AtomicU64,
     dropped: AtomicU64,
 }
 
-impl Stats {
+impl NetStats {
     pub(crate) fn frame(&self, bytes: usize) {
         self.frames.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -1,3 +1,5 @@
+//! Tap interfaces of the host.
+
 use crate::MacAddress;
 use crate::NetBackend;
 use crate::Offloads;
@@ -10,16 +12,16 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 
-/// The device that tap interfaces come from.
+/// The device file of tap interfaces.
 const TUN: &str = "/dev/net/tun";
 
-/// The longest name of an interface, in bytes.
+/// The maximum length of an interface name, in bytes.
 const MAX_NAME: usize = 15;
 
 /// A tap interface of the host.
 ///
-/// The device sends what the guest sends as if it was received by that interface, and receives what the host
-/// sends there. Addresses, bridges, and whether it is up are the administrator's.
+/// The host receives on this interface what the guest sends, and the guest receives what the host sends on it.
+/// Addresses, bridges, and whether it is up are left to the administrator.
 #[derive(Debug)]
 pub struct Tap {
     name: String,
@@ -30,19 +32,19 @@ pub struct Tap {
 /// Why a tap interface cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// No interface can be called so.
-    #[error("{0:?} is not a name for a network interface")]
+    /// The name is invalid.
+    #[error("{0:?} is not a valid name of a network interface")]
     Name(String),
-    /// The host has no taps, or not for us.
+    /// The host has no taps, or denies access.
     #[error("tap interface {name}: failed to open {TUN}")]
     Open {
         /// The interface.
         name: String,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
-    /// The interface is of another kind, in use, or somebody else's.
+    /// The interface is not a tap, is in use, or belongs to another user.
     #[error(
         "tap interface {name}: failed to {operation}; an interface that exists must be a tap without \
          multi_queue, owned by this user and not in use"
@@ -52,7 +54,7 @@ pub enum TapError {
         name: String,
         /// What was attempted.
         operation: &'static str,
-        /// What the host said.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
@@ -60,7 +62,7 @@ pub enum TapError {
 
 fn flags(offloads: Offloads) -> libc::c_uint {
     let mut flags = 0;
-    // The kernel refuses the others without it.
+    // The kernel refuses the others without CSUM.
     if offloads.checksum {
         flags |= ioctl::TUN_F_CSUM;
         for (offered, flag) in [
@@ -81,16 +83,16 @@ fn flags(offloads: Offloads) -> libc::c_uint {
 }
 
 impl Tap {
-    /// Opens the interface `name`. One that does not exist is created with the address `host`, and goes when the
-    /// tap is closed; one that exists keeps its address.
+    /// Opens the interface `name`. If it does not exist, it is created with the address `host` and removed when the tap
+    /// is closed; an existing one keeps its address.
     ///
-    /// With the same address each time, a guest that slept meanwhile still knows who its neighbour is.
+    /// If the address is the same each time, the ARP cache of a guest that was hibernated remains valid.
     pub fn open(name: &str, host: MacAddress) -> Result<Self, TapError> {
         let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
-        let possible = (1..=MAX_NAME).contains(&name.len())
+        let valid = (1..=MAX_NAME).contains(&name.len())
             && name.bytes().all(allowed)
             && !matches!(name, "." | "..");
-        if !possible {
+        if !valid {
             return Err(TapError::Name(name.to_owned()));
         }
         let name = name.to_owned();
@@ -115,7 +117,7 @@ impl Tap {
         }
     }
 
-    /// Attaches to the interface, and finds out what it can do.
+    /// Attaches to the interface, and determines its offloads.
     fn set_up(
         file: &File,
         name: &str,
@@ -144,7 +146,7 @@ impl Tap {
         let offloads = [all, segmentation, checksum]
             .into_iter()
             .find(|offloads| ioctl::set_offload(file, flags(*offloads)).is_ok());
-        // None are in use before the guest says so.
+        // None are in use until the guest accepts them.
         ioctl::set_offload(file, 0).map_err(|e| ("set its offloads", e))?;
         Ok(offloads.unwrap_or(Offloads::NONE))
     }

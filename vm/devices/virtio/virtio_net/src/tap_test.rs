@@ -6,15 +6,15 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::net::UdpSocket;
 use std::path::Path;
-use virtio::testing::Driver;
+use virtio::testing::GuestDriver;
 use virtio::testing::Interrupts;
-use virtio::testing::Machine;
+use virtio::testing::TestMachine;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// Whether taps can be tested: in a network namespace of this thread's own, where nothing else is.
+/// Whether taps can be tested. Moves this thread to a new network namespace for that.
 fn have_taps() -> bool {
     let missing = if !Path::new(TUN).exists() {
         "this host has no /dev/net/tun"
@@ -24,14 +24,14 @@ fn have_taps() -> bool {
         ioctl::enter_new_network().expect("root may have a network namespace");
         return true;
     };
-    // Straight to the terminal: what a passing test prints is not shown.
+    // To the terminal: the output of a passing test is not shown.
     let line = format!("\nSKIPPED: tests of tap interfaces: {missing}\n");
     let _ = io::stderr().write_all(line.as_bytes());
     false
 }
 
 #[test]
-fn impossible_names_are_refused() {
+fn invalid_names_are_refused() {
     for name in [
         "",
         "a/b",
@@ -52,7 +52,7 @@ fn host_mac() -> MacAddress {
     MacAddress::new(GUEST_MAC).unwrap().other_end()
 }
 
-/// A guest that slept while its tap was gone sends to the address that it knew.
+/// A guest that was hibernated while its tap was gone still sends to the address that it knows.
 #[test]
 fn a_created_tap_has_the_address_each_time() {
     if !have_taps() {
@@ -71,7 +71,7 @@ fn a_tap_is_exclusive() {
     }
     let tap = Tap::open("vtest0", host_mac()).unwrap();
     assert!(tap.offloads().checksum && tap.offloads().tso4);
-    // Whatever a driver picks, in combinations that make no sense too, the kernel takes.
+    // The kernel accepts every choice of a driver, including invalid combinations.
     for bits in 0..32 {
         let picked = |bit: u32| bits >> bit & 1 != 0;
         let offloads = Offloads {
@@ -93,8 +93,8 @@ fn a_tap_is_exclusive() {
     ));
 }
 
-/// What comes next for the guest, without the header; its buffer is offered again.
-fn receive(driver: &mut Driver) -> Vec<u8> {
+/// Receives the next frame, without its header.
+fn receive(driver: &mut GuestDriver) -> Vec<u8> {
     let gpa = driver.allocate(2048);
     driver.rings[0].add(&[(gpa, 2048, true)]);
     driver.notify(0);
@@ -102,14 +102,14 @@ fn receive(driver: &mut Driver) -> Vec<u8> {
     driver.fetch(gpa, len as usize)[12..].to_vec()
 }
 
-fn send(driver: &mut Driver, header: [u8; 12], frame: &[u8]) {
+fn send(driver: &mut GuestDriver, header: [u8; 12], frame: &[u8]) {
     let gpa = driver.place(&[&header, frame].concat());
     driver.rings[1].add(&[(gpa, 12 + frame.len() as u32, false)]);
     driver.notify(1);
     driver.wait_for_used(1);
 }
 
-/// The host pings the guest: it asks for its address, and gets a datagram through and back.
+/// The host resolves the address of the guest, and exchanges datagrams with it.
 #[test]
 fn the_host_talks_to_the_guest_through_a_tap() {
     if !have_taps() {
@@ -121,10 +121,10 @@ fn the_host_talks_to_the_guest_through_a_tap() {
         mac: MacAddress::new(GUEST_MAC).unwrap(),
         mtu: None,
     };
-    let machine = Machine::new();
+    let machine = TestMachine::new();
     let device = machine.plug(NetDevice::new(tap, config));
-    let mut driver = Driver::new(&machine, device);
-    // Without merged buffers, and with no offloads for the guest: what it gets is complete.
+    let mut driver = GuestDriver::new(&machine, device);
+    // Without mergeable buffers and offloads: the guest gets complete frames.
     driver.initialize(!0x0000_8780 & !0x2, Interrupts::Polled);
 
     let socket = UdpSocket::bind((HOST, 4000)).unwrap();
@@ -148,15 +148,15 @@ fn the_host_talks_to_the_guest_through_a_tap() {
                 send(&mut driver, [0; 12], &reply.concat());
             }
             ([8, 0], datagram) if datagram[23] == 17 => break datagram.to_vec(),
-            // What hosts say on a new network.
+            // Other traffic of the host on a new interface.
             _ => {}
         }
     };
     assert_eq!(datagram[30..34], GUEST.octets());
     assert_eq!(datagram[42..], *b"ping");
 
-    // The same back, with a checksum that the host is to complete: it starts at the UDP header, and its
-    // place there holds the sum of the pseudo header.
+    // Sends it back with a checksum that the host must complete: it starts at the UDP header, whose checksum field
+    // holds the sum of the pseudo header.
     let mut reply = datagram;
     let (a, b) = (reply[..6].to_vec(), reply[6..12].to_vec());
     reply[..6].copy_from_slice(&b);

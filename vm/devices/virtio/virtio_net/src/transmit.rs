@@ -1,63 +1,51 @@
-//! From the guest to the network.
+//! Sends frames from the guest to the network.
 
 use crate::NetBackend;
-use crate::device::Link;
-use crate::device::LinkState;
+use crate::error::NetQueueError;
 use crate::header;
-use crate::stats::Stats;
+use crate::link::Link;
+use crate::link::LinkState;
+use crate::stats::NetStats;
 use std::io;
-use virtio::Chain;
+use virtio::DescriptorChain;
 use virtio::GuestIoVec;
-use virtio::QueueError;
-use virtio::Stop;
+use virtio::StopSignal;
 use virtio::VirtQueue;
 use virtio::Wakeup;
 
-/// Frames after which the guest gets its buffers back at the latest.
+/// The maximum number of frames before the guest is interrupted for its buffers.
 const BATCH: u32 = 64;
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WorkError {
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    #[error("waiting for frames failed")]
-    Wait(#[source] io::Error),
-    #[error("a buffer for received frames has no room for their header")]
-    SmallBuffer,
-    #[error("a buffer for received frames cannot be used")]
-    Pieces(#[source] io::Error),
-}
 
 pub(crate) struct Transmitter<'a, B> {
     pub(crate) backend: &'a B,
     pub(crate) link: &'a Link,
-    pub(crate) stats: &'a Stats,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stats: &'a NetStats,
+    pub(crate) stop: &'a StopSignal,
 }
 
-/// What became of a frame.
-enum Sent {
-    /// It is on its way, or dropped.
+/// The result of sending a frame.
+enum SendOutcome {
+    /// It was sent or dropped.
     Done,
-    /// The worker is to end, and the frame is still the guest's.
+    /// The worker must stop; the frame was not sent.
     Stopped,
 }
 
 impl<B: NetBackend> Transmitter<'_, B> {
-    /// Sends what the guest puts into `queue`.
-    pub(crate) fn run(&self, queue: &mut VirtQueue) -> Result<(), WorkError> {
+    /// Sends the frames in `queue` until the worker must stop.
+    pub(crate) fn run(&self, queue: &mut VirtQueue) -> Result<(), NetQueueError> {
         let mut pieces = GuestIoVec::new(queue.memory());
         loop {
             queue.clear_kick();
             queue.disable_kicks()?;
             let mut batch = 0;
             while let Some(chain) = queue.next()? {
-                let sent = if self.stop.is_set() {
-                    Sent::Stopped
+                let outcome = if self.stop.is_set() {
+                    SendOutcome::Stopped
                 } else {
                     self.send(queue, &chain, &mut pieces)?
                 };
-                if let Sent::Stopped = sent {
+                if let SendOutcome::Stopped = outcome {
                     queue.put_back(chain);
                     return Ok(queue.interrupt()?);
                 }
@@ -69,7 +57,11 @@ impl<B: NetBackend> Transmitter<'_, B> {
             }
             queue.interrupt()?;
             if !queue.enable_kicks()?
-                && self.stop.wait(&[queue.kick()]).map_err(WorkError::Wait)? == Wakeup::Stop
+                && self
+                    .stop
+                    .wait(&[queue.kick()])
+                    .map_err(NetQueueError::Wait)?
+                    == Wakeup::Stop
             {
                 return Ok(());
             }
@@ -79,40 +71,40 @@ impl<B: NetBackend> Transmitter<'_, B> {
     fn send(
         &self,
         queue: &mut VirtQueue,
-        chain: &Chain,
+        chain: &DescriptorChain,
         pieces: &mut GuestIoVec,
-    ) -> Result<Sent, WorkError> {
+    ) -> Result<SendOutcome, NetQueueError> {
         let len = chain.readable.len();
         pieces.clear();
-        let possible = (header::LEN..=header::MAX_LEN).contains(&len)
+        let sendable = (header::LEN..=header::MAX_LEN).contains(&len)
             && self.link.state() == LinkState::Up
             && pieces
                 .extend(chain.readable.pieces().iter().copied())
                 .is_ok();
-        if !possible {
+        if !sendable {
             self.stats.drop_frame();
-            return Ok(Sent::Done);
+            return Ok(SendOutcome::Done);
         }
         loop {
             match pieces.write_to(self.backend) {
                 Ok(_) => {
                     self.stats.frame((len - header::LEN) as usize);
-                    return Ok(Sent::Done);
+                    return Ok(SendOutcome::Done);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // The guest may have its earlier buffers back before this waits.
+                    // The guest gets its earlier buffers before this waits.
                     queue.interrupt()?;
                     let fd = self.backend.as_fd();
-                    let wakeup = self.stop.wait_writable(fd).map_err(WorkError::Wait)?;
+                    let wakeup = self.stop.wait_writable(fd).map_err(NetQueueError::Wait)?;
                     if wakeup == Wakeup::Stop {
-                        return Ok(Sent::Stopped);
+                        return Ok(SendOutcome::Stopped);
                     }
                 }
-                // An interface that is down, or a header that makes no sense: a network loses frames.
+                // The interface is down, or the header is invalid: drop the frame, as networks do.
                 Err(error) => {
-                    tracing::trace!(%error, len, "frame not sent");
+                    tracing::trace!(%error, len, "failed to send a frame; it is dropped");
                     self.stats.drop_frame();
-                    return Ok(Sent::Done);
+                    return Ok(SendOutcome::Done);
                 }
             }
         }

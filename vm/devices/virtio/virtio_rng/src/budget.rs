@@ -1,19 +1,19 @@
+//! The limit on how much entropy a guest gets.
+
 use std::time::Duration;
 use std::time::Instant;
 
-/// How much entropy a guest gets.
-///
-/// Making random numbers is work of the host that the guest orders, so there is a limit.
+/// How much entropy a guest gets: a limit on the work that it can cause on the host.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct EntropyRate {
     /// Bytes per second in the long run, at least 1.
     pub bytes_per_second: u32,
-    /// Bytes that a guest gets at once after it asked for none in a while, at least 1.
+    /// Bytes that a guest gets at once after it has requested none for a while, at least 1.
     pub burst: u32,
 }
 
 impl Default for EntropyRate {
-    /// 1 MiB per second: a hundred times what a kernel takes from its entropy source.
+    /// 1 MiB per second, a hundred times what a kernel requests.
     fn default() -> Self {
         Self {
             bytes_per_second: 1 << 20,
@@ -22,11 +22,11 @@ impl Default for EntropyRate {
     }
 }
 
-/// What a guest may have at the moment: a bucket that fills up with time.
+/// What a guest may get at the moment: a token bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     rate: EntropyRate,
-    /// When the bucket would be full if nothing is taken.
+    /// When the bucket will be full if nothing is taken.
     full_at: Instant,
 }
 
@@ -45,16 +45,16 @@ impl Budget {
         Duration::from_secs(bytes.into()) / self.rate.bytes_per_second
     }
 
-    /// Takes up to `wanted` bytes, which is not 0; or says how long to wait for the first.
+    /// Takes up to `wanted` bytes, which is not 0. The error is how long to wait for the first.
     pub(crate) fn take(&mut self, wanted: u32, now: Instant) -> Result<u32, Duration> {
         let full_in = self.full_at.saturating_duration_since(now);
         let missing = full_in.as_nanos() * u128::from(self.rate.bytes_per_second);
         let missing = missing.div_ceil(1_000_000_000);
-        let there = u128::from(self.rate.burst).saturating_sub(missing) as u32;
-        if there == 0 {
+        let available = u128::from(self.rate.burst).saturating_sub(missing) as u32;
+        if available == 0 {
             return Err(full_in.saturating_sub(self.time_for(self.rate.burst - 1)));
         }
-        let taken = wanted.min(there);
+        let taken = wanted.min(available);
         self.full_at = self.full_at.max(now) + self.time_for(taken);
         Ok(taken)
     }
@@ -79,13 +79,13 @@ mod tests {
         assert_eq!(wait, Duration::from_millis(10));
         assert_eq!(budget.take(100, start + wait), Ok(1));
         assert_eq!(budget.take(100, start + Duration::from_millis(210)), Ok(20));
-        // Never more than the burst, however long nobody asked.
+        // Never more than the burst, however long the guest requested none.
         let later = start + Duration::from_secs(1_000_000);
         assert_eq!(budget.take(1000, later), Ok(50));
     }
 
     #[test]
-    fn what_is_promised_is_there_after_the_wait() {
+    fn bytes_are_available_after_the_wait() {
         for bytes_per_second in [0, 1, 3, 7, 1 << 20, u32::MAX] {
             for burst in [0, 1, 2, 1 << 20, u32::MAX] {
                 let rate = EntropyRate {
@@ -98,7 +98,7 @@ mod tests {
                     match budget.take(burst.max(1), now) {
                         Ok(taken) => assert_ne!(taken, 0),
                         Err(wait) => {
-                            // A rounded nanosecond more at most.
+                            // At most one nanosecond more, for rounding.
                             now += wait + Duration::from_nanos(1);
                             assert!(budget.take(1, now).is_ok(), "{rate:?}");
                         }

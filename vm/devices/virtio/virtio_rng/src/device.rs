@@ -1,3 +1,5 @@
+//! The device type.
+
 use crate::EntropyRate;
 use crate::budget::Budget;
 use pci_core::ClassCode;
@@ -6,33 +8,33 @@ use std::io;
 use std::time::Instant;
 use virtio::ActivateError;
 use virtio::Activation;
-use virtio::Chain;
+use virtio::DescriptorChain;
 use virtio::DeviceInfo;
 use virtio::DeviceSignals;
 use virtio::QueueError;
-use virtio::Stop;
+use virtio::StopSignal;
 use virtio::VirtQueue;
 use virtio::VirtioDevice;
 use virtio::Wakeup;
-use virtio::Worker;
+use virtio::WorkerThread;
 
-/// The most that is put into one chain. The driver sees how much it was, and asks again.
+/// The maximum number of bytes for one chain. The driver sees the number, and requests more.
 const MAX_REQUEST: u32 = 64 << 10;
 
-/// Bytes made at a time.
+/// Bytes generated at a time.
 const PIECE: usize = 4096;
 
 /// An entropy device.
 #[derive(Debug)]
 pub struct EntropyDevice {
     rate: EntropyRate,
-    /// Lives as long as the device: a guest gets no new burst by a reset.
+    /// Kept across resets: a guest gets no new burst by a reset.
     budget: Option<Budget>,
-    worker: Option<Worker<(Option<VirtQueue>, Budget)>>,
+    worker: Option<WorkerThread<(Option<VirtQueue>, Budget)>>,
 }
 
 impl EntropyDevice {
-    /// A device that gives its guest entropy at `rate`.
+    /// Creates a device that gives its guest entropy at `rate`.
     pub fn new(rate: EntropyRate) -> Self {
         Self {
             rate,
@@ -46,7 +48,7 @@ impl VirtioDevice for EntropyDevice {
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             device_type: 4,
-            // A device that fits no class.
+            // Unassigned class.
             class: ClassCode {
                 base: 0xff,
                 sub: 0,
@@ -68,7 +70,7 @@ impl VirtioDevice for EntropyDevice {
         let now = Instant::now();
         let budget = self.budget.take();
         let mut budget = budget.unwrap_or_else(|| Budget::new(self.rate, now));
-        let worker = Worker::spawn("virtio-rng", move |stop: &Stop| {
+        let worker = WorkerThread::spawn("virtio-rng", move |stop: &StopSignal| {
             if let Some(queue) = &mut queue {
                 work(queue, &mut budget, &signals, stop);
             }
@@ -82,7 +84,7 @@ impl VirtioDevice for EntropyDevice {
     }
 
     fn deactivate(&mut self) -> Vec<VirtQueue> {
-        let Some((queue, budget)) = self.worker.take().map(Worker::stop) else {
+        let Some((queue, budget)) = self.worker.take().map(WorkerThread::stop) else {
             return Vec::new();
         };
         self.budget = Some(budget);
@@ -97,23 +99,28 @@ impl VirtioDevice for EntropyDevice {
     }
 }
 
+/// Why the queue cannot be processed any more.
 #[derive(Debug, thiserror::Error)]
-enum WorkError {
+enum RngQueueError {
     #[error(transparent)]
     Queue(#[from] QueueError),
-    #[error("waiting for the driver failed")]
+    #[error("failed to wait for the driver")]
     Wait(#[source] io::Error),
-    #[error("the host has no random numbers: {0}")]
+    #[error("failed to get random numbers from the host: {0}")]
     Source(getrandom::Error),
 }
 
-fn work(queue: &mut VirtQueue, budget: &mut Budget, signals: &DeviceSignals, stop: &Stop) {
+fn work(queue: &mut VirtQueue, budget: &mut Budget, signals: &DeviceSignals, stop: &StopSignal) {
     if let Err(error) = serve(queue, budget, stop) {
         signals.fail(&error);
     }
 }
 
-fn serve(queue: &mut VirtQueue, budget: &mut Budget, stop: &Stop) -> Result<(), WorkError> {
+fn serve(
+    queue: &mut VirtQueue,
+    budget: &mut Budget,
+    stop: &StopSignal,
+) -> Result<(), RngQueueError> {
     loop {
         queue.clear_kick();
         queue.disable_kicks()?;
@@ -125,7 +132,7 @@ fn serve(queue: &mut VirtQueue, budget: &mut Budget, stop: &Stop) -> Result<(), 
                 }
                 match budget.take(wanted, Instant::now()) {
                     Ok(granted) => break granted,
-                    Err(wait) => stop.sleep(wait).map_err(WorkError::Wait)?,
+                    Err(wait) => stop.sleep(wait).map_err(RngQueueError::Wait)?,
                 };
             };
             if stop.is_set() {
@@ -137,7 +144,7 @@ fn serve(queue: &mut VirtQueue, budget: &mut Budget, stop: &Stop) -> Result<(), 
             queue.interrupt()?;
         }
         if !queue.enable_kicks()? {
-            match stop.wait(&[queue.kick()]).map_err(WorkError::Wait)? {
+            match stop.wait(&[queue.kick()]).map_err(RngQueueError::Wait)? {
                 Wakeup::Ready => {}
                 Wakeup::Stop => return Ok(()),
             }
@@ -145,11 +152,11 @@ fn serve(queue: &mut VirtQueue, budget: &mut Budget, stop: &Stop) -> Result<(), 
     }
 }
 
-fn fill(queue: &VirtQueue, chain: &Chain, len: u32) -> Result<(), WorkError> {
+fn fill(queue: &VirtQueue, chain: &DescriptorChain, len: u32) -> Result<(), RngQueueError> {
     let mut bytes = [0; PIECE];
     for offset in (0..len).step_by(PIECE) {
         let piece = &mut bytes[..PIECE.min((len - offset) as usize)];
-        getrandom::fill(piece).map_err(WorkError::Source)?;
+        getrandom::fill(piece).map_err(RngQueueError::Source)?;
         chain.writable.write(queue.memory(), offset, piece);
     }
     Ok(())
@@ -159,14 +166,14 @@ fn fill(queue: &VirtQueue, chain: &Chain, len: u32) -> Result<(), WorkError> {
 mod tests {
     use super::*;
     use chipset_device::ChipsetDevice as _;
-    use virtio::testing::Driver;
+    use virtio::testing::GuestDriver;
     use virtio::testing::Interrupts;
-    use virtio::testing::Machine;
+    use virtio::testing::TestMachine;
 
-    fn driver(rate: EntropyRate) -> Driver {
-        let machine = Machine::new();
+    fn driver(rate: EntropyRate) -> GuestDriver {
+        let machine = TestMachine::new();
         let device = machine.plug(EntropyDevice::new(rate));
-        Driver::new(&machine, device)
+        GuestDriver::new(&machine, device)
     }
 
     #[test]
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_out_of_budget_does_not_hold_up_a_stop() {
+    fn a_guest_out_of_budget_does_not_delay_a_stop() {
         let mut driver = driver(EntropyRate {
             bytes_per_second: 1,
             burst: 1 << 16,

@@ -1,6 +1,8 @@
+//! A driver of a virtio device over PCI.
+
 use crate::VirtioPciDevice;
-use crate::testing::Machine;
 use crate::testing::Ring;
+use crate::testing::TestMachine;
 use crate::testing::ring::must;
 use chipset_device::ChipsetDevice as _;
 use chipset_device::IoError;
@@ -11,34 +13,34 @@ use std::time::Instant;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 
-/// How long a device may take to do what it was asked to. Beyond what any machine needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a device may take for what it was asked to do: longer than any machine needs.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) const BAR: u64 = 0xd000_0000;
 pub(super) const MSIX_BAR: u64 = 0xd010_0000;
 
-/// Where guest RAM is free.
+/// The start of guest RAM that [`GuestDriver::allocate`] allocates from.
 pub(super) const FREE: u64 = 0x10_0000;
 
 /// How a driver learns of used buffers.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Interrupts {
-    /// It looks, as firmware does.
+    /// It polls, as firmware does.
     Polled,
     /// By the interrupt pin and the ISR status.
     Pin,
-    /// By MSI-X: vector 0 for the configuration, and one for each queue behind it.
+    /// By MSI-X: vector 0 for the configuration, and vector N + 1 for queue N.
     Msix,
 }
 
-/// A driver of a virtio device over PCI. Its methods panic where the device does not do as it should.
+/// A driver of a virtio device over PCI. Its methods panic if the device misbehaves.
 #[derive(Debug)]
-pub struct Driver {
+pub struct GuestDriver {
     /// The device.
     pub device: VirtioPciDevice,
     /// The queues' rings.
     pub rings: Vec<Ring>,
-    pub(super) machine: Machine,
+    pub(super) machine: TestMachine,
     interrupts: Interrupts,
     /// Addresses of the common, ISR, device and notification structures, by type.
     structures: [u64; 5],
@@ -46,9 +48,9 @@ pub struct Driver {
     pub(super) next_free: u64,
 }
 
-impl Driver {
-    /// Finds the structures of `device`, which is started, at the addresses it is given here.
-    pub fn new(machine: &Machine, mut device: VirtioPciDevice) -> Self {
+impl GuestDriver {
+    /// Starts `device`, assigns addresses to its BARs, and finds its structures.
+    pub fn new(machine: &TestMachine, mut device: VirtioPciDevice) -> Self {
         device.start();
         let mut driver = Self {
             device,
@@ -77,7 +79,7 @@ impl Driver {
         driver
     }
 
-    /// Gives the BARs their addresses, and lets the function decode them and access memory.
+    /// Assigns addresses to the BARs, and lets the function decode them and access memory.
     pub(super) fn place_bars(&mut self) {
         self.write_pci(0x10, BAR as u32);
         self.write_pci(0x14, (BAR >> 32) as u32);
@@ -161,7 +163,7 @@ impl Driver {
         })
     }
 
-    /// Initializes the device (3.1.1) with those of `features` it offers, and gives what was agreed on.
+    /// Initializes the device (3.1.1) with those of `features` that it offers. Returns them.
     pub fn initialize(&mut self, features: u64, interrupts: Interrupts) -> u64 {
         self.reset();
         self.write_common(0x14, 1, 0x3);
@@ -172,7 +174,7 @@ impl Driver {
             self.write_common(0x0c, 4, half);
         }
         self.write_common(0x14, 1, 0xb);
-        assert_eq!(self.status(), 0xb, "the device does not agree");
+        assert_eq!(self.status(), 0xb, "the device refuses the features");
         self.interrupts = interrupts;
         if interrupts == Interrupts::Msix {
             self.enable_msix();
@@ -185,7 +187,7 @@ impl Driver {
         features
     }
 
-    /// Gives queue `index` fresh rings of its full size, and enables it.
+    /// Gives queue `index` new rings of its maximum size, and enables it.
     pub fn enable_queue(&mut self, index: u16) {
         self.write_common(0x16, 2, index.into());
         let size = self.read_common(0x18, 2) as u16;
@@ -229,14 +231,14 @@ impl Driver {
         assert_eq!(self.status(), 0);
     }
 
-    /// Guest RAM that nothing else uses.
+    /// Allocates guest RAM that nothing else uses. Returns its GPA.
     pub fn allocate(&mut self, len: u64) -> u64 {
         let gpa = self.next_free;
         self.next_free = (gpa + len).next_multiple_of(64);
         gpa
     }
 
-    /// Puts `bytes` into guest RAM.
+    /// Allocates guest RAM and copies `bytes` to it. Returns its GPA.
     pub fn place(&mut self, bytes: &[u8]) -> u64 {
         let gpa = self.allocate(bytes.len() as u64);
         must(
@@ -248,7 +250,7 @@ impl Driver {
         gpa
     }
 
-    /// Takes bytes out of guest RAM.
+    /// Reads bytes from guest RAM.
     pub fn fetch(&self, gpa: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         must(
@@ -260,14 +262,14 @@ impl Driver {
         bytes
     }
 
-    /// Shows the device what was added to queue `index`, and notifies it by its doorbell.
+    /// Publishes what was added to queue `index`, and notifies the device by its doorbell.
     pub fn notify(&mut self, index: u16) {
         self.rings[usize::from(index)].publish();
         let gpa = self.notify_address(index);
         assert!(self.machine.ring_doorbell(gpa), "no doorbell at {gpa:#x}");
     }
 
-    /// Notifies the device of queue `index` by a write that reaches it.
+    /// Publishes what was added to queue `index`, and notifies the device by a write to its BAR.
     pub fn notify_by_write(&mut self, index: u16) {
         self.rings[usize::from(index)].publish();
         let gpa = self.notify_address(index);
@@ -280,31 +282,35 @@ impl Driver {
         self.structures[2] + offset * u64::from(self.stride)
     }
 
-    /// Waits until `condition` holds of the driver.
+    /// Waits until `condition` returns a value.
     pub fn wait_until<T>(&mut self, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(value) = condition(self) {
                 return value;
             }
-            assert!(Instant::now() < deadline, "the device does nothing");
+            assert!(
+                Instant::now() < deadline,
+                "timed out waiting for the device"
+            );
             std::thread::sleep(Duration::from_micros(200));
         }
     }
 
-    /// Waits until queue `index` has interrupted the driver, in the way that was chosen.
+    /// Waits until queue `index` has interrupted the driver, in the chosen way.
     pub fn wait_for_interrupt(&mut self, index: u16) {
         self.wait_until(|driver| {
-            let came = match driver.interrupts {
+            let interrupted = match driver.interrupts {
                 Interrupts::Polled => true,
                 Interrupts::Pin => driver.machine.line_is_high() && driver.read_isr() & 1 != 0,
                 Interrupts::Msix => driver.machine.take_msi(index + 1),
             };
-            came.then_some(())
+            interrupted.then_some(())
         });
     }
 
-    /// Waits for the next chain that the device uses in queue `index`: its head and the bytes written.
+    /// Waits for the next chain that the device uses in queue `index`. Returns its head and the number of bytes
+    /// written.
     pub fn wait_for_used(&mut self, index: u16) -> (u16, u32) {
         self.wait_until(|driver| driver.rings[usize::from(index)].take_used())
     }

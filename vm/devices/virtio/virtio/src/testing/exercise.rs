@@ -1,6 +1,7 @@
-//! Puts a virtio device through an arbitrary life, with a driver that knows the rules and breaks them.
+//! Drives a virtio device with a script of arbitrary operations, valid and invalid, and checks what every device must
+//! guarantee.
 
-use crate::testing::Driver;
+use crate::testing::GuestDriver;
 use crate::testing::Interrupts;
 use crate::testing::driver::BAR;
 use crate::testing::driver::FREE;
@@ -9,45 +10,16 @@ use chipset_device::ChipsetDevice as _;
 use chipset_device::MmioDevice;
 use chipset_device::PciConfigDevice;
 use chipset_device::SavedState;
+use chipset_device::exercise::Script;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
 
-/// Reads a script byte by byte; past its end it reads zeros.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else {
-            return 0;
-        };
-        self.0 = rest;
-        *first
-    }
-
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.byte())
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.bytes())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes())
-    }
-
-    /// One of `choices`, which has at least one.
-    fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[usize::from(self.byte()) % choices.len()]
-    }
-}
-
-/// Does with the driver's device what `script` says. `outside` stands for what happens outside of the machine;
-/// it gets a byte of the script to choose by.
+/// Performs the operations of `script` on the driver's device. `outside` makes something happen outside of the
+/// machine, chosen by a byte of the script.
 ///
-/// Panics if the device panics, if a state it saved does not restore to the same state, or if a state it
-/// refuses changes it. Does not return if the device does not stop.
-pub fn exercise(driver: &mut Driver, script: &[u8], outside: &mut dyn FnMut(u8)) {
+/// Panics if the device panics, if a state it saved does not restore to the same state, or if a state that it
+/// refuses to restore changes it. Does not return if the device does not stop.
+pub fn exercise(driver: &mut GuestDriver, script: &[u8], outside: &mut dyn FnMut(u8)) {
     let mut script = Script(script);
     while !script.0.is_empty() {
         match script.byte() % 24 {
@@ -55,7 +27,7 @@ pub fn exercise(driver: &mut Driver, script: &[u8], outside: &mut dyn FnMut(u8))
             3..=8 => add_chain(driver, &mut script),
             9 => scribble(driver, &mut script),
             10..=12 => {
-                // Whatever is there, if the function decodes it.
+                // Fails if the function does not decode the BAR.
                 let gpa = BAR + 0x3000 + 4 * u64::from(script.byte() % 4);
                 let _ = MmioDevice::write(&mut driver.device, gpa, &[0, 0]);
             }
@@ -83,16 +55,16 @@ pub fn exercise(driver: &mut Driver, script: &[u8], outside: &mut dyn FnMut(u8))
     driver.device.stop();
 }
 
-fn initialize(driver: &mut Driver, script: &mut Script<'_>) {
+fn initialize(driver: &mut GuestDriver, script: &mut Script<'_>) {
     driver.place_bars();
     driver.next_free = FREE;
     let interrupts = script.choose(&[Interrupts::Polled, Interrupts::Pin, Interrupts::Msix]);
-    // The device insists on VERSION_1.
+    // The device requires VERSION_1.
     let features = !u64::from(script.u32()) | 1 << 32;
     driver.initialize(features, interrupts);
 }
 
-fn add_chain(driver: &mut Driver, script: &mut Script<'_>) {
+fn add_chain(driver: &mut GuestDriver, script: &mut Script<'_>) {
     let count = driver.rings.len();
     let Some(index) = usize::from(script.byte()).checked_rem(count) else {
         return;
@@ -103,7 +75,7 @@ fn add_chain(driver: &mut Driver, script: &mut Script<'_>) {
         let gpa = match kind & 0x1f {
             // Outside of RAM, or across its end.
             0 => (32 << 20) - u64::from(script.byte()),
-            1 => u64::from_le_bytes(script.bytes()),
+            1 => script.u64(),
             // Into the rings themselves.
             2 => driver.rings[index].descriptors + u64::from(script.u16()),
             _ => 0x80_0000 + u64::from(script.u16()) * 64,
@@ -117,7 +89,7 @@ fn add_chain(driver: &mut Driver, script: &mut Script<'_>) {
         buffers.push((gpa, len, kind & 0x80 != 0));
     }
     if script.byte() & 7 != 0 {
-        // The order that is allowed.
+        // The valid order.
         buffers.sort_by_key(|(_, _, writable)| *writable);
     }
     let ring = &mut driver.rings[index];
@@ -134,8 +106,8 @@ fn add_chain(driver: &mut Driver, script: &mut Script<'_>) {
     ring.publish();
 }
 
-/// Writes something where the rings are.
-fn scribble(driver: &mut Driver, script: &mut Script<'_>) {
+/// Overwrites a part of the rings.
+fn scribble(driver: &mut GuestDriver, script: &mut Script<'_>) {
     let gpa = FREE + u64::from(script.u16());
     let bytes: [u8; 8] = script.bytes();
     let _ = driver
@@ -145,9 +117,9 @@ fn scribble(driver: &mut Driver, script: &mut Script<'_>) {
         .write_slice(&bytes, GuestAddress(gpa));
 }
 
-fn access_memory(driver: &mut Driver, script: &mut Script<'_>) {
+fn access_memory(driver: &mut GuestDriver, script: &mut Script<'_>) {
     let offset = match script.byte() % 4 {
-        // The common configuration is small, and the place where the most happens.
+        // The common configuration is small, and most effects are there.
         0 | 1 => u64::from(script.byte() & 0x3f),
         2 => 0x2000 + u64::from(script.byte()),
         _ => script.u16().into(),
@@ -163,7 +135,7 @@ fn access_memory(driver: &mut Driver, script: &mut Script<'_>) {
     };
 }
 
-fn access_config(driver: &mut Driver, script: &mut Script<'_>) {
+fn access_config(driver: &mut GuestDriver, script: &mut Script<'_>) {
     let offset = u16::from(script.byte() & !3);
     let (value, mask) = (
         script.u32(),
@@ -173,28 +145,28 @@ fn access_config(driver: &mut Driver, script: &mut Script<'_>) {
     let _ = PciConfigDevice::read(&mut driver.device, offset);
 }
 
-fn save(driver: &mut Driver) -> SavedState {
+fn save(driver: &mut GuestDriver) -> SavedState {
     match driver.device.save() {
         Ok(state) => state,
         Err(error) => panic!("the device cannot be saved: {error}"),
     }
 }
 
-fn restore_same(driver: &mut Driver) {
+fn restore_same(driver: &mut GuestDriver) {
     let state = save(driver);
     if let Err(error) = driver.device.restore(&state) {
         panic!("the device refuses its own state: {error}");
     }
-    assert_eq!(save(driver), state, "the restored state is another one");
+    assert_eq!(save(driver), state, "the restored state differs");
 }
 
-fn save_and_restore(driver: &mut Driver) {
+fn save_and_restore(driver: &mut GuestDriver) {
     driver.device.stop();
     restore_same(driver);
     driver.device.start();
 }
 
-fn restore_foreign(driver: &mut Driver, script: &mut Script<'_>) {
+fn restore_foreign(driver: &mut GuestDriver, script: &mut Script<'_>) {
     driver.device.stop();
     let before = save(driver);
     let mut bytes = before.as_bytes().to_vec();
@@ -214,17 +186,17 @@ fn restore_foreign(driver: &mut Driver, script: &mut Script<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Machine;
     use crate::testing::MirrorDevice;
+    use crate::testing::TestMachine;
     use chipset_device::exercise::pseudo_random_script;
 
     #[test]
-    fn arbitrary_lives() {
-        let machine = Machine::new();
+    fn arbitrary_scripts_violate_no_guarantee() {
+        let machine = TestMachine::new();
         let (mut chains, mut faults) = (0, 0);
         for seed in 0..300 {
             let device = machine.plug(MirrorDevice::default());
-            let mut driver = Driver::new(&machine, device);
+            let mut driver = GuestDriver::new(&machine, device);
             let signals = driver.device.signals().clone();
             exercise(&mut driver, &pseudo_random_script(seed, 1500), &mut |_| {
                 signals.config_changed();
@@ -233,7 +205,7 @@ mod tests {
             chains += value["queues"][0]["chains"].as_u64().unwrap();
             faults += value["faults"].as_u64().unwrap();
         }
-        // These were lives, with work and with trouble.
+        // The scripts must reach both normal operation and faults.
         assert!(chains > 100 && faults > 100, "{chains} {faults}");
     }
 }

@@ -1,16 +1,18 @@
+//! A machine for one device, and a simple device type.
+
 use crate::ActivateError;
 use crate::Activation;
 use crate::DeviceInfo;
-use crate::Event;
-use crate::PciSlot;
+use crate::EventFd;
+use crate::MultiFunction;
+use crate::PciConnection;
 use crate::QueueError;
-use crate::Siblings;
-use crate::Stop;
+use crate::StopSignal;
 use crate::VirtQueue;
 use crate::VirtioDevice;
 use crate::VirtioPciDevice;
 use crate::Wakeup;
-use crate::Worker;
+use crate::WorkerThread;
 use chipset_device::AddressDecoder;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
@@ -36,16 +38,16 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// A machine to plug one device into: 32 MiB of RAM, and an end for everything the device reaches out to.
+/// A machine for one device: 32 MiB of RAM, and fakes of everything the device is connected to.
 #[derive(Clone)]
-pub struct Machine {
-    /// Its RAM.
+pub struct TestMachine {
+    /// Guest RAM.
     pub memory: GuestMemory,
-    ends: Arc<Ends>,
+    targets: Arc<Targets>,
 }
 
 #[derive(Default)]
-struct Ends {
+struct Targets {
     vectors: Mutex<Vec<Arc<Vector>>>,
     line: AtomicBool,
     doorbells: Mutex<Vec<(u64, u64, OwnedFd)>>,
@@ -53,18 +55,18 @@ struct Ends {
 }
 
 struct Vector {
-    event: Event,
+    event: EventFd,
     enabled: AtomicBool,
 }
 
-struct EndsOf(Arc<Ends>);
+struct TargetsOf(Arc<Targets>);
 
-impl Machine {
-    /// A machine with nothing in its RAM.
+impl TestMachine {
+    /// Creates a machine with zeroed RAM.
     ///
     /// # Panics
     ///
-    /// If the host has no memory for it.
+    /// If the host is out of memory.
     pub fn new() -> Self {
         let layout = match MemoryLayout::new(MIN_RAM, MemoryLayout::DEFAULT_LOW_MMIO_START, 40) {
             Ok(layout) => layout,
@@ -73,21 +75,21 @@ impl Machine {
         match GuestMemory::anonymous(layout) {
             Ok(memory) => Self {
                 memory,
-                ends: Arc::default(),
+                targets: Arc::default(),
             },
             Err(error) => panic!("{error:?}"),
         }
     }
 
-    /// Plugs `device` in.
+    /// Connects `device`.
     ///
     /// # Panics
     ///
     /// If that fails.
     pub fn plug(&self, device: impl VirtioDevice) -> VirtioPciDevice {
-        self.ends.vectors.lock().clear();
-        let slot = PciSlot {
-            siblings: Siblings::Alone,
+        self.targets.vectors.lock().clear();
+        let connection = PciConnection {
+            multi_function: MultiFunction::No,
             name: "test".into(),
             address: PciAddress {
                 bus: 0,
@@ -95,12 +97,15 @@ impl Machine {
                 function: 0,
             },
             memory: &self.memory,
-            msi: &EndsOf(self.ends.clone()),
-            line: Some(LineInterrupt::new(16, Arc::new(EndsOf(self.ends.clone())))),
-            doorbells: Arc::new(EndsOf(self.ends.clone())),
+            msi: &TargetsOf(self.targets.clone()),
+            line: Some(LineInterrupt::new(
+                16,
+                Arc::new(TargetsOf(self.targets.clone())),
+            )),
+            doorbells: Arc::new(TargetsOf(self.targets.clone())),
             decoder: AddressDecoder::detached(),
         };
-        match VirtioPciDevice::new(device, slot) {
+        match VirtioPciDevice::new(device, connection) {
             Ok(device) => device,
             Err(error) => panic!("{error:?}"),
         }
@@ -108,60 +113,60 @@ impl Machine {
 
     /// Whether the interrupt line is high.
     pub fn line_is_high(&self) -> bool {
-        self.ends.line.load(Ordering::SeqCst)
+        self.targets.line.load(Ordering::SeqCst)
     }
 
-    /// Whether MSI-X vector `index` was raised since this was asked last.
+    /// Whether MSI-X vector `index` was raised since the last call.
     pub fn take_msi(&self, index: u16) -> bool {
-        let vectors = self.ends.vectors.lock();
+        let vectors = self.targets.vectors.lock();
         let vector = vectors.get(usize::from(index));
         vector.is_some_and(|v| v.enabled.load(Ordering::SeqCst) && v.event.clear())
     }
 
-    /// Rings the doorbell at `gpa`. `false` if there is none.
+    /// Rings the doorbell at `gpa`. Returns `false` if there is none.
     pub fn ring_doorbell(&self, gpa: u64) -> bool {
-        let doorbells = self.ends.doorbells.lock();
+        let doorbells = self.targets.doorbells.lock();
         let Some((_, _, event)) = doorbells.iter().find(|(_, at, _)| *at == gpa) else {
             return false;
         };
-        crate::event::signal(event.as_fd());
+        crate::event_fd::signal(event.as_fd());
         true
     }
 
-    /// How many doorbells there are.
+    /// The number of registered doorbells.
     pub fn doorbells(&self) -> usize {
-        self.ends.doorbells.lock().len()
+        self.targets.doorbells.lock().len()
     }
 }
 
-impl Default for Machine {
+impl Default for TestMachine {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl LineTarget for EndsOf {
+impl LineTarget for TargetsOf {
     fn set_line(&self, _gsi: u32, high: bool) {
         self.0.line.store(high, Ordering::SeqCst);
     }
 }
 
-impl MsiTarget for EndsOf {
+impl MsiTarget for TargetsOf {
     fn signal(&self, _message: MsiMessage) {}
 
     fn new_vector(&self) -> io::Result<Box<dyn MsiVector>> {
         let vector = Arc::new(Vector {
-            event: Event::new()?,
+            event: EventFd::new()?,
             enabled: AtomicBool::new(false),
         });
         self.0.vectors.lock().push(vector.clone());
-        Ok(Box::new(VectorEnd(vector)))
+        Ok(Box::new(VectorHandle(vector)))
     }
 }
 
-struct VectorEnd(Arc<Vector>);
+struct VectorHandle(Arc<Vector>);
 
-impl MsiVector for VectorEnd {
+impl MsiVector for VectorHandle {
     fn event(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }
@@ -178,7 +183,7 @@ impl MsiVector for VectorEnd {
 }
 
 struct RegisteredDoorbell {
-    ends: Arc<Ends>,
+    targets: Arc<Targets>,
     id: u64,
 }
 
@@ -186,12 +191,12 @@ impl Doorbell for RegisteredDoorbell {}
 
 impl Drop for RegisteredDoorbell {
     fn drop(&mut self) {
-        let mut doorbells = self.ends.doorbells.lock();
+        let mut doorbells = self.targets.doorbells.lock();
         doorbells.retain(|(id, _, _)| *id != self.id);
     }
 }
 
-impl DoorbellTarget for EndsOf {
+impl DoorbellTarget for TargetsOf {
     fn register(
         &self,
         address: DoorbellAddress,
@@ -205,30 +210,30 @@ impl DoorbellTarget for EndsOf {
         let event = event.try_clone_to_owned()?;
         self.0.doorbells.lock().push((id, gpa, event));
         Ok(Box::new(RegisteredDoorbell {
-            ends: self.0.clone(),
+            targets: self.0.clone(),
             id,
         }))
     }
 }
 
-impl std::fmt::Debug for Machine {
+impl std::fmt::Debug for TestMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Machine")
+        f.debug_struct("TestMachine")
             .field("line_is_high", &self.line_is_high())
             .field("doorbells", &self.doorbells())
             .finish_non_exhaustive()
     }
 }
 
-/// A device type that copies what it reads from a chain to where it may write, for tests of transports.
+/// A device type that copies the readable bytes of each chain to its writable buffers, for tests of transports.
 #[derive(Debug, Default)]
 pub struct MirrorDevice {
-    workers: Vec<Worker<VirtQueue>>,
+    workers: Vec<WorkerThread<VirtQueue>>,
     config: [u8; 8],
 }
 
 impl MirrorDevice {
-    /// A feature it offers.
+    /// The feature that it offers.
     pub const FEATURE: u64 = 1 << 5;
 }
 
@@ -253,7 +258,7 @@ impl VirtioDevice for MirrorDevice {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         for mut queue in activation.queues {
-            let worker = Worker::spawn("mirror", move |stop: &Stop| {
+            let worker = WorkerThread::spawn("mirror", move |stop: &StopSignal| {
                 if let Err(error) = mirror(&mut queue, stop) {
                     queue.fail(&error);
                 }
@@ -268,7 +273,7 @@ impl VirtioDevice for MirrorDevice {
     }
 
     fn deactivate(&mut self) -> Vec<VirtQueue> {
-        self.workers.drain(..).map(Worker::stop).collect()
+        self.workers.drain(..).map(WorkerThread::stop).collect()
     }
 
     fn reset(&mut self) {
@@ -276,7 +281,7 @@ impl VirtioDevice for MirrorDevice {
     }
 }
 
-fn mirror(queue: &mut VirtQueue, stop: &Stop) -> Result<(), QueueError> {
+fn mirror(queue: &mut VirtQueue, stop: &StopSignal) -> Result<(), QueueError> {
     loop {
         queue.clear_kick();
         queue.disable_kicks()?;

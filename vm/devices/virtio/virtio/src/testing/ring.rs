@@ -1,3 +1,5 @@
+//! A queue's rings, the driver's side.
+
 use guest_memory::GuestMemory;
 use std::sync::atomic::Ordering;
 use vm_memory::Bytes as _;
@@ -7,19 +9,19 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// A queue's rings (2.7), the driver's end.
+/// A queue's rings (2.7), the driver's side.
 ///
-/// Its methods panic where guest memory is not as it was laid out.
+/// Its methods panic if the rings are outside of guest RAM.
 #[derive(Debug, Clone)]
 pub struct Ring {
     memory: GuestMemory,
     /// Entries in each ring.
     pub size: u16,
-    /// Where the descriptor table is.
+    /// The GPA of the descriptor table.
     pub descriptors: u64,
-    /// Where the available ring is.
+    /// The GPA of the available ring.
     pub available: u64,
-    /// Where the used ring is.
+    /// The GPA of the used ring.
     pub used: u64,
     next_descriptor: u16,
     next_available: u16,
@@ -27,13 +29,13 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// How many bytes rings of `size` entries take.
+    /// The length of rings of `size` entries in bytes.
     pub fn footprint(size: u16) -> u64 {
         let size = u64::from(size);
         (16 * size + (6 + 2 * size)).next_multiple_of(4) + 6 + 8 * size
     }
 
-    /// Rings of `size` entries from `gpa` on, a multiple of 16, which is zeroed.
+    /// Creates zeroed rings of `size` entries at `gpa`, a multiple of 16.
     pub fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Self {
         let available = gpa + 16 * u64::from(size);
         let ring = Self {
@@ -85,8 +87,8 @@ impl Ring {
         index
     }
 
-    /// Makes a chain of `(gpa, len, writable)` buffers, and gives its head. The device does not see it before
-    /// [`publish`](Self::publish). Descriptors are taken round and round: have fewer in flight than there are.
+    /// Adds a chain of `(gpa, len, writable)` buffers. Returns its head. The device does not see it before
+    /// [`publish`](Self::publish). Descriptors are reused in turn: keep fewer in flight than there are.
     pub fn add(&mut self, buffers: &[(u64, u32, bool)]) -> u16 {
         let indices: Vec<_> = buffers.iter().map(|_| self.take_descriptor()).collect();
         for (position, (gpa, len, writable)) in buffers.iter().enumerate() {
@@ -113,24 +115,24 @@ impl Ring {
         head
     }
 
-    /// Makes the chain that starts with descriptor `head` the next one.
+    /// Adds the chain that starts with descriptor `head` to the available ring.
     pub fn add_head(&mut self, head: u16) {
         let slot = self.next_available % self.size;
         self.store(self.available + 4 + 2 * u64::from(slot), head);
         self.next_available = self.next_available.wrapping_add(1);
     }
 
-    /// Shows the device all chains that were added.
+    /// Makes all added chains visible to the device.
     pub fn publish(&self) {
         self.set_available_index(self.next_available);
     }
 
-    /// Makes the available ring end at `index`.
+    /// Sets the index of the available ring.
     pub fn set_available_index(&self, index: u16) {
         self.store(self.available + 2, index);
     }
 
-    /// The head and the bytes written of the next chain that the device has used.
+    /// Takes the next chain that the device has used. Returns its head and the number of bytes written.
     pub fn take_used(&mut self) -> Option<(u16, u32)> {
         if self.load(self.used + 2) == self.next_used {
             return None;
@@ -144,17 +146,12 @@ impl Ring {
         Some((u16::from_le_bytes([a, b]), u32::from_le_bytes(rest)))
     }
 
-    /// With event indices: asks for an interrupt once the device used one chain after the `index`th.
+    /// With event indices: asks for an interrupt when the device has used the chain at `index`.
     pub fn set_used_event(&self, index: u16) {
         self.store(self.available + 4 + 2 * u64::from(self.size), index);
     }
 
-    /// With event indices: after which chain the device wants to be notified.
-    pub fn available_event(&self) -> u16 {
-        self.load(self.used + 4 + 8 * u64::from(self.size))
-    }
-
-    /// Sets the available ring's flags: 1 asks for no interrupts.
+    /// Sets the available ring's flags: 1 suppresses interrupts.
     pub fn set_flags(&self, flags: u16) {
         self.store(self.available, flags);
     }

@@ -1,25 +1,27 @@
+//! A virtio device as a chipset device on PCI.
+
 use crate::Activation;
 use crate::DeviceInfo;
 use crate::DeviceSignals;
-use crate::Event;
+use crate::EventFd;
 use crate::QueueStats;
 use crate::VirtQueue;
 use crate::VirtioDevice;
+use crate::common_config::CommonConfig;
+use crate::common_config::EVENT_IDX;
+use crate::common_config::Effect;
+use crate::common_config::NEEDS_RESET;
+use crate::common_config::QueueConfig;
+use crate::common_config::TRANSPORT_FEATURES;
 use crate::queue::QueueParts;
-use crate::registers::EVENT_IDX;
-use crate::registers::NEEDS_RESET;
-use crate::registers::Registers;
-use crate::registers::Request;
-use crate::registers::TRANSPORT_FEATURES;
+use crate::transport::connection::PciConnection;
 use crate::transport::function;
-use crate::transport::function::FunctionSink;
+use crate::transport::function::FunctionInterrupts;
 use crate::transport::function::NOTIFY_STRIDE;
 use crate::transport::function::PAGE;
 use crate::transport::function::SharedFunction;
 use crate::transport::function::TransportError;
 use crate::transport::state::DeviceState;
-use crate::transport::state::RegistersState;
-use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::Doorbell;
 use chipset_device::DoorbellAddress;
@@ -27,15 +29,14 @@ use chipset_device::DoorbellMatch;
 use chipset_device::DoorbellTarget;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::LineInterrupt;
 use chipset_device::MmioDevice;
-use chipset_device::MsiTarget;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use guest_memory::GuestMemory;
+use log_limit::LogLimit;
 use pci_core::ConfigChange;
 use pci_core::Location;
 use serde_json::json;
@@ -43,138 +44,112 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Where a virtio device is plugged in.
-pub struct PciSlot<'a> {
-    /// What logs call the device.
-    pub name: String,
-    /// Where the PCI function is.
-    pub address: PciAddress,
-    /// What else there is at its device number.
-    pub siblings: Siblings,
-    /// Guest RAM.
-    pub memory: &'a GuestMemory,
-    /// Where MSI-X goes.
-    pub msi: &'a dyn MsiTarget,
-    /// Where INTx goes. Without, the pin ends nowhere.
-    pub line: Option<LineInterrupt>,
-    /// What makes notifications events.
-    pub doorbells: Arc<dyn DoorbellTarget>,
-    /// What learns where the BARs are.
-    pub decoder: AddressDecoder,
-}
-
-/// Whether a PCI function shares its device number with others. Guests look for those only if function 0 says so.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Siblings {
-    /// There are none.
-    Alone,
-    /// There are.
-    More,
-}
-
 /// A virtio device that is a PCI function (4.1).
 pub struct VirtioPciDevice {
     address: PciAddress,
     device: Box<dyn VirtioDevice>,
     info: DeviceInfo,
     memory: GuestMemory,
-    registers: Registers,
+    registers: CommonConfig,
     signals: DeviceSignals,
     function: Arc<SharedFunction>,
-    /// The capability for access through the configuration space (4.1.4.9).
+    /// The offset of the `VIRTIO_PCI_CAP_PCI_CFG` capability (4.1.4.9).
     window: u16,
-    queues: Vec<QueueEnds>,
+    queues: Vec<QueueResources>,
     doorbell_target: Arc<dyn DoorbellTarget>,
-    /// Where the BAR was when the doorbells were made.
+    /// The address of the BAR when the doorbells were registered.
     doorbell_base: Option<u64>,
     doorbells: Vec<Box<dyn Doorbell>>,
-    /// A doorbell could not be had, and a warning says so; guests move BARs as often as they like.
-    doorbell_failed: bool,
-    /// VPs run.
+    /// Limits lines about doorbells that cannot be registered: guests move BARs as often as they like.
+    doorbell_log: LogLimit,
+    /// Whether VPs run.
     started: bool,
-    /// The device type has the queues.
+    /// Whether the device type is activated and has the queues.
     active: bool,
 }
 
-/// What there is of a queue whether it is enabled or not.
-struct QueueEnds {
-    kick: Arc<Event>,
+/// What a queue has whether it is enabled or not.
+struct QueueResources {
+    kick: Arc<EventFd>,
     stats: Arc<QueueStats>,
 }
 
 impl VirtioPciDevice {
-    /// Plugs in `device`.
-    pub fn new(device: impl VirtioDevice, mut slot: PciSlot<'_>) -> Result<Self, TransportError> {
+    /// Creates the PCI function for `device`.
+    pub fn new(
+        device: impl VirtioDevice,
+        mut connection: PciConnection<'_>,
+    ) -> Result<Self, TransportError> {
         let info = device.info();
-        let (pci, window) = function::build(&info, &mut slot)?;
+        let (pci, window) = function::build(&info, &mut connection)?;
         let queues = info.queue_sizes.iter().map(|_| {
-            Ok(QueueEnds {
-                kick: Arc::new(Event::new()?),
+            Ok(QueueResources {
+                kick: Arc::new(EventFd::new()?),
                 stats: Arc::default(),
             })
         });
         let queues: Result<Vec<_>, std::io::Error> = queues.collect();
         let queues = queues.map_err(|source| TransportError::Event {
-            name: slot.name.clone(),
+            name: connection.name.clone(),
             source,
         })?;
         let offered = info.features | TRANSPORT_FEATURES;
-        let registers = Registers::new(offered, pci.msix_vectors(), &info.queue_sizes);
+        let registers = CommonConfig::new(offered, pci.msix_vectors(), &info.queue_sizes);
         let function = SharedFunction::new(pci, queues.len());
         Ok(Self {
-            address: slot.address,
+            address: connection.address,
             device: Box::new(device),
             info,
-            memory: slot.memory.clone(),
+            memory: connection.memory.clone(),
             registers,
-            signals: DeviceSignals::new(slot.name, FunctionSink(function.clone())),
+            signals: DeviceSignals::new(connection.name, FunctionInterrupts(function.clone())),
             function,
             window,
             queues,
-            doorbell_target: slot.doorbells,
+            doorbell_target: connection.doorbells,
             doorbell_base: None,
             doorbells: Vec::new(),
-            doorbell_failed: false,
+            doorbell_log: LogLimit::new(),
             started: false,
             active: false,
         })
     }
 
-    /// The device's signals, for what changes its configuration from outside.
+    /// The device's signals, for those that change its configuration from outinner.
     pub fn signals(&self) -> &DeviceSignals {
         &self.signals
     }
 
-    /// Puts the device type to work, or to rest, as the state of everything asks for.
+    /// Activates or deactivates the device type as the current state requires.
     ///
-    /// A function that may not access memory (bus mastering is off) rests: a kernel that is about to
-    /// hand over memory to another relies on it.
-    fn settle(&mut self) {
-        let work =
+    /// It is inactive while the function may not access memory (bus mastering is off): a kernel that is about to
+    /// start another relies on that.
+    fn update_activation(&mut self) {
+        let wanted =
             self.started && self.registers.driver_ok() && self.function.lock().pci.is_bus_master();
-        if !work {
-            self.rest();
+        if !wanted {
+            self.deactivate();
         } else if !self.active && !self.signals.needs_reset() {
-            self.work();
+            self.activate();
         }
     }
 
-    fn work(&mut self) {
+    fn activate(&mut self) {
         let features = self.registers.driver_features;
         let mut queues = Vec::new();
-        let ends = self.queues.iter().zip(&self.registers.queues);
-        for (index, (ends, registers)) in ends.enumerate() {
+        let queue_parts = self.queues.iter().zip(&self.registers.queues);
+        for (index, (resources, registers)) in queue_parts.enumerate() {
             if !registers.enabled {
                 continue;
             }
             let parts = QueueParts {
                 index: index as u16,
                 memory: self.memory.clone(),
-                kick: ends.kick.clone(),
+                kick: resources.kick.clone(),
                 signals: self.signals.clone(),
-                stats: ends.stats.clone(),
+                stats: resources.stats.clone(),
             };
-            match VirtQueue::new(parts, &registers.layout, features & EVENT_IDX != 0) {
+            match VirtQueue::new(parts, registers, features & EVENT_IDX != 0) {
                 Ok(queue) => queues.push(queue),
                 Err(error) => return self.signals.fail(&error),
             }
@@ -190,24 +165,24 @@ impl VirtioPciDevice {
         }
     }
 
-    fn rest(&mut self) {
+    fn deactivate(&mut self) {
         if !std::mem::take(&mut self.active) {
             return;
         }
         for mut queue in self.device.deactivate() {
-            // A worker that stopped between completing and interrupting left that over.
+            // The worker may have stopped between completing and interrupting.
             if let Err(error) = queue.interrupt() {
                 queue.fail(&error);
             }
             if let Some(registers) = self.registers.queues.get_mut(usize::from(queue.index())) {
-                registers.layout = queue.layout();
+                queue.store_progress(registers);
             }
         }
     }
 
-    /// What the driver can reset: everything but the PCI function.
+    /// Resets what the driver can reset: everything but the PCI function.
     fn reset_virtio(&mut self) {
-        self.rest();
+        self.deactivate();
         self.device.reset();
         self.registers.reset();
         self.signals.set_needs_reset(false);
@@ -223,7 +198,7 @@ impl VirtioPciDevice {
         }
     }
 
-    /// Moves the doorbells to where the BAR is now.
+    /// Moves the doorbells to the current address of the BAR.
     fn move_doorbells(&mut self) {
         let base = self.function.lock().pci.memory_base(function::BAR);
         if base == self.doorbell_base {
@@ -244,12 +219,10 @@ impl VirtioPciDevice {
             match registered {
                 Ok(doorbell) => self.doorbells.push(doorbell),
                 Err(error) => {
-                    // Notifications reach the device as writes then.
-                    let device = self.signals.name();
-                    if std::mem::replace(&mut self.doorbell_failed, true) {
-                        tracing::debug!(device, gpa, %error, "failed to register a doorbell");
-                    } else {
-                        tracing::warn!(device, gpa, %error, "failed to register a doorbell");
+                    // Notifications then reach the device as writes.
+                    if let Some(suppressed) = self.doorbell_log.allow() {
+                        let device = self.signals.name();
+                        tracing::warn!(device, gpa, %error, suppressed, "failed to register a doorbell");
                     }
                 }
             }
@@ -270,7 +243,7 @@ impl VirtioPciDevice {
                 self.device.read_config(at as u32, data);
                 return Ok(());
             }
-            // Notification addresses have nothing to read.
+            // Notification addresses read as 0.
             function::NOTIFY => 0,
             _ => return Err(IoError::InvalidRegister),
         };
@@ -288,8 +261,8 @@ impl VirtioPciDevice {
                 let len = data.len().min(8);
                 value[..len].copy_from_slice(&data[..len]);
                 let value = u64::from_le_bytes(value);
-                let request = self.registers.write(at, data.len(), value)?;
-                self.handle(request);
+                let effect = self.registers.write(at, data.len(), value)?;
+                self.apply(effect);
             }
             function::DEVICE => {
                 self.check_config(at, data.len())?;
@@ -312,39 +285,39 @@ impl VirtioPciDevice {
         }
     }
 
-    fn handle(&mut self, request: Request) {
-        match request {
-            Request::Nothing => {}
-            Request::Reset => self.reset_virtio(),
-            Request::Status => self.settle(),
-            Request::Vector(queue, vector) => self.function.set_vector(queue, vector),
-            Request::QueueEnabled => {
-                // Only a device that works already has to learn of it.
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::Reset => self.reset_virtio(),
+            Effect::Status => self.update_activation(),
+            Effect::Vector(queue, vector) => self.function.set_vector(queue, vector),
+            Effect::QueueEnabled => {
+                // Only an active device has to learn of it.
                 if self.active {
-                    self.rest();
-                    self.settle();
+                    self.deactivate();
+                    self.update_activation();
                 }
             }
-            Request::QueueReset(index) => {
-                self.rest();
+            Effect::QueueReset(index) => {
+                self.deactivate();
                 if let Some(queue) = self.registers.queues.get_mut(usize::from(index)) {
                     queue.reset();
                 }
                 self.apply_vectors();
-                self.settle();
+                self.update_activation();
             }
         }
     }
 
-    /// Where the access through the configuration space goes, and its length, if both are possible.
+    /// The offset in the BAR and the length of an access through the configuration space, if they are valid.
     fn window_target(&self) -> Option<(u64, usize)> {
-        let side = self.function.lock();
-        let register = |at| side.pci.read_config(self.window + at);
+        let inner = self.function.lock();
+        let register = |at| inner.pci.read_config(self.window + at);
         let (bar, offset, len) = (register(4) as u8, register(8), register(12) as usize);
-        let possible = usize::from(bar) == function::BAR
+        let valid = usize::from(bar) == function::BAR
             && matches!(len, 1 | 2 | 4)
             && (offset as usize).is_multiple_of(len);
-        possible.then_some((offset.into(), len))
+        valid.then_some((offset.into(), len))
     }
 
     fn changed(&mut self, change: ConfigChange) {
@@ -352,7 +325,7 @@ impl VirtioPciDevice {
         if change == ConfigChange::DecodingChanged {
             self.move_doorbells();
         }
-        self.settle();
+        self.update_activation();
     }
 }
 
@@ -374,31 +347,31 @@ impl ChipsetDevice for VirtioPciDevice {
 
     fn start(&mut self) {
         self.started = true;
-        self.settle();
+        self.update_activation();
     }
 
     fn stop(&mut self) {
         self.started = false;
-        self.settle();
+        self.update_activation();
     }
 
     fn reset(&mut self) {
         self.reset_virtio();
         {
-            let mut side = self.function.lock();
-            side.pci.reset();
-            self.function.msix_changed(&side);
+            let mut inner = self.function.lock();
+            inner.pci.reset();
+            self.function.msix_changed(&inner);
         }
         self.move_doorbells();
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
         let device = self.device.save()?;
-        let side = self.function.lock();
+        let inner = self.function.lock();
         Ok(SavedState::encode(&DeviceState {
-            function: side.pci.save(),
-            isr: side.isr,
-            registers: RegistersState::save(&self.registers),
+            function: inner.pci.save(),
+            isr: inner.isr,
+            registers: self.registers.clone(),
             generation: self.signals.generation(),
             needs_reset: self.signals.needs_reset(),
             device,
@@ -407,19 +380,19 @@ impl ChipsetDevice for VirtioPciDevice {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let state: DeviceState = state.decode()?;
-        let registers = state.registers.registers(&self.registers)?;
+        let registers = self.registers.restored(state.registers)?;
         self.function.lock().pci.check(&state.function)?;
         self.device.restore(state.device.as_ref())?;
-        // From here on nothing is refused.
+        // From here on nothing fails.
         self.registers = registers;
         self.signals.set_generation(state.generation);
         self.signals.set_needs_reset(state.needs_reset);
         self.apply_vectors();
         let restored = {
-            let mut side = self.function.lock();
-            side.isr = state.isr;
-            let restored = side.pci.restore(&state.function);
-            self.function.msix_changed(&side);
+            let mut inner = self.function.lock();
+            inner.isr = state.isr;
+            let restored = inner.pci.restore(&state.function);
+            self.function.msix_changed(&inner);
             restored
         };
         self.move_doorbells();
@@ -434,9 +407,9 @@ impl ChipsetDevice for VirtioPciDevice {
             .queues
             .iter()
             .zip(&registers.queues)
-            .map(|(ends, queue)| inspect_queue(ends, queue, &self.memory, self.active))
+            .map(|(resources, queue)| inspect_queue(resources, queue, &self.memory, self.active))
             .collect();
-        let side = self.function.lock();
+        let inner = self.function.lock();
         json!({
             "type": self.info.device_type,
             "status": format!("{:#04x}", status | if needs_reset { NEEDS_RESET } else { 0 }),
@@ -445,55 +418,54 @@ impl ChipsetDevice for VirtioPciDevice {
             "faults": self.signals.faults(),
             "offered_features": format!("{:#x}", registers.offered),
             "driver_features": format!("{:#x}", registers.driver_features),
-            "isr": side.isr,
+            "isr": inner.isr,
             "doorbells": self.doorbells.len(),
             "queues": queues,
             "device": self.device.inspect(),
-            "pci": side.pci.inspect(),
+            "pci": inner.pci.inspect(),
         })
     }
 }
 
 fn inspect_queue(
-    ends: &QueueEnds,
-    queue: &crate::registers::QueueRegisters,
+    resources: &QueueResources,
+    queue: &QueueConfig,
     memory: &GuestMemory,
     active: bool,
 ) -> serde_json::Value {
     use vm_memory::Bytes as _;
-    let layout = &queue.layout;
-    // The rings' own indices: what the driver made available, what the device used.
+    // The indices in the rings: what the driver made available, what the device used.
     let index = |ring: u64| -> Option<u16> {
         let at = vm_memory::GuestAddress(ring.checked_add(2)?);
         memory.map().read_obj(at).ok().filter(|_| queue.enabled)
     };
     let mut value = json!({
         "enabled": queue.enabled,
-        "size": layout.size,
+        "size": queue.size,
         "vector": queue.vector,
-        "descriptors": format!("{:#x}", layout.descriptors),
-        "available": format!("{:#x}", layout.available),
-        "used": format!("{:#x}", layout.used),
-        "available_index": index(layout.available),
-        "used_index": index(layout.used),
-        "kicks": ends.stats.kicks.load(Ordering::Relaxed),
-        "chains": ends.stats.chains.load(Ordering::Relaxed),
-        "interrupts": ends.stats.interrupts.load(Ordering::Relaxed),
+        "descriptors": format!("{:#x}", queue.descriptors),
+        "available": format!("{:#x}", queue.available),
+        "used": format!("{:#x}", queue.used),
+        "available_index": index(queue.available),
+        "used_index": index(queue.used),
+        "kicks": resources.stats.kicks.load(Ordering::Relaxed),
+        "chains": resources.stats.chains.load(Ordering::Relaxed),
+        "interrupts": resources.stats.interrupts.load(Ordering::Relaxed),
     });
     if !active {
-        value["next_available"] = layout.next_available.into();
-        value["next_used"] = layout.next_used.into();
+        value["next_available"] = queue.next_available.into();
+        value["next_used"] = queue.next_used.into();
     }
     value
 }
 
 impl MmioDevice for VirtioPciDevice {
     fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        let side = self.function.lock();
-        match side.pci.locate_memory(gpa) {
-            Some(Location::Msix(register)) => side.pci.read_msix(register, data),
+        let inner = self.function.lock();
+        match inner.pci.locate_memory(gpa) {
+            Some(Location::Msix(register)) => inner.pci.read_msix(register, data),
             Some(Location::Bar { index, offset }) if index == function::BAR => {
-                drop(side);
+                drop(inner);
                 self.read_structure(offset, data)
             }
             _ => Err(IoError::InvalidRegister),
@@ -501,11 +473,11 @@ impl MmioDevice for VirtioPciDevice {
     }
 
     fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
-        let mut side = self.function.lock();
-        match side.pci.locate_memory(gpa) {
-            Some(Location::Msix(register)) => side.pci.write_msix(register, data),
+        let mut inner = self.function.lock();
+        match inner.pci.locate_memory(gpa) {
+            Some(Location::Msix(register)) => inner.pci.write_msix(register, data),
             Some(Location::Bar { index, offset }) if index == function::BAR => {
-                drop(side);
+                drop(inner);
                 self.write_structure(offset, data)
             }
             _ => Err(IoError::InvalidRegister),
@@ -541,7 +513,7 @@ impl PciConfigDevice for VirtioPciDevice {
 
 impl Drop for VirtioPciDevice {
     fn drop(&mut self) {
-        self.rest();
+        self.deactivate();
     }
 }
 
@@ -554,3 +526,7 @@ impl std::fmt::Debug for VirtioPciDevice {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -1,24 +1,20 @@
-use crate::VirtioPciDevice;
-use crate::registers::EVENT_IDX;
-use crate::testing::Driver;
+use super::*;
+use crate::testing::GuestDriver;
 use crate::testing::Interrupts;
-use crate::testing::Machine;
 use crate::testing::MirrorDevice;
-use chipset_device::ChipsetDevice as _;
-use chipset_device::PciConfigDevice;
-use chipset_device::SavedState;
+use crate::testing::TestMachine;
 
 const ALL: u64 = u64::MAX;
 
-fn driver() -> (Machine, Driver) {
-    let machine = Machine::new();
+fn driver() -> (TestMachine, GuestDriver) {
+    let machine = TestMachine::new();
     let device = machine.plug(MirrorDevice::default());
-    let driver = Driver::new(&machine, device);
+    let driver = GuestDriver::new(&machine, device);
     (machine, driver)
 }
 
-/// Sends `text` through queue `index`, and gives what comes back.
-fn mirror(driver: &mut Driver, index: u16, text: &[u8]) -> Vec<u8> {
+/// Sends `text` through queue `index`. Returns what comes back.
+fn mirror(driver: &mut GuestDriver, index: u16, text: &[u8]) -> Vec<u8> {
     let to = add(driver, index, text);
     driver.notify(index);
     driver.wait_for_interrupt(index);
@@ -26,7 +22,7 @@ fn mirror(driver: &mut Driver, index: u16, text: &[u8]) -> Vec<u8> {
     driver.fetch(to, len as usize)
 }
 
-fn add(driver: &mut Driver, index: u16, text: &[u8]) -> u64 {
+fn add(driver: &mut GuestDriver, index: u16, text: &[u8]) -> u64 {
     let from = driver.place(text);
     let to = driver.allocate(text.len() as u64);
     let (half, len) = (text.len() as u32 / 2, text.len() as u32);
@@ -53,7 +49,7 @@ fn the_function_is_a_modern_virtio_device() {
 }
 
 #[test]
-fn requests_go_through_with_every_kind_of_interrupt() {
+fn requests_complete_with_every_kind_of_interrupt() {
     for interrupts in [Interrupts::Polled, Interrupts::Pin, Interrupts::Msix] {
         for features in [ALL, ALL & !EVENT_IDX] {
             let (machine, mut driver) = driver();
@@ -83,7 +79,7 @@ fn a_notification_may_reach_the_device_as_a_write() {
 }
 
 #[test]
-fn no_interrupts_where_none_are_wanted() {
+fn no_interrupt_if_the_driver_asks_for_none() {
     let (machine, mut driver) = driver();
     driver.initialize(ALL & !EVENT_IDX, Interrupts::Pin);
     driver.rings[0].set_flags(1);
@@ -95,7 +91,7 @@ fn no_interrupts_where_none_are_wanted() {
 }
 
 #[test]
-fn event_indices_hold_interrupts_back() {
+fn event_indices_suppress_interrupts() {
     let (machine, mut driver) = driver();
     driver.initialize(ALL, Interrupts::Msix);
     driver.rings[0].set_used_event(3);
@@ -139,7 +135,7 @@ fn doorbells_follow_the_bar() {
 }
 
 #[test]
-fn the_bar_is_reached_through_the_configuration_space() {
+fn the_bar_is_accessible_through_the_configuration_space() {
     let (_, mut driver) = driver();
     let window = driver.capability(9, Some(5));
     let mut access = |offset: u32, len: u32, write: Option<u32>| {
@@ -156,14 +152,14 @@ fn the_bar_is_reached_through_the_configuration_space() {
     assert_eq!(access(0x18, 2, None), Ok(256));
     assert_eq!(access(0x2000, 4, Some(0x1234_5678)), Ok(0x1234_5678));
     assert_eq!(access(0x2004, 1, Some(0xff)), Ok(0xff));
-    // What is impossible reads as nothing.
+    // Invalid accesses read as 0.
     assert_eq!(access(0x13, 2, None), Ok(0));
     assert_eq!(access(0x12, 3, None), Ok(0));
     assert!(access(0xffff_fffc, 4, None).is_err());
 }
 
 #[test]
-fn a_stopped_device_does_nothing_and_goes_on_where_it_was() {
+fn a_stopped_device_does_nothing_and_continues_after_a_start() {
     let (_, mut driver) = driver();
     driver.initialize(ALL, Interrupts::Msix);
     assert_eq!(mirror(&mut driver, 0, b"before"), b"before");
@@ -192,8 +188,8 @@ fn a_function_without_bus_mastering_does_nothing() {
     assert_eq!(driver.fetch(to, 5), b"later");
 }
 
-/// Saves the driver's device, and plugs another in that gets the state.
-fn move_to_new_device(machine: &Machine, driver: &mut Driver) -> SavedState {
+/// Saves the driver's device, and replaces it by a new one restored from the state.
+fn move_to_new_device(machine: &TestMachine, driver: &mut GuestDriver) -> SavedState {
     driver.device.stop();
     let state = driver.device.save().unwrap();
     let mut device: VirtioPciDevice = machine.plug(MirrorDevice::default());
@@ -205,7 +201,7 @@ fn move_to_new_device(machine: &Machine, driver: &mut Driver) -> SavedState {
 }
 
 #[test]
-fn a_restored_device_goes_on_where_the_saved_one_was() {
+fn a_restored_device_continues_where_the_saved_one_was() {
     for interrupts in [Interrupts::Pin, Interrupts::Msix] {
         let (machine, mut driver) = driver();
         driver.initialize(ALL, interrupts);
@@ -225,7 +221,7 @@ fn a_restored_device_goes_on_where_the_saved_one_was() {
 }
 
 #[test]
-fn an_interrupt_on_the_pin_survives_a_restore() {
+fn an_asserted_pin_survives_a_restore() {
     let (machine, mut driver) = driver();
     driver.initialize(ALL, Interrupts::Pin);
     add(&mut driver, 0, b"pending");
@@ -239,7 +235,7 @@ fn an_interrupt_on_the_pin_survives_a_restore() {
 }
 
 #[test]
-fn states_of_other_devices_are_refused() {
+fn a_refused_state_does_not_change_the_device() {
     let (machine, mut driver) = driver();
     driver.initialize(ALL, Interrupts::Polled);
     driver.device.stop();
@@ -269,10 +265,10 @@ fn one_queue_is_reset_while_the_other_works() {
     assert_eq!(mirror(&mut driver, 0, b"three"), b"three");
 }
 
-type Breakage = fn(&mut Driver);
+type Breakage = fn(&mut GuestDriver);
 
 #[test]
-fn broken_queues_need_a_reset_and_work_after_it() {
+fn a_broken_queue_needs_a_reset_and_works_after_it() {
     let breakages: &[(&str, Breakage)] = &[
         ("an index far ahead", |d| {
             d.rings[0].set_available_index(1000);
@@ -341,14 +337,14 @@ fn broken_queues_need_a_reset_and_work_after_it() {
         }
         driver.wait_for_needs_reset();
         driver.wait_until(|_| machine.take_msi(0).then_some(()));
-        // The state of a broken device can be saved, and stays broken.
+        // A broken device can be saved, and is still broken after a restore.
         move_to_new_device(&machine, &mut driver);
         assert_ne!(driver.status() & 0x40, 0, "{name}");
     }
 }
 
 #[test]
-fn impossible_rings_need_a_reset() {
+fn invalid_rings_need_a_reset() {
     let (_, mut driver) = driver();
     for (offset, value) in [
         (0x20, 8),
@@ -376,7 +372,7 @@ fn impossible_rings_need_a_reset() {
 }
 
 #[test]
-fn the_device_configuration_has_its_length() {
+fn accesses_past_the_device_configuration_fail() {
     let (_, mut driver) = driver();
     driver.write_config(4, 4, 0xdead_beef).unwrap();
     assert_eq!(driver.read_config(4, 2), Ok(0xbeef));
@@ -390,7 +386,7 @@ fn the_device_configuration_has_its_length() {
 }
 
 #[test]
-fn a_reset_forgets_the_driver() {
+fn a_reset_returns_to_the_initial_state() {
     let (machine, mut driver) = driver();
     let fresh = machine.plug(MirrorDevice::default()).save().unwrap();
     driver.initialize(ALL, Interrupts::Pin);

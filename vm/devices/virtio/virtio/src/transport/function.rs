@@ -1,10 +1,10 @@
-//! What the PCI function looks like, and how it interrupts.
+//! The PCI function: its configuration space, BARs and interrupts.
 
 use crate::DeviceInfo;
 use crate::InterruptSink;
-use crate::registers::NO_VECTOR;
-use crate::transport::device::PciSlot;
-use crate::transport::device::Siblings;
+use crate::common_config::NO_VECTOR;
+use crate::transport::connection::MultiFunction;
+use crate::transport::connection::PciConnection;
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
 use pci_core::Bar;
@@ -19,24 +19,24 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering;
 
-/// Red Hat's PCI vendor number, which all virtio devices have.
+/// The PCI vendor ID of all virtio devices.
 const VENDOR: u16 = 0x1af4;
-/// The PCI device number of device type 0.
+/// The PCI device ID of device type 0.
 const DEVICE_BASE: u16 = 0x1040;
-/// A vendor-specific capability.
+/// The ID of vendor-specific capabilities.
 const VENDOR_CAPABILITY: u8 = 9;
 
-/// Configuration types (4.1.4).
+/// Structure types (4.1.4).
 const COMMON_CFG: u8 = 1;
 const NOTIFY_CFG: u8 = 2;
 const ISR_CFG: u8 = 3;
 const DEVICE_CFG: u8 = 4;
 const PCI_CFG: u8 = 5;
 
-/// The BAR that the structures are in.
+/// The BAR that holds the structures.
 pub(crate) const BAR: usize = 0;
 const MSIX_BAR: usize = 2;
-/// Each structure has a page for itself, so that a hypervisor can map them differently.
+/// Each structure has its own page, so that a hypervisor can map them differently.
 pub(crate) const PAGE: u64 = 0x1000;
 pub(crate) const COMMON: u64 = 0;
 pub(crate) const ISR: u64 = 1;
@@ -44,9 +44,9 @@ pub(crate) const DEVICE: u64 = 2;
 pub(crate) const NOTIFY: u64 = 3;
 const BAR_SIZE: u64 = 4 * PAGE;
 const COMMON_LEN: u32 = 0x3c;
-/// Bytes between the notification addresses of queues.
+/// Bytes between the notification addresses of two queues.
 pub(crate) const NOTIFY_STRIDE: u64 = 4;
-/// As many queues as there are notification addresses.
+/// The number of notification addresses.
 const MAX_QUEUES: usize = (PAGE / NOTIFY_STRIDE) as usize;
 
 /// ISR status (4.1.4.5): a queue has used buffers.
@@ -54,44 +54,44 @@ const ISR_QUEUE: u8 = 1;
 /// ISR status: the configuration or the status changed.
 const ISR_CONFIG: u8 = 2;
 
-/// Why a device type cannot be had as a PCI function.
+/// Why a virtio device cannot be created as a PCI function.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The device type describes itself in an impossible way.
-    #[error("virtio device {name}: impossible {what}")]
+    /// The properties of the device type are invalid.
+    #[error("virtio device {name}: invalid {what}")]
     Info {
-        /// What logs call the device.
+        /// The name of the device.
         name: String,
-        /// Which part of its [`DeviceInfo`].
+        /// The invalid part of its [`DeviceInfo`].
         what: &'static str,
     },
     /// The PCI function cannot be laid out.
-    #[error("virtio device {name}: laying out the PCI function failed")]
+    #[error("virtio device {name}: failed to lay out the PCI function")]
     Layout {
-        /// What logs call the device.
+        /// The name of the device.
         name: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: PciLayoutError,
     },
-    /// The host has no more file descriptors.
-    #[error("virtio device {name}: creating an eventfd failed")]
+    /// An eventfd cannot be created.
+    #[error("virtio device {name}: failed to create an eventfd")]
     Event {
-        /// What logs call the device.
+        /// The name of the device.
         name: String,
-        /// What the host says.
+        /// The error of the host.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// The function, with the offset of its capability for access through the configuration space.
+/// Builds the function. Also returns the offset of its `VIRTIO_PCI_CAP_PCI_CFG` capability (4.1.4.9).
 pub(crate) fn build(
     info: &DeviceInfo,
-    slot: &mut PciSlot<'_>,
+    connection: &mut PciConnection<'_>,
 ) -> Result<(PciFunction, u16), TransportError> {
     let info_error = |what| TransportError::Info {
-        name: slot.name.clone(),
+        name: connection.name.clone(),
         what,
     };
     if info.queue_sizes.is_empty() || info.queue_sizes.len() > MAX_QUEUES {
@@ -110,15 +110,15 @@ pub(crate) fn build(
     let Some(device) = DEVICE_BASE.checked_add(info.device_type) else {
         return Err(info_error("device type"));
     };
-    lay_out(info, slot, device).map_err(|source| TransportError::Layout {
-        name: slot.name.clone(),
+    lay_out(info, connection, device).map_err(|source| TransportError::Layout {
+        name: connection.name.clone(),
         source,
     })
 }
 
 fn lay_out(
     info: &DeviceInfo,
-    slot: &mut PciSlot<'_>,
+    connection: &mut PciConnection<'_>,
     device: u16,
 ) -> Result<(PciFunction, u16), PciLayoutError> {
     let mut builder = FunctionBuilder::new(&HardwareIds {
@@ -129,7 +129,7 @@ fn lay_out(
         subsystem_vendor: VENDOR,
         subsystem: device,
     });
-    if slot.siblings == Siblings::More {
+    if connection.multi_function == MultiFunction::Yes {
         builder.multifunction();
     }
     let bar = Bar::Memory64 {
@@ -152,9 +152,10 @@ fn lay_out(
         size: size.max(PAGE as u32),
     };
     builder.bar(MSIX_BAR, bar)?;
-    builder.msix(msix, slot.msi)?;
+    builder.msix(msix, connection.msi)?;
     builder.intx(
-        slot.line
+        connection
+            .line
             .take()
             .unwrap_or_else(chipset_device::LineInterrupt::detached),
     );
@@ -172,16 +173,16 @@ fn lay_out(
     for body in structures {
         builder.capability(VENDOR_CAPABILITY, &body, &[])?;
     }
-    // BAR, offset and length are the driver's to write; the data behind them is not a register.
+    // The driver writes BAR, offset and length; the data after them is not a register.
     let body = structure(PCI_CFG, 0, 0, &[0; 4]);
     let mut writable = [0; 18];
     writable[2] = 0xff;
     writable[6..14].fill(0xff);
     let window = builder.capability(VENDOR_CAPABILITY, &body, &writable)?;
-    Ok((builder.build(slot.decoder.clone()), window))
+    Ok((builder.build(connection.decoder.clone()), window))
 }
 
-/// The capability of a structure (4.1.4), behind its id and link.
+/// The body of the capability that describes a structure (4.1.4), after ID and link.
 fn structure(kind: u8, page: u64, len: u32, more: &[u8]) -> Vec<u8> {
     let mut body = vec![16 + more.len() as u8, kind, BAR as u8, 0, 0, 0];
     body.extend(((page * PAGE) as u32).to_le_bytes());
@@ -190,14 +191,14 @@ fn structure(kind: u8, page: u64, len: u32, more: &[u8]) -> Vec<u8> {
     body
 }
 
-/// The function and the ISR status, which belong together: the status drives the interrupt pin.
-pub(crate) struct FunctionSide {
+/// The function and the ISR status, which drives its interrupt pin.
+pub(crate) struct FunctionInner {
     pub(crate) pci: PciFunction,
     pub(crate) isr: u8,
 }
 
-impl FunctionSide {
-    /// Reads the ISR status, which clears it and with it the interrupt.
+impl FunctionInner {
+    /// Reads the ISR status, which clears it and deasserts the interrupt pin.
     pub(crate) fn take_isr(&mut self) -> u8 {
         self.pci.set_intx(false);
         std::mem::take(&mut self.isr)
@@ -206,10 +207,10 @@ impl FunctionSide {
 
 /// The PCI function, shared with the threads that interrupt through it.
 ///
-/// The lock is a leaf but for the chipset's and the interrupt controller's: whoever holds it waits for no
-/// worker. Interrupts by MSI-X do not take it.
+/// While its lock is held, only locks of the chipset and of the interrupt controller are taken, and no worker is
+/// waited for. Interrupts by MSI-X do not take the lock.
 pub(crate) struct SharedFunction {
-    side: Mutex<FunctionSide>,
+    inner: Mutex<FunctionInner>,
     vectors: Vec<MsixInterrupt>,
     msix_enabled: AtomicBool,
     config_vector: AtomicU16,
@@ -222,39 +223,39 @@ impl SharedFunction {
             vectors: (0..pci.msix_vectors())
                 .filter_map(|i| pci.msix_vector(i))
                 .collect(),
-            side: Mutex::new(FunctionSide { pci, isr: 0 }),
+            inner: Mutex::new(FunctionInner { pci, isr: 0 }),
             msix_enabled: AtomicBool::new(false),
             config_vector: AtomicU16::new(NO_VECTOR),
             queue_vectors: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, FunctionSide> {
-        self.side.lock()
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FunctionInner> {
+        self.inner.lock()
     }
 
-    /// To be called, with the lock held, after anything that may have turned MSI-X on or off.
-    pub(crate) fn msix_changed(&self, side: &FunctionSide) {
+    /// Call this with the lock held after anything that may have enabled or disabled MSI-X.
+    pub(crate) fn msix_changed(&self, inner: &FunctionInner) {
         self.msix_enabled
-            .store(side.pci.msix_enabled(), Ordering::Release);
+            .store(inner.pci.msix_enabled(), Ordering::Release);
     }
 
     pub(crate) fn set_vector(&self, queue: Option<u16>, vector: u16) {
-        let place = match queue {
+        let current = match queue {
             None => Some(&self.config_vector),
             Some(index) => self.queue_vectors.get(usize::from(index)),
         };
-        if let Some(place) = place {
-            place.store(vector, Ordering::Release);
+        if let Some(current) = current {
+            current.store(vector, Ordering::Release);
         }
     }
 
     fn raise(&self, vector: &AtomicU16, isr: u8) {
         if !self.msix_enabled.load(Ordering::Acquire) {
-            let mut side = self.side.lock();
-            if !side.pci.msix_enabled() {
-                side.isr |= isr;
-                side.pci.set_intx(true);
+            let mut inner = self.inner.lock();
+            if !inner.pci.msix_enabled() {
+                inner.isr |= isr;
+                inner.pci.set_intx(true);
                 return;
             }
         }
@@ -265,10 +266,10 @@ impl SharedFunction {
     }
 }
 
-/// Interrupts through a function.
-pub(crate) struct FunctionSink(pub(crate) Arc<SharedFunction>);
+/// The interrupts of a function.
+pub(crate) struct FunctionInterrupts(pub(crate) Arc<SharedFunction>);
 
-impl InterruptSink for FunctionSink {
+impl InterruptSink for FunctionInterrupts {
     fn queue(&self, index: u16) {
         if let Some(vector) = self.0.queue_vectors.get(usize::from(index)) {
             self.0.raise(vector, ISR_QUEUE);

@@ -1,4 +1,6 @@
-use crate::Event;
+//! Threads that process queues.
+
+use crate::EventFd;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -10,44 +12,44 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Tells a worker to end.
+/// Tells a worker thread to stop.
 #[derive(Debug, Clone)]
-pub struct Stop(Arc<Signal>);
+pub struct StopSignal(Arc<Signal>);
 
 #[derive(Debug)]
 struct Signal {
     is_set: AtomicBool,
-    event: Event,
+    event: EventFd,
 }
 
 /// What ended a wait.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Wakeup {
-    /// At least one of the descriptors is ready, or the time is over.
+    /// At least one of the descriptors is ready, or the time is up.
     Ready,
-    /// The worker is to end.
+    /// The worker must stop.
     Stop,
 }
 
-impl Stop {
-    /// Whether the worker is to end. Costs next to nothing.
+impl StopSignal {
+    /// Whether the worker must stop. Cheap.
     pub fn is_set(&self) -> bool {
         self.0.is_set.load(Ordering::Acquire)
     }
 
-    /// Waits until one of `fds` is readable (or has an error), or the worker is to end.
+    /// Waits until one of `fds` is readable (or has an error), or the worker must stop.
     pub fn wait(&self, fds: &[BorrowedFd<'_>]) -> io::Result<Wakeup> {
         self.poll(fds, PollFlags::IN, None)
     }
 
-    /// Waits until `fd` is writable (or has an error), or the worker is to end.
+    /// Waits until `fd` is writable (or has an error), or the worker must stop.
     pub fn wait_writable(&self, fd: BorrowedFd<'_>) -> io::Result<Wakeup> {
         self.poll(&[fd], PollFlags::OUT, None)
     }
 
-    /// Waits until `duration` is over, or the worker is to end.
+    /// Waits until `duration` has passed, or the worker must stop.
     pub fn sleep(&self, duration: Duration) -> io::Result<Wakeup> {
-        // What a timespec cannot say is longer than anybody waits.
+        // A duration that does not fit into a timespec is unlimited for all purposes.
         let timeout = Timespec::try_from(duration).ok();
         self.poll(&[], PollFlags::empty(), timeout.as_ref())
     }
@@ -70,25 +72,25 @@ impl Stop {
     }
 }
 
-/// A thread that works on queues until it is stopped.
+/// A thread that processes queues until it is stopped.
 ///
-/// A thread of its own per queue wakes up on a notification with nothing between it and the kernel.
+/// With one thread per queue, the kernel wakes the right thread directly on a notification.
 #[derive(Debug)]
-pub struct Worker<T> {
-    stop: Stop,
+pub struct WorkerThread<T> {
+    stop: StopSignal,
     thread: JoinHandle<T>,
 }
 
-impl<T: Send + 'static> Worker<T> {
-    /// Runs `work` on a thread called `name`, of which the kernel shows 15 bytes. `work` returns soon after
-    /// its [`Stop`] says so, and gives back the queues it has.
+impl<T: Send + 'static> WorkerThread<T> {
+    /// Runs `work` on a thread called `name`, of which the kernel shows 15 bytes. `work` must return soon after
+    /// its [`StopSignal`] is set, with the queues it has.
     pub fn spawn(
         name: impl Into<String>,
-        work: impl FnOnce(&Stop) -> T + Send + 'static,
+        work: impl FnOnce(&StopSignal) -> T + Send + 'static,
     ) -> io::Result<Self> {
-        let stop = Stop(Arc::new(Signal {
+        let stop = StopSignal(Arc::new(Signal {
             is_set: AtomicBool::new(false),
-            event: Event::new()?,
+            event: EventFd::new()?,
         }));
         let thread = std::thread::Builder::new().name(name.into()).spawn({
             let stop = stop.clone();
@@ -97,13 +99,13 @@ impl<T: Send + 'static> Worker<T> {
         Ok(Self { stop, thread })
     }
 
-    /// Tells the worker to end, without waiting for it.
+    /// Tells the worker to stop, without waiting for it.
     pub fn ask_to_stop(&self) {
         self.stop.0.is_set.store(true, Ordering::Release);
         self.stop.0.event.set();
     }
 
-    /// Ends the worker, waits until it is gone, and gives what it had. A panic of the worker goes on here.
+    /// Stops the worker, waits for it, and returns what `work` returned. Resumes a panic of the worker.
     pub fn stop(self) -> T {
         self.ask_to_stop();
         match self.thread.join() {
@@ -120,24 +122,24 @@ mod tests {
 
     #[test]
     fn a_worker_wakes_up_and_stops() {
-        let bell = Arc::new(Event::new().unwrap());
-        let rung = Arc::new(Event::new().unwrap());
-        let worker = Worker::spawn("worker", {
-            let (bell, rung) = (bell.clone(), rung.clone());
-            move |stop: &Stop| {
+        let kick = Arc::new(EventFd::new().unwrap());
+        let seen = Arc::new(EventFd::new().unwrap());
+        let worker = WorkerThread::spawn("worker", {
+            let (kick, seen) = (kick.clone(), seen.clone());
+            move |stop: &StopSignal| {
                 let mut count = 0;
-                while stop.wait(&[bell.as_fd()]).unwrap() == Wakeup::Ready {
-                    assert!(bell.clear());
+                while stop.wait(&[kick.as_fd()]).unwrap() == Wakeup::Ready {
+                    assert!(kick.clear());
                     count += 1;
-                    rung.set();
+                    seen.set();
                 }
                 assert!(stop.is_set());
                 count
             }
         })
         .unwrap();
-        let mut polled = [PollFd::new(&*rung, PollFlags::IN)];
-        bell.set();
+        let mut polled = [PollFd::new(&*seen, PollFlags::IN)];
+        kick.set();
         rustix::event::poll(&mut polled, None).unwrap();
         assert_eq!(worker.stop(), 1);
     }

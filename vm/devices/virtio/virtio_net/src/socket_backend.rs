@@ -1,4 +1,4 @@
-//! A backend without a network: the other end is a socket.
+//! A backend for tests: a socket instead of a network.
 
 use crate::NetBackend;
 use crate::Offloads;
@@ -20,15 +20,15 @@ pub(crate) const ALL_OFFLOADS: Offloads = Offloads {
     ufo: true,
 };
 
-/// A cable whose other end the test holds.
-pub(crate) struct Cable {
+/// A backend whose peer is a socket of the test.
+pub(crate) struct SocketBackend {
     socket: OwnedFd,
-    /// What the guest takes.
+    /// The offloads that the guest accepts.
     pub(crate) offloads: Arc<Mutex<Offloads>>,
 }
 
-impl Cable {
-    /// A cable and its other end, which gives and takes frames with their headers.
+impl SocketBackend {
+    /// Creates a backend and its peer, which sends and receives frames with their headers.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) =
@@ -38,13 +38,13 @@ impl Cable {
     }
 }
 
-impl AsFd for Cable {
+impl AsFd for SocketBackend {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl NetBackend for Cable {
+impl NetBackend for SocketBackend {
     fn offloads(&self) -> Offloads {
         ALL_OFFLOADS
     }
