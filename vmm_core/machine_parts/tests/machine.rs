@@ -166,7 +166,7 @@ fn a_triple_fault_stops_all_vps_and_is_reported() {
     let mut m = machine();
     m.hypervisor.push(1, [Step::TripleFault]);
     m.units.start().unwrap();
-    let fault = |r: &VpReport| matches!(r, ReportKind::TripleFault { vp, .. } if vp.0 == 1);
+    let fault = |r: &ReportKind| matches!(r, ReportKind::TripleFault { vp, .. } if vp.0 == 1);
     m.hypervisor
         .wait_until(|_| m.reports.lock().iter().any(fault));
     // The other VP leaves the guest without anybody stopping the machine.
