@@ -1,140 +1,197 @@
 //! The configuration a VM is built from. It says what exists; how the VM starts is not part of it.
+//!
+//! It is encoded with numbered fields, to be stored or sent to another process. A number is never used again for
+//! another field.
 
 use crate::devices::ChipsetDeviceConfig;
 use crate::devices::PciDeviceConfig;
 use firmware_hibernation::ConsumePolicy;
+use minicbor::Decode;
+use minicbor::Encode;
 use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
 
 /// A virtual machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct VmConfig {
     /// The VPs.
+    #[n(1)]
     pub topology: TopologyConfig,
     /// Where the interrupt controllers are.
+    #[n(2)]
     pub irqchip: IrqchipMode,
     /// Guest RAM.
+    #[n(3)]
     pub memory: MemoryConfig,
     /// What the VM runs first.
+    #[n(4)]
     pub load_mode: LoadMode,
     /// The devices with fixed addresses, besides those that every machine has.
+    #[n(5)]
     pub chipset_devices: Vec<ChipsetDeviceConfig>,
     /// Whether and how the guest can hibernate.
+    #[n(6)]
     pub hibernation: HibernationConfig,
     /// The PCI functions, besides those of the chipset.
+    #[n(7)]
     pub pci_devices: Vec<PciDeviceConfig>,
-    /// The VMGS file that keeps the VM's state. Made if it does not exist.
+    /// The VMGS file that keeps the VM's state. It is created if it does not exist.
+    #[cbor(n(8), with = "mesh::encoding::optional_path", has_nil)]
     pub vmgs: Option<PathBuf>,
-    /// The VM's identity, in the order in which it is printed. The same for its whole life.
+    /// The VM's identity, in the order in which it is printed. The same for the VM's whole life.
+    #[cbor(n(9), with = "minicbor::bytes")]
     pub uuid: [u8; 16],
 }
 
 /// Whether and how the guest can hibernate.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
 pub struct HibernationConfig {
     /// Whether the guest is offered ACPI S4.
+    #[n(1)]
     pub enabled: bool,
     /// When the token of a hibernated guest is deleted from the VMGS file.
+    #[n(2)]
     pub consume: ConsumePolicy,
 }
 
 /// Guest RAM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct MemoryConfig {
-    /// Bytes.
+    /// Size in bytes.
+    #[n(1)]
     pub size: u64,
-    /// The file behind it; anonymous memory where `None`.
+    /// The file that backs it; anonymous memory where `None`.
+    #[cbor(n(2), with = "mesh::encoding::optional_path", has_nil)]
     pub file: Option<PathBuf>,
-    /// Which host pages to use.
+    /// The kind of host pages.
+    #[n(3)]
     pub pages: HostPages,
-    /// When the host gives the memory.
+    /// When the host provides the memory.
+    #[n(4)]
     pub population: Population,
 }
 
-/// Which host pages guest RAM is made of.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+/// The kind of host pages that guest RAM consists of.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(index_only)]
 pub enum HostPages {
-    /// What the host chooses.
+    /// The host chooses.
     #[default]
+    #[n(0)]
     Default,
     /// Pages of the host's huge page pool.
+    #[n(1)]
     Huge,
 }
 
-/// When the host gives guest RAM.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+/// When the host provides guest RAM.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Population {
-    /// As the guest touches it.
+    /// When the guest touches it.
     #[default]
+    #[n(0)]
     OnDemand,
     /// Before the guest starts.
+    #[n(1)]
     Prealloc,
 }
 
 /// What a VM runs first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum LoadMode {
-    /// A Linux kernel, without any firmware.
-    LinuxDirect(LinuxDirect),
+    /// A Linux kernel, without firmware.
+    #[n(0)]
+    LinuxDirect(#[n(0)] LinuxDirect),
     /// UEFI firmware for PCs, of the OVMF family.
-    PcUefi(PcUefi),
+    #[n(1)]
+    PcUefi(#[n(0)] PcUefi),
 }
 
-/// UEFI firmware in flash memory, and what it is told to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// UEFI firmware in flash memory, and what it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct PcUefi {
     /// The firmware's code; or code and variables in one file, of which the variables are not written.
+    #[cbor(n(1), with = "mesh::encoding::path")]
     pub code: PathBuf,
     /// Where its variables are kept.
+    #[n(2)]
     pub variables: UefiVariables,
     /// A kernel for the firmware to start, before anything its variables name.
+    #[n(3)]
     pub kernel: Option<UefiKernel>,
 }
 
 /// Where UEFI variables are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum UefiVariables {
-    /// They last as long as the VM, and begin as in the file, or with none.
-    Memory(Option<PathBuf>),
+    /// In memory, until the VM ends. Their initial content is in the file, if there is one.
+    #[n(0)]
+    #[cbor(map)]
+    Memory(#[cbor(n(1), with = "mesh::encoding::optional_path", has_nil)] Option<PathBuf>),
     /// In a file, which is written.
-    File(PathBuf),
-    /// In the VMGS file. New ones begin as in the template that goes with the firmware.
+    #[n(1)]
+    #[cbor(map)]
+    File(#[cbor(n(1), with = "mesh::encoding::path")] PathBuf),
+    /// In the VMGS file. The initial content is the template that belongs to the firmware.
+    #[n(2)]
     Vmgs,
 }
 
 /// A Linux kernel that UEFI firmware starts by its EFI stub.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct UefiKernel {
     /// A bzImage with EFI stub, or any EFI program.
+    #[cbor(n(1), with = "mesh::encoding::path")]
     pub kernel: PathBuf,
     /// The initial RAM disk.
+    #[cbor(n(2), with = "mesh::encoding::optional_path", has_nil)]
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
+    #[n(3)]
     pub cmdline: String,
 }
 
 /// A Linux kernel started directly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct LinuxDirect {
     /// bzImage or ELF vmlinux.
+    #[cbor(n(1), with = "mesh::encoding::path")]
     pub kernel: PathBuf,
     /// The initial RAM disk.
+    #[cbor(n(2), with = "mesh::encoding::optional_path", has_nil)]
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
+    #[n(3)]
     pub cmdline: String,
     /// How the kernel is entered.
+    #[n(4)]
     pub protocol: BootProtocol,
 }
 
 /// How a Linux kernel is entered.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(index_only)]
 pub enum BootProtocol {
     /// The 64-bit protocol, or PVH for a kernel that has only that.
     #[default]
+    #[n(0)]
     Auto,
     /// The 64-bit boot protocol.
+    #[n(1)]
     Linux64,
     /// The PVH entry of an ELF kernel.
+    #[n(2)]
     Pvh,
 }
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod tests;

@@ -31,12 +31,15 @@ pub struct HostInfo {
 }
 
 /// Where the interrupt controllers are.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
 pub enum IrqchipMode {
     /// Local APICs, IOAPIC, PIC and PIT in the hypervisor.
     #[default]
+    #[n(0)]
     Kernel,
     /// Local APICs in the hypervisor, the IOAPIC in the VMM, no PIC and no PIT.
+    #[n(1)]
     Split,
 }
 

@@ -23,13 +23,17 @@ impl fmt::Display for VpIndex {
 }
 
 /// The topology asked for.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
 pub struct TopologyConfig {
     /// The number of VPs.
+    #[n(1)]
     pub processors: u32,
     /// VPs in a socket; all of them in one where `None`.
+    #[n(2)]
     pub vps_per_socket: Option<u32>,
     /// Hardware threads in a core: 1 or 2.
+    #[n(3)]
     pub threads_per_core: u32,
 }
 

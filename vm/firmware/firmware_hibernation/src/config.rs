@@ -1,5 +1,7 @@
 //! The configuration of hibernation.
 
+use minicbor::Decode;
+use minicbor::Encode;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -26,17 +28,21 @@ pub enum Isolation {
 }
 
 /// When the token that a session started from is deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Encode, Decode)]
+#[cbor(index_only)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConsumePolicy {
     /// When the operating system has taken over or the guest powers off. After a crash before that, the next start
     /// resumes again.
     #[default]
+    #[n(0)]
     Handoff,
     /// Before the VPs run. A crash before the operating system took over loses the session.
+    #[n(1)]
     AtStart,
     /// When an operating system next powers off or resets the machine, or hibernates. After a crash before that, the
     /// next start uses the stored firmware again.
+    #[n(2)]
     NextTransition,
 }
 
@@ -51,14 +57,17 @@ pub enum TakeoverSignal {
 }
 
 /// How to start although the firmware of a hibernated guest cannot be restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Encode, Decode)]
+#[cbor(index_only)]
 #[serde(rename_all = "kebab-case")]
 pub enum Override {
     /// Discard the session: token and stored firmware are deleted, and the VM starts as if it had been powered
     /// off.
+    #[n(0)]
     Discard,
     /// Start on the host's firmware, on which the guest may fail to resume. Token and stored firmware stay until an
     /// operating system has taken over.
+    #[n(1)]
     CurrentFirmware,
 }
 
