@@ -3,8 +3,8 @@
 
 use std::cell::LazyCell;
 use virtio::testing::GuestDriver;
-use virtio::testing::TestMachine;
 use virtio::testing::MirrorDevice;
+use virtio::testing::TestMachine;
 
 thread_local! {
     static MACHINE: LazyCell<TestMachine> = LazyCell::new(TestMachine::new);
