@@ -4,6 +4,7 @@ use super::Machine;
 use super::MachineError;
 use super::devices;
 use super::devices::DevicePlan;
+use super::firmware::BootError;
 use super::firmware::SESSION_UNIT;
 use super::firmware::SharedSession;
 use super::firmware::UefiDevices;
@@ -83,7 +84,9 @@ impl MachinePlan {
                     mut session,
                     devices,
                 } = *uefi;
-                session.store();
+                session
+                    .commit()
+                    .map_err(|refusal| BootError::Uefi(refusal.into()))?;
                 (None, Some(SharedSession::new(session)), Some(devices))
             }
         };

@@ -54,7 +54,7 @@ use std::time::Instant;
 
 /// The hibernation of a VM.
 ///
-/// Every call blocks until the store is done; do not call from a task of an executor or from a VP thread.
+/// Every call blocks until the store is done, so a task of an executor must not make them.
 pub struct HibernationEngine {
     config: Config,
     architecture: Architecture,
@@ -78,6 +78,8 @@ pub enum StartPlan {
     /// Load the host's firmware, then call [`HibernationEngine::capture`] before anything is written near it
     /// and before the VPs run.
     Capture,
+    /// Load the host's firmware, call [`HibernationEngine::discard`], then go on as for [`StartPlan::Capture`].
+    Discard,
     /// Call [`HibernationEngine::restore_firmware`] instead of loading the host's firmware, give the firmware
     /// these files, and start at the entry point that the call returns.
     Restore(PinnedFiles),
@@ -142,7 +144,8 @@ impl HibernationEngine {
         self
     }
 
-    /// Decides how the VM starts. `view` is the configured machine; its digests of tables are not compared.
+    /// Decides how the VM starts, and writes nothing. `view` is the configured machine; its digests of tables are not
+    /// compared.
     pub fn start(&mut self, view: &PlatformView) -> Result<StartPlan, Refusal> {
         self.record = None;
         self.read_note();
@@ -151,6 +154,7 @@ impl HibernationEngine {
         self.handle(Input::Start { found, requested });
         match self.machine.state() {
             HibernationState::Refused => Err(self.refuse()),
+            HibernationState::Discarding => Ok(StartPlan::Discard),
             HibernationState::Capturing { .. } => Ok(StartPlan::Capture),
             HibernationState::Restoring => {
                 let stored = self.probe.as_ref().and_then(|probe| probe.stored.as_ref());
@@ -394,7 +398,6 @@ impl HibernationEngine {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Say(message) => self.say(message),
-            Effect::Discard => self.discard(),
             Effect::WriteToken(image) => {
                 // A failure was emitted as an event.
                 let _ = self.write_token(image);
@@ -445,7 +448,8 @@ impl HibernationEngine {
         Refusal { reason }
     }
 
-    fn discard(&mut self) {
+    /// Discards the hibernated session: deletes token and stored firmware. Call only after [`StartPlan::Discard`].
+    pub fn discard(&mut self) -> Result<(), Refusal> {
         let result = match &mut self.storage {
             Some(storage) => storage.commit(Change::delete_both()),
             None => Ok(()),
@@ -462,6 +466,10 @@ impl HibernationEngine {
             }
         };
         self.handle(Input::Discarded(outcome));
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Failed => Err(self.refuse()),
+        }
     }
 
     /// Makes the token durable. It says that the firmware is stored only if the stored record is still intact.

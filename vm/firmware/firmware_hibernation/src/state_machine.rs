@@ -90,7 +90,7 @@ pub(crate) enum Input {
         /// The override of the operator.
         requested: Option<Override>,
     },
-    /// [`Effect::Discard`] ended.
+    /// Deleting token and record in one commit ended.
     Discarded(Outcome),
     /// The capture ended.
     Captured(ImageStatus),
@@ -128,8 +128,6 @@ pub(crate) enum Outcome {
 pub(crate) enum Effect {
     /// Emit an event.
     Say(Message),
-    /// Delete token and record in one commit, then pass in [`Input::Discarded`].
-    Discard,
     /// Make the token durable.
     WriteToken(ImageStatus),
     /// Delete the token: the guest has resumed.
@@ -349,7 +347,7 @@ fn waking(image: ImageStatus) -> HibernationState {
 fn start(found: ProbeOutcome, requested: Option<Override>) -> (HibernationState, Vec<Effect>) {
     use Effect::Say;
     let capture = |origin, effects| (HibernationState::Capturing { origin }, effects);
-    let discard = (HibernationState::Discarding, vec![Effect::Discard]);
+    let discard = (HibernationState::Discarding, vec![]);
     // The record stays: the token may still need it.
     let current = (
         waking(ImageStatus::NotStored),

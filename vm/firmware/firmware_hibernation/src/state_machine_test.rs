@@ -16,8 +16,8 @@ const TABLE: &str = "\
 *                                | start/unusable/-                             | *                                | refused         |
 *                                | start/corrupt/- start/corrupt/current        | *                                | capturing/token | say CorruptTokenIgnored
 # With an override.
-*                                | start/1/discard start/max/discard start/unusable/discard | *                                | discarding      | discard
-*                                | start/corrupt/discard                        | *                                | discarding      | discard
+*                                | start/1/discard start/max/discard start/unusable/discard | *                                | discarding      |
+*                                | start/corrupt/discard                        | *                                | discarding      |
 *                                | start/max/current start/unusable/current     | *                                | waking/bare     | say CurrentFirmwareUsed
 # The VM does not run.
 off refused                      | on/*                                         | *                                | =               |
@@ -183,7 +183,6 @@ fn matches(cell: &str, name: &str) -> bool {
 fn effect_name(effect: Effect) -> String {
     match effect {
         Effect::Say(message) => format!("say {message:?}"),
-        Effect::Discard => "discard".into(),
         Effect::WriteToken(image) => format!("token {image:?}"),
         Effect::Consume(by) => format!("consume {by:?}"),
         Effect::ClearToken => "clear".into(),
@@ -268,10 +267,6 @@ mod lives {
                         Effect::ClearToken => matches!(event, Input::PowerOff | Input::Reset),
                         Effect::Consume(_) => {
                             matches!(event, Input::Run | Input::Wake | Input::RuntimeHandoff)
-                        }
-                        Effect::Discard => {
-                            let requested = Some(Override::Discard);
-                            matches!(event, Input::Start { requested: r, .. } if r == requested)
                         }
                         Effect::Say(_) => true,
                     };

@@ -257,6 +257,25 @@ fn an_older_copy_of_the_store_is_refused() {
 }
 
 #[test]
+fn a_start_alone_writes_nothing() {
+    for requested in [
+        None,
+        Some(Override::Discard),
+        Some(Override::CurrentFirmware),
+    ] {
+        let device = hibernated(1);
+        let before = device.to_vec();
+        let heard = Heard::default();
+        let mut vm = match requested {
+            Some(way) => overridden(&device, &heard, way),
+            None => on(&device, &heard),
+        };
+        vm.start(&usual_machine()).unwrap();
+        assert!(device.to_vec() == before, "{requested:?}");
+    }
+}
+
+#[test]
 fn an_unreadable_token_is_refused() {
     let device = hibernated(1);
     open(device.clone(), None)

@@ -69,10 +69,31 @@ pub(crate) struct FirmwareSession {
     hibernation: HibernationEngine,
     view: PlatformView,
     loaded: LoadedFirmware,
-    /// The firmware is to be stored before the VPs run.
-    capture_pending: bool,
+    /// What is written to the store before the VPs run.
+    pending: Pending,
     /// The VPs have not run since the firmware was loaded.
     fresh: bool,
+}
+
+/// What a start writes to the store.
+#[derive(Debug, Copy, Clone, Default)]
+enum Pending {
+    #[default]
+    Nothing,
+    /// The firmware.
+    Capture,
+    /// The hibernated session is deleted, and the firmware stored.
+    Discard,
+}
+
+impl Pending {
+    fn of(plan: &StartPlan) -> Self {
+        match plan {
+            StartPlan::HostFirmware | StartPlan::Restore(_) => Self::Nothing,
+            StartPlan::Capture => Self::Capture,
+            StartPlan::Discard => Self::Discard,
+        }
+    }
 }
 
 /// Why a machine cannot be reset.
@@ -122,7 +143,7 @@ impl FirmwareSession {
         let (mut hibernation, view) = config.into_hibernation();
         let plan = hibernation.start(&view)?;
         let loaded = match &plan {
-            StartPlan::HostFirmware | StartPlan::Capture => host()?,
+            StartPlan::HostFirmware | StartPlan::Capture | StartPlan::Discard => host()?,
             StartPlan::Restore(pinned) => {
                 let mut rom = Rom::default();
                 hibernation.restore_firmware(&mut rom)?;
@@ -136,7 +157,7 @@ impl FirmwareSession {
             hibernation,
             view,
             loaded,
-            capture_pending: matches!(plan, StartPlan::Capture),
+            pending: Pending::of(&plan),
             fresh: true,
         })
     }
@@ -152,7 +173,7 @@ impl FirmwareSession {
                 code: code.into(),
                 files,
             },
-            capture_pending: false,
+            pending: Pending::Nothing,
             fresh: false,
         })
     }
@@ -161,10 +182,12 @@ impl FirmwareSession {
         &self.loaded
     }
 
-    /// Stores the firmware if the plan says so. The VPs have not run.
-    pub(crate) fn store(&mut self) {
-        if !std::mem::take(&mut self.capture_pending) {
-            return;
+    /// Writes to the store what the plan says. The VPs have not run.
+    pub(crate) fn commit(&mut self) -> Result<(), Refusal> {
+        match std::mem::take(&mut self.pending) {
+            Pending::Nothing => return Ok(()),
+            Pending::Capture => {}
+            Pending::Discard => self.hibernation.discard()?,
         }
         let code = &self.loaded.code;
         let image = FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code.clone());
@@ -175,16 +198,16 @@ impl FirmwareSession {
             &self.loaded.files,
             &self.view,
         );
+        Ok(())
     }
 
     /// The machine was reset, and is about to start again with the firmware that is loaded.
     fn restart(&mut self) -> Result<(), RestartError> {
         self.hibernation.reset();
         match self.hibernation.start(&self.view)? {
-            StartPlan::HostFirmware => {}
-            StartPlan::Capture => {
-                self.capture_pending = true;
-                self.store();
+            plan @ (StartPlan::HostFirmware | StartPlan::Capture | StartPlan::Discard) => {
+                self.pending = Pending::of(&plan);
+                self.commit()?;
             }
             StartPlan::Restore(_) => {
                 let mut rom = Rom::default();

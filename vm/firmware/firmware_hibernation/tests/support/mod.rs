@@ -240,7 +240,10 @@ pub fn start(vm: &mut HibernationEngine, host: u8) -> Result<Ran, Refusal> {
 pub fn start_on(vm: &mut HibernationEngine, host: u8, view: &PlatformView) -> Result<Ran, Refusal> {
     let ran = match vm.start(view)? {
         StartPlan::HostFirmware => Ran::Host,
-        StartPlan::Capture => {
+        plan @ (StartPlan::Capture | StartPlan::Discard) => {
+            if let StartPlan::Discard = plan {
+                vm.discard()?;
+            }
             vm.capture(
                 &FirmwareDescription::reset_vector(),
                 firmware(host),
