@@ -4,6 +4,7 @@
 
 mod bus;
 mod enlightenment;
+mod host_units;
 mod lifecycle;
 mod report;
 mod run_control;
@@ -13,6 +14,8 @@ mod vps;
 
 pub use bus::MachineBus;
 pub use enlightenment::EnlightenmentUnit;
+pub use host_units::SerialUnit;
+pub use host_units::VmgsUnit;
 pub use lifecycle::Change;
 pub use lifecycle::Ending;
 pub use lifecycle::Guest;

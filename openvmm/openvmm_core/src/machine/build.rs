@@ -28,6 +28,8 @@ use machine_parts::MachineBus;
 use machine_parts::OnReset;
 use machine_parts::PartitionUnit;
 use machine_parts::RunControl;
+use machine_parts::SerialUnit;
+use machine_parts::VmgsUnit;
 use machine_parts::VpSet;
 use machine_parts::VpsUnit;
 use openvmm_defs::config::VmConfig;
@@ -43,6 +45,7 @@ use virt::IoBus;
 use virt::NewPartition;
 use virt::PartitionConfig;
 use virt::ProcessorFeatures;
+use vmgs_broker::VmgsClient;
 use vmotherboard::Chipset;
 use vmtime::VmClock;
 
@@ -207,6 +210,11 @@ impl Parts {
         for (name, device) in chipset.devices() {
             units.add(name, DeviceUnit(device)).depends_on("partition");
             before_vps.push(name.to_owned());
+        }
+        let serial = services.get::<Arc<SerialConnections>>()?.clone();
+        units.add("serial", SerialUnit(serial));
+        if let Ok(client) = services.get::<VmgsClient>() {
+            units.add("vmgs", VmgsUnit(client.clone()));
         }
         if let Ok(session) = services.get::<SharedSession>() {
             units.add(SESSION_UNIT, session.clone());

@@ -25,12 +25,14 @@ use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::devices::PciDeviceConfig;
 use openvmm_defs::devices::PciSlot;
 use openvmm_defs::start::BootOptions;
+use ovmf_image::constructed;
 use parking_lot::Mutex;
 use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
 use state_unit::SavedUnits;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::mpsc;
 use std::time::Duration;
 use virt::Hypervisor as _;
@@ -43,6 +45,10 @@ use vm_resource::Resource;
 
 const RAM: u64 = 64 << 20;
 const ACCESS: vmgs::StoreAccess = vmgs::StoreAccess::ReadWrite;
+
+/// Firmware without code. It takes a while to compress.
+static CODE: LazyLock<Vec<u8>> =
+    LazyLock::new(|| constructed::code(4 << 20, constructed::Smm::Without));
 
 /// A bzImage with nothing to run, entered by the 64-bit boot protocol.
 fn kernel() -> Vec<u8> {
@@ -89,11 +95,8 @@ impl Files {
     fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         std::fs::write(files.path("kernel"), kernel()).unwrap();
-        let (code, variables) = (
-            ovmf_image::constructed::code(4 << 20, ovmf_image::constructed::Smm::Without),
-            ovmf_image::constructed::variables(0x84000),
-        );
-        std::fs::write(files.path("OVMF_CODE.fd"), code).unwrap();
+        std::fs::write(files.path("OVMF_CODE.fd"), &*CODE).unwrap();
+        let variables = constructed::variables(0x84000);
         std::fs::write(files.path("OVMF_VARS.fd"), variables).unwrap();
         files
     }
@@ -224,6 +227,8 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(self.machine.lifecycle.pause().unwrap(), Change::Changed);
+        // What is on its way to the host is not the same a moment later.
+        self.machine.lifecycle.guest().serial.flush();
     }
 
     /// Waits for a report of a power request, and acts on the reports up to there.
@@ -304,6 +309,15 @@ fn busy_guest() -> Vec<Step> {
     steps
 }
 
+fn hibernate(bench: &mut Bench) {
+    // S4 with sleep enable.
+    bench
+        .hypervisor
+        .push(0, [out(0x604, &0x2400_u16.to_le_bytes())]);
+    bench.machine.lifecycle.resume().unwrap();
+    bench.power_request();
+}
+
 fn each_profile(test: impl Fn(&Files, &VmConfig)) {
     for irqchip in [IrqchipMode::Kernel, IrqchipMode::Split] {
         for uefi in [false, true] {
@@ -367,6 +381,22 @@ fn a_missing_unit_refuses_the_restore() {
 }
 
 #[test]
+fn a_machine_is_not_restored_beside_a_changed_store() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    hibernate(&mut bench);
+    bench.end(&config);
+    let error = Bench::new(&config, &Start::Restore(saved)).err().unwrap();
+    let text = error_chain::Chain(&error).to_string();
+    assert!(
+        text.contains("vmgs") && text.contains("was changed"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_guest_resets_and_powers_off() {
     each_profile(|_, config| {
         let mut bench = Bench::boot(config);
@@ -422,12 +452,7 @@ fn a_stop_keeps_the_token_and_says_so() {
     let files = Files::new();
     let config = files.config(files.uefi(), IrqchipMode::Kernel);
     let mut bench = Bench::boot(&config);
-    // S4 with sleep enable.
-    bench
-        .hypervisor
-        .push(0, [out(0x604, &0x2400_u16.to_le_bytes())]);
-    bench.machine.lifecycle.resume().unwrap();
-    bench.power_request();
+    hibernate(&mut bench);
     let events = bench.take_events();
     assert_eq!(events.last().unwrap(), "halted hibernate", "{events:?}");
     bench.end(&config);

@@ -87,7 +87,7 @@ impl Machine {
                 "low_mmio": layout.low_mmio().to_string(),
             },
             "hibernation": units.get(firmware::SESSION_UNIT),
-            "serial": guest.serial.inspect(),
+            "serial": units.get("serial"),
             "units": units,
             "unclaimed": {
                 "port_reads": unclaimed.port_reads,

@@ -3,10 +3,14 @@ use crate::ConnectError;
 use crate::SerialBackend;
 use crate::SerialConnection;
 use crate::SerialPort;
+use crate::port::SavedLine;
+use chipset_device::RestoreError;
+use chipset_device::SavedState;
 use minicbor::Decode;
 use minicbor::Encode;
 use parking_lot::Mutex;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +60,14 @@ struct Lines {
     console_output: Option<Box<dyn Write + Send>>,
     console: Option<SerialPort>,
     ptys: Vec<(String, PathBuf)>,
+}
+
+/// What each line holds, by the name of its device.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct SavedLines {
+    #[n(1)]
+    lines: BTreeMap<String, SavedLine>,
 }
 
 struct Line {
@@ -129,6 +141,39 @@ impl SerialConnections {
         }
     }
 
+    /// What the lines hold: output that no backend has taken, and input that the guest has not read. The guest is
+    /// stopped.
+    pub fn save(&self) -> SavedState {
+        let lines = &self.0.lock().lines;
+        let lines = lines
+            .iter()
+            .map(|line| (line.name.clone(), line.port.save()));
+        SavedState::encode(&SavedLines {
+            lines: lines.collect(),
+        })
+    }
+
+    /// Replaces what the lines hold. The guest is stopped. On an error nothing has changed.
+    pub fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
+        let SavedLines { lines: mut saved } = state.decode()?;
+        let lines = &self.0.lock().lines;
+        let fits = saved.len() == lines.len()
+            && lines
+                .iter()
+                .all(|line| saved.get(&line.name).is_some_and(SerialPort::holds));
+        if !fits {
+            return Err(RestoreError::Invalid(
+                "its serial lines are not those of this machine, or hold too much".into(),
+            ));
+        }
+        for line in lines {
+            if let Some(saved) = saved.remove(&line.name) {
+                line.port.restore(saved);
+            }
+        }
+        Ok(())
+    }
+
     /// How much went over the lines, by the devices' names.
     pub fn inspect(&self) -> Value {
         let lines = self.0.lock();
@@ -174,5 +219,48 @@ mod tests {
         let error = lines.connect("com1", &end).unwrap_err();
         assert!(matches!(error, SerialError::Backend(_)));
         assert_eq!(lines.inspect(), serde_json::json!({}));
+    }
+
+    #[test]
+    fn what_lines_hold_is_saved_and_restored() {
+        let directory = tempfile::tempdir().unwrap();
+        let lines = |name: &str| {
+            let lines = SerialConnections::new(Box::new(std::io::sink()));
+            // Nobody connects, so that output stays.
+            let end = SerialEnd::Listen(directory.path().join(name));
+            let port = lines.connect("com1", &end).unwrap();
+            (lines, port)
+        };
+        let (first, port) = lines("first");
+        assert!(port.write_output(b'o'));
+        assert_eq!(port.write_input(b"in"), 2);
+        assert!(port.send_break());
+        let saved = first.save();
+        let (second, port) = lines("second");
+        second.restore(&saved).unwrap();
+        assert_eq!(second.save(), saved);
+        assert_eq!(port.receive(), Some(crate::port::Input::Byte(b'i')));
+
+        // Another machine's lines, and more than a line holds.
+        let other = SerialConnections::new(Box::new(std::io::sink()));
+        assert!(matches!(
+            other.restore(&saved),
+            Err(RestoreError::Invalid(_))
+        ));
+        let too_much = SavedState::encode(&SavedLines {
+            lines: BTreeMap::from([(
+                "com1".to_owned(),
+                SavedLine {
+                    output: vec![0; SerialPort::OUTPUT_CAPACITY + 1],
+                    input: Vec::new(),
+                },
+            )]),
+        });
+        let before = second.save();
+        assert!(matches!(
+            second.restore(&too_much),
+            Err(RestoreError::Invalid(_))
+        ));
+        assert_eq!(second.save(), before);
     }
 }

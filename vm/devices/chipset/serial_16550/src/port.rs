@@ -1,4 +1,6 @@
 use chipset_device::DeviceWaker;
+use minicbor::Decode;
+use minicbor::Encode;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use rustix::fd::AsFd;
@@ -62,10 +64,24 @@ enum PumpState {
     Stopping,
 }
 
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Input {
-    Byte(u8),
+    #[n(0)]
+    Byte(#[n(0)] u8),
+    #[n(1)]
     Break,
+}
+
+/// What a line holds on its way in both directions.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct SavedLine {
+    /// Output that the backend has not taken.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub(crate) output: Vec<u8>,
+    /// Input that the guest has not read.
+    #[n(2)]
+    pub(crate) input: Vec<Input>,
 }
 
 /// The result of sending a byte.
@@ -227,6 +243,32 @@ impl SerialPort {
             // If the counter is full, the eventfd is already readable.
             let _ = rustix::io::write(signal, &1_u64.to_ne_bytes());
         }
+    }
+}
+
+/// Saved state. The guest is stopped; the backend may be at work.
+impl SerialPort {
+    pub(crate) fn save(&self) -> SavedLine {
+        let lines = self.0.lines.lock();
+        SavedLine {
+            output: lines.output.iter().copied().collect(),
+            input: lines.input.iter().copied().collect(),
+        }
+    }
+
+    /// Whether `saved` fits into a line.
+    pub(crate) fn holds(saved: &SavedLine) -> bool {
+        saved.output.len() <= Self::OUTPUT_CAPACITY && saved.input.len() <= Self::INPUT_CAPACITY
+    }
+
+    /// Replaces what the line holds.
+    pub(crate) fn restore(&self, saved: SavedLine) {
+        let mut lines = self.0.lines.lock();
+        lines.output = saved.output.into();
+        lines.input = saved.input.into();
+        drop(lines);
+        self.signal_pump();
+        self.wake_device();
     }
 }
 
