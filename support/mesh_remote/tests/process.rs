@@ -1,6 +1,8 @@
 //! A channel to a second process: this test program, run again with the other end as its standard input.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use libtest_mimic::Arguments;
+use libtest_mimic::Trial;
 use mesh::Attachments;
 use mesh::BoundedSender;
 use mesh::Fd;
@@ -20,10 +22,35 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::process::Command;
+use std::process::ExitCode;
 use std::process::Stdio;
 
-/// The test that is the other process.
-const PEER: &str = "peer_process";
+/// The argument that makes this program the other process.
+const PEER: &str = "--peer";
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(PEER) {
+        peer();
+        return ExitCode::SUCCESS;
+    }
+    let test = |name: &str, run: fn()| {
+        Trial::test(name, move || {
+            run();
+            Ok(())
+        })
+    };
+    let tests = vec![
+        test(
+            "memory_is_shared_and_replies_come_back",
+            memory_is_shared_and_replies_come_back,
+        ),
+        test(
+            "a_killed_process_fails_the_requests_that_wait",
+            a_killed_process_fails_the_requests_that_wait,
+        ),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
 
 #[derive(Encode, Decode)]
 #[cbor(context_bound = "AsMut<Attachments>")]
@@ -60,15 +87,10 @@ fn content(fd: impl AsFd) -> Vec<u8> {
     buffer
 }
 
-#[test]
-#[ignore = "the other process of the other tests"]
-fn peer_process() {
+fn peer() {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     DefaultPool::run_with(async |driver| {
-        let Ok((mut requests, channel)) = receiver::<Request>(&driver, socket) else {
-            // Run by hand.
-            return;
-        };
+        let (mut requests, channel) = receiver::<Request>(&driver, socket).unwrap();
         let mut hanging = Vec::new();
         while let Ok(request) = requests.recv().await {
             match request {
@@ -96,7 +118,7 @@ type Sending = Task<Result<(), ChannelError>>;
 fn spawn_peer(driver: &Driver) -> (Child, BoundedSender<Request>, Sending) {
     let (here, there) = socket_pair().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", PEER, "--ignored"])
+        .arg(PEER)
         .stdin(Stdio::from(there))
         .stdout(Stdio::null())
         .spawn()
@@ -105,7 +127,6 @@ fn spawn_peer(driver: &Driver) -> (Child, BoundedSender<Request>, Sending) {
     (child, requests, sending)
 }
 
-#[test]
 fn memory_is_shared_and_replies_come_back() {
     DefaultPool::run_with(async |driver| {
         let (mut child, requests, sending) = spawn_peer(&driver);
@@ -121,7 +142,6 @@ fn memory_is_shared_and_replies_come_back() {
     });
 }
 
-#[test]
 fn a_killed_process_fails_the_requests_that_wait() {
     DefaultPool::run_with(async |driver| {
         let (mut child, requests, sending) = spawn_peer(&driver);
