@@ -1,20 +1,16 @@
 //! What a message carries that is not bytes: file descriptors, and where its request is answered.
 
-use crate::rpc::RpcError;
-use crate::wire::Answer;
-use crate::wire::Packet;
-use crate::wire::ReceiveError;
+use crate::packet::Answer;
+use crate::packet::Fd;
+use crate::packet::Packet;
+use crate::packet::ReceiveError;
+use crate::rpc_error::RpcError;
 use minicbor::Decode;
 use minicbor::Decoder;
 use minicbor::Encode;
 use minicbor::Encoder;
 use minicbor::decode;
 use minicbor::encode;
-use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 /// What a message carries that is not bytes: the context of encoding and decoding it.
 ///
@@ -76,29 +72,6 @@ impl Attachments {
     /// The file descriptors that no field took, or that the fields of an encoded message put here.
     pub(crate) fn take_fds(&mut self) -> Vec<Fd> {
         self.fds.drain(..).flatten().collect()
-    }
-}
-
-/// A file descriptor as the field of a message. It stays open in the sender until the message is sent.
-#[derive(Debug, Clone)]
-pub struct Fd(Arc<OwnedFd>);
-
-impl From<OwnedFd> for Fd {
-    fn from(fd: OwnedFd) -> Self {
-        Self(Arc::new(fd))
-    }
-}
-
-impl Fd {
-    /// The file descriptor itself: a duplicate, if there are clones of this.
-    pub fn into_owned(self) -> io::Result<OwnedFd> {
-        Arc::try_unwrap(self.0).or_else(|shared| shared.try_clone())
-    }
-}
-
-impl AsFd for Fd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

@@ -115,15 +115,6 @@ impl<T> BoundedSender<T> {
         })
     }
 
-    /// Sends `message`. If there is no room, the oldest message makes room and comes back.
-    ///
-    /// For what a guest announces, where the latest counts: the guest cannot make the sender wait, nor the queue grow.
-    pub fn send_latest(&self, message: T) -> Result<Option<T>, SendError<T>> {
-        self.0
-            .force_send(message)
-            .map_err(|async_channel::SendError(message)| SendError(message))
-    }
-
     /// Sends `message` once there is room, blocking the thread; not for tasks.
     pub fn send_blocking(&self, message: T) -> Result<(), SendError<T>> {
         self.0

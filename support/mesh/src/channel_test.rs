@@ -86,19 +86,6 @@ fn a_full_channel_makes_senders_wait() {
 }
 
 #[test]
-fn the_latest_message_takes_the_place_of_the_oldest() {
-    let (sender, mut receiver) = bounded(NonZeroUsize::new(2).unwrap());
-    assert_eq!(sender.send_latest(1), Ok(None));
-    assert_eq!(sender.send_latest(2), Ok(None));
-    assert_eq!(sender.send_latest(3), Ok(Some(1)));
-    assert_eq!(receiver.try_recv(), Ok(2));
-    assert_eq!(receiver.try_recv(), Ok(3));
-    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
-    drop(receiver);
-    assert_eq!(sender.send_latest(4), Err(SendError(4)));
-}
-
-#[test]
 fn dropping_the_receiver_fails_a_waiting_send() {
     let (sender, receiver) = bounded(ONE);
     sender.try_send(1).unwrap();

@@ -1,6 +1,9 @@
 //! Why bytes are not a message.
 
-use crate::wellformed::MAX_DEPTH;
+/// How deep maps, arrays and tags may nest in a message.
+///
+/// A struct is one level, an enum at most two more. A message inside a byte string starts at zero again.
+pub const MAX_DEPTH: usize = 64;
 
 /// Why bytes are not a message of the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

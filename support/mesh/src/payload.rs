@@ -70,8 +70,8 @@
 //! reads the input bounds its length.
 
 pub use crate::decode_error::DecodeError;
+pub use crate::decode_error::MAX_DEPTH;
 use crate::wellformed;
-pub use crate::wellformed::MAX_DEPTH;
 use minicbor::Decode;
 use minicbor::Encode;
 

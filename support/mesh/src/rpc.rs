@@ -33,8 +33,8 @@ use crate::channel::BoundedSender;
 use crate::channel::Receiver;
 use crate::channel::Sender;
 use crate::channel::bounded;
+use crate::rpc_error::RpcError;
 use crate::wire;
-use crate::wire::EncodeError;
 use futures::Stream;
 use minicbor::Decode;
 use minicbor::Decoder;
@@ -55,20 +55,6 @@ use std::task::Poll;
 pub struct Rpc<I, O> {
     input: I,
     reply: BoundedSender<Result<O, RpcError>>,
-}
-
-/// Why a request has no reply.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RpcError {
-    /// The receiver was gone; nobody saw the request.
-    #[error("the request was not sent: its receiver is gone")]
-    Closed,
-    /// The receiver is another process, and the request does not fit in a packet.
-    #[error("the request was not sent")]
-    Refused(#[source] EncodeError),
-    /// The request was sent, and dropped without an answer. It may have had effects.
-    #[error("the request was dropped without a reply")]
-    NoReply,
 }
 
 impl<I, O> Rpc<I, O> {

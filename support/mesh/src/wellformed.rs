@@ -1,13 +1,9 @@
 //! Checks the structure of an encoded message before anything is decoded from it.
 
 use crate::decode_error::DecodeError;
+use crate::decode_error::MAX_DEPTH;
 use minicbor::Decoder;
 use minicbor::data::Type;
-
-/// How deep maps, arrays and tags may nest in a message.
-///
-/// A struct is one level, an enum at most two more. A message inside a byte string starts at zero again.
-pub const MAX_DEPTH: usize = 64;
 
 /// The length of the one CBOR item (RFC 8949) that `bytes` starts with.
 ///

@@ -1,4 +1,6 @@
 use super::*;
+use crate::packet::Fd;
+use crate::payload::DecodeError;
 use crate::rpc::Rpc;
 use crate::rpc::RpcReply;
 use futures::FutureExt;
