@@ -108,7 +108,7 @@ impl FirmwareTarget for Flash {
 pub struct Heard(pub Arc<Mutex<Vec<HibernationEvent>>>);
 
 impl Heard {
-    pub fn sink(&self) -> EventSink {
+    pub fn sink(&self) -> HibernationEventSink {
         let heard = self.0.clone();
         Box::new(move |event| heard.lock().unwrap().push(event))
     }
@@ -155,7 +155,7 @@ impl<S: Storage> Storage for Resized<S> {
     ) -> Result<(), StorageError> {
         self.inner.read(file, sink)
     }
-    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         self.inner.commit(change)
     }
 }
