@@ -8,7 +8,7 @@
 
 use firmware_hibernation::*;
 use platform_digest::AddressRange;
-use platform_digest::Device;
+use platform_digest::PlatformDevice;
 use platform_digest::PlatformView;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub fn machine(memory_mib: u64, devices: &[&str]) -> PlatformView {
         apic_ids: vec![0, 1],
         devices: devices
             .iter()
-            .map(|name| Device {
+            .map(|name| PlatformDevice {
                 name: (*name).into(),
                 pci: None,
                 identity: "virtio-blk".into(),
