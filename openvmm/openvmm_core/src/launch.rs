@@ -5,7 +5,7 @@ use crate::machine;
 use crate::machine::HostEnds;
 use crate::machine::MachineError;
 use crate::machine::MachinePlan;
-use crate::worker::EventSink;
+use crate::worker::VmEventSink;
 use crate::worker::Worker;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryLayoutError;
@@ -32,7 +32,7 @@ pub struct LaunchOptions {
     /// Takes the output of the serial port that is the console.
     pub console_output: Box<dyn Write + Send>,
     /// Takes the VM's events.
-    pub events: EventSink,
+    pub events: VmEventSink,
 }
 
 /// Why a VM could not be launched.

@@ -21,4 +21,4 @@ pub use machine::UefiError;
 pub use machine::VmgsError;
 pub use machine_parts::VpError;
 pub use vm_resource::ResolveError;
-pub use worker::EventSink;
+pub use worker::VmEventSink;

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Takes a VM's events, on whichever thread they happen. Must not wait for the worker.
-pub type EventSink = Arc<dyn Fn(VmEvent) + Send + Sync>;
+pub type VmEventSink = Arc<dyn Fn(VmEvent) + Send + Sync>;
 
 pub(crate) struct Worker {
     pub machine: Machine,
-    pub events: EventSink,
+    pub events: VmEventSink,
 }
 
 impl Worker {

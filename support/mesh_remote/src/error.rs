@@ -9,7 +9,7 @@ use std::io;
 
 /// Why a socket cannot be the end of a channel.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ChannelOpenError {
     /// It is another kind of socket, or none.
     #[error("a channel needs a Unix socket of the type SOCK_SEQPACKET")]
     NotSeqPacket,

@@ -59,8 +59,8 @@ mod sender;
 mod socket;
 
 pub use error::ChannelError;
+pub use error::ChannelOpenError;
 pub use error::ChannelTask;
-pub use error::OpenError;
 pub use limits::MAX_REQUESTS;
 pub use limits::QUEUE_LEN;
 pub use receiver::receiver;

@@ -1,8 +1,8 @@
 //! The receiving end of a channel from another process.
 
 use crate::error::ChannelError;
+use crate::error::ChannelOpenError;
 use crate::error::ChannelTask;
-use crate::error::OpenError;
 use crate::limits::MAX_REQUESTS;
 use crate::limits::QUEUE_LEN;
 use crate::socket::Socket;
@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 pub fn receiver<M>(
     driver: &Driver,
     socket: OwnedFd,
-) -> Result<(Receiver<M>, ChannelTask), OpenError>
+) -> Result<(Receiver<M>, ChannelTask), ChannelOpenError>
 where
     M: for<'b> Decode<'b, Attachments> + Send + 'static,
 {

@@ -1,8 +1,8 @@
 //! The sending end of a channel to another process.
 
 use crate::error::ChannelError;
+use crate::error::ChannelOpenError;
 use crate::error::ChannelTask;
-use crate::error::OpenError;
 use crate::limits::MAX_REQUESTS;
 use crate::limits::QUEUE_LEN;
 use crate::socket::Socket;
@@ -27,7 +27,7 @@ use std::pin::pin;
 pub fn sender<M>(
     driver: &Driver,
     socket: OwnedFd,
-) -> Result<(BoundedSender<M>, ChannelTask), OpenError>
+) -> Result<(BoundedSender<M>, ChannelTask), ChannelOpenError>
 where
     M: Encode<Attachments> + Send + 'static,
 {

@@ -1,7 +1,7 @@
 //! A socket that packets are awaited on.
 
 use crate::error::ChannelError;
-use crate::error::OpenError;
+use crate::error::ChannelOpenError;
 use crate::packet;
 use crate::packet::Received;
 use mesh::wire::MAX_BYTES;
@@ -36,11 +36,11 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(driver: &Driver, fd: OwnedFd) -> Result<Self, OpenError> {
+    pub(crate) fn new(driver: &Driver, fd: OwnedFd) -> Result<Self, ChannelOpenError> {
         let domain = sockopt::socket_domain(&fd);
         let kind = sockopt::socket_type(&fd);
         if (domain, kind) != (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) {
-            return Err(OpenError::NotSeqPacket);
+            return Err(ChannelOpenError::NotSeqPacket);
         }
         Ok(Self {
             fd: driver.polled_fd(fd)?,

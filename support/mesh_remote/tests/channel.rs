@@ -15,8 +15,8 @@ use mesh::wire::MAX_BYTES;
 use mesh::wire::MAX_FDS;
 use mesh::wire::ReceiveError;
 use mesh_remote::ChannelError;
+use mesh_remote::ChannelOpenError;
 use mesh_remote::MAX_REQUESTS;
-use mesh_remote::OpenError;
 use mesh_remote::QUEUE_LEN;
 use mesh_remote::receiver;
 use mesh_remote::sender;
@@ -247,7 +247,7 @@ fn only_seqpacket_sockets_are_taken() {
         let (pipe, _) = std::io::pipe().unwrap();
         for fd in [stream.into(), pipe.into()] {
             let error = sender::<Message>(&driver, fd).unwrap_err();
-            assert!(matches!(error, OpenError::NotSeqPacket));
+            assert!(matches!(error, ChannelOpenError::NotSeqPacket));
         }
     });
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use virt::Partition;
 use virt::x86::PartitionState;
 use virt::x86::VpState;
-use vmotherboard::DeviceHandle;
+use vmotherboard::AttachedDevice;
 use vmtime::VmClock;
 use vmtime::VmInstant;
 
@@ -94,7 +94,7 @@ impl StateUnit for PartitionUnit {
 }
 
 /// A device of the chipset.
-pub struct DeviceUnit(pub DeviceHandle);
+pub struct DeviceUnit(pub AttachedDevice);
 
 impl StateUnit for DeviceUnit {
     fn start(&mut self) {

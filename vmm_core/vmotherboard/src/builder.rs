@@ -1,5 +1,5 @@
+use crate::AttachedDevice;
 use crate::Chipset;
-use crate::DeviceHandle;
 use crate::functions::FunctionAccess;
 use crate::functions::PciFunctions;
 use crate::route_table::RouteTable;
@@ -46,7 +46,7 @@ impl DeviceContext {
 /// Collects the devices of a [`Chipset`].
 #[derive(Debug, Default)]
 pub struct ChipsetBuilder {
-    devices: Vec<(DeviceHandle, FixedResources)>,
+    devices: Vec<(AttachedDevice, FixedResources)>,
     ignored_ports: Vec<RangeInclusive<u16>>,
     routes: Arc<RouteTable>,
     config_space: PciConfigSpace,
@@ -156,7 +156,7 @@ impl ChipsetBuilder {
 
     fn insert(&mut self, name: Arc<str>, context: &DeviceContext, device: SharedDevice) {
         let resources = device.lock().fixed_resources();
-        let handle = DeviceHandle::new(name, device);
+        let handle = AttachedDevice::new(name, device);
         context.waker.connect(handle.poller());
         self.devices.push((handle, resources));
     }
@@ -172,7 +172,7 @@ impl ChipsetBuilder {
         if !conflicts.is_empty() {
             return Err(ChipsetError { conflicts });
         }
-        let function = |(handle, resources): &(DeviceHandle, FixedResources)| {
+        let function = |(handle, resources): &(AttachedDevice, FixedResources)| {
             let address = resources.pci?;
             Some((address, handle.clone()))
         };
@@ -191,7 +191,7 @@ impl ChipsetBuilder {
     }
 }
 
-fn find_conflicts(devices: &[(DeviceHandle, FixedResources)]) -> Vec<Conflict> {
+fn find_conflicts(devices: &[(AttachedDevice, FixedResources)]) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     let mut ports: Vec<(&str, &RangeInclusive<u16>)> = Vec::new();
     let mut mmio: Vec<(&str, &RangeInclusive<u64>)> = Vec::new();

@@ -1,4 +1,4 @@
-use crate::DeviceHandle;
+use crate::AttachedDevice;
 use crate::device_errors::DeviceErrors;
 use crate::functions::PciFunctions;
 use crate::route_table::RouteTable;
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 /// No access fails: a read that no device claims returns all ones, as on a bus that nothing drives, and a
 /// write is dropped. Both are counted, and logged at a limited rate.
 pub struct Chipset {
-    devices: Box<[DeviceHandle]>,
+    devices: Box<[AttachedDevice]>,
     routes: Arc<RouteTable>,
     /// Devices refer to it weakly, so the chipset keeps it alive.
     _functions: Arc<PciFunctions>,
@@ -47,7 +47,7 @@ pub struct UnclaimedCounts {
 
 impl Chipset {
     pub(crate) fn new(
-        devices: Box<[DeviceHandle]>,
+        devices: Box<[AttachedDevice]>,
         routes: Arc<RouteTable>,
         functions: Arc<PciFunctions>,
         ignored_ports: RangeRoutes<u16>,
@@ -64,7 +64,7 @@ impl Chipset {
     }
 
     /// The devices, with their names, in the order they were added.
-    pub fn devices(&self) -> impl ExactSizeIterator<Item = (&str, DeviceHandle)> {
+    pub fn devices(&self) -> impl ExactSizeIterator<Item = (&str, AttachedDevice)> {
         self.devices.iter().map(|d| (d.name(), d.clone()))
     }
 
@@ -146,7 +146,7 @@ impl Chipset {
         }
     }
 
-    fn device(&self, index: Option<usize>) -> Option<&DeviceHandle> {
+    fn device(&self, index: Option<usize>) -> Option<&AttachedDevice> {
         self.devices.get(index?)
     }
 }

@@ -1,4 +1,4 @@
-use crate::DeviceHandle;
+use crate::AttachedDevice;
 use chipset_device::IoError;
 use log_limit::LogLimit;
 
@@ -10,7 +10,7 @@ impl DeviceErrors {
     #[cold]
     pub(crate) fn log(
         &self,
-        device: &DeviceHandle,
+        device: &AttachedDevice,
         access: &'static str,
         address: u64,
         len: usize,

@@ -1,4 +1,4 @@
-use crate::DeviceHandle;
+use crate::AttachedDevice;
 use crate::device_errors::DeviceErrors;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
@@ -8,12 +8,12 @@ use std::sync::Weak;
 /// The devices with a PCI configuration space. The set never changes.
 pub(crate) struct PciFunctions {
     /// Sorted by address.
-    functions: Box<[(PciAddress, DeviceHandle)]>,
+    functions: Box<[(PciAddress, AttachedDevice)]>,
     errors: DeviceErrors,
 }
 
 impl PciFunctions {
-    pub(crate) fn new(mut functions: Vec<(PciAddress, DeviceHandle)>) -> Self {
+    pub(crate) fn new(mut functions: Vec<(PciAddress, AttachedDevice)>) -> Self {
         functions.sort_by_key(|(address, _)| *address);
         Self {
             functions: functions.into(),
@@ -21,7 +21,7 @@ impl PciFunctions {
         }
     }
 
-    fn find(&self, function: PciAddress) -> Option<&DeviceHandle> {
+    fn find(&self, function: PciAddress) -> Option<&AttachedDevice> {
         let found = self
             .functions
             .binary_search_by_key(&function, |(address, _)| *address);

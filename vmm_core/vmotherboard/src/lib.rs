@@ -18,18 +18,18 @@
 //! starts outside of all ranges is unclaimed, even if it extends into one.
 #![forbid(unsafe_code)]
 
+mod attached_device;
 mod builder;
 mod chipset;
 mod device_errors;
 mod functions;
-mod handle;
 mod route_table;
 mod routes;
 
+pub use attached_device::AttachedDevice;
 pub use builder::ChipsetBuilder;
 pub use builder::ChipsetError;
 pub use builder::Conflict;
 pub use builder::DeviceContext;
 pub use chipset::Chipset;
 pub use chipset::UnclaimedCounts;
-pub use handle::DeviceHandle;

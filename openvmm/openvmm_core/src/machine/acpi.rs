@@ -11,7 +11,7 @@ use acpi_spec::PciRoot;
 use acpi_spec::Processor;
 use acpi_spec::Ps2Controller;
 use acpi_spec::ResetRegister;
-use acpi_spec::Rtc;
+use acpi_spec::RtcResources;
 use acpi_spec::S4Support;
 use acpi_spec::SleepAnnouncements;
 use acpi_spec::TableSet;
@@ -72,7 +72,7 @@ pub(crate) fn tables(
             wake: sleep_port::WAKE,
         }),
         com_ports: serial_ports.collect(),
-        rtc: Some(Rtc {
+        rtc: Some(RtcResources {
             base: platform::RTC_BASE,
             irq: platform::RTC_IRQ,
             century_index: Some(platform::RTC_CENTURY),

@@ -22,7 +22,7 @@ use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
-use platform_digest::Device;
+use platform_digest::PlatformDevice;
 use q35::ConfigPortsHandle;
 use q35::EcamHandle;
 use q35::HostBridgeHandle;
@@ -79,7 +79,7 @@ impl DevicePlan {
     }
 
     /// What of the devices a hibernated guest relies on.
-    pub(crate) fn identities(&self) -> Vec<Device> {
+    pub(crate) fn identities(&self) -> Vec<PlatformDevice> {
         let pci = self
             .pci
             .iter()
@@ -88,7 +88,7 @@ impl DevicePlan {
         pci.chain(chipset.map(|device| (device, None)))
             .filter_map(|(device, pci)| {
                 let identity = device.identity(self.vm)?;
-                Some(Device {
+                Some(PlatformDevice {
                     name: device.name().to_owned(),
                     pci,
                     identity: identity.chars().take(MAX_IDENTITY).collect(),

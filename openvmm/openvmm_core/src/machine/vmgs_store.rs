@@ -1,12 +1,12 @@
 //! Opening the VMGS file that keeps the VM's state, and starting its broker.
 
 use firmware_hibernation::BrokerStorage;
-use firmware_hibernation::Change;
 use firmware_hibernation::HibernationFile;
 use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Storage;
 use firmware_hibernation::StorageError;
 use firmware_hibernation::StorageErrorKind;
+use firmware_hibernation::StoreChange;
 use firmware_hibernation::StoreState;
 use std::io;
 use std::ops::ControlFlow;
@@ -225,7 +225,7 @@ impl Storage for PlannedStorage {
         self.created()?.read(file, sink)
     }
 
-    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         self.created()?.commit(change)
     }
 }

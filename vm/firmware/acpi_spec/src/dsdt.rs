@@ -6,7 +6,7 @@ use crate::pci;
 use crate::platform::AcpiPlatform;
 use crate::platform::ComPort;
 use crate::platform::Ps2Controller;
-use crate::platform::Rtc;
+use crate::platform::RtcResources;
 use crate::platform::S4Support;
 use crate::sleep;
 use crate::table::Table;
@@ -113,7 +113,7 @@ fn com_port(out: &mut Vec<u8>, com: &ComPort, shared_irq: bool) {
     .to_aml_bytes(out);
 }
 
-fn real_time_clock(out: &mut Vec<u8>, rtc: &Rtc) {
+fn real_time_clock(out: &mut Vec<u8>, rtc: &RtcResources) {
     Device::new(
         Path::new("RTC0"),
         vec![

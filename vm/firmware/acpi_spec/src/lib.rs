@@ -36,7 +36,7 @@ pub use platform::PciRoot;
 pub use platform::Processor;
 pub use platform::Ps2Controller;
 pub use platform::ResetRegister;
-pub use platform::Rtc;
+pub use platform::RtcResources;
 pub use platform::S4Support;
 pub use platform::SleepAnnouncements;
 pub use table::ChecksumField;

@@ -43,7 +43,7 @@ pub struct AcpiPlatform {
     /// The 16550 serial ports.
     pub com_ports: Vec<ComPort>,
     /// The MC146818-compatible real-time clock.
-    pub rtc: Option<Rtc>,
+    pub rtc: Option<RtcResources>,
     /// The keyboard controller.
     pub ps2: Option<Ps2Controller>,
     /// The port of the pvpanic device.
@@ -158,7 +158,7 @@ pub struct ComPort {
 
 /// The real-time clock.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub struct Rtc {
+pub struct RtcResources {
     /// The index port; the data port follows.
     pub base: u16,
     /// Its ISA interrupt.

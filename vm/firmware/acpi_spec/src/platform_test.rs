@@ -50,7 +50,7 @@ pub(crate) fn full(processors: Vec<Processor>) -> AcpiPlatform {
             com(3, 0x3e8, 4),
             com(4, 0x2e8, 3),
         ],
-        rtc: Some(Rtc {
+        rtc: Some(RtcResources {
             base: 0x70,
             irq: 8,
             century_index: Some(0x32),

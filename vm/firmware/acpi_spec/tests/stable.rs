@@ -39,7 +39,7 @@ fn pc(processors: u32) -> AcpiPlatform {
             base: 0x3f8,
             irq: 4,
         }],
-        rtc: Some(Rtc {
+        rtc: Some(RtcResources {
             base: 0x70,
             irq: 8,
             century_index: Some(0x32),

@@ -1,11 +1,11 @@
 //! A VMGS store, behind its broker or open in this thread, as the storage of the two files.
 
-use crate::storage::Change;
 use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
+use crate::storage::StoreChange;
 use crate::storage::StoreState;
 use pal_async::block_on;
 use std::io;
@@ -96,7 +96,7 @@ impl Storage for BrokerStorage {
         Ok(block_on(self.client.read_chunks(file_id(file), sink))?)
     }
 
-    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         let mut commit = Commit::new();
         for (file, change) in change.into_files() {
             let id = file_id(file);
@@ -194,7 +194,7 @@ impl Storage for Vmgs {
         }
     }
 
-    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         if self.is_in_doubt() {
             self.reload()?;
         }

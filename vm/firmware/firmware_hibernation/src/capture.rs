@@ -5,12 +5,12 @@ use crate::record::NewRecord;
 use crate::record::Record;
 use crate::record::RecordInputError;
 use crate::record::decode_start;
-use crate::storage::Change;
 use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
+use crate::storage::StoreChange;
 use error_chain::Chain;
 use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
 use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
@@ -138,7 +138,7 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
     }
     let len = new.record().len;
     let write = |storage: &mut dyn Storage| {
-        storage.commit(Change::of_record(FileChange::Write {
+        storage.commit(StoreChange::of_record(FileChange::Write {
             len,
             source: Box::new(new.stream()),
         }))?;
@@ -157,7 +157,7 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
         // No token refers to the old record, and it is not of the firmware that is about to run.
         tracing::info!("deleting the stored firmware to make space for the present one");
         if storage
-            .commit(Change::of_record(FileChange::Delete))
+            .commit(StoreChange::of_record(FileChange::Delete))
             .is_ok()
         {
             written = write(storage);
@@ -187,7 +187,7 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
 /// Deletes the record, so that a stored record is always that of the firmware that ran last.
 pub(crate) fn delete_if_present(storage: &mut dyn Storage) {
     if let Ok(Some(_)) = storage.len(HibernationFile::Record)
-        && let Err(error) = storage.commit(Change::of_record(FileChange::Delete))
+        && let Err(error) = storage.commit(StoreChange::of_record(FileChange::Delete))
     {
         tracing::warn!(%error, "the stored firmware is outdated and could not be deleted");
     }

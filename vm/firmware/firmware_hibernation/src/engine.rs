@@ -4,8 +4,8 @@ use crate::capture;
 use crate::capture::CaptureError;
 use crate::config::Config;
 use crate::config::Mode;
-use crate::event::EventSink;
 use crate::event::HibernationEvent;
+use crate::event::HibernationEventSink;
 use crate::event::Level;
 use crate::event::Stored;
 use crate::image::Architecture;
@@ -36,11 +36,11 @@ use crate::state_machine::Message;
 use crate::state_machine::Outcome;
 use crate::state_machine::ProbeOutcome;
 use crate::state_machine::StateMachine;
-use crate::storage::Change;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
+use crate::storage::StoreChange;
 use crate::token;
 use crate::token::TokenOutcome;
 use crate::token::TokenValue;
@@ -62,7 +62,7 @@ pub struct HibernationEngine {
     storage: Option<Box<dyn Storage>>,
     note_file: Option<SequenceNoteFile>,
     note: Option<SequenceNote>,
-    events: EventSink,
+    events: HibernationEventSink,
     /// The probe of the start that is under way.
     probe: Option<Probe>,
     /// The record of the running firmware, if it is stored.
@@ -121,7 +121,7 @@ impl HibernationEngine {
         config: Config,
         architecture: Architecture,
         storage: Option<Box<dyn Storage>>,
-        events: EventSink,
+        events: HibernationEventSink,
     ) -> Self {
         Self {
             machine: StateMachine::new(config.consume, config.takeover),
@@ -451,7 +451,7 @@ impl HibernationEngine {
     /// Discards the hibernated session: deletes token and stored firmware. Call only after [`StartPlan::Discard`].
     pub fn discard(&mut self) -> Result<(), Refusal> {
         let result = match &mut self.storage {
-            Some(storage) => storage.commit(Change::delete_both()),
+            Some(storage) => storage.commit(StoreChange::delete_both()),
             None => Ok(()),
         };
         let outcome = match result {

@@ -275,4 +275,4 @@ impl fmt::Display for HibernationEvent {
 }
 
 /// Receives the events, on the thread that caused them.
-pub type EventSink = Box<dyn FnMut(HibernationEvent) + Send>;
+pub type HibernationEventSink = Box<dyn FnMut(HibernationEvent) + Send>;

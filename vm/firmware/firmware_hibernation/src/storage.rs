@@ -74,7 +74,7 @@ impl StorageError {
     }
 }
 
-/// What a [`Change`] does to a file.
+/// What a [`StoreChange`] does to a file.
 #[derive(Default)]
 pub enum FileChange {
     /// The file stays as it is.
@@ -93,7 +93,7 @@ pub enum FileChange {
 
 /// A change to both files that happens as a whole or not at all.
 #[derive(Default)]
-pub struct Change {
+pub struct StoreChange {
     /// The change to the token.
     pub token: FileChange,
     /// The change to the record.
@@ -115,10 +115,10 @@ pub trait Storage: Send {
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError>;
     /// Makes the change durable, or changes nothing.
-    fn commit(&mut self, change: Change) -> Result<(), StorageError>;
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError>;
 }
 
-impl Change {
+impl StoreChange {
     /// The files with their changes.
     pub fn into_files(self) -> [(HibernationFile, FileChange); 2] {
         [

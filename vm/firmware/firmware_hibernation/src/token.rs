@@ -1,11 +1,11 @@
 //! The hibernation token: reading, writing and deleting it.
 
-use crate::storage::Change;
 use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
+use crate::storage::StoreChange;
 use serde::Serialize;
 use std::fmt;
 use std::io;
@@ -131,7 +131,7 @@ pub(crate) fn write(storage: &mut dyn Storage, stored: bool) -> Result<(), (u32,
             return Ok(());
         }
         let bytes = token.to_bytes();
-        let result = storage.commit(Change::of_token(FileChange::Write {
+        let result = storage.commit(StoreChange::of_token(FileChange::Write {
             len: bytes.len() as u64,
             source: Box::new(io::Cursor::new(bytes)),
         }));
@@ -154,7 +154,7 @@ pub(crate) fn delete(storage: &mut dyn Storage) -> Result<bool, StorageError> {
     ) {
         return Ok(false);
     }
-    storage.commit(Change::of_token(FileChange::Delete))?;
+    storage.commit(StoreChange::of_token(FileChange::Delete))?;
     Ok(true)
 }
 

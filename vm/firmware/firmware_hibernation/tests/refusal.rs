@@ -334,7 +334,7 @@ impl Storage for Fickle {
             sink(&bytes)
         })
     }
-    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         Storage::commit(&mut self.inner, change)
     }
 }

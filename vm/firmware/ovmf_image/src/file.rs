@@ -22,7 +22,7 @@ pub struct FirmwareFile {
 
 /// Why a file cannot be used as firmware.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub enum FirmwareFileError {
     /// It cannot be read.
     #[error("cannot {operation} the firmware {}", path.display())]
     Io {
@@ -53,22 +53,22 @@ pub enum FileError {
 
 impl FirmwareFile {
     /// Reads the file and recognizes its content.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
+    pub fn open(path: &Path) -> Result<Self, FirmwareFileError> {
         let failed = |operation| {
-            move |source| FileError::Io {
+            move |source| FirmwareFileError::Io {
                 operation,
                 path: path.into(),
                 source,
             }
         };
-        let refused = |source| FileError::Image {
+        let refused = |source| FirmwareFileError::Image {
             path: path.into(),
             source,
         };
         // Before opening: opening a FIFO would wait for a writer.
         let metadata = std::fs::metadata(path).map_err(failed("open"))?;
         if !metadata.is_file() {
-            return Err(FileError::NotRegular { path: path.into() });
+            return Err(FirmwareFileError::NotRegular { path: path.into() });
         }
         let mut file = File::open(path).map_err(failed("open"))?;
         let len = file.metadata().map_err(failed("look at"))?.len();
@@ -120,9 +120,9 @@ mod tests {
         let error = FirmwareFile::open(&path).unwrap_err();
         assert!(error.to_string().contains("any name"), "{error}");
         let error = FirmwareFile::open(folder.path()).unwrap_err();
-        assert!(matches!(error, FileError::NotRegular { .. }));
+        assert!(matches!(error, FirmwareFileError::NotRegular { .. }));
         let error = FirmwareFile::open(&folder.path().join("absent")).unwrap_err();
-        assert!(matches!(error, FileError::Io { .. }));
+        assert!(matches!(error, FirmwareFileError::Io { .. }));
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         // Reading it would run out of memory.
         file.set_len(1 << 42).unwrap();
         let open = || match FirmwareFile::open(&path).unwrap_err() {
-            FileError::Image { source, .. } => source,
+            FirmwareFileError::Image { source, .. } => source,
             error => panic!("{error}"),
         };
         assert_eq!(open(), ImageError::TooLarge { len: 1 << 42 });

@@ -2,8 +2,8 @@
 
 use crate::AddressRange;
 use crate::BlobDigest;
-use crate::Device;
 use crate::MmioRange;
+use crate::PlatformDevice;
 use crate::PlatformView;
 use chipset_device::PciAddress;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl fmt::Display for Aspect {
     }
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for PlatformDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)?;
         if self.pci.is_some() {
@@ -218,7 +218,7 @@ fn mmio(found: &mut Differences, hibernated: &[MmioRange], started: &[MmioRange]
     }
 }
 
-fn devices(found: &mut Differences, hibernated: &[Device], started: &[Device]) {
+fn devices(found: &mut Differences, hibernated: &[PlatformDevice], started: &[PlatformDevice]) {
     for pairing in by_name(hibernated, started, |device| &device.name) {
         match pairing {
             Pairing::Removed(device) => found.add(

@@ -2,12 +2,12 @@
 
 use crate::AddressRange;
 use crate::BlobDigest;
-use crate::Device;
 use crate::Digest;
 use crate::ENCODING_VERSION;
 use crate::InvalidView;
 use crate::MAX_ENCODED_LEN;
 use crate::MmioRange;
+use crate::PlatformDevice;
 use crate::PlatformView;
 use crate::encode::MAGIC;
 use crate::view::MAX_ITEMS;
@@ -16,7 +16,7 @@ use chipset_device::PciAddress;
 
 /// Why bytes are not a platform view.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
+pub enum ViewDecodeError {
     /// They do not start with the magic number.
     #[error("these bytes are not a platform view")]
     Magic,
@@ -69,19 +69,19 @@ pub enum DecodeError {
 
 impl PlatformView {
     /// Decodes a canonical encoding, as made by [`PlatformView::encode`]; refuses any other encoding.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, ViewDecodeError> {
         let mut reader = Reader(bytes);
         if reader.array("the header").ok() != Some(MAGIC) {
-            return Err(DecodeError::Magic);
+            return Err(ViewDecodeError::Magic);
         }
         let version = reader.u32("the header")?;
         if version != ENCODING_VERSION {
-            return Err(DecodeError::Version { version });
+            return Err(ViewDecodeError::Version { version });
         }
         let length = reader.u32("the header")?;
         let (expected, actual) = (u64::from(length) + 16, bytes.len() as u64);
         if expected != actual || bytes.len() > MAX_ENCODED_LEN {
-            return Err(DecodeError::Length { expected, actual });
+            return Err(ViewDecodeError::Length { expected, actual });
         }
         let view = Self {
             ram: reader.list("RAM ranges", MAX_ITEMS, |r| r.range("a RAM range"))?,
@@ -95,7 +95,7 @@ impl PlatformView {
             acpi: reader.blob("the digest of the ACPI tables")?,
             smbios: reader.blob("the digest of the SMBIOS structures")?,
             devices: reader.list("devices", MAX_ITEMS, |r| {
-                Ok(Device {
+                Ok(PlatformDevice {
                     name: r.text("device name")?,
                     identity: r.text("device identity")?,
                     pci: r.pci()?,
@@ -103,7 +103,7 @@ impl PlatformView {
             })?,
         };
         if !reader.0.is_empty() {
-            return Err(DecodeError::Length {
+            return Err(ViewDecodeError::Length {
                 expected: actual - reader.0.len() as u64,
                 actual,
             });
@@ -116,35 +116,35 @@ impl PlatformView {
     }
 }
 
-fn ordered(what: &'static str, is_sorted: bool) -> Result<(), DecodeError> {
+fn ordered(what: &'static str, is_sorted: bool) -> Result<(), ViewDecodeError> {
     if is_sorted {
         Ok(())
     } else {
-        Err(DecodeError::Order { what })
+        Err(ViewDecodeError::Order { what })
     }
 }
 
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], ViewDecodeError> {
         let (head, rest) = self
             .0
             .split_first_chunk()
-            .ok_or(DecodeError::Truncated { what })?;
+            .ok_or(ViewDecodeError::Truncated { what })?;
         self.0 = rest;
         Ok(*head)
     }
 
-    fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+    fn u8(&mut self, what: &'static str) -> Result<u8, ViewDecodeError> {
         self.array(what).map(u8::from_le_bytes)
     }
 
-    fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+    fn u32(&mut self, what: &'static str) -> Result<u32, ViewDecodeError> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+    fn u64(&mut self, what: &'static str) -> Result<u64, ViewDecodeError> {
         self.array(what).map(u64::from_le_bytes)
     }
 
@@ -153,8 +153,8 @@ impl Reader<'_> {
         &mut self,
         what: &'static str,
         limit: usize,
-        mut entry: impl FnMut(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, DecodeError> {
+        mut entry: impl FnMut(&mut Self) -> Result<T, ViewDecodeError>,
+    ) -> Result<Vec<T>, ViewDecodeError> {
         let count = self.u32(what)? as usize;
         if count > limit {
             return Err(InvalidView::TooMany { what, count, limit }.into());
@@ -162,32 +162,32 @@ impl Reader<'_> {
         (0..count).map(|_| entry(self)).collect()
     }
 
-    fn text(&mut self, what: &'static str) -> Result<String, DecodeError> {
+    fn text(&mut self, what: &'static str) -> Result<String, ViewDecodeError> {
         let length = usize::from(self.u8(what)?);
         let (text, rest) = self
             .0
             .split_at_checked(length)
-            .ok_or(DecodeError::Truncated { what })?;
+            .ok_or(ViewDecodeError::Truncated { what })?;
         self.0 = rest;
-        let text = str::from_utf8(text).map_err(|_| DecodeError::Text { what })?;
+        let text = str::from_utf8(text).map_err(|_| ViewDecodeError::Text { what })?;
         Ok(text.to_owned())
     }
 
-    fn range(&mut self, what: &'static str) -> Result<AddressRange, DecodeError> {
+    fn range(&mut self, what: &'static str) -> Result<AddressRange, ViewDecodeError> {
         Ok(AddressRange {
             start: self.u64(what)?,
             length: self.u64(what)?,
         })
     }
 
-    fn blob(&mut self, what: &'static str) -> Result<BlobDigest, DecodeError> {
+    fn blob(&mut self, what: &'static str) -> Result<BlobDigest, ViewDecodeError> {
         Ok(BlobDigest {
             length: self.u64(what)?,
             sha256: Digest(self.array(what)?),
         })
     }
 
-    fn pci(&mut self) -> Result<Option<PciAddress>, DecodeError> {
+    fn pci(&mut self) -> Result<Option<PciAddress>, ViewDecodeError> {
         let what = "the place of a device";
         match self.u8(what)? {
             0 => Ok(None),
@@ -199,7 +199,7 @@ impl Reader<'_> {
                     function,
                 }))
             }
-            value => Err(DecodeError::Value {
+            value => Err(ViewDecodeError::Value {
                 what,
                 value: value.into(),
             }),

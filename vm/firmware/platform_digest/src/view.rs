@@ -33,7 +33,7 @@ pub struct PlatformView {
     /// The SMBIOS structures.
     pub smbios: BlobDigest,
     /// The devices. Names are unique.
-    pub devices: Vec<Device>,
+    pub devices: Vec<PlatformDevice>,
 }
 
 /// A range of guest-physical addresses, never empty.
@@ -57,7 +57,7 @@ pub struct MmioRange {
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Device {
+pub struct PlatformDevice {
     /// The name in the configuration, such as `disk0`.
     pub name: String,
     /// Its PCI address, if it is on the PCI bus.

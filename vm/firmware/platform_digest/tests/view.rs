@@ -5,13 +5,13 @@ use chipset_device::PciAddress;
 use platform_digest::AddressRange;
 use platform_digest::Aspect;
 use platform_digest::BlobDigest;
-use platform_digest::DecodeError;
-use platform_digest::Device;
 use platform_digest::Digest;
 use platform_digest::InvalidView;
 use platform_digest::MAX_ENCODED_LEN;
 use platform_digest::MmioRange;
+use platform_digest::PlatformDevice;
 use platform_digest::PlatformView;
+use platform_digest::ViewDecodeError;
 use platform_digest::differences;
 use proptest::prelude::*;
 
@@ -25,8 +25,8 @@ fn pci(device: u8) -> Option<PciAddress> {
     })
 }
 
-fn device(name: &str, place: Option<PciAddress>, identity: &str) -> Device {
-    Device {
+fn device(name: &str, place: Option<PciAddress>, identity: &str) -> PlatformDevice {
+    PlatformDevice {
         name: name.into(),
         pci: place,
         identity: identity.into(),
@@ -253,20 +253,20 @@ fn damaged_bytes_are_refused() {
     longer.push(0);
     assert!(matches!(
         PlatformView::decode(&longer),
-        Err(DecodeError::Length { .. })
+        Err(ViewDecodeError::Length { .. })
     ));
     let mut newer = bytes.clone();
     newer[8] = 2;
     assert_eq!(
         PlatformView::decode(&newer),
-        Err(DecodeError::Version { version: 2 })
+        Err(ViewDecodeError::Version { version: 2 })
     );
     // A claim of four billion RAM ranges.
     let mut many = bytes.clone();
     many[16..20].fill(0xff);
     assert!(matches!(
         PlatformView::decode(&many),
-        Err(DecodeError::Invalid(InvalidView::TooMany { .. }))
+        Err(ViewDecodeError::Invalid(InvalidView::TooMany { .. }))
     ));
     // The name of the first MMIO range sorts after the second.
     let mut unordered = bytes;
@@ -274,7 +274,7 @@ fn damaged_bytes_are_refused() {
     unordered[at] = b'z';
     assert_eq!(
         PlatformView::decode(&unordered),
-        Err(DecodeError::Order {
+        Err(ViewDecodeError::Order {
             what: "MMIO ranges"
         })
     );
@@ -317,7 +317,7 @@ fn any_view() -> impl Strategy<Value = PlatformView> {
                 smbios: blob(smbios),
                 devices: devices
                     .into_iter()
-                    .map(|(name, (place, identity))| Device {
+                    .map(|(name, (place, identity))| PlatformDevice {
                         name,
                         pci: place.map(|(bus, device, function)| PciAddress {
                             bus,

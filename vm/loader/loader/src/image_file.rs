@@ -27,7 +27,7 @@ pub struct ImageFile {
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub enum ImageFileError {
     /// It cannot be opened.
     #[error("cannot open {}", path.display())]
     Open {
@@ -72,15 +72,15 @@ pub enum FileError {
 
 impl ImageFile {
     /// Opens the file at `path`.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        let failed = |source| FileError::Open {
+    pub fn open(path: &Path) -> Result<Self, ImageFileError> {
+        let failed = |source| ImageFileError::Open {
             path: path.into(),
             source,
         };
         // Check before opening: opening a pipe would wait for a writer.
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
-            return Err(FileError::NotAFile {
+            return Err(ImageFileError::NotAFile {
                 path: path.into(),
                 found: if kind.is_dir() {
                     "a directory"
@@ -97,14 +97,14 @@ impl ImageFile {
     }
 
     /// The open `file`, called `path` in errors.
-    pub fn new(path: PathBuf, mut file: File) -> Result<Self, FileError> {
+    pub fn new(path: PathBuf, mut file: File) -> Result<Self, ImageFileError> {
         match file.seek(SeekFrom::End(0)) {
             Ok(len) => Ok(Self {
                 path,
                 file: Mutex::new(file),
                 len,
             }),
-            Err(source) => Err(FileError::Read {
+            Err(source) => Err(ImageFileError::Read {
                 path,
                 offset: 0,
                 source,
@@ -128,11 +128,11 @@ impl ImageFile {
     }
 
     /// Fills `buf` from `offset` in the file.
-    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), FileError> {
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageFileError> {
         self.file
             .lock()
             .read_exact_at(buf, offset)
-            .map_err(|source| FileError::Read {
+            .map_err(|source| ImageFileError::Read {
                 path: self.path.clone(),
                 offset,
                 source,
@@ -146,13 +146,13 @@ impl ImageFile {
         offset: u64,
         gpa: u64,
         len: u64,
-    ) -> Result<(), FileError> {
+    ) -> Result<(), ImageFileError> {
         let count = usize::try_from(len).unwrap_or(usize::MAX);
         let mut file = self.file.lock();
         file.seek(SeekFrom::Start(offset))
             .map_err(GuestMemoryError::IOError)
             .and_then(|_| memory.read_exact_volatile_from(GuestAddress(gpa), &mut *file, count))
-            .map_err(|source| FileError::ReadInto {
+            .map_err(|source| ImageFileError::ReadInto {
                 path: self.path.clone(),
                 offset,
                 gpa,

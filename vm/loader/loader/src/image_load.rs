@@ -1,7 +1,7 @@
 //! The one way that a payload takes to its destination.
 
-use crate::FileError;
 use crate::ImageFile;
+use crate::ImageFileError;
 use crate::VpRegister;
 use guest_memory::MemoryRange;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ pub enum Parameter<'a> {
 pub enum ImportError {
     /// A file of the payload cannot be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] ImageFileError),
     /// The guest has no RAM where the payload needs it.
     #[error("guest memory has no RAM at {range}, where {what} goes")]
     NoRam {

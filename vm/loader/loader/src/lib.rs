@@ -18,8 +18,8 @@ mod test_support;
 
 pub use guest_image::GuestImage;
 pub use guest_image::VpRegisters;
-pub use image_file::FileError;
 pub use image_file::ImageFile;
+pub use image_file::ImageFileError;
 pub use image_load::ImageLoad;
 pub use image_load::ImportError;
 pub use image_load::PageData;

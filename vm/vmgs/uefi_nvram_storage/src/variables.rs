@@ -48,7 +48,7 @@ pub enum NameQuirk {
 
 /// Why the file cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
+pub enum VariablesDecodeError {
     /// The file is longer than [`MAX_TOTAL_LEN`].
     #[error("the file has {0} bytes, more than the maximum of {MAX_TOTAL_LEN}")]
     TooLong(usize),
@@ -132,16 +132,16 @@ impl Variables {
     }
 
     /// Decodes the file. If a variable occurs more than once, the last one counts.
-    pub fn decode(bytes: &[u8], quirk: NameQuirk) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8], quirk: NameQuirk) -> Result<Self, VariablesDecodeError> {
         if bytes.len() > MAX_TOTAL_LEN {
-            return Err(DecodeError::TooLong(bytes.len()));
+            return Err(VariablesDecodeError::TooLong(bytes.len()));
         }
         let mut variables = Self::new();
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             let Some((prefix, _)) = rest.split_first_chunk::<8>() else {
-                return Err(DecodeError::Excess {
+                return Err(VariablesDecodeError::Excess {
                     at,
                     len: rest.len(),
                 });
@@ -151,20 +151,20 @@ impl Variables {
             };
             let (kind, len) = (word(0), word(4) as usize);
             if len > rest.len() {
-                return Err(DecodeError::Truncated(at));
+                return Err(VariablesDecodeError::Truncated(at));
             }
             if kind != 0 {
-                return Err(DecodeError::Kind { at, kind });
+                return Err(VariablesDecodeError::Kind { at, kind });
             }
             let (header, body) = EntryHeader::read_from_prefix(&rest[..len])
-                .map_err(|_| DecodeError::Lengths(at))?;
+                .map_err(|_| VariablesDecodeError::Lengths(at))?;
             let name_len = usize::from(header.name_len.get());
             let data_len = usize::from(header.data_len.get());
             if name_len + data_len != body.len()
                 || name_len > MAX_NAME_LEN
                 || data_len > MAX_DATA_LEN
             {
-                return Err(DecodeError::Lengths(at));
+                return Err(VariablesDecodeError::Lengths(at));
             }
             let (name, data) = body.split_at(name_len);
             match (Name::from_bytes(name), quirk) {
@@ -181,7 +181,7 @@ impl Variables {
                     variables.insert(key, variable);
                 }
                 (None, NameQuirk::Skip) => {}
-                (None, NameQuirk::Refuse) => return Err(DecodeError::Name(at)),
+                (None, NameQuirk::Refuse) => return Err(VariablesDecodeError::Name(at)),
             }
             at += len;
         }

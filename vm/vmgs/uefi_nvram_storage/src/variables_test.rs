@@ -62,7 +62,7 @@ fn maximum_lengths_are_enforced() {
     let longer = [bytes, vec![0]].concat();
     assert!(matches!(
         Variables::decode(&longer, NameQuirk::Refuse),
-        Err(DecodeError::TooLong(_))
+        Err(VariablesDecodeError::TooLong(_))
     ));
 }
 
@@ -76,16 +76,22 @@ fn each_malformation_has_its_error() {
         change(&mut bytes);
         Variables::decode(&bytes, NameQuirk::Refuse).unwrap_err()
     };
-    assert_eq!(decode(&|b| b[0] = 1), DecodeError::Kind { at: 0, kind: 1 });
-    assert_eq!(decode(&|b| b.truncate(50)), DecodeError::Truncated(0));
-    assert_eq!(decode(&|b| b[4] = 47), DecodeError::Lengths(0));
-    assert_eq!(decode(&|b| b[4] = 0), DecodeError::Lengths(0));
-    assert_eq!(decode(&|b| b[46] = 2), DecodeError::Lengths(0));
+    assert_eq!(
+        decode(&|b| b[0] = 1),
+        VariablesDecodeError::Kind { at: 0, kind: 1 }
+    );
+    assert_eq!(
+        decode(&|b| b.truncate(50)),
+        VariablesDecodeError::Truncated(0)
+    );
+    assert_eq!(decode(&|b| b[4] = 47), VariablesDecodeError::Lengths(0));
+    assert_eq!(decode(&|b| b[4] = 0), VariablesDecodeError::Lengths(0));
+    assert_eq!(decode(&|b| b[46] = 2), VariablesDecodeError::Lengths(0));
     assert_eq!(
         decode(&|b| b.push(0)),
-        DecodeError::Excess { at: 57, len: 1 }
+        VariablesDecodeError::Excess { at: 57, len: 1 }
     );
-    assert_eq!(decode(&|b| b[52] = 1), DecodeError::Name(0));
+    assert_eq!(decode(&|b| b[52] = 1), VariablesDecodeError::Name(0));
     let mut bytes = good.clone();
     bytes[52] = 1;
     bytes.extend_from_slice(&good);

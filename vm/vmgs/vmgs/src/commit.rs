@@ -1,5 +1,6 @@
-//! Changes as a caller describes them.
+//! Checks and plans the changes that callers ask for.
 
+use crate::content::Content;
 use crate::crypto::Key;
 use crate::crypto::MAX_ENCRYPTED_LEN;
 use crate::error::Error;
@@ -19,61 +20,43 @@ use vmgs_format::FileIdRange;
 /// Whether a file is to be encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
-    /// No, and it does not replace an encrypted file.
+    /// Not encrypted. Replacing an encrypted file is an error.
     Plain,
-    /// No, even if it replaces an encrypted file. If the store is locked, the authenticated table is
-    /// left saying that the file is encrypted; see [`Vmgs::accept_plain`].
+    /// Not encrypted, even if it replaces an encrypted file. If the store is locked, its extended file
+    /// table still says that the file is encrypted; see [`Vmgs::accept_plain`].
     PlainOverEncrypted,
-    /// If the store is encrypted. A locked store is an error.
+    /// Encrypted if the store is. A locked store is an error.
     IfEncrypted,
-    /// Yes. A store without keys is an error.
+    /// Encrypted. A store that is locked or has no keys is an error.
     Encrypted,
 }
 
-/// Whether a move may replace a file.
+/// What a move does if the destination exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
-    /// It may not.
+    /// The move fails.
     Refuse,
-    /// It may.
+    /// The move replaces the destination.
     Allow,
 }
 
-/// Where new content comes from.
-pub(crate) enum Content<'a> {
-    /// Memory.
-    Bytes(Cow<'a, [u8]>),
-    /// A stream, of which `len` bytes are read while the commit is under way.
-    Stream {
-        len: u64,
-        source: &'a mut (dyn io::Read + Send),
-    },
-}
-
-impl Content<'_> {
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Stream { len, .. } => *len,
-        }
-    }
-}
-
+/// A file to be replaced or added.
 struct Write<'a> {
     id: FileId,
     protection: Protection,
     content: Content<'a>,
 }
 
+/// What a deletion does if the file does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IfAbsent {
     Fail,
     Ignore,
 }
 
-/// Changes to several files that happen together: after a crash all of them have happened, or none.
+/// Changes to files that are made together: after a crash, either all or none have been made.
 ///
-/// It borrows new content or owns it: a `Commit<'static>` can be sent to another thread.
+/// New content is borrowed or owned; a `Commit<'static>` can be sent to another thread.
 #[derive(Default)]
 #[must_use = "a commit does nothing until it is passed to Vmgs::commit"]
 pub struct Commit<'a> {
@@ -82,7 +65,7 @@ pub struct Commit<'a> {
 }
 
 impl<'a> Commit<'a> {
-    /// No change.
+    /// A commit without changes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -117,25 +100,26 @@ impl<'a> Commit<'a> {
         self
     }
 
-    /// Removes a file, which must exist.
+    /// Deletes a file, which must exist.
     pub fn delete(mut self, id: FileId) -> Self {
         self.deletes.push((id, IfAbsent::Fail));
         self
     }
 
-    /// Removes a file if it exists.
+    /// Deletes a file if it exists.
     pub fn delete_if_present(mut self, id: FileId) -> Self {
         self.deletes.push((id, IfAbsent::Ignore));
         self
     }
 }
 
-/// Blocks for content of `size` bytes. A file of no bytes has one too.
+/// The number of blocks for content of `size` bytes. An empty file has one block.
 fn blocks_for(id: FileId, size: u64) -> Result<u32, Error> {
     u32::try_from(size.div_ceil(u64::from(BLOCK_SIZE)).max(1))
         .map_err(|_| Error::FileTooLarge { id, size })
 }
 
+/// Returns `id` if callers may change the file: the tables are changed by the store only.
 fn user_file(id: FileId) -> Result<FileId, Error> {
     match id.range() {
         FileIdRange::File => Ok(id),
@@ -144,6 +128,7 @@ fn user_file(id: FileId) -> Result<FileId, Error> {
 }
 
 impl Vmgs {
+    /// Fails if the store cannot be changed.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         if self.access == StoreAccess::ReadOnly {
             Err(Error::ReadOnly)
@@ -156,12 +141,13 @@ impl Vmgs {
         }
     }
 
-    /// Makes all of the changes, or none. A commit that changes nothing writes nothing.
+    /// Makes all changes, or none. A commit that changes nothing writes nothing.
     ///
-    /// Unless the error is [`Error::InDoubt`]'s cause (a failed write or flush of the header), nothing
-    /// changed if this fails.
+    /// If this fails, nothing was changed, with one exception: if writing or flushing the header failed,
+    /// the changes may have been made, and further commits fail with [`Error::InDoubt`].
     pub fn commit(&mut self, commit: Commit<'_>) -> Result<(), Error> {
         self.check_writable()?;
+        // One bit for each file id that the commit names.
         let mut named = 0u64;
         let mut name = |id: FileId| {
             let bit = 1 << user_file(id)?.0;
@@ -192,7 +178,7 @@ impl Vmgs {
         self.transact(next, planned)
     }
 
-    /// Decides how a file is written.
+    /// Decides whether the file is encrypted and how many blocks it gets.
     fn plan<'a>(&self, write: Write<'a>) -> Result<Planned<'a>, Error> {
         let Write {
             id,
@@ -210,7 +196,7 @@ impl Vmgs {
             Protection::Plain => false,
             Protection::PlainOverEncrypted => {
                 if replaces_encrypted {
-                    tracing::warn!(%id, "replacing an encrypted file by an unencrypted one");
+                    tracing::warn!(%id, "replacing an encrypted file with an unencrypted one");
                 }
                 false
             }
@@ -238,7 +224,8 @@ impl Vmgs {
         })
     }
 
-    /// Early writers left the attributes in the file table zero; nonce and tag betray encryption too.
+    /// Whether a file is encrypted. Old writers left the attributes in the file table zero, so in an encrypted
+    /// store a nonce or tag that is not zero counts too.
     pub(crate) fn is_file_encrypted(&self, file: &FileRecord) -> bool {
         file.attributes.needs_key() || (self.is_encrypted() && file.shows_encryption())
     }
@@ -264,13 +251,13 @@ impl Vmgs {
         self.commit(Commit::new().write_from(id, protection, len, source))
     }
 
-    /// Removes a file. Its blocks become free; their content stays until they are reused or
+    /// Deletes a file. Its blocks become free; their content stays until they are reused or
     /// [scrubbed](Vmgs::scrub).
     pub fn delete(&mut self, id: FileId) -> Result<(), Error> {
         self.commit(Commit::new().delete(id))
     }
 
-    /// Gives a file another id. Its content stays where it is.
+    /// Changes a file's id. Its content stays in the same blocks.
     pub fn move_file(
         &mut self,
         from: FileId,
@@ -281,7 +268,8 @@ impl Vmgs {
         user_file(from)?;
         user_file(to)?;
         let file = self.state.file(from).ok_or(Error::NotAllocated(from))?;
-        // The key of a file is under its id in the extended table, which cannot be written.
+        // The file's key is stored under its id in the extended file table, which cannot be written while the
+        // store is locked.
         if self.is_locked() && self.is_file_encrypted(file) {
             return Err(Error::Locked);
         }
@@ -304,8 +292,9 @@ impl Vmgs {
         self.transact(next, Vec::new())
     }
 
-    /// Accepts a file as it is of which the authenticated table says that it should be encrypted: what
-    /// remains to be done after it was knowingly replaced while the store was locked.
+    /// Accepts an unencrypted file that should be encrypted according to the extended file table. Call this
+    /// after unlocking a store in which the file was replaced with [`Protection::PlainOverEncrypted`] while the
+    /// store was locked.
     pub fn accept_plain(&mut self, id: FileId) -> Result<(), Error> {
         self.check_writable()?;
         if self.is_locked() {
@@ -325,6 +314,7 @@ impl Vmgs {
     }
 }
 
+/// Removes the entry of a file and returns it.
 fn remove(state: &mut State, id: FileId) -> Option<FileRecord> {
     state.file_mut(id)?.take()
 }

@@ -11,6 +11,7 @@
 mod alloc;
 mod commit;
 mod container;
+mod content;
 mod crypto;
 mod damage;
 mod device;

@@ -12,7 +12,7 @@
 
 use crate::alloc::Extent;
 use crate::alloc::Occupied;
-use crate::commit::Content;
+use crate::content::Content;
 use crate::crypto;
 use crate::crypto::Gcm;
 use crate::crypto::Key;

@@ -30,7 +30,7 @@ pub struct Broker {
 
 /// Why a store cannot be restored.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
+pub enum RestoreStoreError {
     /// The saved state is not a store's.
     #[error(transparent)]
     State(#[from] mesh::saved_state::RestoreError),
@@ -57,7 +57,7 @@ impl Broker {
         device: Box<dyn BlockDevice>,
         options: OpenOptions,
         state: &SavedState,
-    ) -> Result<(Self, VmgsClient), RestoreError> {
+    ) -> Result<(Self, VmgsClient), RestoreStoreError> {
         let saved: SavedStore = state.decode()?;
         Ok(Self::new(Vmgs::restore(device, options, &saved)?))
     }

@@ -14,7 +14,7 @@ mod client;
 mod request;
 
 pub use broker::Broker;
-pub use broker::RestoreError;
+pub use broker::RestoreStoreError;
 pub use client::VmgsClient;
 pub use request::BrokerError;
 pub use request::StoreInfo;

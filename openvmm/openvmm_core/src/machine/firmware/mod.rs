@@ -17,7 +17,7 @@ pub(crate) use uefi_devices::GENERATION_ID_EVENT;
 pub(crate) use uefi_devices::UefiDevices;
 pub(crate) use vp_registers::set_registers;
 
-use loader::FileError;
+use loader::ImageFileError;
 use loader::ImportError;
 use loader::linux::LoadError;
 
@@ -29,7 +29,7 @@ pub(crate) const SESSION_UNIT: &str = "firmware";
 pub enum BootError {
     /// An image file cannot be used.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] ImageFileError),
     /// The kernel, or what goes with it, was refused.
     #[error(transparent)]
     Load(#[from] LoadError),

@@ -27,6 +27,7 @@ use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
 use ovmf_image::FirmwareFile;
+use ovmf_image::FirmwareFileError;
 use ovmf_image::FirmwareKind;
 use ovmf_image::ImageError;
 use ovmf_image::Ovmf;
@@ -54,7 +55,7 @@ pub enum UefiError {
     },
     /// The file is no firmware.
     #[error(transparent)]
-    Firmware(#[from] ovmf_image::FileError),
+    Firmware(#[from] FirmwareFileError),
     /// The file is firmware for another kind of machine.
     #[error(
         "{} is firmware for generation-2 VMs of Hyper-V, which this machine profile is not",

@@ -64,7 +64,7 @@ impl FlashStorage for RecordingStorage {
         self.atomicity
     }
 
-    fn persist(&mut self, update: Update<'_>) -> Result<(), crate::storage::StorageError> {
+    fn persist(&mut self, update: Update<'_>) -> Result<(), crate::storage::FlashStorageError> {
         // An update that fails may have been stored.
         let changes = update.changes();
         let changes = changes.map(|(offset, block)| (offset, block.to_vec()));

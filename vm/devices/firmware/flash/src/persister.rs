@@ -334,7 +334,7 @@ impl<S: FlashStorage> Worker<S> {
         Some((latest + QUIET).min(oldest + MAX_DELAY))
     }
 
-    fn persist(&mut self, step: &Step) -> Result<(), crate::storage::StorageError> {
+    fn persist(&mut self, step: &Step) -> Result<(), crate::storage::FlashStorageError> {
         for (index, block) in &step.blocks {
             let start = index * BLOCK_SIZE;
             self.image[start..start + BLOCK_SIZE].copy_from_slice(&block[..]);

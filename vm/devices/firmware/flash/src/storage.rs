@@ -40,7 +40,7 @@ impl<'a> Update<'a> {
 }
 
 /// Why a change could not be stored.
-pub type StorageError = Box<dyn std::error::Error + Send + Sync>;
+pub type FlashStorageError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Stores the content of a chip. It is called on a separate thread and may block.
 pub trait FlashStorage: Send + 'static {
@@ -49,7 +49,7 @@ pub trait FlashStorage: Send + 'static {
 
     /// Makes the changes durable. After an error any part of them may have been stored; the call is repeated with the
     /// same changes, perhaps together with later ones.
-    fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError>;
+    fn persist(&mut self, update: Update<'_>) -> Result<(), FlashStorageError>;
 
     /// The name of the storage, for logs.
     fn describe(&self) -> String;
@@ -64,7 +64,7 @@ impl FlashStorage for MemoryStorage {
         Atomicity::Image
     }
 
-    fn persist(&mut self, _update: Update<'_>) -> Result<(), StorageError> {
+    fn persist(&mut self, _update: Update<'_>) -> Result<(), FlashStorageError> {
         Ok(())
     }
 

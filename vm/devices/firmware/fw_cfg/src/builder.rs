@@ -7,7 +7,7 @@ use crate::item::OnWrite;
 use crate::item::StoredItem;
 use crate::item::Writable;
 use crate::kernel;
-use crate::kernel::KernelError;
+use crate::kernel::KernelItemError;
 use crate::selector;
 use guest_memory::GuestMemory;
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ pub enum FwCfgError {
     },
     /// The kernel is invalid.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Kernel(#[from] KernelItemError),
     /// The command line contains a NUL.
     #[error("the kernel command line contains a NUL")]
     CommandLine,

@@ -11,7 +11,7 @@ const SECTOR: u64 = 512;
 
 /// Why a kernel cannot be passed to the firmware.
 #[derive(Debug, thiserror::Error)]
-pub enum KernelError {
+pub enum KernelItemError {
     /// The file cannot be read.
     #[error("cannot read the kernel")]
     Read(#[source] io::Error),
@@ -29,15 +29,15 @@ pub enum KernelError {
 }
 
 /// Returns the setup part of `kernel`, which is empty for a PE image that is not a bzImage, and the rest.
-pub(crate) fn split(kernel: &ItemContent) -> Result<(ItemContent, ItemContent), KernelError> {
+pub(crate) fn split(kernel: &ItemContent) -> Result<(ItemContent, ItemContent), KernelItemError> {
     let len = kernel.len();
     let mut head = [0; MAGIC + 4];
     let available = (head.len() as u64).min(len) as usize;
     kernel
         .read_at(0, &mut head[..available])
-        .map_err(KernelError::Read)?;
+        .map_err(KernelItemError::Read)?;
     if !head.starts_with(b"MZ") {
-        return Err(KernelError::NotPe);
+        return Err(KernelItemError::NotPe);
     }
     if head[BOOT_FLAG..BOOT_FLAG + 2] != [0x55, 0xaa] || !head[MAGIC..].starts_with(b"HdrS") {
         return Ok((kernel.part(0, 0), kernel.clone()));
@@ -49,7 +49,7 @@ pub(crate) fn split(kernel: &ItemContent) -> Result<(ItemContent, ItemContent), 
     };
     let setup = (sectors + 1) * SECTOR;
     if setup > len {
-        return Err(KernelError::Truncated { setup, len });
+        return Err(KernelItemError::Truncated { setup, len });
     }
     Ok((kernel.part(0, setup), kernel.part(setup, u64::MAX)))
 }
@@ -77,7 +77,7 @@ mod tests {
         }
         assert!(matches!(
             split(&bzimage(200, 20_000).into()),
-            Err(KernelError::Truncated {
+            Err(KernelItemError::Truncated {
                 setup: 102_912,
                 len: 20_000
             })
@@ -90,10 +90,13 @@ mod tests {
         assert!(setup.is_empty());
         assert_eq!(rest.len(), 4);
         for image in [&b""[..], b"M", b"\x7fELF"] {
-            assert!(matches!(split(&image.into()), Err(KernelError::NotPe)));
+            assert!(matches!(split(&image.into()), Err(KernelItemError::NotPe)));
         }
         let mut no_stub = bzimage(1, 2_000);
         no_stub[0] = 0xea;
-        assert!(matches!(split(&no_stub.into()), Err(KernelError::NotPe)));
+        assert!(matches!(
+            split(&no_stub.into()),
+            Err(KernelItemError::NotPe)
+        ));
     }
 }

@@ -20,4 +20,4 @@ pub use builder::FwCfgError;
 pub use builder::e820_ram_entry;
 pub use content::ItemContent;
 pub use device::FwCfg;
-pub use kernel::KernelError;
+pub use kernel::KernelItemError;

@@ -6,7 +6,7 @@ mod open;
 mod parse;
 
 pub use handle::VirtioBlkHandle;
-pub use open::OpenError;
+pub use open::DiskOpenError;
 pub use parse::DiskSource;
 pub use parse::DiskSpec;
 pub use parse::ParseError;

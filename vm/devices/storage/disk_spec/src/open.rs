@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Why a disk cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum DiskOpenError {
     /// The file cannot be used as a disk.
     #[error(transparent)]
     File(#[from] FileDiskError),
@@ -25,7 +25,7 @@ pub enum OpenError {
 
 impl DiskSpec {
     /// Opens the disk. Its file is locked as long as it is open.
-    pub fn open(&self) -> Result<Arc<dyn Disk>, OpenError> {
+    pub fn open(&self) -> Result<Arc<dyn Disk>, DiskOpenError> {
         let options = |access| FileOptions {
             access,
             format: self.format,

@@ -2,7 +2,7 @@
 
 use crate::image::TargetError;
 use crate::storage::StorageError;
-use platform_digest::DecodeError;
+use platform_digest::ViewDecodeError;
 
 /// Why stored bytes are not a valid record.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum RecordError {
     Changed(String),
     /// The description of the machine cannot be decoded.
     #[error("its description of the machine is damaged")]
-    Platform(#[source] DecodeError),
+    Platform(#[source] ViewDecodeError),
     /// There is no memory for a section.
     #[error("out of memory for the {len} bytes of its section {name}")]
     OutOfMemory {

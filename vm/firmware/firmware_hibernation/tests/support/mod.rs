@@ -8,7 +8,7 @@
 
 use firmware_hibernation::*;
 use platform_digest::AddressRange;
-use platform_digest::Device;
+use platform_digest::PlatformDevice;
 use platform_digest::PlatformView;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub fn machine(memory_mib: u64, devices: &[&str]) -> PlatformView {
         apic_ids: vec![0, 1],
         devices: devices
             .iter()
-            .map(|name| Device {
+            .map(|name| PlatformDevice {
                 name: (*name).into(),
                 pci: None,
                 identity: "virtio-blk".into(),
@@ -108,7 +108,7 @@ impl FirmwareTarget for Flash {
 pub struct Heard(pub Arc<Mutex<Vec<HibernationEvent>>>);
 
 impl Heard {
-    pub fn sink(&self) -> EventSink {
+    pub fn sink(&self) -> HibernationEventSink {
         let heard = self.0.clone();
         Box::new(move |event| heard.lock().unwrap().push(event))
     }
@@ -155,7 +155,7 @@ impl<S: Storage> Storage for Resized<S> {
     ) -> Result<(), StorageError> {
         self.inner.read(file, sink)
     }
-    fn commit(&mut self, change: Change) -> Result<(), StorageError> {
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         self.inner.commit(change)
     }
 }

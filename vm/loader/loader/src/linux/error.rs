@@ -1,4 +1,4 @@
-use crate::FileError;
+use crate::ImageFileError;
 use acpi_spec::AcpiError;
 use std::path::Path;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum KernelError {
     /// It cannot be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] ImageFileError),
     /// It is empty.
     #[error("is an empty file")]
     Empty,
@@ -136,7 +136,7 @@ pub enum KernelError {
 pub enum LoadError {
     /// A file cannot be opened or read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] ImageFileError),
     /// The kernel file cannot be loaded.
     #[error("kernel {} {problem}", path.display())]
     Kernel {

@@ -1,8 +1,8 @@
 //! What cannot be loaded is refused, and the error says why.
 
-use crate::FileError;
 use crate::GuestImage;
 use crate::ImageFile;
+use crate::ImageFileError;
 use crate::ImportError;
 use crate::linux::EntryProtocol;
 use crate::linux::KernelError;
@@ -324,7 +324,7 @@ fn a_file_that_shrinks_after_the_check_is_an_error() {
     named.as_file().set_len(0x1000).unwrap();
     assert!(matches!(
         plan.load(&mut GuestImage::new(&memory)),
-        Err(ImportError::File(FileError::ReadInto {
+        Err(ImportError::File(ImageFileError::ReadInto {
             offset: 1024,
             gpa: 0x100_0000,
             ..
@@ -337,13 +337,13 @@ fn files_that_cannot_be_read_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("nothing");
     let error = ImageFile::open(&missing).unwrap_err();
-    assert!(matches!(&error, FileError::Open { path, .. } if *path == missing));
+    assert!(matches!(&error, ImageFileError::Open { path, .. } if *path == missing));
     for (path, kind) in [
         (dir.path(), "a directory"),
         (Path::new("/dev/zero"), "a character device"),
     ] {
         let error = ImageFile::open(path).unwrap_err();
-        assert!(matches!(&error, FileError::NotAFile { found, .. } if *found == kind));
+        assert!(matches!(&error, ImageFileError::NotAFile { found, .. } if *found == kind));
     }
     assert!(matches!(
         Boot::of(Vec::new()).kernel_error(),

@@ -2,7 +2,7 @@
 
 use super::Atomicity;
 use super::FlashStorage;
-use super::StorageError;
+use super::FlashStorageError;
 use super::Update;
 use crate::BLOCK_SIZE;
 use crate::MAX_SIZE;
@@ -171,7 +171,7 @@ impl FlashStorage for FileStorage {
         Atomicity::Block
     }
 
-    fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError> {
+    fn persist(&mut self, update: Update<'_>) -> Result<(), FlashStorageError> {
         if update.image.len() as u64 != self.len {
             return Err(format!(
                 "the file has {} bytes, but the chip has {}",

@@ -2,7 +2,7 @@
 
 use super::Atomicity;
 use super::FlashStorage;
-use super::StorageError;
+use super::FlashStorageError;
 use super::Update;
 use crate::BLOCK_SIZE;
 use crate::MAX_SIZE;
@@ -70,7 +70,7 @@ impl FlashStorage for VmgsStorage {
         Atomicity::Image
     }
 
-    fn persist(&mut self, update: Update<'_>) -> Result<(), StorageError> {
+    fn persist(&mut self, update: Update<'_>) -> Result<(), FlashStorageError> {
         let image = update.image.to_vec();
         let write = self
             .client

@@ -10,14 +10,14 @@ use std::sync::atomic::Ordering;
 
 /// Starts, stops, resets, saves and restores a device of the chipset. Cheap to clone; each call locks the device.
 #[derive(Clone)]
-pub struct DeviceHandle {
+pub struct AttachedDevice {
     name: Arc<str>,
     device: Arc<Mutex<dyn ChipsetDevice>>,
     /// Changes only while the device is locked.
     running: Arc<AtomicBool>,
 }
 
-impl DeviceHandle {
+impl AttachedDevice {
     pub(crate) fn new(name: Arc<str>, device: Arc<Mutex<dyn ChipsetDevice>>) -> Self {
         Self {
             name,
@@ -85,9 +85,9 @@ impl DeviceHandle {
     }
 }
 
-impl std::fmt::Debug for DeviceHandle {
+impl std::fmt::Debug for AttachedDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeviceHandle")
+        f.debug_struct("AttachedDevice")
             .field("name", &self.name)
             .field("running", &self.running.load(Ordering::Relaxed))
             .finish_non_exhaustive()
