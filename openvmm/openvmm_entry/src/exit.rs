@@ -1,10 +1,10 @@
-//! The process's exit codes; they are part of the command line's contract.
+//! The process's exit codes. They are part of the documented interface.
 
 use openvmm_defs::event::HaltReason;
 
 /// How the process ends.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub(crate) enum ExitReason {
     /// The guest powered off.
     PowerOff,
     /// The VMM or the host failed.
@@ -13,21 +13,21 @@ pub(crate) enum Exit {
     Config,
     /// The hypervisor is missing, not permitted, or failed.
     Hypervisor,
-    /// A VP of the guest shut down.
+    /// A VP of the guest shut down (triple fault).
     TripleFault,
-    /// The guest reset the machine, and was not to start anew.
+    /// The guest reset the machine, with `--halt-on-reset`.
     Reset,
     /// The guest's kernel panicked.
     GuestPanic,
     /// The guest hibernated.
     Hibernated,
-    /// A user quit from the console.
+    /// The user quit from the console.
     Quit,
     /// A signal ended the VM.
     Signal(i32),
 }
 
-impl Exit {
+impl ExitReason {
     /// The exit code.
     pub(crate) fn code(self) -> i32 {
         match self {
@@ -45,7 +45,7 @@ impl Exit {
     }
 }
 
-impl From<&HaltReason> for Exit {
+impl From<&HaltReason> for ExitReason {
     fn from(reason: &HaltReason) -> Self {
         match reason {
             HaltReason::PowerOff => Self::PowerOff,

@@ -1,6 +1,11 @@
-//! From the command line to a configuration, reporting everything that is wrong with it at once.
+//! Turns the command line into a configuration, and reports all of its errors together.
 
 use super::Options;
+use super::choice::HypervisorName;
+use super::choice::Irqchip;
+use super::choice::Smt;
+use super::choice::Switch;
+use super::choice::parse_choice;
 use super::memory::parse_memory;
 use super::serial::parse_debugcon;
 use super::serial::parse_serial;
@@ -18,31 +23,30 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
-use virt::IrqchipMode;
 use virt::Topology;
 use virt::TopologyConfig;
 
-/// What a command line asks for.
+/// What the command line asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     /// The VM.
     pub(crate) vm: VmConfig,
     /// How it starts.
     pub(crate) start: StartOptions,
-    /// Whether standard input is read.
-    pub(crate) console: Console,
-    /// Where the VM's life is written.
+    /// Whether the console reads standard input.
+    pub(crate) console: ConsoleMode,
+    /// Where the VM's events are written.
     pub(crate) events: Option<EventsTarget>,
 }
 
-/// Whether standard input is read.
+/// Whether the console reads standard input.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Console {
+pub(crate) enum ConsoleMode {
     Interactive,
     Absent,
 }
 
-/// Where the VM's life is written.
+/// Where the VM's events are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EventsTarget {
     File(PathBuf),
@@ -62,8 +66,8 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// Collects errors and lets the rest be looked at with a stand-in value, which never leaves this module:
-/// no invocation comes of a list that is not empty.
+/// Collects errors. A wrong value is replaced by a stand-in, so that the other options can be checked; an invocation
+/// is made only if there were no errors.
 #[derive(Default)]
 pub(super) struct Errors(Vec<String>);
 
@@ -81,26 +85,17 @@ impl Errors {
 }
 
 impl Options {
-    /// Reads all options and checks them against each other and the host's files.
+    /// Parses all options, and checks them against each other and against files of the host.
     pub(crate) fn resolve(self) -> Result<Invocation, ConfigErrors> {
         let mut errors = Errors::default();
 
         let topology = self.topology(&mut errors);
-        let irqchip = errors.take(
-            "--irqchip",
-            choice(
-                &self.irqchip,
-                &[
-                    ("kernel", IrqchipMode::Kernel),
-                    ("split", IrqchipMode::Split),
-                ],
-            ),
-            IrqchipMode::Kernel,
-        );
+        let irqchip = errors.take("--irqchip", parse_choice(&self.irqchip), Irqchip::Kernel);
         let hibernation = self.hibernation(&mut errors);
         let boot = self.boot_options(&mut errors);
         let uuid = self.identity(&mut errors);
-        errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
+        let hypervisor = parse_choice(&self.hypervisor);
+        errors.take("--hypervisor", hypervisor, HypervisorName::Kvm);
 
         let memory = self.memory(&mut errors);
         let load_mode = self.load_mode(&mut errors);
@@ -135,7 +130,7 @@ impl Options {
         Ok(Invocation {
             vm: VmConfig {
                 topology,
-                irqchip,
+                irqchip: irqchip.into(),
                 memory,
                 load_mode,
                 com_ports,
@@ -157,22 +152,19 @@ impl Options {
                 },
             },
             console: if self.no_console {
-                Console::Absent
+                ConsoleMode::Absent
             } else {
-                Console::Interactive
+                ConsoleMode::Interactive
             },
             events,
         })
     }
 
     fn hibernation(&self, errors: &mut Errors) -> HibernationConfig {
+        let switch = parse_choice(&self.hibernation);
         let consume = self.hibernation_consume.parse();
         HibernationConfig {
-            enabled: errors.take(
-                "--hibernation",
-                choice(&self.hibernation, &[("on", true), ("off", false)]),
-                false,
-            ),
+            enabled: errors.take("--hibernation", switch, Switch::Off) == Switch::On,
             consume: errors.take(
                 "--hibernation-consume",
                 consume.map_err(|error: UnknownName| error.to_string()),
@@ -201,12 +193,13 @@ impl Options {
             .vps_per_socket
             .as_deref()
             .and_then(|text| errors.take("--vps-per-socket", count(text).map(Some), None));
-        let threads_per_core =
-            errors.take("--smt", choice(&self.smt, &[("off", 1), ("force", 2)]), 1);
         let config = TopologyConfig {
             processors,
             vps_per_socket,
-            threads_per_core,
+            threads_per_core: match errors.take("--smt", parse_choice(&self.smt), Smt::Off) {
+                Smt::Off => 1,
+                Smt::Force => 2,
+            },
         };
         if let Err(error) = Topology::new(config) {
             errors.add(format!("--processors: {error}"));
@@ -233,16 +226,6 @@ fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("'{text}' is not a count"))
 }
 
-pub(super) fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    match choices.iter().find(|(name, _)| *name == text) {
-        Some((_, value)) => Ok(value.clone()),
-        None => {
-            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            Err(format!("'{text}' is not one of: {}", names.join(", ")))
-        }
-    }
-}
-
 pub(super) fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
     let checked = File::open(path).and_then(|file| file.metadata());
     match checked {
@@ -254,7 +237,7 @@ pub(super) fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
     }
 }
 
-/// Two ports may not write to the same place, and only one can have the console's input.
+/// Rejects two ports that write to the same place; only one can read the console's input.
 fn check_serial_ends(
     errors: &mut Errors,
     com: &[SerialConfig; 4],

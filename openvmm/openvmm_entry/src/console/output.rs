@@ -6,41 +6,42 @@ use std::io;
 use std::io::Write;
 use std::sync::Arc;
 
-/// How much output is kept while the prompt is shown. Then the guest waits, as on a slow line.
+/// How many bytes of output are held back while the prompt is shown. When they are full, the guest has to wait, as for a
+/// slow serial line.
 const HELD_LIMIT: usize = 1 << 20;
 
 /// Standard output, held back while the user is at the prompt.
 #[derive(Clone, Default)]
-pub(crate) struct GuestOutput(Arc<Shared>);
+pub(crate) struct GuestOutput(Arc<Gate>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct Gate {
+    state: Mutex<HeldOutput>,
     released: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct HeldOutput {
     prompt_shown: bool,
     held: Vec<u8>,
 }
 
 impl GuestOutput {
-    /// Output that goes straight through.
+    /// Creates an output that is not held back.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Keeps output back from now on.
+    /// Holds output back from now on.
     pub(crate) fn hold(&self) {
         self.0.state.lock().prompt_shown = true;
     }
 
-    /// Brings out what was kept, and lets output through from now on.
+    /// Writes what was held back, and lets output through from now on.
     pub(crate) fn release(&self) -> io::Result<()> {
         let mut state = self.0.state.lock();
         let held = std::mem::take(&mut state.held);
-        // Written under the lock, so that it stays ahead of what follows.
+        // Written under the lock, so that later output cannot overtake it.
         let written = write_through(&held);
         state.prompt_shown = false;
         self.0.released.notify_all();
@@ -60,7 +61,7 @@ impl Write for GuestOutput {
             }
             self.0.released.wait(&mut state);
         }
-        // Not under the lock: a stalled terminal must not keep the user from the prompt.
+        // Written without the lock: a stalled terminal must not block the prompt.
         drop(state);
         write_through(bytes)?;
         Ok(bytes.len())
@@ -71,7 +72,7 @@ impl Write for GuestOutput {
     }
 }
 
-/// Past the standard library's line buffer, which would split every burst at its newlines.
+/// Writes to the descriptor: the standard library's line buffer would split the output at every newline.
 fn write_through(mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stdout(), bytes) {
