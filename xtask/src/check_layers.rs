@@ -1,4 +1,4 @@
-//! `cargo xtask check-layers`: the workspace's layers, checked against what cargo says depends on what.
+//! `cargo xtask check-layers`: checks the dependencies between crates against the workspace's layers.
 
 use crate::workspace;
 use cargo_metadata::Metadata;
@@ -20,20 +20,27 @@ pub(crate) fn run(_: &CheckLayersArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails if there is a wrong edge; names each.
+/// Fails if a dependency is not allowed, and prints each such dependency.
 pub(crate) fn verify() -> anyhow::Result<()> {
     let metadata = workspace::metadata()?;
     let wrong = check(&packages(&metadata));
     for violation in &wrong {
         println!("layers: {violation}");
     }
-    anyhow::ensure!(wrong.is_empty(), "{} wrong edges", wrong.len());
-    println!("layers: {} crates, no wrong edge", metadata.packages.len());
+    anyhow::ensure!(
+        wrong.is_empty(),
+        "{} dependencies are not allowed",
+        wrong.len()
+    );
+    println!(
+        "layers: {} crates, all dependencies are allowed",
+        metadata.packages.len()
+    );
     Ok(())
 }
 
-/// The folders that crates are in, and the height of each. Folders of one height may use each other if they are parts
-/// of the same root folder.
+/// The folders of crates, and the height of each. Folders of the same height may use each other if they have the same
+/// root folder.
 const LAYERS: [(&str, u8); 13] = [
     ("support", 0),
     ("vm/vmcore", 1),
@@ -50,7 +57,7 @@ const LAYERS: [(&str, u8); 13] = [
     ("xtask", 7),
 ];
 
-/// The async runtime: one crate chooses it for all.
+/// The async runtime's crates, which only [`RUNTIME_OWNER`] may use.
 const RUNTIME: [&str; 9] = [
     "async-executor",
     "async-fs",
@@ -66,17 +73,17 @@ const RUNTIME: [&str; 9] = [
 /// The crate that may use the runtime.
 const RUNTIME_OWNER: &str = "pal_async";
 
-/// A crate of the workspace, as far as layers go.
+/// A crate of the workspace.
 #[derive(Debug, Clone)]
-struct Package {
+struct WorkspaceCrate {
     name: String,
     /// The folder that the crate is in: the first of [`LAYERS`] that contains it, or else the root folder.
     folder: String,
-    dependencies: Vec<Dependency>,
+    dependencies: Vec<CrateDependency>,
 }
 
 #[derive(Debug, Clone)]
-struct Dependency {
+struct CrateDependency {
     name: String,
     /// Whether only tests, benches and examples use it.
     development: bool,
@@ -103,7 +110,7 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownFolder { name, folder } => {
-                write!(f, "{name}: its folder {folder}/ is no layer")
+                write!(f, "{name}: its folder {folder}/ is not a layer")
             }
             Self::Upwards { from, to, folders } => write!(
                 f,
@@ -120,11 +127,11 @@ impl fmt::Display for Violation {
     }
 }
 
-fn packages(metadata: &Metadata) -> Vec<Package> {
+fn packages(metadata: &Metadata) -> Vec<WorkspaceCrate> {
     metadata
         .packages
         .iter()
-        .map(|package| Package {
+        .map(|package| WorkspaceCrate {
             name: package.name.to_string(),
             folder: package
                 .manifest_path
@@ -134,7 +141,7 @@ fn packages(metadata: &Metadata) -> Vec<Package> {
             dependencies: package
                 .dependencies
                 .iter()
-                .map(|dependency| Dependency {
+                .map(|dependency| CrateDependency {
                     name: dependency.name.clone(),
                     development: dependency.kind == cargo_metadata::DependencyKind::Development,
                 })
@@ -155,7 +162,7 @@ fn folder(manifest: &Path) -> String {
     }
 }
 
-fn check(packages: &[Package]) -> Vec<Violation> {
+fn check(packages: &[WorkspaceCrate]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for from in packages {
         let Some(height) = height(&from.folder) else {
@@ -209,13 +216,13 @@ fn height(folder: &str) -> Option<u8> {
 mod tests {
     use super::*;
 
-    fn package(folder: &str, name: &str, dependencies: &[&str]) -> Package {
-        Package {
+    fn package(folder: &str, name: &str, dependencies: &[&str]) -> WorkspaceCrate {
+        WorkspaceCrate {
             name: name.to_owned(),
             folder: folder.to_owned(),
             dependencies: dependencies
                 .iter()
-                .map(|name| Dependency {
+                .map(|name| CrateDependency {
                     name: (*name).to_owned(),
                     development: false,
                 })
@@ -223,12 +230,12 @@ mod tests {
         }
     }
 
-    fn shown(packages: &[Package]) -> Vec<String> {
+    fn shown(packages: &[WorkspaceCrate]) -> Vec<String> {
         check(packages).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn downwards_and_sideways_are_fine() {
+    fn dependencies_on_lower_and_sibling_folders_are_allowed() {
         let packages = [
             package("support", "pal_async", &["smol", "mesh"]),
             package("support", "mesh", &[]),
@@ -244,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_edge_is_named() {
+    fn every_forbidden_dependency_is_reported() {
         let packages = [
             package("support", "mesh", &["chipset"]),
             package("vm/devices", "chipset", &["virt"]),
@@ -263,7 +270,7 @@ mod tests {
                 "virt -> async-io: only pal_async may use the async runtime",
                 "openvmm_core -> underhill_core: openvmm/ may not use openhcl/",
                 "underhill_core -> openvmm_core: openhcl/ may not use openvmm/",
-                "odd: its folder misc/ is no layer",
+                "odd: its folder misc/ is not a layer",
             ]
         );
     }
