@@ -2,7 +2,6 @@
 
 use mesh::Rpc;
 use mesh::Sender;
-use openvmm_defs::request::Change;
 use openvmm_defs::request::RequestError;
 use openvmm_defs::request::VmRequest;
 use serde_json::Value;
@@ -16,26 +15,6 @@ use std::time::Duration;
 pub(crate) struct VmControl(pub Sender<VmRequest>);
 
 impl VmControl {
-    /// Stops the VPs and the guest's clocks.
-    pub(crate) fn pause(&self) -> Result<Change, String> {
-        self.try_call(VmRequest::Pause)
-    }
-
-    /// Starts the VPs and the guest's clocks again.
-    pub(crate) fn resume(&self) -> Result<Change, String> {
-        self.try_call(VmRequest::Resume)
-    }
-
-    /// Resets the machine.
-    pub(crate) fn reset(&self) -> Result<(), String> {
-        self.try_call(VmRequest::Reset)
-    }
-
-    /// Presses the power button.
-    pub(crate) fn power_button(&self) -> Result<(), String> {
-        self.try_call(VmRequest::PowerButton)
-    }
-
     /// Returns the current tree of the VM's state.
     pub(crate) fn inspect(&self) -> Result<Value, String> {
         self.call(VmRequest::Inspect)
@@ -45,7 +24,8 @@ impl VmControl {
         pal_async::block_on(self.0.call(wrap, ())).map_err(|_| "the VM's worker has ended".into())
     }
 
-    fn try_call<O>(
+    /// Makes a request that the worker may refuse.
+    pub(crate) fn try_call<O>(
         &self,
         wrap: impl FnOnce(Rpc<(), Result<O, RequestError>>) -> VmRequest,
     ) -> Result<O, String> {

@@ -52,5 +52,8 @@ fn a_worker_that_ended_is_an_error() {
     let (sender, receiver) = mesh::channel();
     drop(receiver);
     let control = VmControl(sender);
-    assert_eq!(control.pause().unwrap_err(), "the VM's worker has ended");
+    assert_eq!(
+        control.try_call(VmRequest::Pause).unwrap_err(),
+        "the VM's worker has ended"
+    );
 }

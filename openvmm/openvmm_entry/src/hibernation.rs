@@ -1,7 +1,7 @@
 //! `openvmm hibernation`: what a VM that is off would do when it is started.
 
 use crate::console;
-use crate::exit::ExitReason;
+use crate::exit::ExitCode;
 use firmware_hibernation::Status;
 use firmware_hibernation::WitnessFile;
 use firmware_hibernation::WitnessPlace;
@@ -13,7 +13,7 @@ use vmgs::OpenOptions;
 use vmgs::Vmgs;
 
 /// Prints what the next start would do, and why. Nothing is changed.
-pub(crate) fn status(path: &Path, json: bool) -> ExitReason {
+pub(crate) fn status(path: &Path, json: bool) -> ExitCode {
     let opened = FileDevice::open(path, Container::Detect, Access::ReadOnly)
         .map_err(|error| Box::new(error) as Box<dyn std::error::Error>)
         .and_then(|device| {
@@ -27,7 +27,7 @@ pub(crate) fn status(path: &Path, json: bool) -> ExitReason {
         Ok(store) => store,
         Err(error) => {
             eprintln!("error: cannot read {}: {error}", path.display());
-            return ExitReason::Config;
+            return ExitCode::CONFIG;
         }
     };
     let mut note = WitnessFile::beside(path);
@@ -38,7 +38,7 @@ pub(crate) fn status(path: &Path, json: bool) -> ExitReason {
     } else {
         as_text(&status)
     });
-    ExitReason::PowerOff
+    ExitCode::SUCCESS
 }
 
 fn as_json(status: &Status) -> String {

@@ -1,10 +1,10 @@
 //! The program: parses the command line and does what it asks for.
 
-use crate::cli::Command;
+use crate::cli::CliCommand;
 use crate::cli::HibernationCommand;
 use crate::cli::Options;
 use crate::console;
-use crate::exit::ExitReason;
+use crate::exit::ExitCode;
 use crate::head_start;
 use crate::hibernation;
 use crate::log;
@@ -24,7 +24,7 @@ pub fn main() -> ! {
             // Printing fails if the output is closed; that must not be a panic. Help and version are not failures.
             let _ = error.print();
             std::process::exit(match error.use_stderr() {
-                true => ExitReason::Config.code(),
+                true => ExitCode::CONFIG.0,
                 false => 0,
             });
         }
@@ -37,24 +37,24 @@ pub fn main() -> ! {
     }
     if let Err(error) = log::start() {
         eprintln!("error: {error}");
-        std::process::exit(ExitReason::Config.code());
+        std::process::exit(ExitCode::CONFIG.0);
     }
-    if let Some(Command::Hibernation { command }) = &options.command {
+    if let Some(CliCommand::Hibernation { command }) = &options.command {
         let HibernationCommand::Status { vmgs, json } = command;
-        std::process::exit(hibernation::status(vmgs, *json).code());
+        std::process::exit(hibernation::status(vmgs, *json).0);
     }
     let check_only = options.check_config;
     let exit = match options.resolve() {
         Err(errors) => {
             eprint!("{errors}");
-            ExitReason::Config
+            ExitCode::CONFIG
         }
         Ok(_) if check_only => {
             console::print_text("the configuration is valid\n");
-            ExitReason::PowerOff
+            ExitCode::SUCCESS
         }
         Ok(invocation) => run::run(&invocation, head_start),
     };
     terminal::restore();
-    std::process::exit(exit.code())
+    std::process::exit(exit.0)
 }

@@ -8,7 +8,7 @@ use crate::console::GuestOutput;
 use crate::control::PortInput;
 use crate::control::VmControl;
 use crate::events::EventLog;
-use crate::exit::ExitReason;
+use crate::exit::ExitCode;
 use crate::terminal;
 use error_chain::Chain;
 use mesh::Receiver;
@@ -23,7 +23,6 @@ use openvmm_defs::event::VmEventKind;
 use openvmm_defs::request::VmRequest;
 use pal_async::DefaultPool;
 use pal_async::Driver;
-use serde_json::Map;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
@@ -51,19 +50,19 @@ enum EndCause {
 }
 
 /// Launches the VM and runs until it ends.
-pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> ExitReason {
+pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> ExitCode {
     let mut events = match EventLog::open(invocation.events.as_ref()) {
         Ok(events) => events,
         Err(error) => {
             eprintln!("error: --json-events: {error}");
-            return ExitReason::Config;
+            return ExitCode::CONFIG;
         }
     };
     let hypervisor = match head_start.map_or_else(KvmHypervisor::open, HeadStart::finish) {
         Ok(hypervisor) => hypervisor,
         Err(error) => {
             eprintln!("error: {}", Chain(&error));
-            return ExitReason::Hypervisor;
+            return ExitCode::HYPERVISOR;
         }
     };
     let (send, mut main_events) = mesh::channel();
@@ -87,9 +86,9 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
                 eprintln!("An override is given as --hibernation-override HOW.");
             }
             return match &error {
-                LaunchError::Machine(error) if error.is_hypervisor() => ExitReason::Hypervisor,
-                LaunchError::Machine(error) if error.is_config() => ExitReason::Config,
-                LaunchError::Machine(_) | LaunchError::Thread(_) => ExitReason::Failure,
+                LaunchError::Machine(error) if error.is_hypervisor() => ExitCode::HYPERVISOR,
+                LaunchError::Machine(error) if error.is_config() => ExitCode::CONFIG,
+                LaunchError::Machine(_) | LaunchError::Thread(_) => ExitCode::FAILURE,
             };
         }
     };
@@ -123,7 +122,7 @@ impl RunningVm {
         console: ConsoleMode,
         send: Sender<MainEvent>,
         main_events: Receiver<MainEvent>,
-    ) -> ExitReason {
+    ) -> ExitCode {
         if let Err(error) = watch_signals(send.clone()) {
             tracing::warn!(%error, "cannot handle signals; one would end the process without stopping the VM first");
         }
@@ -146,7 +145,7 @@ impl RunningVm {
         let exit = self.end(cause).await;
         // The console thread may be waiting for input; it ends with the process.
         terminal::restore();
-        std::process::exit(exit.code())
+        std::process::exit(exit.0)
     }
 
     async fn wait(&mut self, mut main_events: Receiver<MainEvent>) -> EndCause {
@@ -174,7 +173,7 @@ impl RunningVm {
         }
     }
 
-    async fn end(&mut self, cause: EndCause) -> ExitReason {
+    async fn end(&mut self, cause: EndCause) -> ExitCode {
         if let Err(error) = self.output.release() {
             tracing::debug!(%error, "cannot write to standard output");
         }
@@ -184,17 +183,16 @@ impl RunningVm {
         match cause {
             EndCause::Halted(reason) => {
                 self.explain(&reason);
-                ExitReason::from(&reason)
+                ExitCode::from(&reason)
             }
             EndCause::Quit => {
-                self.events.ended("quit", Map::new());
-                ExitReason::Quit
+                self.events.ended(json!({"reason": "quit"}));
+                ExitCode::QUIT
             }
             EndCause::Signal(number) => {
-                let mut fields = Map::new();
-                fields.insert("signal".into(), json!(number));
-                self.events.ended("signal", fields);
-                ExitReason::Signal(number)
+                self.events
+                    .ended(json!({"reason": "signal", "signal": number}));
+                ExitCode::signal(number)
             }
         }
     }
@@ -242,7 +240,7 @@ fn watch_signals(send: Sender<MainEvent>) -> io::Result<()> {
             for number in &mut signals {
                 if asked {
                     terminal::restore();
-                    std::process::exit(ExitReason::Signal(number).code());
+                    std::process::exit(ExitCode::signal(number).0);
                 }
                 asked = true;
                 // Fails only when the main task has ended, and the process with it.

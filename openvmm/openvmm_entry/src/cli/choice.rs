@@ -1,12 +1,10 @@
 //! Options with a few named values.
 
 use clap::ValueEnum;
-use openvmm_defs::config::BootProtocol;
-use virt::IrqchipMode;
 
 /// `--hibernation`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
-pub(super) enum Switch {
+pub(super) enum OnOff {
     On,
     Off,
 }
@@ -26,36 +24,17 @@ pub(super) enum HypervisorName {
 
 /// `--irqchip`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
-pub(super) enum Irqchip {
+pub(super) enum IrqchipChoice {
     Kernel,
     Split,
 }
 
-impl From<Irqchip> for IrqchipMode {
-    fn from(irqchip: Irqchip) -> Self {
-        match irqchip {
-            Irqchip::Kernel => Self::Kernel,
-            Irqchip::Split => Self::Split,
-        }
-    }
-}
-
 /// `--boot-protocol`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
-pub(super) enum Protocol {
+pub(super) enum ProtocolChoice {
     Auto,
     Linux64,
     Pvh,
-}
-
-impl From<Protocol> for BootProtocol {
-    fn from(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Auto => Self::Auto,
-            Protocol::Linux64 => Self::Linux64,
-            Protocol::Pvh => Self::Pvh,
-        }
-    }
 }
 
 /// Reads the name of a value of `T`. Not clap's own parsing of values: that ends at the first error.

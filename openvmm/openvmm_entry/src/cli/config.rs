@@ -2,9 +2,9 @@
 
 use super::Options;
 use super::choice::HypervisorName;
-use super::choice::Irqchip;
+use super::choice::IrqchipChoice;
+use super::choice::OnOff;
 use super::choice::Smt;
-use super::choice::Switch;
 use super::choice::parse_choice;
 use super::memory::parse_memory;
 use super::serial::parse_debugcon;
@@ -23,6 +23,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
+use virt::IrqchipMode;
 use virt::Topology;
 use virt::TopologyConfig;
 
@@ -53,11 +54,12 @@ pub(crate) enum EventsTarget {
     Descriptor(i32),
 }
 
-/// Everything that is wrong with a command line.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ConfigErrors(pub(crate) Vec<String>);
+/// The errors of a command line. While they are collected, a stand-in replaces each wrong value, so that the other options
+/// can be checked; an invocation is made only if there are no errors.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Errors(Vec<String>);
 
-impl fmt::Display for ConfigErrors {
+impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for error in &self.0 {
             writeln!(f, "error: {error}")?;
@@ -65,11 +67,6 @@ impl fmt::Display for ConfigErrors {
         Ok(())
     }
 }
-
-/// Collects errors. A wrong value is replaced by a stand-in, so that the other options can be checked; an invocation
-/// is made only if there were no errors.
-#[derive(Default)]
-pub(super) struct Errors(Vec<String>);
 
 impl Errors {
     pub(super) fn add(&mut self, error: impl Into<String>) {
@@ -86,11 +83,15 @@ impl Errors {
 
 impl Options {
     /// Parses all options, and checks them against each other and against files of the host.
-    pub(crate) fn resolve(self) -> Result<Invocation, ConfigErrors> {
+    pub(crate) fn resolve(self) -> Result<Invocation, Errors> {
         let mut errors = Errors::default();
 
         let topology = self.topology(&mut errors);
-        let irqchip = errors.take("--irqchip", parse_choice(&self.irqchip), Irqchip::Kernel);
+        let irqchip = errors.take(
+            "--irqchip",
+            parse_choice(&self.irqchip),
+            IrqchipChoice::Kernel,
+        );
         let hibernation = self.hibernation(&mut errors);
         let boot = self.boot_options(&mut errors);
         let uuid = self.identity(&mut errors);
@@ -121,16 +122,16 @@ impl Options {
             .as_deref()
             .and_then(|text| errors.take("--json-events", parse_events(text).map(Some), None));
 
-        if !errors.0.is_empty() {
-            return Err(ConfigErrors(errors.0));
-        }
-        let (Some(memory), Some(load_mode)) = (memory, load_mode) else {
-            return Err(ConfigErrors(errors.0));
+        let (Some(memory), Some(load_mode), true) = (memory, load_mode, errors.0.is_empty()) else {
+            return Err(errors);
         };
         Ok(Invocation {
             vm: VmConfig {
                 topology,
-                irqchip: irqchip.into(),
+                irqchip: match irqchip {
+                    IrqchipChoice::Kernel => IrqchipMode::Kernel,
+                    IrqchipChoice::Split => IrqchipMode::Split,
+                },
                 memory,
                 load_mode,
                 com_ports,
@@ -164,7 +165,7 @@ impl Options {
         let switch = parse_choice(&self.hibernation);
         let consume = self.hibernation_consume.parse();
         HibernationConfig {
-            enabled: errors.take("--hibernation", switch, Switch::Off) == Switch::On,
+            enabled: errors.take("--hibernation", switch, OnOff::Off) == OnOff::On,
             consume: errors.take(
                 "--hibernation-consume",
                 consume.map_err(|error: UnknownName| error.to_string()),
@@ -278,7 +279,7 @@ mod tests {
     use clap::Parser;
     use openvmm_defs::config::LoadMode;
 
-    fn resolve(args: &[&str]) -> Result<Invocation, ConfigErrors> {
+    fn resolve(args: &[&str]) -> Result<Invocation, Errors> {
         let args = std::iter::once("openvmm").chain(args.iter().copied());
         Options::try_parse_from(args).unwrap().resolve()
     }

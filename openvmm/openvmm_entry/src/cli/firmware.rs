@@ -1,7 +1,7 @@
 //! The options that select what the VM boots.
 
 use super::Options;
-use super::choice::Protocol;
+use super::choice::ProtocolChoice;
 use super::choice::parse_choice;
 use super::config::Errors;
 use super::config::check_readable;
@@ -18,9 +18,11 @@ impl Options {
     /// What the VM boots: UEFI firmware if any of its options is given, else a Linux kernel.
     pub(super) fn load_mode(&self, errors: &mut Errors) -> Option<LoadMode> {
         let protocol = parse_choice(&self.boot_protocol);
-        let protocol = errors
-            .take("--boot-protocol", protocol, Protocol::Auto)
-            .into();
+        let protocol = match errors.take("--boot-protocol", protocol, ProtocolChoice::Auto) {
+            ProtocolChoice::Auto => BootProtocol::Auto,
+            ProtocolChoice::Linux64 => BootProtocol::Linux64,
+            ProtocolChoice::Pvh => BootProtocol::Pvh,
+        };
         for (option, path) in [("--initrd", &self.initrd), ("--kernel", &self.kernel)] {
             if let Some(path) = path {
                 check_readable(errors, option, path);

@@ -13,6 +13,6 @@ mod size;
 pub(crate) use config::ConsoleMode;
 pub(crate) use config::EventsTarget;
 pub(crate) use config::Invocation;
-pub(crate) use options::Command;
+pub(crate) use options::CliCommand;
 pub(crate) use options::HibernationCommand;
 pub(crate) use options::Options;

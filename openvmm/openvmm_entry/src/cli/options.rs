@@ -163,12 +163,12 @@ pub(crate) struct Options {
     pub(crate) completions: Option<clap_complete::Shell>,
 
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<CliCommand>,
 }
 
 /// Subcommands, for everything but running a VM.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Inspect the hibernation state of a VM that is off
     Hibernation {
         #[command(subcommand)]

@@ -3,6 +3,7 @@
 use super::inspect;
 use crate::control::VmControl;
 use openvmm_defs::request::Change;
+use openvmm_defs::request::VmRequest;
 
 /// The commands and their purpose.
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
@@ -33,17 +34,23 @@ pub(crate) fn execute(line: &str, control: &VmControl) -> CommandResult {
     let result = match words.as_slice() {
         [] => Ok(String::new()),
         ["help"] => Ok(help()),
-        ["pause"] => control.pause().map(|change| match change {
-            Change::Changed => "paused\n".into(),
-            Change::Unchanged => "already paused\n".into(),
-        }),
-        ["resume"] => control.resume().map(|change| match change {
-            Change::Changed => "running\n".into(),
-            Change::Unchanged => "already running\n".into(),
-        }),
-        ["reset"] => control.reset().map(|()| "reset\n".into()),
+        ["pause"] => control
+            .try_call(VmRequest::Pause)
+            .map(|change| match change {
+                Change::Changed => "paused\n".into(),
+                Change::Unchanged => "already paused\n".into(),
+            }),
+        ["resume"] => control
+            .try_call(VmRequest::Resume)
+            .map(|change| match change {
+                Change::Changed => "running\n".into(),
+                Change::Unchanged => "already running\n".into(),
+            }),
+        ["reset"] => control
+            .try_call(VmRequest::Reset)
+            .map(|()| "reset\n".into()),
         ["shutdown"] => control
-            .power_button()
+            .try_call(VmRequest::PowerButton)
             .map(|()| "power button pressed\n".into()),
         ["inspect", arguments @ ..] => run_inspect(arguments, control),
         ["quit"] => return CommandResult::Quit,

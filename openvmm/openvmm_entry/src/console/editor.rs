@@ -12,14 +12,14 @@ use rustyline::Event;
 use rustyline::EventContext;
 use rustyline::EventHandler;
 use rustyline::Helper;
+use rustyline::Highlighter;
+use rustyline::Hinter;
 use rustyline::KeyEvent;
 use rustyline::RepeatCount;
+use rustyline::Validator;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
-use rustyline::validate::Validator;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -78,6 +78,7 @@ impl ConditionalEventHandler for Toggle {
     }
 }
 
+#[derive(Helper, Highlighter, Hinter, Validator)]
 struct Completions(VmControl);
 
 impl Completer for Completions {
@@ -92,13 +93,6 @@ impl Completer for Completions {
         Ok(complete(line.get(..pos).unwrap_or(line), &self.0))
     }
 }
-
-impl Helper for Completions {}
-impl Highlighter for Completions {}
-impl Hinter for Completions {
-    type Hint = String;
-}
-impl Validator for Completions {}
 
 /// Returns where the last word of `line` starts, and the candidates for it.
 fn complete(line: &str, control: &VmControl) -> (usize, Vec<String>) {

@@ -16,6 +16,8 @@ use command::CommandResult;
 use command::execute;
 use editor::LineEditor;
 use editor::PromptInput;
+use output::retry;
+use rustix::event::PollFlags;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
@@ -57,20 +59,10 @@ pub(crate) fn run(
 }
 
 fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match rustix::io::read(rustix::stdio::stdin(), &mut *buffer) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let stdin = rustix::stdio::stdin();
-                let mut fds = [rustix::event::PollFd::new(
-                    &stdin,
-                    rustix::event::PollFlags::IN,
-                )];
-                rustix::event::poll(&mut fds, None)?;
-            }
-            result => return Ok(result?),
-        }
-    }
+    let stdin = rustix::stdio::stdin();
+    retry(stdin, PollFlags::IN, || {
+        rustix::io::read(stdin, &mut *buffer)
+    })
 }
 
 struct Console {
@@ -138,7 +130,7 @@ impl Console {
         &mut self,
         read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<ConsoleEnd> {
-        let mut line: Option<Vec<u8>> = None;
+        let mut command: Option<Vec<u8>> = None;
         let mut buffer = [0; 4096];
         loop {
             let count = read(&mut buffer)?;
@@ -146,40 +138,30 @@ impl Console {
                 self.output.release()?;
                 return Ok(ConsoleEnd::InputClosed);
             }
-            let mut rest = &buffer[..count];
-            while !rest.is_empty() {
-                match &mut line {
-                    None => {
-                        let end = rest.iter().position(|byte| *byte == CTRL_Q);
-                        self.send_to_guest(&rest[..end.unwrap_or(rest.len())]);
-                        rest = &rest[end.map_or(rest.len(), |end| end + 1)..];
-                        if end.is_some() {
-                            self.output.hold();
-                            line = Some(Vec::new());
-                        }
+            for part in buffer[..count].split_inclusive(|byte| matches!(*byte, CTRL_Q | b'\n')) {
+                match (&mut command, part) {
+                    (None, [input @ .., CTRL_Q]) => {
+                        self.send_to_guest(input);
+                        self.output.hold();
+                        command = Some(Vec::new());
                     }
-                    Some(text) => {
-                        let byte = rest[0];
-                        rest = &rest[1..];
-                        match byte {
-                            CTRL_Q => {
-                                line = None;
-                                self.output.release()?;
-                            }
-                            b'\n' => {
-                                let command =
-                                    String::from_utf8_lossy(&std::mem::take(text)).into_owned();
-                                match execute(&command, &self.control) {
-                                    CommandResult::Quit => {
-                                        self.output.release()?;
-                                        return Ok(ConsoleEnd::Quit);
-                                    }
-                                    CommandResult::Print(text) => print_text(&text),
+                    (None, input) => self.send_to_guest(input),
+                    (Some(_), [.., CTRL_Q]) => {
+                        command = None;
+                        self.output.release()?;
+                    }
+                    (Some(line), text) => {
+                        // The rest of an overlong line is dropped: no command is that long.
+                        line.extend(text.iter().take(MAX_LINE.saturating_sub(line.len())));
+                        if text.ends_with(b"\n") {
+                            let line = std::mem::take(line);
+                            match execute(&String::from_utf8_lossy(&line), &self.control) {
+                                CommandResult::Quit => {
+                                    self.output.release()?;
+                                    return Ok(ConsoleEnd::Quit);
                                 }
+                                CommandResult::Print(text) => print_text(&text),
                             }
-                            // The rest of an overlong line is dropped: no command is that long.
-                            _ if text.len() < MAX_LINE => text.push(byte),
-                            _ => {}
                         }
                     }
                 }
@@ -206,9 +188,9 @@ mod tests {
 
     /// Serial port input, kept.
     #[derive(Clone, Default)]
-    struct Input(Arc<Mutex<Vec<u8>>>);
+    struct KeptInput(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Input {
+    impl Write for KeptInput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().write(bytes)
         }
@@ -218,9 +200,9 @@ mod tests {
         }
     }
 
-    fn run_chunks(chunks: &[&[u8]]) -> (Requests, Input, ConsoleEnd) {
+    fn run_chunks(chunks: &[&[u8]]) -> (Requests, KeptInput, ConsoleEnd) {
         let (control, requests) = worker();
-        let input = Input::default();
+        let input = KeptInput::default();
         let mut console = Console {
             control,
             guest: Some(Box::new(input.clone())),

@@ -2,8 +2,12 @@
 
 use parking_lot::Condvar;
 use parking_lot::Mutex;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
 use std::io;
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// How many bytes of output are held back while the prompt is shown. When they are full, the guest has to wait, as for a
@@ -12,10 +16,10 @@ const HELD_LIMIT: usize = 1 << 20;
 
 /// Standard output, held back while the user is at the prompt.
 #[derive(Clone, Default)]
-pub(crate) struct GuestOutput(Arc<Gate>);
+pub(crate) struct GuestOutput(Arc<OutputGate>);
 
 #[derive(Default)]
-struct Gate {
+struct OutputGate {
     state: Mutex<HeldOutput>,
     released: Condvar,
 }
@@ -75,20 +79,29 @@ impl Write for GuestOutput {
 /// Writes to the descriptor: the standard library's line buffer would split the output at every newline.
 fn write_through(mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::write(rustix::stdio::stdout(), bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let stdout = rustix::stdio::stdout();
-                let mut fds = [rustix::event::PollFd::new(
-                    &stdout,
-                    rustix::event::PollFlags::OUT,
-                )];
-                rustix::event::poll(&mut fds, None)?;
-            }
-            Err(error) => return Err(error.into()),
+        let stdout = rustix::stdio::stdout();
+        match retry(stdout, PollFlags::OUT, || rustix::io::write(stdout, bytes))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
         }
     }
     Ok(())
+}
+
+/// Repeats a call on `stream` that was interrupted, or that would block: another process can make standard streams
+/// nonblocking.
+pub(super) fn retry<T>(
+    stream: BorrowedFd<'_>,
+    readiness: PollFlags,
+    mut call: impl FnMut() -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                rustix::event::poll(&mut [PollFd::new(&stream, readiness)], None)?;
+            }
+            result => return Ok(result?),
+        }
+    }
 }
