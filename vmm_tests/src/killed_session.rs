@@ -1,9 +1,9 @@
 //! A Linux guest on stock firmware, whose VMM is killed while the guest hibernates and resumes.
 
 use crate::Environment;
+use crate::GuestSession;
 use crate::HibernationStatus;
 use crate::OpenvmmExit;
-use crate::Session;
 use crate::UefiMachine;
 use crate::Vm;
 use anyhow::ensure;
@@ -21,7 +21,7 @@ enum LinuxGuest {
     /// It has no session that must be resumed.
     Off,
     /// This session hibernated on this firmware and must be resumed.
-    Hibernated(Session, String),
+    Hibernated(GuestSession, String),
     /// It had begun to read its image. It may boot again, but only on this firmware.
     Waking(String),
 }
@@ -91,7 +91,7 @@ impl KilledSession {
     }
 
     /// Starts the guest. Returns its session, checked to be the one that must be resumed, and its firmware.
-    fn awake(&mut self) -> anyhow::Result<(Vm, Session, String)> {
+    fn awake(&mut self) -> anyhow::Result<(Vm, GuestSession, String)> {
         let started = Instant::now();
         let mut vm = self.start()?;
         let event = match &self.guest {
@@ -112,8 +112,8 @@ impl KilledSession {
             // The session may still be resumed, if the image is complete and the firmware is the same.
             LinuxGuest::Off | LinuxGuest::Waking(_) => {
                 match vm.wait_for_any(&["resumed", "ready"])? {
-                    ("resumed", _) => Session::read(&mut vm)?,
-                    _ => Session::ask(&mut vm)?,
+                    ("resumed", _) => GuestSession::read(&mut vm)?,
+                    _ => GuestSession::ask(&mut vm)?,
                 }
             }
         };
@@ -124,7 +124,7 @@ impl KilledSession {
     fn hibernate(&mut self) -> anyhow::Result<()> {
         let (mut vm, session, firmware) = self.awake()?;
         let told = Instant::now();
-        Session::hibernate(&mut vm)?;
+        GuestSession::hibernate(&mut vm)?;
         self.hibernating = told.elapsed();
         ensure!(
             self.next_start()? == "resume",

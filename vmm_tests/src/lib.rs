@@ -27,7 +27,7 @@ pub use killed_session::random_time;
 pub use machine::DiskFile;
 pub use machine::UefiMachine;
 pub use network::HostTap;
-pub use session::Session;
+pub use session::GuestSession;
 pub use session::parse_clock;
 pub use vm::Stdio;
 pub use vm::Vm;

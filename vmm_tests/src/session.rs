@@ -6,7 +6,7 @@ use anyhow::Context;
 
 /// What identifies a session of the guest's operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
+pub struct GuestSession {
     /// The kernel's random id of the session.
     pub boot_id: String,
     /// A random value in the memory of one of its processes.
@@ -17,7 +17,7 @@ pub struct Session {
     pub count: u64,
 }
 
-impl Session {
+impl GuestSession {
     /// Asks the guest.
     pub fn ask(vm: &mut Vm) -> anyhow::Result<Self> {
         vm.type_line("session")?;
@@ -89,27 +89,27 @@ mod tests {
 
     #[test]
     fn a_session_continues_only_itself() {
-        let session = Session {
+        let session = GuestSession {
             boot_id: "a".to_owned(),
             token: "b".to_owned(),
             counter_pid: 7,
             count: 100,
         };
-        let later = Session {
+        let later = GuestSession {
             count: 101,
             ..session.clone()
         };
         assert!(later.continues(&session) && !session.continues(&later));
         for other in [
-            Session {
+            GuestSession {
                 boot_id: "x".to_owned(),
                 ..later.clone()
             },
-            Session {
+            GuestSession {
                 token: "x".to_owned(),
                 ..later.clone()
             },
-            Session {
+            GuestSession {
                 counter_pid: 8,
                 ..later.clone()
             },

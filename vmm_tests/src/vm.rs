@@ -4,7 +4,7 @@ use crate::Environment;
 use crate::JsonEvent;
 use crate::OpenvmmExit;
 use crate::terminal;
-use crate::watch::Watch;
+use crate::watch::VmWatch;
 use anyhow::Context;
 use rustix::process::Pid;
 use rustix::process::Signal;
@@ -173,7 +173,7 @@ impl VmBuilder {
         // `command` holds the program's ends of the terminal and pipes.
         drop(command);
 
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(VmWatch::default());
         if let Some(output) = output {
             watch_stream(&watch, output, |seen, bytes| seen.output.extend(bytes));
         }
@@ -212,7 +212,7 @@ impl VmBuilder {
 /// A running openvmm. Killed when dropped.
 #[derive(Debug)]
 pub struct Vm {
-    watch: Arc<Watch>,
+    watch: Arc<VmWatch>,
     /// The terminal's controlling side.
     input: Option<File>,
     pid: Pid,
@@ -461,7 +461,7 @@ fn plain_text(output: &[u8]) -> Vec<u8> {
 }
 
 fn watch_stream(
-    watch: &Arc<Watch>,
+    watch: &Arc<VmWatch>,
     mut stream: impl Read + Send + 'static,
     add: fn(&mut crate::watch::Seen, &[u8]),
 ) {
@@ -477,7 +477,7 @@ fn watch_stream(
     });
 }
 
-fn watch_events(watch: &Arc<Watch>, path: PathBuf) {
+fn watch_events(watch: &Arc<VmWatch>, path: PathBuf) {
     watch.update(|seen| seen.open_streams += 1);
     let watch = watch.clone();
     thread::spawn(move || {

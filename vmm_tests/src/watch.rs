@@ -25,12 +25,12 @@ pub(crate) struct Seen {
 
 /// [`Seen`], shared by the threads that read openvmm's streams.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct VmWatch {
     seen: Mutex<Seen>,
     changed: Condvar,
 }
 
-impl Watch {
+impl VmWatch {
     /// Changes what was seen, and wakes all waiting threads.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.lock());
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_when_found_or_when_openvmm_has_ended() {
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(VmWatch::default());
         watch.update(|seen| seen.open_streams = 1);
         let far = Instant::now() + Duration::from_secs(3600);
         let waiter = thread::spawn({

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
+use vmm_tests::GuestSession;
 use vmm_tests::HostTap;
 use vmm_tests::OpenvmmExit;
-use vmm_tests::Session;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 
@@ -40,10 +40,10 @@ fn check_clock(vm: &mut Vm, emulated: bool) -> anyhow::Result<()> {
 }
 
 /// Asks the guest until the counter has increased.
-fn expect_counting(vm: &mut Vm, session: &Session) -> anyhow::Result<Session> {
+fn expect_counting(vm: &mut Vm, session: &GuestSession) -> anyhow::Result<GuestSession> {
     loop {
         // The VM's time limit ends the loop.
-        let now = Session::ask(vm)?;
+        let now = GuestSession::ask(vm)?;
         ensure!(now.continues(session), "{now:?} is not {session:?}");
         if now.count > session.count {
             return Ok(now);
@@ -55,8 +55,8 @@ pub(super) fn four_processors(context: &Context) -> anyhow::Result<()> {
     let machine = machine(context)?;
     let builder = machine.hibernating().args(["-p", "4"]);
     let mut vm = builder.boot()?;
-    let session = Session::ask(&mut vm)?;
-    Session::hibernate(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     let mut vm = builder.start()?;
     let session = session.resumed(&mut vm)?;
     check_clock(&mut vm, context.environment.emulated)?;
@@ -78,8 +78,8 @@ pub(super) fn devices_work_afterwards(context: &Context) -> anyhow::Result<()> {
     network::exchange(&mut vm, &tap)?;
     let written = vm.ask("disk write vdb 9 0 2", "disk write ")?;
     ensure!(written.starts_with("0 "), "writing: {written}");
-    let session = Session::ask(&mut vm)?;
-    Session::hibernate(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
 
     let mut vm = builder.start()?;
     session.resumed(&mut vm)?;
@@ -99,14 +99,14 @@ pub(super) fn reset_after_resume(context: &Context) -> anyhow::Result<()> {
     let machine = machine(context)?;
     let builder = machine.hibernating();
     let mut vm = builder.boot()?;
-    let session = Session::ask(&mut vm)?;
-    Session::hibernate(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     let mut vm = builder.start()?;
     session.resumed(&mut vm)?;
     vm.type_line("reboot")?;
     vm.wait_for_event("reset", 1)?;
     vm.wait_for_guest("ready")?;
-    let fresh = Session::ask(&mut vm)?;
+    let fresh = GuestSession::ask(&mut vm)?;
     ensure!(
         fresh.boot_id != session.boot_id,
         "the old session was resumed again"
@@ -132,15 +132,15 @@ pub(super) fn off(context: &Context) -> anyhow::Result<()> {
 pub(super) fn lost_on_other_firmware(context: &Context) -> anyhow::Result<()> {
     let mut machine = machine(context)?;
     let mut vm = machine.hibernating().boot()?;
-    let session = Session::ask(&mut vm)?;
-    Session::hibernate(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     machine.update_firmware(&context.environment.ovmf_2m)?;
     let mut vm = machine.hibernating().start()?;
     let (topic, _) = vm.wait_for_any(&["resumed", "not resumed", "ready"])?;
     ensure!(topic == "not resumed", "{}", vm.failure(topic));
     vm.wait_for_output("Image mismatch: architecture specific data")?;
     vm.wait_for_guest("ready")?;
-    let fresh = Session::ask(&mut vm)?;
+    let fresh = GuestSession::ask(&mut vm)?;
     ensure!(
         fresh.boot_id != session.boot_id,
         "the old session was resumed again"

@@ -13,9 +13,9 @@ use vmgs::FileId;
 use vmgs::OpenOptions;
 use vmgs::Protection;
 use vmgs::Vmgs;
+use vmm_tests::GuestSession;
 use vmm_tests::HibernationStatus;
 use vmm_tests::OpenvmmExit;
-use vmm_tests::Session;
 use vmm_tests::Stdio;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
@@ -62,7 +62,11 @@ fn memory_map(vm: &mut Vm) -> anyhow::Result<String> {
 }
 
 /// Checks that the session is resumed, on the firmware with this digest.
-fn expect_resumed(vm: &mut Vm, session: &Session, firmware: &str) -> anyhow::Result<Session> {
+fn expect_resumed(
+    vm: &mut Vm,
+    session: &GuestSession,
+    firmware: &str,
+) -> anyhow::Result<GuestSession> {
     let restored = image_digest(vm, "hibernation_restored")?;
     ensure!(restored == firmware, "{restored} was restored");
     let session = session.resumed(vm)?;
@@ -77,8 +81,8 @@ pub(super) fn wakes_on_its_own_firmware(context: &Context) -> anyhow::Result<()>
     let firmware = image_digest(&vm, "hibernation_captured")?;
     vm.wait_for_guest("ready")?;
     let map = memory_map(&mut vm)?;
-    let session = Session::ask(&mut vm)?;
-    Session::hibernate(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     let written = vm.wait_for_event("hibernation_token_written", 1)?;
     ensure!(written.text("token") == Some("stored"), "{written:?}");
     expect_next_start(context, &machine, "resume")?;
@@ -94,7 +98,7 @@ pub(super) fn wakes_on_its_own_firmware(context: &Context) -> anyhow::Result<()>
     let updated = image_digest(&vm, "hibernation_captured")?;
     ensure!(updated != firmware, "the firmware was not updated");
     vm.wait_for_guest("ready")?;
-    let fresh = Session::ask(&mut vm)?;
+    let fresh = GuestSession::ask(&mut vm)?;
     ensure!(fresh.boot_id != session.boot_id, "the session came back");
     ensure!(
         memory_map(&mut vm)? != map,
@@ -110,7 +114,7 @@ pub(super) fn three_times_while_the_firmware_changes(context: &Context) -> anyho
     let firmware = image_digest(&vm, "hibernation_captured")?;
     vm.wait_for_guest("ready")?;
     ensure!(vm.ask("efivar create kept one", "efivar create ")? == "0");
-    let mut session = Session::ask(&mut vm)?;
+    let mut session = GuestSession::ask(&mut vm)?;
     let environment = &context.environment;
     for (time, host) in [
         &environment.ovmf_2m,
@@ -120,7 +124,7 @@ pub(super) fn three_times_while_the_firmware_changes(context: &Context) -> anyho
     .into_iter()
     .enumerate()
     {
-        Session::hibernate(&mut vm)?;
+        GuestSession::hibernate(&mut vm)?;
         machine.update_firmware(host)?;
         vm = machine.hibernating().start()?;
         session = expect_resumed(&mut vm, &session, &firmware)
@@ -141,9 +145,9 @@ pub(super) fn refused_with_a_reason(context: &Context) -> anyhow::Result<()> {
     vm.wait_for_guest("ready")?;
     let store = machine.vmgs();
     let older = machine.file("older");
-    let session = Session::ask(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
     fs::copy(&store, &older)?;
-    Session::hibernate(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     let good = machine.file("good");
     fs::copy(&store, &good)?;
     let code = fs::read(&context.environment.ovmf_4m.code)?;

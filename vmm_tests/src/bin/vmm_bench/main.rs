@@ -18,7 +18,7 @@ use vmm::Vmm;
 use vmm_tests::Environment;
 
 #[derive(Parser)]
-struct BenchArgs {
+struct VmmBenchArgs {
     /// How many times each VMM is measured.
     #[arg(long, default_value_t = 5)]
     repetitions: u32,
@@ -62,7 +62,7 @@ struct MeasuredSample {
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = BenchArgs::parse();
+    let args = VmmBenchArgs::parse();
     let environment = Environment::from_env()?;
     for _ in 0..args.repetitions {
         for &vmm in &args.vmm {
@@ -79,7 +79,7 @@ fn measure(
     group: Group,
     vmm: Vmm,
     environment: &Environment,
-    args: &BenchArgs,
+    args: &VmmBenchArgs,
 ) -> anyhow::Result<()> {
     let measured = |metric, unit, value| print(metric, unit, vmm, value);
     match group {

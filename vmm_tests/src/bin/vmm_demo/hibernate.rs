@@ -3,7 +3,7 @@
 use crate::timeline::Timeline;
 use std::time::Duration;
 use vmm_tests::Environment;
-use vmm_tests::Session;
+use vmm_tests::GuestSession;
 use vmm_tests::UefiMachine;
 
 /// The time limit for each openvmm.
@@ -16,10 +16,10 @@ pub(crate) fn run(environment: &Environment, timeline: &Timeline) -> anyhow::Res
 
     timeline.host("starts openvmm with OVMF (4 MiB build) and Debian's kernel");
     let mut vm = builder.boot()?;
-    let before = Session::ask(&mut vm)?;
+    let before = GuestSession::ask(&mut vm)?;
     timeline.session("is up", &before);
     timeline.guest("hibernates");
-    Session::hibernate(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     timeline.host("openvmm has ended with exit code 7: hibernated");
 
     timeline.host("starts openvmm with the same arguments");

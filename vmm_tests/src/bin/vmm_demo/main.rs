@@ -12,13 +12,13 @@ use timeline::Timeline;
 use vmm_tests::Environment;
 
 #[derive(Parser)]
-struct DemoArgs {
+struct VmmDemoArgs {
     #[command(subcommand)]
-    demo: Demo,
+    demo: VmmDemo,
 }
 
 #[derive(Subcommand)]
-enum Demo {
+enum VmmDemo {
     /// A guest hibernates and resumes its session.
     Hibernate,
     /// The same, but the host's firmware is updated in between.
@@ -26,11 +26,11 @@ enum Demo {
 }
 
 fn main() -> ExitCode {
-    let args = DemoArgs::parse();
+    let args = VmmDemoArgs::parse();
     let timeline = Timeline::start();
     let result = Environment::from_env().and_then(|environment| match args.demo {
-        Demo::Hibernate => hibernate::run(&environment, &timeline),
-        Demo::FirmwareUpdate => update::run(&environment, &timeline),
+        VmmDemo::Hibernate => hibernate::run(&environment, &timeline),
+        VmmDemo::FirmwareUpdate => update::run(&environment, &timeline),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

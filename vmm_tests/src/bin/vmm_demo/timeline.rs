@@ -1,7 +1,7 @@
 //! Prints what happens, with the time, to standard output.
 
 use std::time::Instant;
-use vmm_tests::Session;
+use vmm_tests::GuestSession;
 
 /// The time since the start of the demo.
 pub(crate) struct Timeline {
@@ -37,7 +37,7 @@ impl Timeline {
     }
 
     /// Prints `what` the guest does, and its session.
-    pub(crate) fn session(&self, what: &str, session: &Session) {
+    pub(crate) fn session(&self, what: &str, session: &GuestSession) {
         self.guest(&format!(
             "{what}: boot id {}, token {}, counter {} at {}",
             session.boot_id, session.token, session.counter_pid, session.count

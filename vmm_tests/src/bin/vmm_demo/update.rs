@@ -13,8 +13,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 use vmm_tests::Environment;
+use vmm_tests::GuestSession;
 use vmm_tests::HibernationStatus;
-use vmm_tests::Session;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
@@ -36,10 +36,10 @@ pub(crate) fn run(environment: &Environment, timeline: &Timeline) -> anyhow::Res
     let kept = digest(&vm, "hibernation_captured")?;
     timeline.host(&format!("the firmware {kept} is stored in the VMGS file"));
     vm.wait_for_guest("ready")?;
-    let before = Session::ask(&mut vm)?;
+    let before = GuestSession::ask(&mut vm)?;
     timeline.session("is up", &before);
     timeline.guest("hibernates");
-    Session::hibernate(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     timeline.host("openvmm has ended with exit code 7: hibernated");
     let copy = machine.file("copy");
     copy_sparse(disk.path(), &copy).context("cannot copy the guest's disk")?;
@@ -88,7 +88,7 @@ fn lose(
     environment: &Environment,
     machine: &UefiMachine,
     disk: &Path,
-    before: &Session,
+    before: &GuestSession,
     timeline: &Timeline,
 ) -> anyhow::Result<()> {
     timeline.host("starts openvmm with the second guest, without a VMGS file");
@@ -113,7 +113,7 @@ fn lose(
     vm.wait_for_output(LINUX_REFUSES)?;
     timeline.guest(&format!("the kernel prints: {LINUX_REFUSES}"));
     vm.wait_for_guest("ready")?;
-    let fresh = Session::ask(&mut vm)?;
+    let fresh = GuestSession::ask(&mut vm)?;
     ensure!(
         fresh.boot_id != before.boot_id,
         "the second guest resumed its session"

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
 use vmm_tests::Environment;
+use vmm_tests::GuestSession;
 use vmm_tests::KilledSession;
-use vmm_tests::Session;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
@@ -25,7 +25,7 @@ const EMULATED_LIMIT: Duration = Duration::from_secs(300);
 const INSPECT_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Parser)]
-struct SoakArgs {
+struct VmmSoakArgs {
     #[command(subcommand)]
     kind: Soak,
 }
@@ -43,7 +43,7 @@ enum Soak {
 }
 
 fn main() -> ExitCode {
-    let result = Environment::from_env().and_then(|environment| match SoakArgs::parse().kind {
+    let result = Environment::from_env().and_then(|environment| match VmmSoakArgs::parse().kind {
         Soak::UefiBoot { count } => uefi_boot(&environment, count),
         Soak::Hibernate { count } => hibernate(&environment, count),
         Soak::Killed { count } => killed(&environment, count),
@@ -107,10 +107,10 @@ fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
                     vm.wait_for_guest("ready")?;
                     let created = vm.ask("efivar create kept one", "efivar create ")?;
                     ensure!(created == "0", "creating a variable: {created}");
-                    Session::ask(vm)?
+                    GuestSession::ask(vm)?
                 }
                 Some(session) => {
-                    let session = Session::resumed(session, vm)?;
+                    let session = GuestSession::resumed(session, vm)?;
                     let kept = vm.ask("efivar get kept", "efivar kept ")?;
                     ensure!(kept == "one", "the variable {kept}");
                     session
@@ -120,7 +120,7 @@ fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
             if number == count {
                 vm.power_off()
             } else {
-                Session::hibernate(vm)
+                GuestSession::hibernate(vm)
             }
         })
         .with_context(|| format!("after {number} of {count} hibernations"))?;
