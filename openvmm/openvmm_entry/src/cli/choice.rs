@@ -48,3 +48,30 @@ pub(super) fn parse_choice<T: ValueEnum>(text: &str) -> Result<T, String> {
         format!("'{text}' is not one of: {}", names.join(", "))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_names_are_parsed() {
+        assert_eq!(parse_choice("on"), Ok(OnOff::On));
+        assert_eq!(parse_choice("off"), Ok(OnOff::Off));
+        assert_eq!(parse_choice("off"), Ok(Smt::Off));
+        assert_eq!(parse_choice("force"), Ok(Smt::Force));
+        assert_eq!(parse_choice("kvm"), Ok(HypervisorName::Kvm));
+        assert_eq!(parse_choice("kernel"), Ok(IrqchipChoice::Kernel));
+        assert_eq!(parse_choice("split"), Ok(IrqchipChoice::Split));
+        assert_eq!(parse_choice("auto"), Ok(ProtocolChoice::Auto));
+        assert_eq!(parse_choice("linux64"), Ok(ProtocolChoice::Linux64));
+        assert_eq!(parse_choice("pvh"), Ok(ProtocolChoice::Pvh));
+    }
+
+    #[test]
+    fn an_error_lists_the_names() {
+        assert_eq!(
+            parse_choice::<ProtocolChoice>("PVH"),
+            Err("'PVH' is not one of: auto, linux64, pvh".into())
+        );
+    }
+}
