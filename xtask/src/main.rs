@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bench;
 mod build;
 mod check_layers;
@@ -15,6 +16,7 @@ mod process;
 mod setup;
 mod soak;
 mod test;
+mod userland;
 mod workspace;
 
 use clap::Parser;

@@ -1,9 +1,9 @@
 //! The guest's initramfs.
 
+use crate::archive::Archive;
 use crate::build;
-use crate::lab::Archive;
-use crate::lab::add_userland;
 use crate::setup::DebianKernel;
+use crate::userland;
 use anyhow::Context;
 
 /// A directory of drivers, which the guest's init loads together when it needs them.
@@ -61,7 +61,7 @@ pub(super) fn bench_initramfs(kernel: &DebianKernel) -> anyhow::Result<Vec<u8>> 
 
 fn archive(kernel: &DebianKernel) -> anyhow::Result<Archive<Vec<u8>>> {
     let mut archive = Archive::new(Vec::new());
-    add_userland(&mut archive)?;
+    userland::add_to(&mut archive)?;
     for (name, script) in SCRIPTS {
         archive.bytes(name, 0o755, script.as_bytes())?;
     }

@@ -1,8 +1,9 @@
 //! The lab's initramfs: busybox, our init, kernel modules, the job and its files.
 
-use super::archive::Archive;
 use super::job::Lab;
+use crate::archive::Archive;
 use crate::setup::Fetched;
+use crate::userland;
 use anyhow::Context;
 use lab_init::JOB_PATH;
 use lab_init::LabJob;
@@ -10,7 +11,6 @@ use lab_init::Module;
 use lab_init::WORK_DIR;
 use std::fs::File;
 use std::io::BufWriter;
-use std::io::Write;
 use std::path::Path;
 
 /// Where the guest's files are in the lab.
@@ -32,11 +32,6 @@ fn params(module: &str) -> &'static str {
     }
 }
 
-/// Asks busybox for the names of its commands.
-fn applets() -> anyhow::Result<String> {
-    crate::process::output(std::process::Command::new("/bin/busybox").arg("--list"))
-}
-
 /// Writes the initramfs of one lab to `path`.
 pub(super) fn write(
     path: &Path,
@@ -48,7 +43,7 @@ pub(super) fn write(
 ) -> anyhow::Result<()> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
-    add_userland(&mut archive)?;
+    userland::add_to(&mut archive)?;
     archive.file("init", init)?;
 
     let names: Vec<_> = MODULES
@@ -89,22 +84,6 @@ pub(super) fn write(
     };
     archive.bytes(JOB_PATH, 0o644, &serde_json::to_vec_pretty(&job)?)?;
     archive.finish()?;
-    Ok(())
-}
-
-/// Adds what every initramfs needs: the console device, busybox and links for its commands.
-pub(crate) fn add_userland<W: Write>(archive: &mut Archive<W>) -> anyhow::Result<()> {
-    for directory in ["dev", "etc", "proc", "root", "run", "sys", "tmp"] {
-        archive.directory(directory)?;
-    }
-    // The kernel opens the console for init before anything is mounted.
-    archive.device("dev/console", 5, 1)?;
-    archive.bytes("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-    archive.bytes("etc/group", 0o644, b"root:x:0:\n")?;
-    archive.file("bin/busybox", Path::new("/bin/busybox"))?;
-    for applet in applets()?.lines().filter(|applet| *applet != "busybox") {
-        archive.symlink(&format!("bin/{applet}"), "busybox")?;
-    }
     Ok(())
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Lab {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) inputs: Vec<InFile>,
     pub(crate) outputs: Vec<OutFile>,
-    /// The guest's files to copy into [`GUEST_DIR`](super::GUEST_DIR).
+    /// The guest's files to copy into `/guest`.
     pub(crate) guest_files: Vec<GuestFile>,
     /// Kernel modules besides those for KVM and for the ports to the host.
     pub(crate) modules: Vec<String>,

@@ -3,7 +3,6 @@
 //! QEMU emulates a machine with an SVM processor in software. It boots Debian's kernel with an initramfs made for this
 //! run, runs one command, and ends.
 
-mod archive;
 mod args;
 mod host_program;
 mod initrd;
@@ -11,11 +10,9 @@ mod job;
 mod machine;
 mod streams;
 
-pub(crate) use archive::Archive;
 pub(crate) use args::LabArgs;
 pub(crate) use args::run;
 pub(crate) use initrd::GUEST_DIR;
-pub(crate) use initrd::add_userland;
 pub(crate) use job::Lab;
 pub(crate) use job::OutFile;
 pub(crate) use machine::LabEnd;

@@ -1,4 +1,4 @@
-//! The options as clap reads them. Values that can be wrong are text: [`config`](super::config) parses them, to report
+//! The options as clap reads them. Values that can be wrong are text: the module `config` parses them, to report
 //! all errors together.
 
 use clap::Parser;
