@@ -76,15 +76,11 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     ];
     let groups = args.only.iter().map(|group| format!("--only={group}"));
     arguments.extend(groups.map(Arg::Text));
+    let limit = Duration::from_secs(3600 * 4);
     let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        program: "vmm_bench".to_owned(),
-        args: arguments,
         host_programs: vec!["qemu-system-x86_64".to_owned()],
         host_files: QEMU_FILES.map(PathBuf::from).into(),
-        env: place.test_environment(),
-        time_limit: Duration::from_secs(3600 * 4),
-        ..GuestRun::default()
+        ..GuestRun::of_vmm_tests("vmm_bench", arguments, place, limit)
     };
     let output = CollectedSamples::default();
     let status = run.run(place, Box::new(output.clone()))?;

@@ -107,14 +107,8 @@ fn run_openvmm(place: GuestPlace, firmware: Vec<Arg>, commands: &str) -> anyhow:
 
 /// Runs `vmm_demo`, which runs openvmm several times.
 fn run_demo_program(place: GuestPlace, demo: &'static str) -> anyhow::Result<ExitCode> {
-    let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        program: "vmm_demo".to_owned(),
-        args: vec![demo.into()],
-        env: place.test_environment(),
-        time_limit: Duration::from_secs(1200),
-        ..GuestRun::default()
-    };
+    let limit = Duration::from_secs(1200);
+    let run = GuestRun::of_vmm_tests("vmm_demo", vec![demo.into()], place, limit);
     let status = run.run(place, Box::new(io::stdout()))?;
     Ok(ExitCode::from(status))
 }

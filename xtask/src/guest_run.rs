@@ -65,7 +65,7 @@ impl PlaceOption {
 
 impl GuestPlace {
     /// The environment variables that the programs of `vmm_tests` read.
-    pub(crate) fn test_environment(self) -> Vec<(String, Arg)> {
+    fn test_environment(self) -> Vec<(String, Arg)> {
         let emulated = match self {
             Self::Host => "0",
             Self::Lab => "1",
@@ -125,6 +125,23 @@ impl From<&str> for Arg {
 }
 
 impl GuestRun {
+    /// A run of a program of `vmm_tests` at `place`.
+    pub(crate) fn of_vmm_tests(
+        program: &str,
+        args: Vec<Arg>,
+        place: GuestPlace,
+        time_limit: Duration,
+    ) -> Self {
+        Self {
+            packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+            program: program.to_owned(),
+            args,
+            env: place.test_environment(),
+            time_limit,
+            ..Self::default()
+        }
+    }
+
     /// Runs the program at `place`. Its output goes to `output`. Returns its exit status.
     pub(crate) fn run(
         &self,

@@ -50,14 +50,12 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
         SoakKind::Killed => "killed",
         SoakKind::Flood => "flood",
     };
-    let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        program: "vmm_soak".to_owned(),
-        args: vec![kind.into(), Arg::Text(args.count.to_string())],
-        env: place.test_environment(),
-        time_limit: LIMIT_EACH * args.count.saturating_add(1),
-        ..GuestRun::default()
-    };
+    let run = GuestRun::of_vmm_tests(
+        "vmm_soak",
+        vec![kind.into(), Arg::Text(args.count.to_string())],
+        place,
+        LIMIT_EACH * args.count.saturating_add(1),
+    );
     let status = run.run(place, Box::new(io::stdout()))?;
     Ok(ExitCode::from(status))
 }

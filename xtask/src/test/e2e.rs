@@ -22,14 +22,8 @@ const SHARE: &str = "VMM_TESTS_SHARE";
 
 /// Runs the end-to-end tests; in the lab, in as many labs as this machine has processors and memory for.
 pub(super) fn run(place: GuestPlace, args: &[String]) -> anyhow::Result<Count> {
-    let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        program: "vmm_tests".to_owned(),
-        args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
-        env: place.test_environment(),
-        time_limit: TIME_LIMIT,
-        ..GuestRun::default()
-    };
+    let args = args.iter().cloned().map(Arg::Text).collect();
+    let run = GuestRun::of_vmm_tests("vmm_tests", args, place, TIME_LIMIT);
     match place {
         GuestPlace::Host => count(place, &run),
         GuestPlace::Lab => count_in_labs(Lab::how_many(), &run),
