@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Where the job description lies in the lab's initramfs.
+/// The path of the job description in the lab's initramfs.
 pub const JOB_PATH: &str = "/lab/job.json";
 
 /// The command's working directory.

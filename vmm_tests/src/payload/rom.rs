@@ -224,7 +224,7 @@ mod tests {
         let text = format!("{BANNER}{} \0", u16::MAX);
         assert!(TEXT_AT + text.len() <= NEWLINE_AT);
         assert!(AWAKE_AT + AWAKE.len() + 2 <= RESET_VECTOR_AT);
-        // The jump: relative to the instruction behind it, within the segment.
+        // The jump is relative to the next instruction, within the segment.
         let [_, low, high] = RESET_VECTOR;
         let target = RESET_VECTOR_AT + 3 + usize::from(u16::from_le_bytes([low, high]));
         assert_eq!(target % SEGMENT, CODE_AT);

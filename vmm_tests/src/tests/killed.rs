@@ -264,7 +264,7 @@ pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<
     let mut machine = KilledMachine::new(context)?;
     let usual = UsualTimes::measure(&mut machine)?;
     for point in 0..POINTS {
-        let told = match point % 4 {
+        let result = match point % 4 {
             // Whatever the last point left: a cold start or a resume.
             0 | 2 => {
                 let moment = kill_point(&WHILE_HIBERNATING, usual.hibernating);
@@ -288,7 +288,7 @@ pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<
                 result.with_context(|| format!("killed waking, {moment:?}"))
             }
         };
-        told.with_context(|| format!("point {point} of {POINTS}"))?;
+        result.with_context(|| format!("point {point} of {POINTS}"))?;
     }
     // The machine still works.
     machine.hibernate()?;

@@ -102,7 +102,7 @@ pub(super) fn wakes_on_its_own_firmware(context: &Context) -> anyhow::Result<()>
     ensure!(fresh.boot_id != session.boot_id, "the session came back");
     ensure!(
         memory_map(&mut vm)? != map,
-        "the guest was told the same memory map by both firmwares"
+        "both firmwares gave the guest the same memory map"
     );
     vm.power_off()
 }
@@ -244,7 +244,7 @@ fn flip_bit(store: &Path, code: &[u8]) -> anyhow::Result<()> {
     let at = bytes
         .windows(sample.len())
         .position(|window| window == sample)
-        .context("the firmware is not in the store as it is")?;
+        .context("cannot find the firmware in the store")?;
     bytes[at] ^= 1;
     fs::write(store, bytes)?;
     Ok(())

@@ -105,6 +105,20 @@ mod tests {
     }
 
     #[test]
+    fn a_program_without_a_loader_is_static() {
+        // An ELF header for x86-64, without program headers.
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(16, 0);
+        program.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+        program.resize(52, 0);
+        program.extend([64, 0, 56]);
+        program.resize(64, 0);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), program).unwrap();
+        assert!(is_static(file.path()));
+    }
+
+    #[test]
     fn packages_are_listed_once() {
         let twice: Vec<_> = NEEDS.iter().chain(NEEDS).collect();
         let packages = packages(&twice);
