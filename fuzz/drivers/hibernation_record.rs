@@ -1,4 +1,4 @@
-//! Reads a record made of the input, and starts a VM from a store with that record.
+//! Reads a record made from the input, and starts a VM from a store with that record.
 
 use firmware_hibernation::*;
 use platform_digest::Digest;
@@ -15,7 +15,7 @@ use vmgs_format::FirmwareRecordHeader;
 use zerocopy::FromBytes;
 use zerocopy::IntoBytes;
 
-/// A sound record.
+/// A valid record.
 fn good() -> Vec<u8> {
     let image = FirmwareImage::new()
         .part("data", 0xffe0_0000, vec![1; 4096])
@@ -28,14 +28,14 @@ fn good() -> Vec<u8> {
         &pinned,
         &PlatformView::default(),
     )
-    .expect("it is sound")
+    .expect("the record is valid")
     .stream()
     .read_to_end(&mut record)
     .expect("it is in memory");
     record
 }
 
-/// Keeps the image.
+/// Firmware memory that keeps the image.
 #[derive(Default)]
 struct Flash(Vec<(ImagePart, Vec<u8>)>);
 
@@ -58,8 +58,8 @@ impl FirmwareTarget for Flash {
     }
 }
 
-/// Runs one input: a byte of choices, a byte for the token, then edits of a sound record (a 16-bit place
-/// and a byte), or the record itself.
+/// Runs one input: a byte of choices, a byte for the token, then edits of a valid record (a 16-bit offset and a byte), or
+/// the record itself.
 pub(crate) fn run(data: &[u8]) {
     let [choices, token, data @ ..] = data else {
         return;
@@ -68,7 +68,7 @@ pub(crate) fn run(data: &[u8]) {
     if choices & 1 == 0 {
         bytes = good();
         for edit in data.chunks_exact(3) {
-            // Most of what can be wrong is at the start.
+            // Most fields are at the start.
             let place = usize::from(u16::from_le_bytes([edit[0], edit[1]]));
             let place = if choices & 2 == 0 {
                 place % 1100
@@ -81,7 +81,7 @@ pub(crate) fn run(data: &[u8]) {
         bytes = data.to_vec();
     }
     if choices & 4 != 0 {
-        mend(&mut bytes);
+        fix_checksums(&mut bytes);
     }
     if choices & 8 != 0 {
         bytes.truncate(bytes.len() - bytes.len().min(usize::from(*token)));
@@ -90,8 +90,8 @@ pub(crate) fn run(data: &[u8]) {
     start(&bytes, *token, sound);
 }
 
-/// Digest of the table, and CRC, as whoever writes records on purpose would make them.
-fn mend(bytes: &mut [u8]) {
+/// Updates the table's digest and the CRC, as an attacker would.
+fn fix_checksums(bytes: &mut [u8]) {
     let Ok((mut header, rest)) = FirmwareRecordHeader::read_from_prefix(bytes) else {
         return;
     };
@@ -103,7 +103,7 @@ fn mend(bytes: &mut [u8]) {
     bytes[..FIRMWARE_RECORD_HEADER_LEN].copy_from_slice(header.as_bytes());
 }
 
-/// Reads the record in pieces; says whether it is sound.
+/// Reads the record in pieces. Returns whether it is valid.
 fn read(bytes: &[u8], piece: usize) -> bool {
     let pass = |mut reader: RecordReader, piece: usize, visitor: &mut dyn RecordVisitor| {
         for piece in bytes.chunks(piece) {
@@ -114,13 +114,13 @@ fn read(bytes: &[u8], piece: usize) -> bool {
     let mut collector = Collector::default();
     let len = bytes.len() as u64;
     let first = pass(RecordReader::new(len), piece, &mut collector);
-    // How it is cut makes no difference.
+    // The size of the pieces makes no difference.
     let whole = pass(RecordReader::new(len), bytes.len().max(1), &mut ());
     assert_eq!(first.is_ok(), whole.is_ok(), "{first:?} {whole:?}");
     let Ok((record, checksums)) = first else {
         return false;
     };
-    // What it says is so.
+    // The record's fields are right.
     assert_eq!(record.len, len);
     let mut at = FIRMWARE_RECORD_HEADER_LEN + record.sections.len() * FIRMWARE_RECORD_SECTION_LEN;
     for section in &record.sections {
@@ -133,7 +133,7 @@ fn read(bytes: &[u8], piece: usize) -> bool {
     collector.finish().is_ok()
 }
 
-/// Starts from a store with this record: it is restored whole, or the start is refused.
+/// Starts from a store with this record: the firmware is restored completely, or the start is refused.
 fn start(bytes: &[u8], token: u8, sound: bool) {
     let device = MemoryDevice::new(512, 128 * 4096);
     let mut store = Vmgs::format(Box::new(device.clone()), OpenOptions::default()).expect("empty");

@@ -1,4 +1,4 @@
-//! What is tried with any bytes; shared by the fuzz target and a test that runs it over a few seeds.
+//! Decodes arbitrary bytes. Shared by the fuzz target and a test that runs it on a few seeds.
 
 use mesh::payload;
 use minicbor::Decode;
@@ -59,9 +59,9 @@ pub(crate) enum Kind {
     },
 }
 
-/// Decodes `data` in every way; what decodes must survive being encoded and decoded again.
+/// Decodes `data` as a message and as saved units. What was decoded must be the same after encoding and decoding again.
 ///
-/// Gives whether it decoded as a message, and as saved units.
+/// Returns whether it could be decoded as a message, and as saved units.
 pub(crate) fn run(data: &[u8]) -> (bool, bool) {
     let message = payload::decode::<Message>(data);
     if let Ok(message) = &message {
@@ -72,7 +72,7 @@ pub(crate) fn run(data: &[u8]) -> (bool, bool) {
     if let Ok(saved) = &saved {
         assert_eq!(SavedUnits::decode(&saved.encode()).as_ref(), Ok(saved));
         for unit in saved.units() {
-            // A state is bytes that may be anything.
+            // A unit's state can be any bytes.
             let _ = unit.state.decode::<Message>();
         }
     }

@@ -1,6 +1,6 @@
-//! Noise, the same in every run, for plain tests that do a little of what fuzzing does.
+//! Pseudorandom inputs, the same in every run, for tests that run fuzz drivers.
 
-/// `count` inputs of up to `max_len` bytes, exclusive.
+/// Returns `count` inputs of less than `max_len` bytes.
 pub(crate) fn inputs(count: usize, max_len: u64) -> impl Iterator<Item = Vec<u8>> {
     // Marsaglia's xorshift with 64 bits of state.
     let mut state = 0x9e37_79b9_7f4a_7c15u64;

@@ -1,4 +1,4 @@
-//! Decodes a file of UEFI variables, and checks that what decodes is encoded to the same again.
+//! Decodes a file of UEFI variables, and checks that what was decoded is the same after encoding and decoding again.
 
 use uefi_nvram_storage::LoadOption;
 use uefi_nvram_storage::NameQuirk;

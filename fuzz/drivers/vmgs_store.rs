@@ -1,4 +1,4 @@
-//! Opens a store made of the input, reads and writes it, and checks that what was written stays.
+//! Opens a store made from the input, reads and writes it, and checks that what was written can be read again.
 
 use vmgs::Commit;
 use vmgs::FileId;
@@ -11,8 +11,8 @@ use vmgs::Vmgs;
 
 const LEN: usize = 64 * 4096;
 
-/// Runs one input: a byte of choices, then pairs of a 16-bit place and a byte to put there in a store of
-/// 64 blocks, or the store itself.
+/// Runs one input: a byte of choices, then edits of a store of 64 blocks (a 16-bit offset and a byte), or the store
+/// itself.
 pub(crate) fn run(data: &[u8]) {
     let Some((choices, data)) = data.split_first() else {
         return;
@@ -28,7 +28,7 @@ pub(crate) fn run(data: &[u8]) {
             bytes[usize::from(u16::from_le_bytes([edit[0], edit[1]]))] = edit[2];
         }
     }
-    // Checksums are no obstacle to who writes stores on purpose.
+    // Fixes the checksums, as an attacker would.
     if choices & 4 != 0 {
         for at in [0, sector as usize] {
             let sum = vmgs_format::Header::checksum_of(&bytes[at..at + vmgs_format::Header::LEN]);

@@ -1,10 +1,10 @@
-//! Gives a store made of the input to commands of vmgstool.
+//! Runs commands of vmgstool on a store made from the input.
 
 use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
 use vmgs::Container;
 
-/// The commands, in which `STORE` stands for the store and `DATA` for a file beside it.
+/// The commands. `STORE` stands for the store and `DATA` for another file.
 const COMMANDS: [&str; 14] = [
     "dump-headers -f STORE",
     "dump-headers --json -f STORE",
@@ -22,8 +22,8 @@ const COMMANDS: [&str; 14] = [
     "delete -f STORE -i 1",
 ];
 
-/// Runs one input: a byte that chooses the command, one that says where the rest goes (the start of the
-/// store, or its file 1), and the rest.
+/// Runs one input: a byte that selects the command, a byte that selects where the rest goes (the start of the store, or
+/// files in it), and the rest.
 pub(crate) fn run(data: &[u8]) {
     let [command, place, rest @ ..] = data else {
         return;

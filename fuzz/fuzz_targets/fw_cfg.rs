@@ -1,4 +1,4 @@
-//! Leads a fw_cfg device through an arbitrary life, with DMA.
+//! Runs arbitrary operations on a fw_cfg device, with DMA.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| fw_cfg::exercise::fw_cfg(script));

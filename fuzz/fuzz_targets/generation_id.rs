@@ -1,4 +1,4 @@
-//! Leads a generation ID device through an arbitrary life.
+//! Runs arbitrary operations on a generation ID device.
 #![no_main]
 
 use guest_memory::GuestMemory;

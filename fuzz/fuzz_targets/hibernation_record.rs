@@ -1,4 +1,4 @@
-//! Any bytes as the stored firmware of a hibernated guest.
+//! Reads arbitrary bytes as the stored firmware of a hibernated guest.
 #![no_main]
 
 #[path = "../drivers/hibernation_record.rs"]

@@ -1,4 +1,4 @@
-//! Leads a keyboard controller through an arbitrary life.
+//! Runs arbitrary operations on a keyboard controller.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| chipset::exercise::i8042(script));

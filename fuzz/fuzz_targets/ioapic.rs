@@ -1,4 +1,4 @@
-//! Leads an I/O APIC through an arbitrary life.
+//! Runs arbitrary operations on an I/O APIC.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| chipset::exercise::ioapic(script));

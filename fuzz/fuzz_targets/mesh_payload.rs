@@ -1,4 +1,4 @@
-//! Any bytes as a message, and as the saved units of a VM.
+//! Decodes arbitrary bytes as a message, and as the saved units of a VM.
 #![no_main]
 
 #[path = "../drivers/mesh_payload.rs"]

@@ -1,4 +1,4 @@
-//! Looks at what may be firmware or its variables.
+//! Parses arbitrary bytes as firmware images and variables.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| ovmf_image::fuzzing::images(script));

@@ -1,4 +1,4 @@
-//! Leads a PCI function through an arbitrary life.
+//! Runs arbitrary operations on a PCI function.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| pci_core::exercise::pci_function(script));

@@ -1,4 +1,4 @@
-//! Leads a PM block through an arbitrary life.
+//! Runs arbitrary operations on a PM block.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| chipset::exercise::pm(script));

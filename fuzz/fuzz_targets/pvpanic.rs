@@ -1,4 +1,4 @@
-//! Leads a pvpanic device through an arbitrary life.
+//! Runs arbitrary operations on a pvpanic device.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| chipset::exercise::pvpanic(script));

@@ -1,4 +1,4 @@
-//! Leads the bridges and configuration mechanisms of a Q35 through arbitrary lives.
+//! Runs arbitrary operations on the Q35's bridges and configuration mechanisms.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| q35::exercise::q35(script));

@@ -1,4 +1,4 @@
-//! Leads an RTC through an arbitrary life.
+//! Runs arbitrary operations on an RTC.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| chipset::exercise::rtc(script));

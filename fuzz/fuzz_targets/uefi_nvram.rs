@@ -1,4 +1,4 @@
-//! Any bytes as a file of UEFI variables and as what is in them.
+//! Decodes arbitrary bytes as a file of UEFI variables and as the structures in it.
 #![no_main]
 
 #[path = "../drivers/uefi_nvram.rs"]

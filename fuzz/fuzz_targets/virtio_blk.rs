@@ -1,4 +1,4 @@
-//! A driver that does anything to a virtio block device.
+//! Runs arbitrary operations of a driver on a virtio block device.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| virtio_blk::exercise::run(script));

@@ -1,4 +1,4 @@
-//! Leads a virtio network device, its driver and its network through an arbitrary life.
+//! Runs arbitrary operations on a virtio network device, its driver and its network.
 #![no_main]
 
 use std::cell::LazyCell;

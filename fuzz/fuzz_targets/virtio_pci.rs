@@ -1,4 +1,4 @@
-//! Leads the PCI transport of virtio, its queues and a driver through an arbitrary life.
+//! Runs arbitrary operations on virtio's PCI transport, its queues and a driver.
 #![no_main]
 
 use std::cell::LazyCell;

@@ -1,4 +1,4 @@
-//! Leads a virtio entropy device and its driver through an arbitrary life.
+//! Runs arbitrary operations on a virtio entropy device and its driver.
 #![no_main]
 
 use std::cell::LazyCell;

@@ -1,4 +1,4 @@
-//! Any bytes as a VMGS store that is opened, read and written.
+//! Opens, reads and writes arbitrary bytes as a VMGS store.
 #![no_main]
 
 #[path = "../drivers/vmgs_store.rs"]

@@ -1,4 +1,4 @@
-//! Any store given to the commands of vmgstool.
+//! Runs commands of vmgstool on an arbitrary store.
 #![no_main]
 
 #[path = "../drivers/vmgstool_command.rs"]

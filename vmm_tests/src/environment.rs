@@ -1,33 +1,33 @@
-//! Where the programs and guests under test are.
+//! The environment of the tests: the program under test, and the files of guests.
 
 use anyhow::Context;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What `cargo xtask test` tells the tests, by environment variables.
+/// What `cargo xtask test` passes to the tests in environment variables.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// `VMM_TESTS_OPENVMM`: the program under test.
     pub openvmm: PathBuf,
     /// `VMM_TESTS_KERNEL`: a Linux boot image.
     pub kernel: PathBuf,
-    /// `VMM_TESTS_INITRD`: the initramfs whose init obeys the kernel's command line and the console.
+    /// `VMM_TESTS_INITRD`: an initramfs whose init executes commands from the kernel's command line and the console.
     pub initrd: PathBuf,
     /// `VMM_TESTS_OVMF_CODE_4M` and `VMM_TESTS_OVMF_VARS_4M`: UEFI firmware for 4 MiB of flash.
-    pub ovmf_4m: Ovmf,
+    pub ovmf_4m: OvmfBuild,
     /// `VMM_TESTS_OVMF_CODE_2M` and `VMM_TESTS_OVMF_VARS_2M`: the same firmware built for 2 MiB of flash, which
-    /// lays memory out differently.
-    pub ovmf_2m: Ovmf,
+    /// lays out memory differently.
+    pub ovmf_2m: OvmfBuild,
     /// `VMM_TESTS_BOOT_DISK`: a disk whose EFI system partition holds the kernel and the initramfs.
     pub boot_disk: PathBuf,
-    /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software, and an exit from the guest costs
-    /// some hundred times what it does on a real one.
+    /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software; an exit from the guest takes some hundred times
+    /// longer than on a real machine.
     pub emulated: bool,
-    /// `VMM_TESTS_SHARE=I/N`: which of the tests to run, where others run the others.
+    /// `VMM_TESTS_SHARE=I/N`: which of the tests to run, if other processes run the rest.
     pub share: Share,
 }
 
-/// One part of N.
+/// One of N shares of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     index: usize,
@@ -35,10 +35,11 @@ pub struct Share {
 }
 
 impl Share {
-    /// All there is.
+    /// All tests.
     pub const ALL: Self = Self { index: 0, count: 1 };
 
-    /// Whether it holds the test at `position`; neighbours, which take about as long, go to different shares.
+    /// Whether the test at `position` is in this share. Neighboring tests, which take about the same time, are in
+    /// different shares.
     pub fn holds(self, position: usize) -> bool {
         position % self.count == self.index
     }
@@ -57,7 +58,7 @@ impl FromStr for Share {
                 })
             })
             .filter(|share| share.index < share.count);
-        share.with_context(|| format!("{text:?} is no share I/N with I below N"))
+        share.with_context(|| format!("{text:?} is not a share I/N with I below N"))
     }
 }
 
@@ -73,11 +74,11 @@ impl Environment {
             openvmm: path("VMM_TESTS_OPENVMM")?,
             kernel: path("VMM_TESTS_KERNEL")?,
             initrd: path("VMM_TESTS_INITRD")?,
-            ovmf_4m: Ovmf {
+            ovmf_4m: OvmfBuild {
                 code: path("VMM_TESTS_OVMF_CODE_4M")?,
                 vars: path("VMM_TESTS_OVMF_VARS_4M")?,
             },
-            ovmf_2m: Ovmf {
+            ovmf_2m: OvmfBuild {
                 code: path("VMM_TESTS_OVMF_CODE_2M")?,
                 vars: path("VMM_TESTS_OVMF_VARS_2M")?,
             },
@@ -93,7 +94,7 @@ impl Environment {
 
 /// A build of UEFI firmware.
 #[derive(Debug, Clone)]
-pub struct Ovmf {
+pub struct OvmfBuild {
     /// The code.
     pub code: PathBuf,
     /// The template of its variables.
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_together_are_everything_once() {
+    fn every_test_is_in_one_share() {
         let shares = ["0/3", "1/3", "2/3"].map(|share| share.parse::<Share>().unwrap());
         for position in 0..10 {
             let holders = shares.iter().filter(|share| share.holds(position));

@@ -1,13 +1,13 @@
-//! What openvmm writes to `--json-events`.
+//! The events that openvmm writes to `--json-events`.
 
 use serde::Deserialize;
 use serde_json::Map;
 use serde_json::Value;
 use std::time::Duration;
 
-/// One line of the events.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Event {
+pub struct JsonEvent {
     /// The event's name.
     #[serde(rename = "event")]
     pub name: String,
@@ -18,13 +18,13 @@ pub struct Event {
     /// Why the VM halted.
     #[serde(default)]
     pub reason: Option<String>,
-    /// What else it says.
+    /// Its other fields.
     #[serde(flatten)]
     pub details: Map<String, Value>,
 }
 
-impl Event {
-    /// A text that it says.
+impl JsonEvent {
+    /// The text in `field`.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.details.get(field)?.as_str()
     }

@@ -1,9 +1,9 @@
-//! openvmm's exit codes, as its documentation has them.
+//! openvmm's documented exit codes.
 
-/// What openvmm's exit code says.
+/// How openvmm ended, by its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum Exit {
+pub enum OpenvmmExit {
     PoweredOff,
     HostError,
     ConfigError,
@@ -18,7 +18,7 @@ pub enum Exit {
     Unknown(i32),
 }
 
-impl From<std::process::ExitStatus> for Exit {
+impl From<std::process::ExitStatus> for OpenvmmExit {
     fn from(status: std::process::ExitStatus) -> Self {
         use std::os::unix::process::ExitStatusExt;
         match (status.code(), status.signal()) {

@@ -1,13 +1,13 @@
-//! A guest that does nothing but print: every byte counts.
+//! Checks that no byte of a guest's serial output is lost.
 
-use crate::Exit;
+use crate::OpenvmmExit;
 use crate::Stdio;
 use crate::VmBuilder;
 use crate::payload;
 use anyhow::ensure;
 
-/// Has a guest of `openvmm`, which has no arguments yet, print `bytes` to its serial port and through a pipe, and
-/// looks at each of them.
+/// Starts `openvmm`, which has no arguments yet, with a guest that prints `bytes` bytes to its serial port, and checks each
+/// of them.
 pub fn bare_flood(openvmm: VmBuilder, bytes: usize) -> anyhow::Result<()> {
     let lines = u32::try_from(bytes / payload::FLOOD_LINE)?;
     let dir = tempfile::tempdir()?;
@@ -18,7 +18,7 @@ pub fn bare_flood(openvmm: VmBuilder, bytes: usize) -> anyhow::Result<()> {
         .arg(&path)
         .stdio(Stdio::Null)
         .start()?;
-    vm.expect_halt(Exit::TripleFault, "triple_fault")?;
+    vm.expect_halt(OpenvmmExit::TripleFault, "triple_fault")?;
     let output = vm.output();
     for (index, line) in output.chunks(payload::FLOOD_LINE).enumerate() {
         let number = u32::try_from(index + 1)?;

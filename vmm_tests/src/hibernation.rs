@@ -1,4 +1,4 @@
-//! What openvmm says of a VM that is off.
+//! The hibernation status of a VM that is off.
 
 use crate::Environment;
 use anyhow::Context;
@@ -6,17 +6,17 @@ use serde::Deserialize;
 use std::path::Path;
 use std::process::Command;
 
-/// What `openvmm hibernation status` says.
+/// The output of `openvmm hibernation status`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct HibernationStatus {
     /// What the next start would do: `cold`, `resume`, `resume_unpinned` or `refuse`.
     pub next_start: String,
-    /// Why, in words.
+    /// The reason, as text.
     pub reason: String,
 }
 
 impl HibernationStatus {
-    /// That of the VM whose VMGS file is `store`.
+    /// Asks openvmm for the status of the VM whose VMGS file is `store`.
     pub fn of(environment: &Environment, store: &Path) -> anyhow::Result<Self> {
         let output = Command::new(&environment.openvmm)
             .args(["hibernation", "status", "--json", "--vmgs"])
@@ -30,7 +30,7 @@ impl HibernationStatus {
         );
         serde_json::from_slice(&output.stdout).with_context(|| {
             format!(
-                "openvmm hibernation status said {}",
+                "openvmm hibernation status printed {}",
                 String::from_utf8_lossy(&output.stdout)
             )
         })

@@ -1,10 +1,9 @@
-//! Linux behind stock firmware, whose VMM is killed while it hibernates and wakes.
+//! A Linux guest on stock firmware, whose VMM is killed while the guest hibernates and resumes.
 
-use crate::Dice;
 use crate::Environment;
-use crate::Exit;
+use crate::GuestSession;
 use crate::HibernationStatus;
-use crate::Session;
+use crate::OpenvmmExit;
 use crate::UefiMachine;
 use crate::Vm;
 use anyhow::ensure;
@@ -12,59 +11,54 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Room for what a guest of 512 MiB has in memory.
-const SWAP: u64 = 1 << 30;
-
-/// What the guest's init says before it lets the kernel read its image. The kernel marks the image as read before it
-/// goes on from it, so a crash after this is one that the guest does not survive on any machine.
+/// What the guest's init prints before it lets the kernel read the hibernation image. The kernel marks the image as used
+/// before it resumes from it, so a crash after this loses the session on any machine.
 const READS_IMAGE: &str = "vmtest: resuming from";
 
-/// The guest, as far as can be told while it does not run.
+/// What is known of the guest while it does not run.
 #[derive(Debug)]
-enum Guest {
-    /// No session was promised.
+enum LinuxGuest {
+    /// It has no session that must be resumed.
     Off,
-    /// This session sleeps on this firmware, and was promised to come back.
-    Hibernated(Session, String),
-    /// It had begun to read its image. It may start anew, but on no other firmware.
+    /// This session hibernated on this firmware and must be resumed.
+    Hibernated(GuestSession, String),
+    /// It had begun to read its image. It may boot again, but only on this firmware.
     Waking(String),
 }
 
-/// A machine that has other firmware at each start.
+/// A machine whose host changes the firmware before each start.
 #[derive(Debug)]
 pub struct KilledSession {
     environment: Environment,
     machine: UefiMachine,
-    guest: Guest,
+    guest: LinuxGuest,
     starts: u32,
-    dice: Dice,
-    /// How long it took to hibernate, from when the guest was told to.
+    /// How long hibernating took, from the command on.
     hibernating: Duration,
-    /// How long it took from the start to where the guest reads its image.
+    /// How long it took from the start until the guest reads its image.
     starting: Duration,
 }
 
 impl KilledSession {
-    /// Nothing waits for longer than `limit` after a start.
+    /// All waits end `limit` after a start at the latest.
     pub fn new(environment: &Environment, limit: Duration) -> anyhow::Result<Self> {
         let mut machine = UefiMachine::new(environment, limit)?;
-        machine.add_empty_disk("SWAP", SWAP)?;
+        machine.add_swap_disk()?;
         machine.add_vmgs();
         Ok(Self {
             environment: environment.clone(),
             machine,
-            guest: Guest::Off,
+            guest: LinuxGuest::Off,
             starts: 0,
-            dice: Dice::new(),
             hibernating: Duration::ZERO,
             starting: Duration::ZERO,
         })
     }
 
-    /// Kills openvmm once: at every other call while it hibernates, and while it wakes. Returns what it was like.
+    /// Kills openvmm once: while the guest resumes if `point` is even, else while it hibernates. Returns a description.
     pub fn kill(&mut self, point: u32) -> anyhow::Result<String> {
         if self.starts == 0 {
-            // To know how long it takes.
+            // To measure how long it takes.
             self.hibernate()?;
         }
         if point.is_multiple_of(2) {
@@ -74,12 +68,14 @@ impl KilledSession {
         }
     }
 
-    /// Has the guest run again, and power off.
+    /// Has the guest run and power off.
     pub fn finish(mut self) -> anyhow::Result<()> {
         let (mut vm, _, _) = self.awake()?;
-        vm.type_line("poweroff")?;
-        vm.expect_halt(Exit::PoweredOff, "power_off")?;
-        ensure!(self.next_start()? == "cold", "off, and would resume");
+        vm.power_off()?;
+        ensure!(
+            self.next_start()? == "cold",
+            "the guest is off, but the next start would resume"
+        );
         Ok(())
     }
 
@@ -91,48 +87,50 @@ impl KilledSession {
         };
         self.starts += 1;
         self.machine.update_firmware(firmware)?;
-        self.machine.linux("").args(["--hibernation", "on"]).start()
+        self.machine.hibernating().start()
     }
 
-    /// Starts the guest. Returns its session, which is the promised one if there is one, and its firmware.
-    fn awake(&mut self) -> anyhow::Result<(Vm, Session, String)> {
+    /// Starts the guest. Returns its session, checked to be the one that must be resumed, and its firmware.
+    fn awake(&mut self) -> anyhow::Result<(Vm, GuestSession, String)> {
         let started = Instant::now();
         let mut vm = self.start()?;
         let event = match &self.guest {
-            Guest::Off => "hibernation_captured",
-            Guest::Hibernated(..) | Guest::Waking(_) => "hibernation_restored",
+            LinuxGuest::Off => "hibernation_captured",
+            LinuxGuest::Hibernated(..) | LinuxGuest::Waking(_) => "hibernation_restored",
         };
         let event = vm.wait_for_event(event, 1)?;
         let running = event.text("image_digest").unwrap_or_default().to_owned();
-        if let Guest::Hibernated(_, firmware) | Guest::Waking(firmware) = &self.guest {
+        if let LinuxGuest::Hibernated(_, firmware) | LinuxGuest::Waking(firmware) = &self.guest {
             ensure!(running == *firmware, "{running} was restored");
         }
         let session = match &self.guest {
-            Guest::Hibernated(session, _) => {
+            LinuxGuest::Hibernated(session, _) => {
                 vm.wait_for_guest("resuming from")?;
                 self.starting = started.elapsed();
                 session.resumed(&mut vm)?
             }
-            // Nothing was promised, but where the image is whole and the firmware the same the session may be back.
-            Guest::Off | Guest::Waking(_) => match vm.wait_for_any(&["resumed", "ready"])? {
-                ("resumed", _) => Session::read(&mut vm)?,
-                _ => Session::ask(&mut vm)?,
-            },
+            // The session may still be resumed, if the image is complete and the firmware is the same.
+            LinuxGuest::Off | LinuxGuest::Waking(_) => {
+                match vm.wait_for_any(&["resumed", "ready"])? {
+                    ("resumed", _) => GuestSession::read(&mut vm)?,
+                    _ => GuestSession::ask(&mut vm)?,
+                }
+            }
         };
-        self.guest = Guest::Off;
+        self.guest = LinuxGuest::Off;
         Ok((vm, session, running))
     }
 
     fn hibernate(&mut self) -> anyhow::Result<()> {
         let (mut vm, session, firmware) = self.awake()?;
         let told = Instant::now();
-        Session::hibernate(&mut vm)?;
+        GuestSession::hibernate(&mut vm)?;
         self.hibernating = told.elapsed();
         ensure!(
             self.next_start()? == "resume",
-            "hibernated, and will not resume"
+            "the guest hibernated, but the next start would not resume"
         );
-        self.guest = Guest::Hibernated(session, firmware);
+        self.guest = LinuxGuest::Hibernated(session, firmware);
         Ok(())
     }
 
@@ -142,11 +140,11 @@ impl KilledSession {
 
     fn kill_hibernating(&mut self) -> anyhow::Result<String> {
         let (mut vm, session, firmware) = self.awake()?;
-        let moment = self.dice.time(self.hibernating);
+        let moment = random_time(self.hibernating);
         vm.type_line("hibernate")?;
         thread::sleep(moment);
         let exit = vm.kill()?;
-        let promised = exit == Exit::Hibernated
+        let promised = exit == OpenvmmExit::Hibernated
             || vm
                 .events()
                 .iter()
@@ -155,25 +153,29 @@ impl KilledSession {
         ensure!(
             resumes || !promised,
             "{}",
-            vm.failure("the session was promised and is lost")
+            vm.failure("the session must be resumed, but is lost")
         );
         if resumes {
-            self.guest = Guest::Hibernated(session, firmware);
+            self.guest = LinuxGuest::Hibernated(session, firmware);
         }
         Ok(format!(
-            "{:.1} s after it was told to hibernate: {}",
+            "{:.1} s after the command to hibernate: {}",
             moment.as_secs_f64(),
-            if resumes { "asleep" } else { "not yet asleep" }
+            if resumes {
+                "hibernated"
+            } else {
+                "not hibernated"
+            }
         ))
     }
 
     fn kill_waking(&mut self) -> anyhow::Result<String> {
-        if !matches!(self.guest, Guest::Hibernated(..)) {
+        if !matches!(self.guest, LinuxGuest::Hibernated(..)) {
             self.hibernate()?;
         }
-        // The first time it is not known.
+        // The first time, the usual time is not known.
         let usual = self.starting.max(Duration::from_secs(2));
-        let moment = self.dice.time(usual);
+        let moment = random_time(usual);
         let vm = self.start()?;
         thread::sleep(moment);
         vm.kill()?;
@@ -186,27 +188,33 @@ impl KilledSession {
         ensure!(
             resumes || read,
             "{}",
-            vm.failure("the token is gone, and the guest had not woken")
+            vm.failure("the token is gone, but the guest had not resumed")
         );
         ensure!(
             !(resumes && consumed),
             "{}",
             vm.failure("the token is back")
         );
-        let guest = std::mem::replace(&mut self.guest, Guest::Off);
+        let guest = std::mem::replace(&mut self.guest, LinuxGuest::Off);
         self.guest = match guest {
-            Guest::Hibernated(_, firmware) if read && resumes => Guest::Waking(firmware),
+            LinuxGuest::Hibernated(_, firmware) if read && resumes => LinuxGuest::Waking(firmware),
             guest if resumes => guest,
-            _ => Guest::Off,
+            _ => LinuxGuest::Off,
         };
         Ok(format!(
             "{:.1} s after its start: {}",
             moment.as_secs_f64(),
             match self.guest {
-                Guest::Off => "awake",
-                Guest::Hibernated(..) => "still asleep",
-                Guest::Waking(_) => "had begun to read its image",
+                LinuxGuest::Off => "resumed",
+                LinuxGuest::Hibernated(..) => "still hibernated",
+                LinuxGuest::Waking(_) => "had begun to read its image",
             }
         ))
     }
+}
+
+/// A random time, of up to a little more than `usual`.
+pub fn random_time(usual: Duration) -> Duration {
+    let most = (usual + usual / 8).as_micros() as u64;
+    Duration::from_micros(fastrand::u64(..most.max(1)))
 }

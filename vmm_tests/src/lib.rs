@@ -1,8 +1,6 @@
-//! Running openvmm as a user does, and watching what it and its guest do: the ground that end-to-end
-//! tests and measurements stand on.
+//! Runs openvmm as a user does and observes it and its guest, for end-to-end tests and measurements.
 #![forbid(unsafe_code)]
 
-mod dice;
 mod environment;
 mod event;
 mod exit;
@@ -17,19 +15,19 @@ mod terminal;
 mod vm;
 mod watch;
 
-pub use dice::Dice;
 pub use environment::Environment;
-pub use environment::Ovmf;
+pub use environment::OvmfBuild;
 pub use environment::Share;
-pub use event::Event;
-pub use exit::Exit;
+pub use event::JsonEvent;
+pub use exit::OpenvmmExit;
 pub use flood::bare_flood;
 pub use hibernation::HibernationStatus;
 pub use killed_session::KilledSession;
-pub use machine::Disk;
+pub use killed_session::random_time;
+pub use machine::DiskFile;
 pub use machine::UefiMachine;
-pub use network::Tap;
-pub use session::Session;
+pub use network::HostTap;
+pub use session::GuestSession;
 pub use session::parse_clock;
 pub use vm::Stdio;
 pub use vm::Vm;

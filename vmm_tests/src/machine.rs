@@ -1,7 +1,7 @@
-//! A machine that is started again and again: what lasts is the variables of its firmware and its disks.
+//! A machine that can be started several times: its firmware's variables and its disks are kept.
 
 use crate::Environment;
-use crate::Ovmf;
+use crate::OvmfBuild;
 use crate::VmBuilder;
 use anyhow::Context;
 use std::ffi::OsString;
@@ -14,12 +14,12 @@ use tempfile::TempDir;
 
 /// A disk's file.
 #[derive(Debug, Clone)]
-pub struct Disk {
+pub struct DiskFile {
     path: PathBuf,
     serial: &'static str,
 }
 
-impl Disk {
+impl DiskFile {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -39,24 +39,24 @@ impl Disk {
 pub struct UefiMachine {
     environment: Environment,
     limit: Duration,
-    firmware: Ovmf,
+    firmware: OvmfBuild,
     dir: Arc<TempDir>,
-    disks: Vec<Disk>,
-    state: State,
+    disks: Vec<DiskFile>,
+    state: VariableStore,
 }
 
 /// Where a machine's firmware keeps its variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// In a file of their own.
+enum VariableStore {
+    /// In their own file.
     Variables,
-    /// In a VMGS file, with all else that lasts.
+    /// In the VMGS file.
     Vmgs,
 }
 
 impl UefiMachine {
-    /// A machine without disks, on the 4 MiB firmware, whose variables are as it ships them. Nothing waits for longer
-    /// than `limit` after a start of it.
+    /// A machine without disks, with the 4 MiB firmware and a copy of its variables' template. All waits end `limit` after
+    /// a start at the latest.
     pub fn new(environment: &Environment, limit: Duration) -> anyhow::Result<Self> {
         let machine = Self {
             environment: environment.clone(),
@@ -68,14 +68,19 @@ impl UefiMachine {
                     .tempdir()?,
             ),
             disks: Vec::new(),
-            state: State::Variables,
+            state: VariableStore::Variables,
         };
         machine.reset_variables()?;
         Ok(machine)
     }
 
-    /// Adds an empty disk, which takes no room until it is written.
-    pub fn add_empty_disk(&mut self, serial: &'static str, bytes: u64) -> anyhow::Result<Disk> {
+    /// Adds a disk to hibernate to, with room for the memory of a guest of 512 MiB.
+    pub fn add_swap_disk(&mut self) -> anyhow::Result<DiskFile> {
+        self.add_empty_disk("SWAP", 1 << 30)
+    }
+
+    /// Adds an empty disk in a sparse file.
+    pub fn add_empty_disk(&mut self, serial: &'static str, bytes: u64) -> anyhow::Result<DiskFile> {
         let disk = self.new_disk(serial);
         File::create(&disk.path)
             .and_then(|file| file.set_len(bytes))
@@ -84,17 +89,17 @@ impl UefiMachine {
         Ok(disk)
     }
 
-    /// Adds a copy of the disk that boots by itself.
-    pub fn add_boot_disk(&mut self) -> anyhow::Result<Disk> {
+    /// Adds a copy of the bootable disk.
+    pub fn add_boot_disk(&mut self) -> anyhow::Result<DiskFile> {
         let disk = self.new_disk("BOOT");
         copy(&self.environment.boot_disk, &disk.path)?;
         self.disks.push(disk.clone());
         Ok(disk)
     }
 
-    /// Gives the machine a VMGS file, which the first start makes, and which keeps the variables from then on.
+    /// Gives the machine a VMGS file, which the first start creates. It keeps the variables from then on.
     pub fn add_vmgs(&mut self) {
-        self.state = State::Vmgs;
+        self.state = VariableStore::Vmgs;
     }
 
     /// The VMGS file.
@@ -102,16 +107,16 @@ impl UefiMachine {
         self.file("vmgs")
     }
 
-    fn new_disk(&self, serial: &'static str) -> Disk {
-        Disk {
+    fn new_disk(&self, serial: &'static str) -> DiskFile {
+        DiskFile {
             path: self.dir.path().join(format!("disk{}", self.disks.len())),
             serial,
         }
     }
 
-    /// Replaces the firmware, as an update of the host does: with variables as the new firmware ships them, since the
-    /// two builds keep them in files of different sizes.
-    pub fn update_firmware(&mut self, firmware: &Ovmf) -> anyhow::Result<()> {
+    /// Replaces the firmware, as an update of the host does. Its variables start from the new firmware's template: the
+    /// sizes of the two builds' variables are different.
+    pub fn update_firmware(&mut self, firmware: &OvmfBuild) -> anyhow::Result<()> {
         self.firmware = firmware.clone();
         self.reset_variables()
     }
@@ -121,7 +126,7 @@ impl UefiMachine {
         self.dir.path().join("vars")
     }
 
-    /// A file of the machine's that is there for as long as it.
+    /// The path of a file in the machine's directory, which is deleted with it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -130,7 +135,7 @@ impl UefiMachine {
         copy(&self.firmware.vars, &self.variables())
     }
 
-    /// Its command line, without anything to boot but what is on its disks.
+    /// Its command line, without a kernel: the firmware boots from the disks.
     pub fn openvmm(&self) -> VmBuilder {
         let mut builder = VmBuilder::new(&self.environment, self.limit)
             .keep(self.dir.clone())
@@ -138,8 +143,8 @@ impl UefiMachine {
             .arg("--uefi-firmware")
             .arg(&self.firmware.code);
         builder = match self.state {
-            State::Variables => builder.arg("--uefi-vars").arg(self.variables()),
-            State::Vmgs => builder.arg("--vmgs").arg(self.vmgs()),
+            VariableStore::Variables => builder.arg("--uefi-vars").arg(self.variables()),
+            VariableStore::Vmgs => builder.arg("--vmgs").arg(self.vmgs()),
         };
         for disk in &self.disks {
             builder = builder.arg("--disk").arg(disk.argument());
@@ -147,14 +152,19 @@ impl UefiMachine {
         builder
     }
 
-    /// Its command line with the Linux guest, which the firmware is handed, and which runs the comma-separated
-    /// `commands` before it listens to the console.
+    /// Its command line with the Linux guest, which the firmware starts, and which executes the comma-separated `commands`
+    /// and then reads commands from the console.
     pub fn linux(&self, commands: &str) -> VmBuilder {
         self.openvmm().kernel(&self.environment, commands)
     }
+
+    /// Its command line with the Linux guest, which can hibernate.
+    pub fn hibernating(&self) -> VmBuilder {
+        self.linux("").args(["--hibernation", "on"])
+    }
 }
 
-/// Copies contents only: what is shipped may be read-only.
+/// Copies the content, but not the permissions: the original may be read-only.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let copied = || -> std::io::Result<u64> {
         std::io::copy(&mut File::open(from)?, &mut File::create(to)?)

@@ -1,5 +1,4 @@
-//! The end-to-end tests, as a program: `cargo xtask test --only e2e` builds it and runs it where there
-//! is a KVM.
+//! The end-to-end tests, as a program. `cargo xtask test --only e2e` builds it and runs it on a machine with KVM.
 #![forbid(unsafe_code)]
 
 mod tests;
@@ -18,8 +17,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // Guests share the machine's processors; two at a time keep the waiting ones from idling. An emulated machine
-    // has one processor, and other labs beside it for the host's others.
+    // Two tests at a time use the machine's processors better, since tests often wait. A lab has one processor, and
+    // other labs run on the host's other processors.
     let at_a_time = if environment.emulated { 1 } else { 2 };
     arguments.test_threads.get_or_insert(at_a_time);
     let trials = tests::all()

@@ -1,4 +1,4 @@
-//! The host's end of a guest's network.
+//! The host's side of a guest's network.
 
 use anyhow::Context;
 use std::net::Ipv4Addr;
@@ -6,18 +6,18 @@ use std::process::Command;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 
-/// A tap interface and the small network behind it, different from those of all other tests in this process.
+/// A tap interface with its own network, different from those of all other tests in this process.
 ///
 /// The interface exists while a VM has it open.
 #[derive(Debug)]
-pub struct Tap {
+pub struct HostTap {
     number: u8,
 }
 
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
-impl Tap {
-    /// Takes the next name and network.
+impl HostTap {
+    /// Takes the next unused name and network.
     pub fn new() -> Self {
         Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -53,7 +53,7 @@ impl Tap {
     }
 }
 
-impl Default for Tap {
+impl Default for HostTap {
     fn default() -> Self {
         Self::new()
     }

@@ -1,4 +1,4 @@
-//! Guests of a few dozen instructions: [firmware](rom()), and ELF files that are entered by the PVH protocol (Xen's
+//! Guests of a few dozen instructions: [firmware](rom()), and ELF files with an entry point for the PVH protocol (Xen's
 //! `docs/misc/pvh.pandoc`: 32-bit protected mode, flat segments, no paging).
 
 mod rom;
@@ -19,13 +19,13 @@ const BASE: u32 = 0x10_0000;
 /// The length of a line that [`flood`] prints.
 pub const FLOOD_LINE: usize = 16;
 
-/// A guest that ends by a triple fault at once.
+/// A guest that ends with a triple fault at once.
 pub fn triple_fault() -> Vec<u8> {
     elf(&CODE[FAULT..])
 }
 
-/// A guest that prints `lines` (at least 1) numbered lines to the 16550 at 0x3f8, 16 bytes at a time
-/// whenever it says that its transmitter is empty, and then triple-faults.
+/// A guest that prints `lines` (at least 1) numbered lines to the 16550 at 0x3f8, then triple-faults. It writes 16 bytes
+/// each time the UART's transmitter is empty.
 pub fn flood(lines: u32) -> Vec<u8> {
     let mut code = CODE.to_vec();
     code[LINES..LINES + 4].copy_from_slice(&lines.to_le_bytes());
@@ -80,7 +80,7 @@ fn elf(code: &[u8]) -> Vec<u8> {
     const HEADER: u64 = 64;
     const PROGRAM_HEADER: u64 = 56;
     const NOTE: u64 = HEADER + 2 * PROGRAM_HEADER;
-    /// Zeroed memory behind the code.
+    /// Zeroed memory after the code.
     const SPARE: u64 = 0x100;
 
     // Owner "Xen", a 4-byte value, of type XEN_ELFNOTE_PHYS32_ENTRY.
@@ -139,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn the_fault_needs_no_table_of_its_own() {
-        // Its code is moved to the front; the table it loads lies in the zeroed memory behind.
+    fn the_triple_fault_guest_is_only_the_fault() {
+        // The IDT that it loads is in the zeroed memory after the code.
         let elf = triple_fault();
         assert!(elf.ends_with(&[0x0f, 0x01, 0x1d, 0x58, 0, 0x10, 0, 0x0f, 0x0b]));
     }

@@ -1,30 +1,30 @@
-//! Sessions of the guest's operating system, which hibernation is to preserve.
+//! Sessions of the guest's operating system, which hibernation preserves.
 
-use crate::Exit;
+use crate::OpenvmmExit;
 use crate::Vm;
 use anyhow::Context;
 
-/// What tells a session of the guest's operating system from others.
+/// What identifies a session of the guest's operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// The kernel's random name for it.
+pub struct GuestSession {
+    /// The kernel's random id of the session.
     pub boot_id: String,
     /// A random value in the memory of one of its processes.
     pub token: String,
-    /// The id of the process that counts.
+    /// The id of a process that counts.
     pub counter_pid: u32,
-    /// What it has counted to.
+    /// Its count.
     pub count: u64,
 }
 
-impl Session {
+impl GuestSession {
     /// Asks the guest.
     pub fn ask(vm: &mut Vm) -> anyhow::Result<Self> {
         vm.type_line("session")?;
         Self::read(vm)
     }
 
-    /// Waits for the guest to tell.
+    /// Waits for the guest to print it.
     pub fn read(vm: &mut Vm) -> anyhow::Result<Self> {
         let boot_id = vm.wait_for_guest("bootid ")?;
         let token = vm.wait_for_guest("token ")?;
@@ -42,7 +42,7 @@ impl Session {
         })
     }
 
-    /// Has the guest hibernate, and openvmm end.
+    /// Has the guest hibernate, and waits until openvmm has ended.
     pub fn hibernate(vm: &mut Vm) -> anyhow::Result<()> {
         vm.type_line("hibernate")?;
         let ways = vm.wait_for_guest("hibernation ")?;
@@ -52,10 +52,10 @@ impl Session {
             vm.failure(&format!("the guest hibernates by {ways}"))
         );
         vm.wait_for_guest("hibernating")?;
-        vm.expect_halt(Exit::Hibernated, "hibernate")
+        vm.expect_halt(OpenvmmExit::Hibernated, "hibernate")
     }
 
-    /// Waits for the session to go on after a start. That it is lost instead is an error with the kernel's words for it.
+    /// Waits until the session is resumed after a start. Fails, with all output, if it is lost.
     pub fn resumed(&self, vm: &mut Vm) -> anyhow::Result<Self> {
         let (topic, _) = vm.wait_for_any(&["resumed", "not resumed", "ready"])?;
         anyhow::ensure!(topic == "resumed", "{}", vm.failure("the session is lost"));
@@ -88,28 +88,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_goes_on_only_as_itself() {
-        let session = Session {
+    fn a_session_continues_only_itself() {
+        let session = GuestSession {
             boot_id: "a".to_owned(),
             token: "b".to_owned(),
             counter_pid: 7,
             count: 100,
         };
-        let later = Session {
+        let later = GuestSession {
             count: 101,
             ..session.clone()
         };
         assert!(later.continues(&session) && !session.continues(&later));
         for other in [
-            Session {
+            GuestSession {
                 boot_id: "x".to_owned(),
                 ..later.clone()
             },
-            Session {
+            GuestSession {
                 token: "x".to_owned(),
                 ..later.clone()
             },
-            Session {
+            GuestSession {
                 counter_pid: 8,
                 ..later.clone()
             },

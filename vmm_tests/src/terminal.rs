@@ -1,11 +1,11 @@
-//! Pseudo-terminals, to run openvmm the way a person does.
+//! Pseudo-terminals, to run openvmm as a user does.
 
 use anyhow::Context;
 use rustix::pty::OpenptFlags;
 use std::fs::File;
 use std::process::Command;
 
-/// The controlling side of a new terminal, and the side for a program.
+/// Opens a new terminal. Returns its controlling side and the side for a program.
 pub(crate) fn open() -> anyhow::Result<(File, File)> {
     let controller =
         rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)

@@ -1,10 +1,10 @@
-//! One openvmm process with its guest.
+//! One openvmm process and its guest.
 
 use crate::Environment;
-use crate::Event;
-use crate::Exit;
+use crate::JsonEvent;
+use crate::OpenvmmExit;
 use crate::terminal;
-use crate::watch::Watch;
+use crate::watch::VmWatch;
 use anyhow::Context;
 use rustix::process::Pid;
 use rustix::process::Signal;
@@ -24,27 +24,27 @@ use std::time::Duration;
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// The key that leads from the guest's console to openvmm's own.
+/// The key that switches from the guest's console to openvmm's prompt.
 const CONSOLE_KEY: u8 = 0x11;
 
-/// What openvmm's console prints when it waits for a command.
+/// openvmm's prompt.
 const PROMPT: &str = "openvmm>";
 
-/// The editor's last words: pasting is no longer bracketed.
+/// What the line editor prints when it ends: bracketed paste off.
 const EDITOR_ENDS: &[u8] = b"\x1b[?2004l";
 
-/// What openvmm's standard streams are.
+/// openvmm's standard streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdio {
-    /// Input and output are a terminal; errors are apart.
+    /// Input and output are a terminal; standard error is a pipe.
     Terminal,
     /// `/dev/null` and pipes, as under a service manager.
     Null,
-    /// Nobody reads the output: its pipe is closed.
+    /// The output is a pipe that is closed at the other end.
     ClosedOutput,
 }
 
-/// An openvmm command line in the making.
+/// Builds an openvmm command line.
 #[derive(Debug, Clone)]
 pub struct VmBuilder {
     program: PathBuf,
@@ -52,12 +52,12 @@ pub struct VmBuilder {
     memory: String,
     stdio: Stdio,
     limit: Duration,
-    /// Holds files that the arguments name.
+    /// A directory with files that the arguments name.
     kept: Option<Arc<TempDir>>,
 }
 
 impl VmBuilder {
-    /// openvmm without arguments. Nothing waits for longer than `limit` after its start.
+    /// openvmm without arguments. All waits end `limit` after its start at the latest.
     pub fn new(environment: &Environment, limit: Duration) -> Self {
         Self {
             program: environment.openvmm.clone(),
@@ -69,13 +69,13 @@ impl VmBuilder {
         }
     }
 
-    /// openvmm with the Linux guest, which prints little and runs the comma-separated `commands` of its
-    /// init before it listens to the console.
+    /// openvmm with the Linux guest, whose init executes the comma-separated `commands` and then reads commands from the
+    /// console.
     pub fn linux(environment: &Environment, limit: Duration, commands: &str) -> Self {
         Self::new(environment, limit).kernel(environment, commands)
     }
 
-    /// Adds the Linux guest, which runs these commands.
+    /// Adds the Linux guest, which executes these commands.
     #[must_use]
     pub fn kernel(self, environment: &Environment, commands: &str) -> Self {
         self.arg("--kernel")
@@ -99,7 +99,7 @@ impl VmBuilder {
         args.into_iter().fold(self, Self::arg)
     }
 
-    /// Keeps a directory for as long as openvmm may need it.
+    /// Keeps a directory until openvmm has ended.
     pub(crate) fn keep(mut self, dir: Arc<TempDir>) -> Self {
         self.kept = Some(dir);
         self
@@ -119,7 +119,14 @@ impl VmBuilder {
         self
     }
 
-    /// Starts openvmm. Can be repeated: each is another process with the same arguments.
+    /// Starts openvmm and waits until the Linux guest reads commands from its console.
+    pub fn boot(&self) -> anyhow::Result<Vm> {
+        let mut vm = self.start()?;
+        vm.wait_for_guest("ready")?;
+        Ok(vm)
+    }
+
+    /// Starts openvmm. Can be called again: each call starts another process with the same arguments.
     pub fn start(&self) -> anyhow::Result<Vm> {
         let dir = tempfile::Builder::new().prefix("vmm-tests-").tempdir()?;
         let events = dir.path().join("events");
@@ -163,10 +170,10 @@ impl VmBuilder {
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
-        // The program's ends of the terminal and pipes live on in `command`.
+        // `command` holds the program's ends of the terminal and pipes.
         drop(command);
 
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(VmWatch::default());
         if let Some(output) = output {
             watch_stream(&watch, output, |seen, bytes| seen.output.extend(bytes));
         }
@@ -183,9 +190,9 @@ impl VmBuilder {
             move || {
                 let status = child.wait();
                 watch.update(|seen| {
-                    seen.exit = Some(status.map_or(Exit::Unknown(-1), Exit::from));
+                    seen.exit = Some(status.map_or(OpenvmmExit::Unknown(-1), OpenvmmExit::from));
                 });
-                // Lets the reader of the events go if openvmm never opened them.
+                // Ends the reader of the events if openvmm never opened them.
                 drop(open_fifo_writer(&events));
             }
         });
@@ -205,21 +212,21 @@ impl VmBuilder {
 /// A running openvmm. Killed when dropped.
 #[derive(Debug)]
 pub struct Vm {
-    watch: Arc<Watch>,
+    watch: Arc<VmWatch>,
     /// The terminal's controlling side.
     input: Option<File>,
     pid: Pid,
     deadline: Instant,
     _dir: TempDir,
     _kept: Option<Arc<TempDir>>,
-    /// How much of the output has been waited for already.
+    /// How much of the output earlier waits have consumed.
     scanned: usize,
-    /// Where the output after the last command begins.
+    /// Where the output of the last command begins.
     commanded: usize,
 }
 
 impl Vm {
-    /// Waits for `text` in the output, after what was last waited for. Returns the rest of its line.
+    /// Waits for `text` in the output, after what earlier waits have consumed. Returns the rest of its line.
     pub fn wait_for_output(&mut self, text: &str) -> anyhow::Result<String> {
         let from = self.scanned;
         let found = self.watch.wait(self.deadline, |seen| {
@@ -235,13 +242,13 @@ impl Vm {
         Ok(rest)
     }
 
-    /// Waits for what the guest's init says: the line that starts with `vmtest: ` and `topic`.
+    /// Waits for a line of the guest's init: `vmtest: ` and `topic`. Returns the rest of the line.
     pub fn wait_for_guest(&mut self, topic: &str) -> anyhow::Result<String> {
         self.wait_for_output(&format!("vmtest: {topic}"))
     }
 
     /// Waits for the `nth` event (from 1) of this name.
-    pub fn wait_for_event(&self, name: &str, nth: usize) -> anyhow::Result<Event> {
+    pub fn wait_for_event(&self, name: &str, nth: usize) -> anyhow::Result<JsonEvent> {
         self.watch
             .wait(self.deadline, |seen| {
                 seen.events
@@ -253,8 +260,8 @@ impl Vm {
             .with_context(|| self.failure(&format!("no event {name} number {nth}")))
     }
 
-    /// Waits for openvmm to end, and for all of its output.
-    pub fn wait_for_exit(&self) -> anyhow::Result<Exit> {
+    /// Waits until openvmm has ended and all of its output has arrived.
+    pub fn wait_for_exit(&self) -> anyhow::Result<OpenvmmExit> {
         self.watch
             .wait(self.deadline, |seen| {
                 seen.exit.filter(|_| seen.open_streams == 0)
@@ -262,8 +269,8 @@ impl Vm {
             .with_context(|| self.failure("openvmm did not end"))
     }
 
-    /// Waits for the end, and fails unless it is `exit`, with a `halted` event of this reason.
-    pub fn expect_halt(&self, exit: Exit, reason: &str) -> anyhow::Result<()> {
+    /// Waits until openvmm has ended. Fails unless it ended with `exit` and a `halted` event with this reason.
+    pub fn expect_halt(&self, exit: OpenvmmExit, reason: &str) -> anyhow::Result<()> {
         let ended = self.wait_for_exit()?;
         anyhow::ensure!(ended == exit, self.failure(&format!("expected {exit:?}")));
         let halted = self.wait_for_event("halted", 1)?;
@@ -280,6 +287,12 @@ impl Vm {
         Ok(())
     }
 
+    /// Has the Linux guest power off, and waits until openvmm has ended.
+    pub fn power_off(&mut self) -> anyhow::Result<()> {
+        self.type_line("poweroff")?;
+        self.expect_halt(OpenvmmExit::PoweredOff, "power_off")
+    }
+
     /// Types a line for the guest.
     pub fn type_line(&mut self, line: &str) -> anyhow::Result<()> {
         self.type_bytes(format!("{line}\n").as_bytes())
@@ -293,12 +306,12 @@ impl Vm {
             .context("cannot type")
     }
 
-    /// Leaves the guest's console for openvmm's, gives it a command, and goes back when it is carried out: the
-    /// guest's output is held back meanwhile.
+    /// Switches to openvmm's prompt, types a command, and switches back when it has been executed. The guest's output is
+    /// held back meanwhile.
     pub fn command(&mut self, command: &str) -> anyhow::Result<()> {
         self.last_command(command)?;
         let from = self.commanded;
-        // The editor shows its prompt again for each key; the one after the command is on a line of its own.
+        // The editor prints its prompt again for each key; the one after the command is on its own line.
         let end = self.watch.wait(self.deadline, |seen| {
             find(
                 &plain_text(&seen.output[from..]),
@@ -309,16 +322,16 @@ impl Vm {
         let from = end.with_context(|| self.failure("no prompt after a command"))?;
         self.commanded = from;
         self.type_bytes(&[CONSOLE_KEY])?;
-        // Whatever is typed before the editor has ended is the editor's.
+        // The editor would take what is typed before it ends.
         let ended = self.watch.wait(self.deadline, |seen| {
             find(&seen.output[from..], EDITOR_ENDS)
         });
         ended
             .map(drop)
-            .with_context(|| self.failure("the prompt does not end"))
+            .with_context(|| self.failure("the prompt did not end"))
     }
 
-    /// Leaves the guest's console for openvmm's and gives it a command, after which there is no way back.
+    /// Switches to openvmm's prompt and types a command, without switching back.
     pub fn last_command(&mut self, command: &str) -> anyhow::Result<()> {
         self.type_bytes(&[CONSOLE_KEY])?;
         let from = self.commanded.max(self.scanned);
@@ -331,8 +344,8 @@ impl Vm {
         self.type_bytes(format!("{command}\r").as_bytes())
     }
 
-    /// Whether the guest says this next: the topic of whichever of its lines starting with one of `topics` comes first,
-    /// with the rest of that line.
+    /// Waits for the first line of the guest's init that starts with one of `topics`. Returns the topic and the rest of the
+    /// line.
     pub fn wait_for_any<'t>(&mut self, topics: &[&'t str]) -> anyhow::Result<(&'t str, String)> {
         let from = self.scanned;
         let found = self.watch.wait(self.deadline, |seen| {
@@ -355,13 +368,13 @@ impl Vm {
         Ok((topic, rest))
     }
 
-    /// Gives the guest a command, and waits for what it says of `topic`.
+    /// Types a command for the guest, and waits for its line with `topic`. Returns the rest of the line.
     pub fn ask(&mut self, command: &str, topic: &str) -> anyhow::Result<String> {
         self.type_line(command)?;
         self.wait_for_guest(topic)
     }
 
-    /// What openvmm tells of its state, for whoever looks into a guest that hangs. Waits for up to `limit`.
+    /// Returns openvmm's state as JSON text, to investigate a guest that hangs. Waits for up to `limit`.
     pub fn inspect(&mut self, limit: Duration) -> anyhow::Result<String> {
         self.deadline = Instant::now() + limit;
         let from = self.watch.lock().output.len();
@@ -376,16 +389,16 @@ impl Vm {
         rustix::process::kill_process(self.pid, signal).context("cannot send a signal")
     }
 
-    /// Ends openvmm as a crash of the host does, unless it has ended. Returns how it ended.
-    pub fn kill(&self) -> anyhow::Result<Exit> {
+    /// Kills openvmm, unless it has ended. Returns how it ended.
+    pub fn kill(&self) -> anyhow::Result<OpenvmmExit> {
         // Under the lock, so that the process id is still openvmm's.
         let seen = self.watch.lock();
         if seen.exit.is_none()
             && let Err(error) = rustix::process::kill_process(self.pid, Signal::KILL)
-            // It may have ended a moment ago.
+            // It may have just ended.
             && error != rustix::io::Errno::SRCH
         {
-            return Err(error).context("cannot end openvmm");
+            return Err(error).context("cannot kill openvmm");
         }
         drop(seen);
         self.wait_for_exit()
@@ -402,11 +415,11 @@ impl Vm {
     }
 
     /// All events so far.
-    pub fn events(&self) -> Vec<Event> {
+    pub fn events(&self) -> Vec<JsonEvent> {
         self.watch.lock().events.clone()
     }
 
-    /// `what` went wrong, with everything that may explain it.
+    /// An error message: `what`, and all that was seen of openvmm.
     pub fn failure(&self, what: &str) -> String {
         format!("{what}\n{}", self.watch.lock().describe())
     }
@@ -428,14 +441,14 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-/// `output` without carriage returns and without the sequences by which the editor controls the terminal.
+/// Removes carriage returns and terminal control sequences from `output`.
 fn plain_text(output: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(output.len());
     let mut bytes = output.iter();
     while let Some(&byte) = bytes.next() {
         match byte {
             0x1b => {
-                // ECMA-48: ESC [, then parameters, up to a final byte from '@' on.
+                // ECMA-48: ESC [, parameters, and a final byte of at least '@'.
                 if bytes.next() == Some(&b'[') {
                     bytes.find(|byte| (0x40..=0x7e).contains(*byte));
                 }
@@ -448,7 +461,7 @@ fn plain_text(output: &[u8]) -> Vec<u8> {
 }
 
 fn watch_stream(
-    watch: &Arc<Watch>,
+    watch: &Arc<VmWatch>,
     mut stream: impl Read + Send + 'static,
     add: fn(&mut crate::watch::Seen, &[u8]),
 ) {
@@ -456,7 +469,7 @@ fn watch_stream(
     let watch = watch.clone();
     thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
-        // A terminal without a program on the other side reads as an error.
+        // Reading a terminal that no process has open is an error.
         while let Ok(n @ 1..) = stream.read(&mut buffer) {
             watch.update(|seen| add(seen, &buffer[..n]));
         }
@@ -464,7 +477,7 @@ fn watch_stream(
     });
 }
 
-fn watch_events(watch: &Arc<Watch>, path: PathBuf) {
+fn watch_events(watch: &Arc<VmWatch>, path: PathBuf) {
     watch.update(|seen| seen.open_streams += 1);
     let watch = watch.clone();
     thread::spawn(move || {

@@ -1,37 +1,37 @@
-//! What is known about a running openvmm, and waiting for it to change.
+//! What was seen of a running openvmm, and waiting for changes.
 
-use crate::Event;
-use crate::Exit;
+use crate::JsonEvent;
+use crate::OpenvmmExit;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-/// Everything that was seen so far.
+/// Everything seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Standard output (or the terminal).
     pub(crate) output: Vec<u8>,
     /// Standard error, where it is not the terminal.
     pub(crate) errors: Vec<u8>,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<JsonEvent>,
     /// Lines of the events file that are not events.
     pub(crate) malformed_events: Vec<String>,
-    pub(crate) exit: Option<Exit>,
-    /// How many of the streams above may still bring something.
+    pub(crate) exit: Option<OpenvmmExit>,
+    /// How many of the streams above are still open.
     pub(crate) open_streams: usize,
 }
 
-/// `Seen`, shared by the threads that watch.
+/// [`Seen`], shared by the threads that read openvmm's streams.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct VmWatch {
     seen: Mutex<Seen>,
     changed: Condvar,
 }
 
-impl Watch {
-    /// Changes what was seen, and wakes who waits.
+impl VmWatch {
+    /// Changes what was seen, and wakes all waiting threads.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.lock());
         self.changed.notify_all();
@@ -41,8 +41,8 @@ impl Watch {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `found` finds something; `None` when `deadline` passes, or when openvmm has ended and
-    /// nothing can come any more.
+    /// Waits until `found` returns something. Returns `None` when `deadline` passes, or when openvmm has ended and all of
+    /// its output has arrived.
     pub(crate) fn wait<T>(
         &self,
         deadline: Instant,
@@ -68,7 +68,7 @@ impl Watch {
 }
 
 impl Seen {
-    /// The tail of everything, for the message of a failed test.
+    /// The end of everything, for the message of a failed test.
     pub(crate) fn describe(&self) -> String {
         let tail = |bytes: &[u8]| {
             let from = bytes.len().saturating_sub(3000);
@@ -100,8 +100,8 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn waiting_ends_when_it_is_found_or_can_no_longer_be() {
-        let watch = Arc::new(Watch::default());
+    fn waiting_ends_when_found_or_when_openvmm_has_ended() {
+        let watch = Arc::new(VmWatch::default());
         watch.update(|seen| seen.open_streams = 1);
         let far = Instant::now() + Duration::from_secs(3600);
         let waiter = thread::spawn({
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(waiter.join().unwrap(), Some(7));
 
         watch.update(|seen| {
-            seen.exit = Some(Exit::PoweredOff);
+            seen.exit = Some(OpenvmmExit::PoweredOff);
             seen.open_streams = 0;
         });
         assert_eq!(watch.wait(far, |_| None::<()>), None);

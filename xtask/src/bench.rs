@@ -1,14 +1,14 @@
-//! `cargo xtask bench`: openvmm beside Debian's QEMU.
+//! `cargo xtask bench`: measures openvmm and Debian's QEMU.
 
 mod table;
 
 use crate::build;
 use crate::guest::GuestFile;
+use crate::guest_run::Arg;
+use crate::guest_run::GuestPlace;
+use crate::guest_run::GuestRun;
+use crate::guest_run::PlaceOption;
 use crate::host_kvm::HostKvm;
-use crate::place::Arg;
-use crate::place::GuestRun;
-use crate::place::Place;
-use crate::place::Where;
 use crate::process;
 use crate::workspace;
 use anyhow::Context;
@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
-use table::Sample;
-use table::Table;
+use table::BenchSample;
+use table::BenchTable;
 
 /// The firmware and option ROMs that QEMU reads for a machine without devices.
 const QEMU_FILES: [&str; 5] = [
@@ -34,17 +34,17 @@ const QEMU_FILES: [&str; 5] = [
     "/usr/share/qemu/pvh.bin",
 ];
 
-/// Measure openvmm and QEMU in turns, in one run of the same machine.
+/// Measure openvmm and QEMU in turns, in one run on one machine.
 ///
-/// Start-up is taken from the kernel's trace: the first kvm_entry after the process's exec. Memory is
-/// what is resident beside the guest's RAM. Serial output is checked byte by byte.
+/// Start-up time is read from the kernel's trace: from the process's exec to the first kvm_entry. Memory is
+/// what is resident besides the guest's RAM. Serial output is checked byte by byte.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// How often each is measured.
+    /// How many times to measure each VMM.
     #[arg(long, value_name = "N", default_value_t = 5)]
     repetitions: u32,
-    /// How much the guest prints to measure the serial port, in KiB: 10 MiB unless given, and 256 KiB in
-    /// the lab, where each byte takes QEMU 0.4 ms.
+    /// How much the guest prints in the serial port measurement, in KiB. Default: 10 MiB, and 256 KiB in the lab,
+    /// where QEMU takes 0.4 ms for each byte.
     #[arg(long, value_name = "KIB")]
     serial_kib: Option<u32>,
     /// Take only these measurements: linux, uefi, devices, hibernation. Can be repeated.
@@ -52,11 +52,11 @@ pub(crate) struct BenchArgs {
     only: Vec<String>,
     /// Where to run the guests.
     #[arg(long = "where", value_enum, default_value_t)]
-    place: Where,
+    place: PlaceOption,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Leave out the micro-benchmarks (cargo bench).
+    /// Skip the micro-benchmarks (cargo bench).
     #[arg(long)]
     no_micro: bool,
 }
@@ -65,8 +65,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let (place, why) = args.place.decide();
     eprintln!("bench: guests run {why}");
     let serial_kib = args.serial_kib.unwrap_or(match place {
-        Place::Host => 10 << 10,
-        Place::Lab => 256,
+        GuestPlace::Host => 10 << 10,
+        GuestPlace::Lab => 256,
     });
     let mut arguments = vec![
         Arg::Text(format!("--repetitions={}", args.repetitions)),
@@ -76,21 +76,16 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     ];
     let groups = args.only.iter().map(|group| format!("--only={group}"));
     arguments.extend(groups.map(Arg::Text));
+    let limit = Duration::from_secs(3600 * 4);
     let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        gated_test: None,
-        program: "vmm_bench".to_owned(),
-        args: arguments,
         host_programs: vec!["qemu-system-x86_64".to_owned()],
         host_files: QEMU_FILES.map(PathBuf::from).into(),
-        env: place.test_environment(),
-        outputs: Vec::new(),
-        time_limit: Duration::from_secs(3600 * 4),
+        ..GuestRun::of_vmm_tests("vmm_bench", arguments, place, limit)
     };
-    let output = Collected::default();
+    let output = CollectedSamples::default();
     let status = run.run(place, Box::new(output.clone()))?;
     let samples = output.samples()?;
-    let mut table = Table::of(&samples);
+    let mut table = BenchTable::of(&samples);
     table.add_single("stripped release binary", "KiB", "openvmm", stripped_kib()?);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&table)?);
@@ -104,7 +99,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The size of openvmm as one would ship it.
+/// The size of a stripped release binary of openvmm.
 fn stripped_kib() -> anyhow::Result<f64> {
     let program = build::binaries(&["openvmm".to_owned()])?
         .pop()
@@ -118,19 +113,18 @@ fn stripped_kib() -> anyhow::Result<f64> {
     Ok(stripped.path().metadata()?.len() as f64 / 1024.0)
 }
 
-/// Runs the workspace's own benchmarks: what an exit costs in user space, and so on. Those that need a KVM use this
-/// machine's, whatever it is.
+/// Runs the workspace's micro-benchmarks. Those that need a KVM use this machine's, even a software KVM.
 fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
     let kvm = HostKvm::detect();
     let has_kvm = !matches!(kvm, HostKvm::Absent | HostKvm::NotPermitted);
     let metadata = workspace::metadata()?;
     for package in &metadata.packages {
         for target in package.targets.iter().filter(|target| target.is_bench()) {
-            // Features of benchmarks stand for what they need of the machine.
+            // A benchmark with required features needs KVM.
             let features = target.required_features.join(",");
             if !features.is_empty() && !has_kvm {
                 let (package, bench) = (&package.name, &target.name);
-                eprintln!("bench: {bench} of {package} is left out: {kvm}");
+                eprintln!("bench: skipping {bench} of {package}: {kvm}");
                 continue;
             }
             let mut command = workspace::cargo();
@@ -145,21 +139,21 @@ fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Collects the samples as they come, and shows that something is going on.
+/// Collects the samples, and copies them to standard error to show progress.
 #[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<u8>>>);
+struct CollectedSamples(Arc<Mutex<Vec<u8>>>);
 
-impl Collected {
-    fn samples(&self) -> anyhow::Result<Vec<Sample>> {
+impl CollectedSamples {
+    fn samples(&self) -> anyhow::Result<Vec<BenchSample>> {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&bytes)
             .lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("no sample: {line}")))
+            .map(|line| serde_json::from_str(line).with_context(|| format!("not a sample: {line}")))
             .collect()
     }
 }
 
-impl Write for Collected {
+impl Write for CollectedSamples {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         io::stderr().write_all(bytes)?;
         let mut collected = self.0.lock().unwrap_or_else(PoisonError::into_inner);

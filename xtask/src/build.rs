@@ -1,5 +1,4 @@
-//! Static builds of workspace packages: one profile, in `target/lab`, for everything that runs in the
-//! lab or is measured.
+//! Builds workspace packages statically, in `target/lab`, for the lab and for measurements.
 
 use crate::process;
 use crate::workspace;

@@ -1,11 +1,11 @@
-//! `cargo xtask demo`: guests on openvmm, from nothing to a summary of how long it took.
+//! `cargo xtask demo`: runs guests on openvmm and prints when each step happened.
 
 use crate::guest::GuestFile;
+use crate::guest_run::Arg;
+use crate::guest_run::GuestPlace;
+use crate::guest_run::GuestRun;
+use crate::guest_run::PlaceOption;
 use crate::lab::OutFile;
-use crate::place::Arg;
-use crate::place::GuestRun;
-use crate::place::Place;
-use crate::place::Where;
 use anyhow::Context;
 use clap::Args;
 use clap::ValueEnum;
@@ -20,39 +20,39 @@ use std::time::Duration;
 pub(crate) struct DemoArgs {
     /// What to show.
     #[arg(value_enum, default_value_t)]
-    story: Story,
+    demo: Demo,
     /// Where to run the guest.
     #[arg(long = "where", value_enum, default_value_t)]
-    place: Where,
+    place: PlaceOption,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Story {
-    /// A guest hibernates, the host's firmware is updated, and the guest wakes on the firmware it knew. Without that,
-    /// it is lost.
+enum Demo {
+    /// A guest hibernates, the host's firmware is updated, and the guest resumes on its old firmware. A second guest
+    /// that gets the new firmware loses its session.
     #[default]
     FirmwareUpdate,
-    /// Debian's kernel boots; the guest shows what it sees and powers off.
+    /// Debian's kernel boots; the guest prints what it sees of the machine and powers off.
     Linux,
-    /// The same behind UEFI firmware: Debian's OVMF.
+    /// The same on UEFI firmware: Debian's OVMF.
     Uefi,
-    /// A guest hibernates, and goes on where it was.
+    /// A guest hibernates and resumes its session.
     Hibernate,
 }
 
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let (place, why) = args.place.decide();
     println!("demo: openvmm runs {why}");
-    match args.story {
-        Story::FirmwareUpdate => several_lives(place, "firmware-update"),
-        Story::Linux => one_life(place, Vec::new(), "summary,poweroff"),
-        Story::Uefi => one_life(
+    match args.demo {
+        Demo::FirmwareUpdate => run_demo_program(place, "firmware-update"),
+        Demo::Linux => run_openvmm(place, Vec::new(), "summary,poweroff"),
+        Demo::Uefi => run_openvmm(
             place,
             vec![
                 "--uefi".into(),
                 "--uefi-firmware".into(),
                 Arg::Guest(GuestFile::Ovmf4mCode),
-                // The guest's own copy. Debian's OVMF does not start on erased flash.
+                // The guest's own copy: Debian's OVMF does not start with erased variables.
                 "--uefi-vars".into(),
                 Arg::Guest(GuestFile::Ovmf4mVars),
                 "--disk".into(),
@@ -61,16 +61,15 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             ],
             "summary,firmware,disks,poweroff",
         ),
-        Story::Hibernate => several_lives(place, "hibernate"),
+        Demo::Hibernate => run_demo_program(place, "hibernate"),
     }
 }
 
-/// Runs openvmm once, with the guest that carries out `commands`.
-fn one_life(place: Place, firmware: Vec<Arg>, commands: &str) -> anyhow::Result<ExitCode> {
+/// Runs openvmm once, with the guest that executes `commands`.
+fn run_openvmm(place: GuestPlace, firmware: Vec<Arg>, commands: &str) -> anyhow::Result<ExitCode> {
     let events = tempfile::NamedTempFile::new()?;
     let run = GuestRun {
         packages: vec!["openvmm".to_owned()],
-        gated_test: None,
         program: "openvmm".to_owned(),
         args: firmware
             .into_iter()
@@ -89,18 +88,16 @@ fn one_life(place: Place, firmware: Vec<Arg>, commands: &str) -> anyhow::Result<
                 "events".into(),
             ])
             .collect(),
-        host_programs: Vec::new(),
-        host_files: Vec::new(),
-        env: Vec::new(),
         outputs: vec![OutFile {
             name: "events".to_owned(),
             target: events.path().to_owned(),
         }],
         time_limit: Duration::from_secs(600),
+        ..GuestRun::default()
     };
     let status = run.run(place, Box::new(io::stdout()))?;
     let events = fs::read_to_string(events.path()).context("cannot read the events")?;
-    println!("demo: what happened when, since the start of openvmm:");
+    println!("demo: events, by the time since the start of openvmm:");
     for line in timeline(&events) {
         println!("demo:   {line}");
     }
@@ -108,24 +105,15 @@ fn one_life(place: Place, firmware: Vec<Arg>, commands: &str) -> anyhow::Result<
     Ok(ExitCode::from(status))
 }
 
-/// Runs a program that runs openvmm several times.
-fn several_lives(place: Place, story: &'static str) -> anyhow::Result<ExitCode> {
-    let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        gated_test: None,
-        program: "vmm_demo".to_owned(),
-        args: vec![story.into()],
-        host_programs: Vec::new(),
-        host_files: Vec::new(),
-        env: place.test_environment(),
-        outputs: Vec::new(),
-        time_limit: Duration::from_secs(1200),
-    };
+/// Runs `vmm_demo`, which runs openvmm several times.
+fn run_demo_program(place: GuestPlace, demo: &'static str) -> anyhow::Result<ExitCode> {
+    let limit = Duration::from_secs(1200);
+    let run = GuestRun::of_vmm_tests("vmm_demo", vec![demo.into()], place, limit);
     let status = run.run(place, Box::new(io::stdout()))?;
     Ok(ExitCode::from(status))
 }
 
-/// One line for each event.
+/// Formats one line for each event.
 fn timeline(events: &str) -> Vec<String> {
     events
         .lines()
@@ -148,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_timeline_skips_what_it_cannot_read() {
+    fn the_timeline_skips_malformed_lines() {
         let events = r#"{"event":"created","monotonic_ns":7,"since_start_ns":1500000}
 not json
 {"event":"halted","since_start_ns":2000000000,"reason":"power_off"}"#;

@@ -1,10 +1,11 @@
-//! `cargo xtask doctor`: what this machine can do, and what it lacks.
+//! `cargo xtask doctor`: reports what this machine has and lacks.
 
 use crate::host_kvm::HostKvm;
 use crate::setup;
-use crate::setup::Kernel;
+use crate::setup::DebianKernel;
+use crate::setup::DebianOvmf;
 use crate::setup::LabQemu;
-use crate::setup::Ovmf;
+use crate::setup::Unpacked;
 use clap::Args;
 use kvm_ioctls::Cap;
 use kvm_ioctls::Kvm;
@@ -13,9 +14,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
 
-/// Tell which KVM this machine has, and what demo, test and bench would lack on it.
+/// Report which KVM this machine has, and what demo, test and bench need that is missing.
 ///
-/// Fails if they could not run, after installing what setup installs.
+/// Fails if something is missing. `cargo xtask setup` installs all of it but the Rust toolchain.
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
     /// Print JSON.
@@ -23,7 +24,7 @@ pub(crate) struct DoctorArgs {
     json: bool,
 }
 
-/// The extensions that openvmm asks KVM for, or that make a difference to a guest.
+/// The KVM extensions that openvmm uses, or that make a difference to a guest.
 const CAPABILITIES: [(&str, Cap); 19] = [
     ("irqchip", Cap::Irqchip),
     ("split_irqchip", Cap::SplitIrqchip),
@@ -50,7 +51,7 @@ const CAPABILITIES: [(&str, Cap); 19] = [
 struct Diagnosis {
     kvm: String,
     hardware: bool,
-    /// Where guests are run.
+    /// Where guests run.
     guests_run: &'static str,
     capabilities: Vec<(&'static str, i32)>,
     missing: Vec<Missing>,
@@ -93,10 +94,10 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 fn diagnose() -> anyhow::Result<Diagnosis> {
     let kvm = HostKvm::detect();
     let missing = setup::missing();
-    let kernel = Kernel::cached()?
+    let kernel = DebianKernel::cached()?
         .map(|kernel| kernel.release())
         .transpose()?;
-    let firmware = Ovmf::cached()?.map(|ovmf| ovmf.dir().to_owned());
+    let firmware = DebianOvmf::cached()?.map(|ovmf| ovmf.dir().to_owned());
     let toolchain = [
         ["rustc", "--version"],
         ["cargo", "fmt"],
@@ -145,7 +146,7 @@ fn capabilities() -> Vec<(&'static str, i32)> {
     )
 }
 
-/// The version that a part of the toolchain tells.
+/// Asks a part of the toolchain for its version.
 fn tool(program: &'static str, subcommand: &'static str) -> Tool {
     let mut command = Command::new(program);
     command.arg(subcommand);

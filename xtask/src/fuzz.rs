@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: libFuzzer targets, on the stable toolchain.
+//! `cargo xtask fuzz`: runs libFuzzer targets on the stable toolchain.
 
 use crate::process;
 use crate::workspace;
@@ -16,7 +16,7 @@ use std::process::Stdio;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What cargo-fuzz passes too: coverage for the engine to steer by, and every check that Rust has.
+/// The flags that cargo-fuzz passes too: coverage instrumentation, and all of Rust's checks.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -28,20 +28,20 @@ const FLAGS: [&str; 8] = [
     "-Coverflow-checks=yes",
 ];
 
-/// Fuzz one target, or each for a while.
+/// Fuzz one target, or all of them in turn.
 ///
-/// Findings are kept in fuzz/artifacts/TARGET, what was learned in fuzz/corpus/TARGET. To replay a
-/// finding, name its file.
+/// Failing inputs are stored in fuzz/artifacts/TARGET, the corpus in fuzz/corpus/TARGET. To run a target on a stored
+/// input, give its file.
 #[derive(Args)]
 pub(crate) struct FuzzArgs {
-    /// The target; all of them one after the other if left out.
+    /// The target (default: all targets in turn).
     target: Option<String>,
-    /// Run once on this input instead.
+    /// Run the target once, on this input.
     input: Option<PathBuf>,
     /// How long each target runs.
     #[arg(long, value_name = "N", default_value_t = 10)]
     seconds: u32,
-    /// Find memory errors too (AddressSanitizer). Asks the stable compiler for an unstable feature.
+    /// Find memory errors too (AddressSanitizer). Uses an unstable feature of the stable compiler.
     #[arg(long)]
     asan: bool,
     /// Print the names of the targets.
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &FuzzArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(wanted) = &args.target {
-        anyhow::ensure!(targets.contains(wanted), "there is no fuzz target {wanted}");
+        anyhow::ensure!(targets.contains(wanted), "unknown fuzz target {wanted}");
         targets = vec![wanted.clone()];
     }
     let programs = build(&targets, args.asan)?;
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &FuzzArgs) -> anyhow::Result<ExitCode> {
         if let Some(input) = &args.input {
             process::run(Command::new(program).arg(input))?;
         } else {
-            found |= !fuzz(target, &program, args.seconds, Report::All)?;
+            found |= !fuzz(target, &program, args.seconds, FuzzOutput::All)?;
         }
     }
     Ok(if found {
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &FuzzArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Runs every target for `seconds`. Returns each name with whether nothing was found.
+/// Runs every target for `seconds`. Returns for each target whether it found nothing.
 pub(crate) fn smoke(seconds: u32) -> anyhow::Result<Vec<(String, bool)>> {
     let targets = targets()?;
     if targets.is_empty() {
@@ -88,7 +88,12 @@ pub(crate) fn smoke(seconds: u32) -> anyhow::Result<Vec<(String, bool)>> {
     targets
         .into_iter()
         .map(|target| {
-            let clean = fuzz(&target, &programs.join(&target), seconds, Report::Findings)?;
+            let clean = fuzz(
+                &target,
+                &programs.join(&target),
+                seconds,
+                FuzzOutput::Findings,
+            )?;
             Ok((target, clean))
         })
         .collect()
@@ -116,7 +121,7 @@ fn targets() -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// Builds the targets; returns the directory of the programs.
+/// Builds the targets. Returns the directory of the programs.
 fn build(targets: &[String], asan: bool) -> anyhow::Result<PathBuf> {
     let target_dir = workspace::root().join(if asan {
         "fuzz/target/asan"
@@ -142,15 +147,15 @@ fn build(targets: &[String], asan: bool) -> anyhow::Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release"))
 }
 
-/// What to show of what the engine says.
+/// Which output of the fuzzing engine to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Report {
+enum FuzzOutput {
     All,
     Findings,
 }
 
-/// Runs one target; returns whether nothing was found.
-fn fuzz(target: &str, program: &Path, seconds: u32, report: Report) -> anyhow::Result<bool> {
+/// Runs one target. Returns whether it found nothing.
+fn fuzz(target: &str, program: &Path, seconds: u32, report: FuzzOutput) -> anyhow::Result<bool> {
     let dir = |kind: &str| -> anyhow::Result<PathBuf> {
         let dir = workspace::root().join("fuzz").join(kind).join(target);
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -165,15 +170,15 @@ fn fuzz(target: &str, program: &Path, seconds: u32, report: Report) -> anyhow::R
         .args(["-rss_limit_mb=4096", "-timeout=60", "-verbosity=0"])
         .arg("-print_final_stats=1")
         .arg(&corpus);
-    // Inputs that a person chose, when a target has some.
+    // Hand-written inputs, which some targets have.
     let seeds = workspace::root().join("fuzz/seeds").join(target);
     if seeds.is_dir() {
         command.arg(seeds);
     }
-    // What the code under test prints is of no use to anybody.
+    // The output of the code under test is of no use.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut log = tempfile::tempfile().context("cannot make a file for the log")?;
-    if report == Report::Findings {
+    if report == FuzzOutput::Findings {
         command.stderr(log.try_clone()?);
     }
     let status = command
@@ -186,7 +191,7 @@ fn fuzz(target: &str, program: &Path, seconds: u32, report: Report) -> anyhow::R
             "fuzz: {target} FAILED ({status}); the input is in {}",
             artifacts.display()
         );
-        println!("fuzz: to repeat it: cargo xtask fuzz {target} FILE");
+        println!("fuzz: to run it again: cargo xtask fuzz {target} FILE");
     }
     Ok(status.success())
 }

@@ -1,26 +1,26 @@
-//! Which KVM this machine has: whether guests can run here directly.
+//! Detects which KVM this machine has.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// What stands behind `/dev/kvm`.
+/// The kind of KVM behind `/dev/kvm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostKvm {
     /// Intel's virtual machine extensions.
     Vmx,
     /// AMD's secure virtual machine.
     Svm,
-    /// A KVM that emulates or para-virtualizes guests without the processor's help: slow and incomplete.
+    /// A KVM without hardware support, which emulates or paravirtualizes guests: slow and incomplete.
     Software,
     /// There is no `/dev/kvm`.
     Absent,
-    /// `/dev/kvm` is there, but not for us.
+    /// `/dev/kvm` exists, but we may not open it.
     NotPermitted,
 }
 
 impl HostKvm {
-    /// Looks at this machine.
+    /// Detects the KVM of this machine.
     pub(crate) fn detect() -> Self {
         let opened = std::fs::File::options()
             .read(true)
@@ -40,7 +40,7 @@ impl HostKvm {
         }
     }
 
-    /// Whether guests can be run directly, and at a speed that makes sense.
+    /// Whether guests can run directly and fast.
     pub(crate) fn is_hardware(self) -> bool {
         matches!(self, Self::Vmx | Self::Svm)
     }

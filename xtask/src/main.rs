@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bench;
 mod build;
 mod check_layers;
@@ -8,13 +9,14 @@ mod demo;
 mod doctor;
 mod fuzz;
 mod guest;
+mod guest_run;
 mod host_kvm;
 mod lab;
-mod place;
 mod process;
 mod setup;
 mod soak;
 mod test;
+mod userland;
 mod workspace;
 
 use clap::Parser;

@@ -1,4 +1,4 @@
-//! Running other programs, with errors that show what was run.
+//! Runs other programs. Errors show the command.
 
 use anyhow::Context;
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-/// The command as one would type it.
+/// Formats the command as a shell command.
 pub(crate) fn shown(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -24,7 +24,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `command` and returns what it printed; its standard error goes to ours.
+/// Runs `command` and returns its output; its standard error goes to ours.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .stderr(Stdio::inherit())
@@ -40,7 +40,7 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         .with_context(|| format!("{} did not print UTF-8", shown(command)))
 }
 
-/// Where `program` is on the `PATH`, with the directories only root tends to have searched too.
+/// Finds `program` on the `PATH` or in the directories that only root's `PATH` usually has.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -1,11 +1,11 @@
-//! `cargo xtask test`: everything that decides whether the tree is good.
+//! `cargo xtask test`: all checks and tests of the tree.
 
 mod count;
 mod e2e;
 
 use crate::check_layers;
 use crate::fuzz;
-use crate::place::Where;
+use crate::guest_run::PlaceOption;
 use crate::process;
 use crate::setup;
 use crate::workspace;
@@ -18,15 +18,15 @@ use std::time::Instant;
 
 /// Check style and layers, and run unit tests, fuzz targets and end-to-end tests.
 ///
-/// Installs what is missing. The last line says how many tests passed and failed.
+/// Installs missing programs. The last line of output tells how many tests passed and failed.
 #[derive(Args)]
 pub(crate) struct TestArgs {
     /// Run only this step. Can be repeated.
     #[arg(long, value_enum)]
-    only: Vec<Step>,
+    only: Vec<TestStep>,
     /// Where end-to-end tests run their guests.
     #[arg(long = "where", value_enum, default_value_t)]
-    place: Where,
+    place: PlaceOption,
     /// How long each fuzz target runs.
     #[arg(long, value_name = "N", default_value_t = 5)]
     fuzz_seconds: u32,
@@ -36,7 +36,7 @@ pub(crate) struct TestArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Step {
+enum TestStep {
     Lint,
     Unit,
     Fuzz,
@@ -44,10 +44,16 @@ enum Step {
     E2e,
 }
 
-const STEPS: [Step; 5] = [Step::Lint, Step::Unit, Step::Fuzz, Step::Kvm, Step::E2e];
+const STEPS: [TestStep; 5] = [
+    TestStep::Lint,
+    TestStep::Unit,
+    TestStep::Fuzz,
+    TestStep::Kvm,
+    TestStep::E2e,
+];
 
-/// What a step did.
-struct Outcome {
+/// The result of a step.
+struct StepOutcome {
     name: &'static str,
     place: String,
     count: Count,
@@ -65,28 +71,28 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         println!("test: {step:?}");
         let mut place = "this machine".to_owned();
         let (name, count) = match step {
-            Step::Lint => ("lint", lint()),
-            Step::Unit => ("unit tests", unit()),
-            Step::Fuzz => ("fuzz targets", fuzz_smoke(args.fuzz_seconds)),
-            Step::Kvm => {
+            TestStep::Lint => ("lint", lint()),
+            TestStep::Unit => ("unit tests", unit()),
+            TestStep::Fuzz => ("fuzz targets", fuzz_smoke(args.fuzz_seconds)),
+            TestStep::Kvm => {
                 let (chosen, why) = args.place.decide();
                 place = why;
                 println!("test: guests run {place}");
                 ("KVM backend", e2e::run_kvm(chosen))
             }
-            Step::E2e => {
+            TestStep::E2e => {
                 let (chosen, why) = args.place.decide();
                 place = why;
                 println!("test: guests run {place}");
                 ("end-to-end tests", e2e::run(chosen, &args.e2e_args))
             }
         };
-        // A step that could not run is one failure; the others still have something to say.
+        // A step that could not run counts as one failure; the other steps still run.
         let count = count.unwrap_or_else(|err| {
             println!("test: {name}: {err:#}");
             Count::FAILED
         });
-        outcomes.push(Outcome {
+        outcomes.push(StepOutcome {
             name,
             place,
             count,
@@ -96,7 +102,7 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     Ok(summarize(&outcomes))
 }
 
-fn summarize(outcomes: &[Outcome]) -> ExitCode {
+fn summarize(outcomes: &[StepOutcome]) -> ExitCode {
     println!();
     let mut total = Count::default();
     for outcome in outcomes {

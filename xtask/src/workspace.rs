@@ -1,4 +1,4 @@
-//! Where things are in the tree, and where what is not in the tree is kept.
+//! Paths and metadata of the workspace, and the cache directory.
 
 use anyhow::Context;
 use cargo_metadata::Metadata;
@@ -15,7 +15,7 @@ pub(crate) fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// `cargo` as it runs us, started in the workspace's root.
+/// The `cargo` that runs us, started in the workspace's root.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
@@ -47,13 +47,13 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(user.join("openvmm"))
 }
 
-/// The cache while nobody else changes it.
+/// The cache, locked against changes by other processes.
 pub(crate) struct LockedCache {
     pub(crate) dir: PathBuf,
     _lock: File,
 }
 
-/// Waits until nobody else changes the cache, which is made if it does not exist.
+/// Locks the cache, which is created if it does not exist. Waits for other processes.
 pub(crate) fn locked_cache() -> anyhow::Result<LockedCache> {
     let dir = cache()?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;

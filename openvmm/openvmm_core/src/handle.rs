@@ -1,7 +1,5 @@
 //! A running VM, as its front end holds it.
 
-use mesh::Rpc;
-use mesh::RpcReply;
 use mesh::Sender;
 use openvmm_defs::request::VmRequest;
 use serial_16550::SerialPort;
@@ -16,9 +14,9 @@ pub struct VmHandle {
 }
 
 impl VmHandle {
-    /// Makes a request. An error reply means that the VM's worker is gone.
-    pub fn call<I, O>(&self, wrap: impl FnOnce(Rpc<I, O>) -> VmRequest, input: I) -> RpcReply<O> {
-        self.requests.call(wrap, input)
+    /// The channel to the VM's worker. Calls fail once the worker has ended.
+    pub fn requests(&self) -> &Sender<VmRequest> {
+        &self.requests
     }
 
     /// The serial port that takes the console's input.

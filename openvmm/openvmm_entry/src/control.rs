@@ -1,27 +1,31 @@
-//! The console's hold on the VM.
+//! How the console controls the VM.
 
-use crate::console::Control;
-use crate::console::GuestInput;
 use mesh::Rpc;
-use openvmm_core::VmHandle;
-use openvmm_defs::request::Change;
+use mesh::Sender;
 use openvmm_defs::request::RequestError;
 use openvmm_defs::request::VmRequest;
 use serde_json::Value;
 use serial_16550::SerialPort;
 use std::io;
+use std::io::Write;
 use std::time::Duration;
 
-/// Sends the prompt's commands to the VM's worker, and waits for its answers.
+/// Sends requests to the VM's worker and waits for the replies.
 #[derive(Clone)]
-pub(crate) struct VmControl(pub VmHandle);
+pub(crate) struct VmControl(pub Sender<VmRequest>);
 
 impl VmControl {
-    fn call<O>(&self, wrap: impl FnOnce(Rpc<(), O>) -> VmRequest) -> Result<O, String> {
-        pal_async::block_on(self.0.call(wrap, ())).map_err(|_| "the VM is gone".into())
+    /// Returns the current tree of the VM's state.
+    pub(crate) fn inspect(&self) -> Result<Value, String> {
+        self.call(VmRequest::Inspect).map(Value::from)
     }
 
-    fn ask<O>(
+    fn call<O>(&self, wrap: impl FnOnce(Rpc<(), O>) -> VmRequest) -> Result<O, String> {
+        pal_async::block_on(self.0.call(wrap, ())).map_err(|_| "the VM's worker has ended".into())
+    }
+
+    /// Makes a request that the worker may refuse.
+    pub(crate) fn try_call<O>(
         &self,
         wrap: impl FnOnce(Rpc<(), Result<O, RequestError>>) -> VmRequest,
     ) -> Result<O, String> {
@@ -29,40 +33,25 @@ impl VmControl {
     }
 }
 
-impl Control for VmControl {
-    fn pause(&self) -> Result<Change, String> {
-        self.ask(VmRequest::Pause)
-    }
-
-    fn resume(&self) -> Result<Change, String> {
-        self.ask(VmRequest::Resume)
-    }
-
-    fn reset(&self) -> Result<(), String> {
-        self.ask(VmRequest::Reset)
-    }
-
-    fn power_button(&self) -> Result<(), String> {
-        self.ask(VmRequest::PowerButton)
-    }
-
-    fn inspect(&self) -> Result<Value, String> {
-        self.call(VmRequest::Inspect).map(Value::from)
-    }
-}
-
-/// Keys on their way into a serial port.
+/// The console's input to a serial port. Writing waits while the port has no room.
 pub(crate) struct PortInput(pub SerialPort);
 
-impl GuestInput for PortInput {
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+impl Write for PortInput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
             let taken = self.0.write_input(bytes);
-            bytes = &bytes[taken..];
-            if !bytes.is_empty() {
-                self.0.wait_input_room(Duration::from_millis(100));
+            if taken > 0 || bytes.is_empty() {
+                return Ok(taken);
             }
+            self.0.wait_input_room(Duration::from_millis(100));
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "control_test.rs"]
+pub(crate) mod tests;

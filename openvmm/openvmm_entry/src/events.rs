@@ -1,7 +1,7 @@
-//! The VM's life as JSON lines.
+//! Writes the VM's events as JSON lines.
 //!
 //! Each line has `event`, `monotonic_ns` (the host's CLOCK_MONOTONIC when it happened) and
-//! `since_start_ns` (since this process started, as the kernel has it). Readers skip what they do not know.
+//! `since_start_ns` (since this process started, as the kernel has it). Readers skip unknown events and fields.
 
 use crate::cli::EventsTarget;
 use firmware_hibernation::HibernationEvent;
@@ -10,7 +10,6 @@ use openvmm_defs::event::LifecycleEvent;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
 use rustix::time::ClockId;
-use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 use std::fs::File;
@@ -18,21 +17,21 @@ use std::io;
 use std::io::Write;
 use std::time::Instant;
 
-/// Writes events. A reader that goes away ends the writing, not the VM.
+/// The events' file. If it can no longer be written, events are dropped and the VM keeps running.
 pub(crate) struct EventLog {
     out: Option<File>,
-    base: Instant,
-    base_monotonic_ns: u64,
+    opened: Instant,
+    opened_monotonic_ns: u64,
     process_start_ns: u64,
 }
 
 impl EventLog {
-    /// Opens `target`; without one, events go nowhere.
+    /// Opens `target`. Without a target, events are dropped.
     pub(crate) fn open(target: Option<&EventsTarget>) -> io::Result<Self> {
         let out = match target {
             None => None,
             Some(EventsTarget::File(path)) => Some(File::create(path)?),
-            // Through /proc, so that the descriptor stays its owner's and an invalid number is an error.
+            // Through /proc: the descriptor is not taken from its owner, and an invalid number is an error.
             Some(EventsTarget::Descriptor(fd)) => Some(
                 File::options()
                     .append(true)
@@ -42,70 +41,60 @@ impl EventLog {
         let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
         Ok(Self {
             out,
-            base: Instant::now(),
-            base_monotonic_ns: nanoseconds(monotonic.tv_sec, monotonic.tv_nsec),
+            opened: Instant::now(),
+            opened_monotonic_ns: nanoseconds(monotonic.tv_sec, monotonic.tv_nsec),
             process_start_ns: process_start_ns().unwrap_or(0),
         })
     }
 
-    /// Writes a VM's event.
+    /// Writes an event of the VM.
     pub(crate) fn vm_event(&mut self, event: &VmEvent) {
         let (name, fields) = match &event.kind {
-            VmEventKind::Hibernation(of_firmware) => {
-                return self.hibernation(of_firmware, event.at);
+            VmEventKind::Hibernation(hibernation) => {
+                return self.hibernation(hibernation, event.at);
             }
-            VmEventKind::Created => ("created", Map::new()),
-            VmEventKind::PowerButton => ("power_button", Map::new()),
+            VmEventKind::Created => ("created", json!({})),
+            VmEventKind::PowerButton => ("power_button", json!({})),
             VmEventKind::Lifecycle(event) => match event {
-                LifecycleEvent::Started => ("started", Map::new()),
-                LifecycleEvent::FirstInstruction => ("first_instruction", Map::new()),
-                LifecycleEvent::Paused => ("paused", Map::new()),
-                LifecycleEvent::Resumed => ("resumed", Map::new()),
-                LifecycleEvent::Reset => ("reset", Map::new()),
+                LifecycleEvent::Started => ("started", json!({})),
+                LifecycleEvent::FirstInstruction => ("first_instruction", json!({})),
+                LifecycleEvent::Paused => ("paused", json!({})),
+                LifecycleEvent::Resumed => ("resumed", json!({})),
+                LifecycleEvent::Reset => ("reset", json!({})),
                 LifecycleEvent::Halted(reason) => ("halted", halt_fields(reason)),
             },
         };
         self.write(name, event.at, fields);
     }
 
-    /// Writes what happened to the firmware that is kept: `hibernation_` and the event's own name, with its fields.
+    /// Writes a hibernation event, with `hibernation_` before its name.
     fn hibernation(&mut self, event: &HibernationEvent, at: Instant) {
         let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else {
             return;
         };
         if let Some(Value::String(name)) = fields.remove("event") {
-            self.write(&format!("hibernation_{name}"), at, fields);
+            self.write(&format!("hibernation_{name}"), at, fields.into());
         }
     }
 
-    /// Writes that the VM ended for a reason that is not the guest's.
-    pub(crate) fn ended(&mut self, reason: &str, fields: Map<String, Value>) {
-        let mut all = Map::new();
-        all.insert("reason".into(), json!(reason));
-        all.extend(fields);
-        self.write("halted", Instant::now(), all);
+    /// Writes that the user or a signal ended the VM.
+    pub(crate) fn ended(&mut self, fields: Value) {
+        self.write("halted", Instant::now(), fields);
     }
 
-    fn write(&mut self, name: &str, at: Instant, fields: Map<String, Value>) {
+    fn write(&mut self, name: &str, at: Instant, fields: Value) {
         let Some(out) = &mut self.out else { return };
-        let monotonic = match at.checked_duration_since(self.base) {
-            Some(after) => self
-                .base_monotonic_ns
-                .saturating_add(after.as_nanos() as u64),
-            None => {
-                let before = self.base.duration_since(at).as_nanos() as u64;
-                self.base_monotonic_ns.saturating_sub(before)
-            }
-        };
-        let mut line = Map::new();
-        line.insert("event".into(), json!(name));
-        line.insert("monotonic_ns".into(), json!(monotonic));
-        line.insert(
-            "since_start_ns".into(),
-            json!(monotonic.saturating_sub(self.process_start_ns)),
-        );
-        line.extend(fields);
-        let mut text = Value::Object(line).to_string();
+        let after_open = at.saturating_duration_since(self.opened).as_nanos() as u64;
+        let monotonic = self.opened_monotonic_ns.saturating_add(after_open);
+        let mut line = json!({
+            "event": name,
+            "monotonic_ns": monotonic,
+            "since_start_ns": monotonic.saturating_sub(self.process_start_ns),
+        });
+        if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
+            line.extend(fields);
+        }
+        let mut text = line.to_string();
         text.push('\n');
         // One write, so that a reader sees whole lines.
         if let Err(error) = out.write_all(text.as_bytes()) {
@@ -115,19 +104,16 @@ impl EventLog {
     }
 }
 
-fn halt_fields(reason: &HaltReason) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert("reason".into(), json!(reason.name()));
+fn halt_fields(reason: &HaltReason) -> Value {
+    let mut fields = json!({"reason": reason.name()});
     match reason {
         HaltReason::TripleFault { vp, registers } => {
-            fields.insert("vp".into(), json!(vp.0));
+            fields["vp"] = json!(vp.0);
             if let Some(registers) = registers {
-                fields.insert("rip".into(), json!(format!("{:#x}", registers.rip)));
+                fields["rip"] = json!(format!("{:#x}", registers.rip));
             }
         }
-        HaltReason::Hypervisor(error) | HaltReason::Error(error) => {
-            fields.insert("error".into(), json!(error));
-        }
+        HaltReason::Hypervisor(error) | HaltReason::Error(error) => fields["error"] = json!(error),
         HaltReason::PowerOff
         | HaltReason::Hibernate
         | HaltReason::Reset
@@ -142,10 +128,10 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
         .saturating_add(nanoseconds as u64)
 }
 
-/// When this process was started, on CLOCK_MONOTONIC, to the kernel's clock tick (10 ms).
+/// The start of this process on CLOCK_MONOTONIC, with the resolution of the kernel's clock tick (10 ms).
 fn process_start_ns() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Field 22, counted after the command name, which may hold anything.
+    // Field 22. Counted from the end of the command name, which may contain any character.
     let ticks: u64 = stat
         .rsplit_once(')')?
         .1
@@ -166,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_its_times_in_order() {
+    fn lines_have_increasing_times() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let target = EventsTarget::File(file.path().into());
         let mut log = EventLog::open(Some(&target)).unwrap();

@@ -1,7 +1,7 @@
 //! `openvmm hibernation`: what a VM that is off would do when it is started.
 
 use crate::console;
-use crate::exit::Exit;
+use crate::exit::ExitCode;
 use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Status;
 use std::path::Path;
@@ -12,7 +12,7 @@ use vmgs::StoreAccess;
 use vmgs::Vmgs;
 
 /// Prints what the next start would do, and why. Nothing is changed.
-pub(crate) fn status(path: &Path, json: bool) -> Exit {
+pub(crate) fn status(path: &Path, json: bool) -> ExitCode {
     let opened = FileDevice::open(path, Container::Detect, StoreAccess::ReadOnly)
         .map_err(|error| Box::new(error) as Box<dyn std::error::Error>)
         .and_then(|device| {
@@ -26,7 +26,7 @@ pub(crate) fn status(path: &Path, json: bool) -> Exit {
         Ok(store) => store,
         Err(error) => {
             eprintln!("error: cannot read {}: {error}", path.display());
-            return Exit::Config;
+            return ExitCode::CONFIG;
         }
     };
     let note = SequenceNoteFile::beside(path);
@@ -36,7 +36,7 @@ pub(crate) fn status(path: &Path, json: bool) -> Exit {
     } else {
         as_text(&status)
     });
-    Exit::PowerOff
+    ExitCode::SUCCESS
 }
 
 fn as_json(status: &Status) -> String {

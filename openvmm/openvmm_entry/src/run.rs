@@ -1,14 +1,14 @@
-//! A VM from its launch to the process's end.
+//! Runs a VM from its launch to the end of the process.
 
-use crate::cli::Console;
+use crate::cli::ConsoleMode;
 use crate::cli::Invocation;
 use crate::console;
-use crate::console::Ended;
+use crate::console::ConsoleEnd;
 use crate::console::GuestOutput;
 use crate::control::PortInput;
 use crate::control::VmControl;
 use crate::events::EventLog;
-use crate::exit::Exit;
+use crate::exit::ExitCode;
 use crate::terminal;
 use error_chain::Chain;
 use mesh::Receiver;
@@ -23,7 +23,6 @@ use openvmm_defs::event::VmEventKind;
 use openvmm_defs::request::VmRequest;
 use pal_async::DefaultPool;
 use pal_async::Driver;
-use serde_json::Map;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
@@ -37,55 +36,47 @@ use virt_kvm::HeadStart;
 use virt_kvm::KvmHypervisor;
 
 /// What the main task waits for.
-enum Occurrence {
+enum MainEvent {
     Vm(VmEvent),
-    Console(io::Result<Ended>),
+    Console(io::Result<ConsoleEnd>),
     Signal(i32),
 }
 
 /// Why the VM ends.
-enum Cause {
+enum EndCause {
     Halted(HaltReason),
     Quit,
     Signal(i32),
 }
 
-/// Whether the command line, not parsed yet, looks like one that starts a VM.
-pub(crate) fn is_likely() -> bool {
-    std::env::args_os().skip(1).any(|argument| {
-        let argument = argument.to_string_lossy();
-        argument.starts_with("--kernel") || argument.starts_with("--uefi")
-    })
-}
-
-/// Launches the VM and stays until it ends.
-pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exit {
+/// Launches the VM and runs until it ends.
+pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> ExitCode {
     let mut events = match EventLog::open(invocation.events.as_ref()) {
         Ok(events) => events,
         Err(error) => {
             eprintln!("error: --json-events: {error}");
-            return Exit::Config;
+            return ExitCode::CONFIG;
         }
     };
     let hypervisor = match head_start.map_or_else(KvmHypervisor::open, HeadStart::finish) {
         Ok(hypervisor) => hypervisor,
         Err(error) => {
             eprintln!("error: {}", Chain(&error));
-            return Exit::Hypervisor;
+            return ExitCode::HYPERVISOR;
         }
     };
-    let (send, mut occurrences) = mesh::channel();
+    let (send, mut main_events) = mesh::channel();
     let output = GuestOutput::new();
     let vm_events = send.clone();
     let options = LaunchOptions {
         console_output: Box::new(output.clone()),
-        events: Arc::new(move |event| drop(vm_events.send(Occurrence::Vm(event)))),
+        events: Arc::new(move |event| drop(vm_events.send(MainEvent::Vm(event)))),
     };
     let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, &invocation.start, options) {
         Ok(vm) => vm,
         Err(error) => {
-            // What led to it.
-            while let Ok(Occurrence::Vm(event)) = occurrences.try_recv() {
+            // The events before the failure.
+            while let Ok(MainEvent::Vm(event)) = main_events.try_recv() {
                 events.vm_event(&event);
             }
             eprintln!("error: {}", Chain(&error));
@@ -95,119 +86,118 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
                 eprintln!("An override is given as --hibernation-override HOW.");
             }
             return match &error {
-                LaunchError::Machine(error) if error.is_hypervisor() => Exit::Hypervisor,
-                LaunchError::Machine(error) if error.is_config() => Exit::Config,
-                LaunchError::Machine(_) | LaunchError::Thread(_) => Exit::Failure,
+                LaunchError::Machine(error) if error.is_hypervisor() => ExitCode::HYPERVISOR,
+                LaunchError::Machine(error) if error.is_config() => ExitCode::CONFIG,
+                LaunchError::Machine(_) | LaunchError::Thread(_) => ExitCode::FAILURE,
             };
         }
     };
     for (port, path) in vm.ptys() {
         eprintln!("{port} is at {}", path.display());
     }
-    let session = Session {
+    let running = RunningVm {
         vm,
         output,
         events,
         hypervisor,
     };
     DefaultPool::run_with(async |driver| {
-        session
-            .run(&driver, invocation.console, send, occurrences)
+        running
+            .run(&driver, invocation.console, send, main_events)
             .await
     })
 }
 
-struct Session {
+struct RunningVm {
     vm: VmHandle,
     output: GuestOutput,
     events: EventLog,
     hypervisor: KvmHypervisor,
 }
 
-impl Session {
+impl RunningVm {
     async fn run(
         mut self,
         driver: &Driver,
-        console: Console,
-        send: Sender<Occurrence>,
-        occurrences: Receiver<Occurrence>,
-    ) -> Exit {
+        console: ConsoleMode,
+        send: Sender<MainEvent>,
+        main_events: Receiver<MainEvent>,
+    ) -> ExitCode {
         if let Err(error) = watch_signals(send.clone()) {
-            tracing::warn!(%error, "signals will end the process without stopping the VM in order");
+            tracing::warn!(%error, "cannot handle signals; one would end the process without stopping the VM first");
         }
-        if console == Console::Interactive {
-            let control = VmControl(self.vm.clone());
+        if console == ConsoleMode::Interactive {
+            let control = VmControl(self.vm.requests().clone());
             let input = self
                 .vm
                 .console()
-                .map(|port| Box::new(PortInput(port.clone())) as Box<dyn console::GuestInput>);
+                .map(|port| Box::new(PortInput(port.clone())) as console::GuestInput);
             let output = self.output.clone();
             let work = move || {
                 let ended = console::run(control, input, output);
-                // Without a main task there is no process to tell.
-                let _ = send.send(Occurrence::Console(ended));
+                // Fails only when the main task has ended, and the process with it.
+                let _ = send.send(MainEvent::Console(ended));
             };
             driver.unblock("console", work).detach();
         }
 
-        let cause = self.wait(occurrences).await;
+        let cause = self.wait(main_events).await;
         let exit = self.end(cause).await;
-        // The console may be waiting for a key; it ends with the process.
+        // The console thread may be waiting for input; it ends with the process.
         terminal::restore();
-        std::process::exit(exit.code())
+        std::process::exit(exit.0)
     }
 
-    async fn wait(&mut self, mut occurrences: Receiver<Occurrence>) -> Cause {
+    async fn wait(&mut self, mut main_events: Receiver<MainEvent>) -> EndCause {
         loop {
-            match occurrences.recv().await {
-                Ok(Occurrence::Vm(event)) => {
+            match main_events.recv().await {
+                Ok(MainEvent::Vm(event)) => {
                     self.events.vm_event(&event);
                     if let VmEventKind::Lifecycle(LifecycleEvent::Halted(reason)) = event.kind {
-                        return Cause::Halted(reason);
+                        return EndCause::Halted(reason);
                     }
                 }
-                Ok(Occurrence::Console(Ok(Ended::Quit))) => return Cause::Quit,
-                Ok(Occurrence::Console(Ok(Ended::InputClosed))) => {
+                Ok(MainEvent::Console(Ok(ConsoleEnd::Quit))) => return EndCause::Quit,
+                Ok(MainEvent::Console(Ok(ConsoleEnd::InputClosed))) => {
                     tracing::debug!("standard input has ended");
                 }
-                Ok(Occurrence::Console(Err(error))) => {
+                Ok(MainEvent::Console(Err(error))) => {
                     terminal::restore();
-                    tracing::warn!(%error, "the console has failed; the VM goes on without");
+                    tracing::warn!(%error, "the console failed; the VM keeps running without it");
                 }
-                Ok(Occurrence::Signal(number)) => return Cause::Signal(number),
+                Ok(MainEvent::Signal(number)) => return EndCause::Signal(number),
                 Err(mesh::RecvError) => {
-                    return Cause::Halted(HaltReason::Error("the VM's worker is gone".into()));
+                    return EndCause::Halted(HaltReason::Error("the VM's worker has ended".into()));
                 }
             }
         }
     }
 
-    async fn end(&mut self, cause: Cause) -> Exit {
+    async fn end(&mut self, cause: EndCause) -> ExitCode {
         if let Err(error) = self.output.release() {
-            tracing::debug!(%error, "standard output is gone");
+            tracing::debug!(%error, "cannot write to standard output");
         }
-        // An error means that the worker is gone, and the VM with it.
-        let _ = self.vm.call(VmRequest::Stop, ()).await;
+        // Fails only when the worker has ended, and the VM with it.
+        let _ = self.vm.requests().call(VmRequest::Stop, ()).await;
         terminal::restore();
         match cause {
-            Cause::Halted(reason) => {
+            EndCause::Halted(reason) => {
                 self.explain(&reason);
-                Exit::from(&reason)
+                ExitCode::from(&reason)
             }
-            Cause::Quit => {
-                self.events.ended("quit", Map::new());
-                Exit::Quit
+            EndCause::Quit => {
+                self.events.ended(json!({"reason": "quit"}));
+                ExitCode::QUIT
             }
-            Cause::Signal(number) => {
-                let mut fields = Map::new();
-                fields.insert("signal".into(), json!(number));
-                self.events.ended("signal", fields);
-                Exit::Signal(number)
+            EndCause::Signal(number) => {
+                self.events
+                    .ended(json!({"reason": "signal", "signal": number}));
+                ExitCode::signal(number)
             }
         }
     }
 
-    /// Tells the user what an exit code alone does not.
+    /// Prints what the exit code alone does not tell.
     fn explain(&self, reason: &HaltReason) {
         match reason {
             HaltReason::PowerOff | HaltReason::Hibernate | HaltReason::Reset => {}
@@ -219,7 +209,7 @@ impl Session {
                     if registers.at_reset_vector() {
                         eprintln!(
                             "These are the registers after a reset: KVM on AMD processors resets a VP that shut down, \
-                             and what it had before is lost."
+                             so its earlier registers are lost."
                         );
                     }
                 }
@@ -227,7 +217,7 @@ impl Session {
             HaltReason::Error(error) => eprintln!("openvmm: {error}"),
             HaltReason::Hypervisor(error) => {
                 eprintln!("openvmm: {error}");
-                // Asked for here, not at the start, where nobody needs it.
+                // Queried only here: a start does not need it.
                 let host = self.hypervisor.host_info();
                 if host.is_ok_and(|host| host.kind == HostKind::Software) {
                     eprintln!(
@@ -240,8 +230,8 @@ impl Session {
     }
 }
 
-/// The first signal ends the VM in order, the second one ends the process.
-fn watch_signals(send: Sender<Occurrence>) -> io::Result<()> {
+/// Stops the VM at the first signal, and ends the process at the second one.
+fn watch_signals(send: Sender<MainEvent>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new()
         .name("signals".into())
@@ -250,11 +240,11 @@ fn watch_signals(send: Sender<Occurrence>) -> io::Result<()> {
             for number in &mut signals {
                 if asked {
                     terminal::restore();
-                    std::process::exit(Exit::Signal(number).code());
+                    std::process::exit(ExitCode::signal(number).0);
                 }
                 asked = true;
-                // Without a main task there is no process to tell.
-                let _ = send.send(Occurrence::Signal(number));
+                // Fails only when the main task has ended, and the process with it.
+                let _ = send.send(MainEvent::Signal(number));
             }
         })?;
     Ok(())

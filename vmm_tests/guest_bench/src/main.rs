@@ -1,4 +1,4 @@
-//! The guest's part of measurements: drives a disk or a TCP connection for a while, and says at which rate.
+//! The guest's part of measurements: measures the rate of a disk or a TCP connection.
 #![forbid(unsafe_code)]
 
 mod disk;
@@ -18,18 +18,18 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Measurement {
-    /// Reads of 4 KiB at random places of a disk: how many a second.
+    /// Random reads of 4 KiB from a disk, per second.
     Random {
         disk: PathBuf,
-        /// How many are on their way at a time.
+        /// How many reads run at a time.
         depth: u32,
         seconds: u64,
     },
-    /// Reads of 1 MiB, one after the other: how many a second.
+    /// Sequential reads of 1 MiB from a disk, per second.
     Sequential { disk: PathBuf, seconds: u64 },
-    /// Sends to a TCP server: MiB a second. The address is IP-PORT, as a colon ends a word of the guest's init.
+    /// Sends to a TCP server, in MiB per second. The address is IP-PORT: the guest's init splits commands at colons.
     Send { server: String, seconds: u64 },
-    /// Receives from a TCP server: MiB a second.
+    /// Receives from a TCP server, in MiB per second.
     Receive { server: String, seconds: u64 },
 }
 

@@ -1,4 +1,4 @@
-//! A TCP stream, as fast as it goes.
+//! Measures the rate of a TCP stream.
 
 use anyhow::Context;
 use std::io::Read;
@@ -11,7 +11,7 @@ use std::time::Instant;
 const BUFFER: usize = 256 << 10;
 const MIB: f64 = (1 << 20) as f64;
 
-/// MiB a second that go out. What is still in buffers at the end counts as sent: over seconds it is little.
+/// The rate of sending, in MiB per second. Data in buffers at the end counts as sent; it is little.
 pub(crate) fn send(server: SocketAddr, duration: Duration) -> anyhow::Result<f64> {
     let buffer = vec![b'x'; BUFFER];
     drive(server, duration, |stream| {
@@ -19,7 +19,7 @@ pub(crate) fn send(server: SocketAddr, duration: Duration) -> anyhow::Result<f64
     })
 }
 
-/// MiB a second that come in.
+/// The rate of receiving, in MiB per second.
 pub(crate) fn receive(server: SocketAddr, duration: Duration) -> anyhow::Result<f64> {
     let mut buffer = vec![0; BUFFER];
     drive(server, duration, |stream| stream.read(&mut buffer))
@@ -35,7 +35,8 @@ fn drive(
     let started = Instant::now();
     let mut bytes = 0;
     while started.elapsed() < duration {
-        let moved = step(&mut stream).with_context(|| format!("the stream with {server} broke"))?;
+        let moved =
+            step(&mut stream).with_context(|| format!("the stream with {server} failed"))?;
         anyhow::ensure!(moved > 0, "{server} closed the stream");
         bytes += moved;
     }

@@ -1,12 +1,12 @@
-//! The job: one command, and what it needs around it.
+//! The job: one command, and its surroundings.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Where the job description lies in the lab's initramfs.
+/// The path of the job description in the lab's initramfs.
 pub const JOB_PATH: &str = "/lab/job.json";
 
-/// The directory the command starts in, and which relative file names refer to.
+/// The command's working directory.
 pub const WORK_DIR: &str = "/work";
 
 /// The names of the virtio-serial ports between the lab and the host.
@@ -17,14 +17,14 @@ pub mod port {
     pub const STDOUT: &str = "lab.stdout";
     /// The command's standard error.
     pub const STDERR: &str = "lab.stderr";
-    /// The [`Report`](crate::Report) and the files that follow it.
+    /// The [`LabReport`](crate::LabReport) and the files that follow it.
     pub const REPORT: &str = "lab.report";
-    /// A byte from the host now and then, for the interrupt that it comes with: QEMU's emulation loses one at
-    /// times, and finds it again with the next.
+    /// A byte from the host now and then, for its interrupt: QEMU's emulation sometimes loses an interrupt until the
+    /// next one arrives.
     pub const PULSE: &str = "lab.pulse";
 }
 
-/// One kernel module to load before the command runs.
+/// A kernel module to load before the command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// The module file in the initramfs.
@@ -35,7 +35,7 @@ pub struct Module {
 
 /// What the lab runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Job {
+pub struct LabJob {
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// The whole environment of the command.
@@ -46,6 +46,6 @@ pub struct Job {
     pub stdin: bool,
     /// The size (columns, rows) of the terminal to run the command on; `None` runs it on pipes.
     pub terminal: Option<(u16, u16)>,
-    /// Files to send back when the command has ended.
+    /// Files to send to the host when the command has ended.
     pub out: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! What the two ends of the lab say to each other: the job that `cargo xtask lab` leaves in the lab's
-//! initramfs, and the report that the lab's init sends back over a virtio-serial port.
+//! The protocol between `cargo xtask lab` and the lab's init: the job in the lab's initramfs, and the report that the init
+//! sends over a virtio-serial port.
 #![forbid(unsafe_code)]
 
 mod job;
@@ -7,9 +7,9 @@ mod report;
 pub mod stdin;
 
 pub use job::JOB_PATH;
-pub use job::Job;
+pub use job::LabJob;
 pub use job::Module;
 pub use job::WORK_DIR;
 pub use job::port;
-pub use report::OutFile;
-pub use report::Report;
+pub use report::LabReport;
+pub use report::SentFile;

@@ -1,4 +1,4 @@
-//! The lab's machine: file systems, kernel modules, virtio-serial ports.
+//! Sets up the lab's machine: file systems, kernel modules, virtio-serial ports.
 
 use anyhow::Context;
 use lab_init::Module;
@@ -12,7 +12,7 @@ use std::time::Instant;
 /// How long a port may take to appear once its driver is loaded.
 const PORT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Mounts what programs expect to find.
+/// Mounts the file systems that programs expect.
 pub(crate) fn mount_filesystems() -> anyhow::Result<()> {
     for (kind, target) in [
         ("proc", "/proc"),
@@ -52,7 +52,7 @@ pub(crate) fn open_port(name: &str) -> anyhow::Result<File> {
 fn find_port(name: &str) -> anyhow::Result<String> {
     let deadline = Instant::now() + PORT_DEADLINE;
     loop {
-        // Ports come one by one, by messages on the device's control queue.
+        // Ports appear one by one, by messages on the device's control queue.
         if let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") {
             for port in ports.flatten() {
                 let found = fs::read_to_string(port.path().join("name")).unwrap_or_default();
@@ -69,7 +69,7 @@ fn find_port(name: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Ends the machine; returns only if the kernel refuses.
+/// Powers the machine off. Returns only if the kernel refuses.
 pub(crate) fn power_off() {
     let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
 }

@@ -6,7 +6,7 @@ mod machine;
 mod run;
 
 use lab_init::JOB_PATH;
-use lab_init::Job;
+use lab_init::LabJob;
 use lab_init::port;
 use std::fs;
 use std::io;
@@ -16,8 +16,7 @@ use std::thread;
 
 fn main() {
     if let Err(err) = lab() {
-        // The console is the only place left to say it; the host prints the console's log when no
-        // report arrives.
+        // The host prints the console's output if no report arrives.
         eprintln!("lab: {err:#}");
     }
     machine::power_off();
@@ -25,7 +24,7 @@ fn main() {
 
 fn lab() -> anyhow::Result<()> {
     machine::mount_filesystems()?;
-    let job: Job = serde_json::from_slice(&fs::read(JOB_PATH)?)?;
+    let job: LabJob = serde_json::from_slice(&fs::read(JOB_PATH)?)?;
     for module in &job.modules {
         machine::load_module(module)?;
     }
@@ -37,11 +36,11 @@ fn lab() -> anyhow::Result<()> {
     line.push(b'\n');
     reports.write_all(&line)?;
     for (size, file) in files {
-        // Exactly as many bytes as announced, so that the host keeps its place in the stream.
+        // Exactly as many bytes as announced, even if the file changed: the host counts them.
         let mut bytes = file.chain(io::repeat(0)).take(size);
         io::copy(&mut bytes, &mut reports)?;
     }
-    // The host ends the machine when it has everything; powering off now could lose what is in flight.
+    // The host ends the machine when it has received everything; powering off could lose data in flight.
     loop {
         thread::park();
     }

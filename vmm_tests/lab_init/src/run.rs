@@ -1,10 +1,10 @@
-//! Runs the job's command: on pipes that are relayed to the ports byte by byte, or on a terminal.
+//! Runs the job's command on a terminal, or on pipes, and relays its streams to the ports.
 
 use crate::machine;
 use anyhow::Context;
-use lab_init::Job;
-use lab_init::OutFile;
-use lab_init::Report;
+use lab_init::LabJob;
+use lab_init::LabReport;
+use lab_init::SentFile;
 use lab_init::WORK_DIR;
 use lab_init::port;
 use lab_init::stdin;
@@ -23,8 +23,8 @@ use std::process::Stdio;
 use std::thread;
 use std::thread::JoinHandle;
 
-/// Runs the command and waits for it. The files of the report come with the lengths it names.
-pub(crate) fn run(job: &Job) -> anyhow::Result<(Report, Vec<(u64, File)>)> {
+/// Runs the command and waits for it. Returns the report, and the files to send with their lengths.
+pub(crate) fn run(job: &LabJob) -> anyhow::Result<(LabReport, Vec<(u64, File)>)> {
     fs::create_dir_all(WORK_DIR).context("cannot create the work directory")?;
     let stdout = machine::open_port(port::STDOUT)?;
     let stderr = machine::open_port(port::STDERR)?;
@@ -42,8 +42,8 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<(Report, Vec<(u64, File)>)> {
         Ok((child, relays)) => (Ok(wait_for(&child)?), relays),
         Err(err) => (Err(format!("{err:#}")), Vec::new()),
     };
-    // What the command left running would hold its output open.
-    // The negative of this process's id, 1, means every process there is.
+    // Processes that the command left behind would keep its output open.
+    // kill(-1) means every process: this process's id is 1.
     let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
     let mut lengths = [0; 2];
     for (length, relay) in lengths.iter_mut().zip(relays) {
@@ -62,12 +62,12 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<(Report, Vec<(u64, File)>)> {
             }
             Err(err) => Err(err.to_string()),
         };
-        files.push(OutFile {
+        files.push(SentFile {
             name: name.clone(),
             size,
         });
     }
-    let report = Report {
+    let report = LabReport {
         status,
         stdout_len: lengths[0],
         stderr_len: lengths[1],
@@ -76,9 +76,9 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<(Report, Vec<(u64, File)>)> {
     Ok((report, contents))
 }
 
-type Started = (Child, Vec<JoinHandle<u64>>);
+type StartedCommand = (Child, Vec<JoinHandle<u64>>);
 
-fn command(job: &Job, prefix: &[&str]) -> anyhow::Result<Command> {
+fn command(job: &LabJob, prefix: &[&str]) -> anyhow::Result<Command> {
     let mut argv = prefix
         .iter()
         .copied()
@@ -93,11 +93,11 @@ fn command(job: &Job, prefix: &[&str]) -> anyhow::Result<Command> {
 }
 
 fn start_on_pipes(
-    job: &Job,
+    job: &LabJob,
     stdin: Option<File>,
     stdout: File,
     stderr: File,
-) -> anyhow::Result<Started> {
+) -> anyhow::Result<StartedCommand> {
     let mut child = command(job, &[])?
         .stdin(if stdin.is_some() {
             Stdio::piped()
@@ -109,7 +109,7 @@ fn start_on_pipes(
         .spawn()
         .with_context(|| format!("cannot run {}", job.argv[0]))?;
     if let (Some(from), Some(to)) = (stdin, child.stdin.take()) {
-        // Not waited for: the input may never end.
+        // The thread is not joined: the input may never end.
         thread::spawn(move || stdin::receive(from, to));
     }
     let mut relays = Vec::new();
@@ -121,11 +121,11 @@ fn start_on_pipes(
 }
 
 fn start_on_terminal(
-    job: &Job,
+    job: &LabJob,
     size: (u16, u16),
     stdin: Option<File>,
     stdout: File,
-) -> anyhow::Result<Started> {
+) -> anyhow::Result<StartedCommand> {
     let controller: OwnedFd =
         rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)?;
     rustix::pty::unlockpt(&controller)?;
@@ -159,8 +159,8 @@ fn start_on_terminal(
     Ok((child, vec![relay(controller, stdout)]))
 }
 
-/// Copies until end of file or an error (a terminal whose last user is gone reads as EIO).
-/// Returns how many bytes arrived.
+/// Copies until end of file or an error (reading a terminal that no process has open is EIO). Returns the number of
+/// bytes.
 fn relay(
     mut from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
@@ -184,7 +184,7 @@ fn relay(
     })
 }
 
-/// Waits for the command as the init process has to: every orphan that ends meanwhile is reaped.
+/// Waits for the command, and reaps all other processes that end meanwhile, as an init process must.
 fn wait_for(child: &Child) -> anyhow::Result<u8> {
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     loop {

@@ -1,6 +1,5 @@
-//! Standard input on its way to the lab: chunks that begin with their length (four bytes, little-endian),
-//! the last one being empty. QEMU drops what is on its way through a port that closes, so closing it could
-//! not stand for the end.
+//! The encoding of standard input for the lab: chunks that start with their length (four bytes, little-endian). An empty
+//! chunk ends the input. Closing the port could not: QEMU drops data in flight when a port closes.
 
 use std::io;
 use std::io::ErrorKind;
@@ -9,7 +8,7 @@ use std::io::Write;
 
 const CHUNK: usize = 32 << 10;
 
-/// Sends all of `from`, and its end.
+/// Sends all of `from`, and the end of input.
 pub fn send(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     let mut chunk = vec![0; 4 + CHUNK];
     loop {
@@ -27,7 +26,7 @@ pub fn send(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     }
 }
 
-/// Writes what [`send`] sends to `to`, up to its end.
+/// Receives what [`send`] sends, up to the end of input, and writes it to `to`.
 pub fn receive(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     loop {
         let mut len = [0; 4];
@@ -47,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_up_to_the_end_arrives() {
+    fn all_input_arrives() {
         for len in [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 5] {
             let input: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
             let mut sent = Vec::new();

@@ -1,16 +1,16 @@
-//! Firmware of a few instructions, which takes the guest's operating system's part as well: what is sent to its console
-//! makes it hibernate, wake, power off or reset. It says which firmware it is, and computes a digest of itself.
+//! Firmware of a few instructions, which acts as the guest's operating system too: commands on its console make it
+//! hibernate, wake up, power off or reset. It prints its version, and a digest that it computes of itself.
 
-/// What `line` of the console makes a [`rom`] announce that it is awake from S4.
+/// The console line that makes a [`rom`] announce that it is awake from S4.
 pub const WAKE: &str = "w";
-/// What makes it announce S4, and enter it.
+/// The console line that makes it announce and enter S4.
 pub const HIBERNATE: &str = "h";
-/// What makes it announce S5, and enter it.
+/// The console line that makes it announce and enter S5.
 pub const POWER_OFF: &str = "p";
-/// What makes it reset the machine.
+/// The console line that makes it reset the machine.
 pub const RESET: &str = "r";
 
-/// What a line starts with that tells version and digest.
+/// The start of the line with its version and digest.
 pub const BANNER: &str = "rom ";
 /// The line that follows [`WAKE`].
 pub const AWAKE: &str = "awake";
@@ -24,7 +24,7 @@ pub enum RomSize {
     Large,
 }
 
-/// A firmware image with one volume, whose SEC phase is all there is. Every byte of its filling depends on `version`. Its
+/// A firmware image with one volume, which holds only a SEC phase. The filling depends on `version`. Its
 /// banner is [`BANNER`], the version in decimal, and its [`rom_digest`].
 pub fn rom(version: u16, size: RomSize) -> Vec<u8> {
     let len = match size {
@@ -51,7 +51,7 @@ pub fn rom(version: u16, size: RomSize) -> Vec<u8> {
     rom
 }
 
-/// What a [`rom`] prints as its digest: FNV-1a over the 32-bit words of its last 64 KiB, in hexadecimal.
+/// The digest that a [`rom`] prints: FNV-1a over the 32-bit words of its last 64 KiB, in hexadecimal.
 pub fn rom_digest(rom: &[u8]) -> String {
     let (words, _) = rom[rom.len() - SEGMENT..].as_chunks::<4>();
     let digest = words.iter().fold(0x811c_9dc5_u32, |digest, word| {
@@ -60,7 +60,7 @@ pub fn rom_digest(rom: &[u8]) -> String {
     format!("{digest:08x}")
 }
 
-/// What 16-bit code reaches: the last 64 KiB below 4 GiB, where the processor starts.
+/// The segment that 16-bit code can reach: the last 64 KiB below 4 GiB, where the processor starts.
 const SEGMENT: usize = 0x1_0000;
 
 /// The header of a firmware volume, and of its only file (UEFI Platform Initialization specification, volume 3).
@@ -226,7 +226,7 @@ mod tests {
         let text = format!("{BANNER}{} \0", u16::MAX);
         assert!(TEXT_AT + text.len() <= NEWLINE_AT);
         assert!(AWAKE_AT + AWAKE.len() + 2 <= RESET_VECTOR_AT);
-        // The jump: relative to the instruction behind it, within the segment.
+        // The jump is relative to the next instruction, within the segment.
         let [_, low, high] = RESET_VECTOR;
         let target = RESET_VECTOR_AT + 3 + usize::from(u16::from_le_bytes([low, high]));
         assert_eq!(target % SEGMENT, CODE_AT);

@@ -1,8 +1,8 @@
-//! Guests boot, and see the machine they were given.
+//! Guests boot and see the configured machine.
 
 use super::Context;
 use anyhow::ensure;
-use vmm_tests::Exit;
+use vmm_tests::OpenvmmExit;
 
 pub(super) fn one_processor(context: &Context) -> anyhow::Result<()> {
     boots(context, 1)
@@ -27,7 +27,7 @@ fn boots(context: &Context, processors: u32) -> anyhow::Result<()> {
     let memory: u64 = vm.wait_for_guest("memory ")?.parse()?;
     // 512 MiB, less what the kernel keeps for itself.
     ensure!((400 << 10..=512 << 10).contains(&memory), "{memory} kB");
-    vm.expect_halt(Exit::PoweredOff, "power_off")
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")
 }
 
 pub(super) fn file_backed_memory(context: &Context) -> anyhow::Result<()> {
@@ -36,10 +36,9 @@ pub(super) fn file_backed_memory(context: &Context) -> anyhow::Result<()> {
     let mut vm = context
         .linux("")
         .memory(format!("size=256M,file={}", file.display()))
-        .start()?;
-    vm.wait_for_guest("ready")?;
+        .boot()?;
     ensure!(std::fs::metadata(&file)?.len() == 256 << 20);
-    // What the guest has in memory is in the file: the name of its kernel, at least.
+    // The file holds the guest's memory, and so the text that it has just written to a RAM disk.
     vm.type_line("run echo wake-up-$((41+1)) >/tmp/mark")?;
     vm.wait_for_guest("run done")?;
     let memory = std::fs::read(&file)?;
@@ -48,8 +47,7 @@ pub(super) fn file_backed_memory(context: &Context) -> anyhow::Result<()> {
         memory.windows(mark.len()).any(|window| window == mark),
         "the guest's memory is not in the file"
     );
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")
+    vm.power_off()
 }
 
 pub(super) fn split_irqchip(context: &Context) -> anyhow::Result<()> {
@@ -58,19 +56,19 @@ pub(super) fn split_irqchip(context: &Context) -> anyhow::Result<()> {
         .args(["--irqchip", "split", "-p", "2"])
         .start()?;
     ensure!(vm.wait_for_guest("cpus ")? == "2");
-    vm.expect_halt(Exit::PoweredOff, "power_off")
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")
 }
 
 pub(super) fn events_come_in_order(context: &Context) -> anyhow::Result<()> {
     let vm = context.linux("poweroff").start()?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
     let events = vm.events();
     let mut last = 0;
     for event in &events {
         ensure!(
             event.monotonic_ns >= last,
             "{}",
-            vm.failure("time went back")
+            vm.failure("the time of an event is before that of its predecessor")
         );
         last = event.monotonic_ns;
     }
@@ -79,7 +77,7 @@ pub(super) fn events_come_in_order(context: &Context) -> anyhow::Result<()> {
         ensure!(
             names.any(|name| name == expected),
             "{}",
-            vm.failure(&format!("no {expected}, or not in its place"))
+            vm.failure(&format!("no event {expected}, or not in this order"))
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Disks keep what is written, and are one VM's at a time.
+//! Disks keep what is written, and can be used by one VM at a time.
 
 use super::Context;
 use anyhow::Context as _;
@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
-use vmm_tests::Exit;
+use vmm_tests::OpenvmmExit;
 use vmm_tests::Stdio;
 use vmm_tests::Vm;
 
 const MIB: u64 = 1 << 20;
 
-/// What the guest says of `command`: its status, and the checksum.
+/// Has the guest execute `command`, checks its status, and returns the checksum.
 fn checksum(vm: &mut Vm, command: &str, topic: &str) -> anyhow::Result<String> {
     let said = vm.ask(command, topic)?;
     said.strip_prefix("0 ")
@@ -21,13 +21,12 @@ fn checksum(vm: &mut Vm, command: &str, topic: &str) -> anyhow::Result<String> {
         .with_context(|| vm.failure(&format!("{command}: {said}")))
 }
 
-/// What is written is in the file at its place, and there when the machine is started again.
+/// What is written is in the file at the right offset, and can be read after another start.
 pub(super) fn written_and_read(context: &Context) -> anyhow::Result<()> {
     let mut machine = context.uefi()?;
     let disk = machine.add_empty_disk("DATA", 64 * MIB)?;
     let builder = machine.linux("").arg("-p").arg("2");
-    let mut vm = builder.start()?;
-    vm.wait_for_guest("ready")?;
+    let mut vm = builder.boot()?;
     let seen = vm.ask("disks", "disk vda ")?;
     ensure!(
         seen == format!("{} DATA rw", 64 * MIB),
@@ -45,22 +44,19 @@ pub(super) fn written_and_read(context: &Context) -> anyhow::Result<()> {
         "the file has {:?}",
         String::from_utf8_lossy(&beginning)
     );
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
+    vm.power_off()?;
 
-    let mut vm = builder.start()?;
-    vm.wait_for_guest("ready")?;
+    let mut vm = builder.boot()?;
     let read = checksum(&mut vm, "disk read vda 7 2", "disk read ")?;
     ensure!(read == written, "{read} was read, {written} written");
     ensure!(vm.ask("disk discard vda 7 1", "disk discard ")? == "0");
     let zeroes = checksum(&mut vm, "disk read vda 0 1", "disk read ")?;
     let discarded = checksum(&mut vm, "disk read vda 7 1", "disk read ")?;
     ensure!(discarded == zeroes, "discarded blocks are not zero");
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")
+    vm.power_off()
 }
 
-/// Memory as a disk, and a file that keeps what it had.
+/// Disks in memory, and a file that is not changed.
 pub(super) fn nothing_kept(context: &Context) -> anyhow::Result<()> {
     let machine = context.uefi()?;
     let image = machine.file("image");
@@ -70,15 +66,13 @@ pub(super) fn nothing_kept(context: &Context) -> anyhow::Result<()> {
         .args(["--disk", "mem:32M"])
         .arg("--disk")
         .arg(format!("memdiff:file:{}", image.display()))
-        .start()?;
-    vm.wait_for_guest("ready")?;
+        .boot()?;
     for disk in ["vda", "vdb"] {
         let written = checksum(&mut vm, &format!("disk write {disk} 3 1 1"), "disk write ")?;
         let read = checksum(&mut vm, &format!("disk read {disk} 1 1"), "disk read ")?;
         ensure!(read == written, "{read} was read, {written} written");
     }
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
+    vm.power_off()?;
     ensure!(
         std::fs::read(&image)?.iter().all(|byte| *byte == b'x'),
         "the file was changed"
@@ -86,12 +80,11 @@ pub(super) fn nothing_kept(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A second VM with the same disk is refused, with the first one's id; the first one is not disturbed.
+/// A second VM with the same disk is refused; the first one is not affected.
 pub(super) fn locked(context: &Context) -> anyhow::Result<()> {
     let mut machine = context.uefi()?;
     let disk = machine.add_empty_disk("DATA", 16 * MIB)?;
-    let mut first = machine.linux("").start()?;
-    first.wait_for_guest("ready")?;
+    let mut first = machine.linux("").boot()?;
     let second = context
         .uefi()?
         .linux("poweroff")
@@ -99,10 +92,13 @@ pub(super) fn locked(context: &Context) -> anyhow::Result<()> {
         .arg(disk.argument())
         .stdio(Stdio::Null)
         .start()?;
-    super::expect_error(&second, Exit::ConfigError, &disk.path().to_string_lossy())?;
+    super::expect_error(
+        &second,
+        OpenvmmExit::ConfigError,
+        &disk.path().to_string_lossy(),
+    )?;
     checksum(&mut first, "disk write vda 1 0 1", "disk write ")?;
-    first.type_line("poweroff")?;
-    first.expect_halt(Exit::PoweredOff, "power_off")
+    first.power_off()
 }
 
 pub(super) fn missing(context: &Context) -> anyhow::Result<()> {
@@ -112,15 +108,14 @@ pub(super) fn missing(context: &Context) -> anyhow::Result<()> {
         .args(["--disk", "file:/nonexistent/disk.img"])
         .stdio(Stdio::Null)
         .start()?;
-    super::expect_error(&vm, Exit::ConfigError, "/nonexistent/disk.img")
+    super::expect_error(&vm, OpenvmmExit::ConfigError, "/nonexistent/disk.img")
 }
 
-/// The file becomes shorter while the guest uses it: the guest sees errors, and openvmm lives.
+/// The file is truncated while the guest uses it: the guest gets errors, and openvmm keeps running.
 pub(super) fn truncated_in_use(context: &Context) -> anyhow::Result<()> {
     let mut machine = context.uefi()?;
     let disk = machine.add_empty_disk("DATA", 16 * MIB)?;
-    let mut vm = machine.linux("").start()?;
-    vm.wait_for_guest("ready")?;
+    let mut vm = machine.linux("").boot()?;
     checksum(&mut vm, "disk write vda 1 8 1", "disk write ")?;
     File::options()
         .write(true)
@@ -130,8 +125,7 @@ pub(super) fn truncated_in_use(context: &Context) -> anyhow::Result<()> {
     ensure!(
         !said.starts_with("0 "),
         "{}",
-        vm.failure("reading what is gone succeeded")
+        vm.failure("reading beyond the end of the file succeeded")
     );
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")
+    vm.power_off()
 }

@@ -1,4 +1,4 @@
-//! What cannot work is refused, with the reason and the right exit code.
+//! What cannot work is refused with the reason and the right exit code.
 
 use super::Context;
 use super::expect_error;
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use rustix::mount::MountFlags;
 use rustix::mount::UnmountFlags;
 use std::path::Path;
-use vmm_tests::Exit;
+use vmm_tests::OpenvmmExit;
 use vmm_tests::Stdio;
 
 pub(super) fn missing_kernel(context: &Context) -> anyhow::Result<()> {
@@ -15,7 +15,7 @@ pub(super) fn missing_kernel(context: &Context) -> anyhow::Result<()> {
         .stdio(Stdio::Null)
         .args(["--kernel", "/nonexistent/vmlinuz"])
         .start()?;
-    expect_error(&vm, Exit::ConfigError, "/nonexistent/vmlinuz")
+    expect_error(&vm, OpenvmmExit::ConfigError, "/nonexistent/vmlinuz")
 }
 
 pub(super) fn kernel_is_no_kernel(context: &Context) -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn kernel_is_no_kernel(context: &Context) -> anyhow::Result<()> {
         .arg("--kernel")
         .arg(&path)
         .start()?;
-    expect_error(&vm, Exit::ConfigError, "text")
+    expect_error(&vm, OpenvmmExit::ConfigError, "text")
 }
 
 pub(super) fn unknown_option(context: &Context) -> anyhow::Result<()> {
@@ -37,16 +37,16 @@ pub(super) fn unknown_option(context: &Context) -> anyhow::Result<()> {
         .stdio(Stdio::Null)
         .arg("--no-such-option")
         .start()?;
-    expect_error(&vm, Exit::ConfigError, "--no-such-option")
+    expect_error(&vm, OpenvmmExit::ConfigError, "--no-such-option")
 }
 
 pub(super) fn too_little_memory(context: &Context) -> anyhow::Result<()> {
     let vm = context.linux("").memory("4M").stdio(Stdio::Null).start()?;
-    expect_error(&vm, Exit::ConfigError, "memory")
+    expect_error(&vm, OpenvmmExit::ConfigError, "memory")
 }
 
-/// The file can be made as large as it should be, but there is no room for what the guest writes:
-/// openvmm has to say so, instead of being killed when the guest touches its memory.
+/// The file can be created with its full length, but the disk has no room for its content. openvmm must report that at
+/// start, instead of crashing when the guest uses the memory.
 pub(super) fn memory_file_on_a_full_disk(context: &Context) -> anyhow::Result<()> {
     let disk = SmallDisk::mount()?;
     let file = disk.path().join("memory");
@@ -55,7 +55,7 @@ pub(super) fn memory_file_on_a_full_disk(context: &Context) -> anyhow::Result<()
         .memory(format!("size=256M,file={},prealloc", file.display()))
         .stdio(Stdio::Null)
         .start()?;
-    expect_error(&vm, Exit::HostError, &file.to_string_lossy())
+    expect_error(&vm, OpenvmmExit::HostError, &file.to_string_lossy())
 }
 
 /// A file system of 16 MiB.

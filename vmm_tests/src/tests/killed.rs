@@ -1,5 +1,5 @@
-//! openvmm is killed while its guest hibernates and wakes, under firmware that changes at every start. A guest that was
-//! promised its session finds the firmware of that session.
+//! openvmm is killed while its guest hibernates and wakes up, with other firmware at every start. A guest whose session
+//! must be resumed gets the firmware of that session.
 
 use super::Context;
 use anyhow::Context as _;
@@ -9,21 +9,21 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 use tempfile::TempDir;
-use vmm_tests::Dice;
-use vmm_tests::Exit;
 use vmm_tests::HibernationStatus;
 use vmm_tests::KilledSession;
+use vmm_tests::OpenvmmExit;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
 use vmm_tests::payload;
 use vmm_tests::payload::RomSize;
+use vmm_tests::random_time;
 
-/// How often openvmm is killed.
+/// How many times openvmm is killed.
 const POINTS: u32 = 50;
 
-/// What happens to openvmm, in order, while its guest hibernates.
+/// The events while a guest hibernates, in order.
 const WHILE_HIBERNATING: [&str; 2] = ["hibernation_token_written", "halted"];
-/// And when it is started, up to where the guest runs.
+/// The events of a start, until the guest runs, in order.
 const WHILE_STARTING: [&str; 4] = [
     "created",
     "hibernation_restored",
@@ -31,25 +31,25 @@ const WHILE_STARTING: [&str; 4] = [
     "first_instruction",
 ];
 
-/// What the guest is between two starts.
+/// The guest's state between two starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Guest {
-    /// Nothing: it was off, or crashed.
+enum RomGuest {
+    /// It was off, or crashed.
     Off,
-    /// Asleep on firmware with this digest.
+    /// It hibernated on firmware with this digest.
     Hibernated(String),
 }
 
 /// When openvmm is killed.
 #[derive(Debug, Clone, Copy)]
-enum Moment {
-    /// This long after the guest, or openvmm, was told to do something.
+enum KillPoint {
+    /// This long after the command or the start.
     After(Duration),
-    /// When this has happened.
+    /// At this event.
     Event(&'static str),
 }
 
-impl Moment {
+impl KillPoint {
     fn wait(self, vm: &Vm) -> anyhow::Result<()> {
         match self {
             Self::After(time) => thread::sleep(time),
@@ -59,23 +59,23 @@ impl Moment {
     }
 }
 
-/// One of these events, or a time that is mostly within `usual`.
-fn moment(dice: &mut Dice, events: &[&'static str], usual: Duration) -> Moment {
-    match events.get(dice.throw(3 * events.len() as u64) as usize) {
-        Some(event) => Moment::Event(event),
-        None => Moment::After(dice.time(usual)),
+/// Picks one of these events, or a time of up to a little more than `usual`.
+fn kill_point(events: &[&'static str], usual: Duration) -> KillPoint {
+    match events.get(fastrand::usize(..3 * events.len())) {
+        Some(event) => KillPoint::Event(event),
+        None => KillPoint::After(random_time(usual)),
     }
 }
 
-/// A machine whose host has other firmware at each start.
-struct Machine<'a> {
+/// A machine whose host changes the firmware before each start.
+struct KilledMachine<'a> {
     context: &'a Context,
     dir: TempDir,
     starts: u16,
-    guest: Guest,
+    guest: RomGuest,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> KilledMachine<'a> {
     fn new(context: &'a Context) -> anyhow::Result<Self> {
         Ok(Self {
             context,
@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
                 .prefix("vmm-tests-killed-")
                 .tempdir()?,
             starts: 0,
-            guest: Guest::Off,
+            guest: RomGuest::Off,
         })
     }
 
@@ -91,7 +91,7 @@ impl<'a> Machine<'a> {
         self.dir.path().join(name)
     }
 
-    /// Starts openvmm on new firmware. Returns what its digest is.
+    /// Starts openvmm with new firmware. Returns the firmware's digest too.
     fn start(&mut self) -> anyhow::Result<(Vm, String)> {
         self.starts += 1;
         let size = if self.starts.is_multiple_of(3) {
@@ -113,11 +113,11 @@ impl<'a> Machine<'a> {
         Ok((vm, payload::rom_digest(&rom)))
     }
 
-    /// Waits for the firmware to say which it is, and checks that it is the right one. Returns its digest.
+    /// Waits for the firmware's banner, and checks that it is the expected firmware. Returns its digest.
     fn expect_firmware(&self, vm: &mut Vm, host: String) -> anyhow::Result<String> {
         let expected = match &self.guest {
-            Guest::Off => host,
-            Guest::Hibernated(digest) => digest.clone(),
+            RomGuest::Off => host,
+            RomGuest::Hibernated(digest) => digest.clone(),
         };
         let banner = vm.wait_for_output(payload::BANNER)?;
         let running = banner.split_whitespace().next_back().unwrap_or_default();
@@ -132,30 +132,33 @@ impl<'a> Machine<'a> {
         Ok(expected)
     }
 
-    /// Starts openvmm, and has the guest run: awake, if it slept. Returns its firmware's digest.
+    /// Starts openvmm and has the guest run; wakes it up if it hibernated. Returns its firmware's digest too.
     fn awake(&mut self) -> anyhow::Result<(Vm, String)> {
         let (mut vm, host) = self.start()?;
         let running = self.expect_firmware(&mut vm, host)?;
-        if self.guest != Guest::Off {
+        if self.guest != RomGuest::Off {
             vm.type_line(payload::WAKE)?;
             vm.wait_for_output(payload::AWAKE)?;
             vm.wait_for_event("hibernation_consumed", 1)?;
         }
-        self.guest = Guest::Off;
+        self.guest = RomGuest::Off;
         Ok((vm, running))
     }
 
-    /// Has the guest hibernate, undisturbed, whatever it was.
+    /// Starts the guest and has it hibernate, without killing openvmm.
     fn hibernate(&mut self) -> anyhow::Result<()> {
         let (mut vm, running) = self.awake()?;
         vm.type_line(payload::HIBERNATE)?;
-        vm.expect_halt(Exit::Hibernated, "hibernate")?;
-        self.guest = Guest::Hibernated(running);
-        ensure!(self.will_resume()?, "hibernated, and will not resume");
+        vm.expect_halt(OpenvmmExit::Hibernated, "hibernate")?;
+        self.guest = RomGuest::Hibernated(running);
+        ensure!(
+            self.will_resume()?,
+            "the guest hibernated, but the next start would not resume"
+        );
         Ok(())
     }
 
-    /// Whether the next start would resume the guest. Nothing else than that and a cold start is right.
+    /// Whether the next start would resume the guest. Fails if it would be neither that nor a cold start.
     fn will_resume(&self) -> anyhow::Result<bool> {
         let status = HibernationStatus::of(&self.context.environment, &self.file("vmgs"))?;
         match status.next_start.as_str() {
@@ -166,12 +169,12 @@ impl<'a> Machine<'a> {
     }
 
     /// Kills openvmm while the guest hibernates.
-    fn killed_hibernating(&mut self, moment: Moment) -> anyhow::Result<()> {
+    fn killed_hibernating(&mut self, moment: KillPoint) -> anyhow::Result<()> {
         let (mut vm, running) = self.awake()?;
         vm.type_line(payload::HIBERNATE)?;
         moment.wait(&vm)?;
         let exit = vm.kill()?;
-        let promised = exit == Exit::Hibernated
+        let promised = exit == OpenvmmExit::Hibernated
             || vm
                 .events()
                 .iter()
@@ -180,30 +183,30 @@ impl<'a> Machine<'a> {
         ensure!(
             resumes || !promised,
             "{}",
-            vm.failure("the session was promised and is lost")
+            vm.failure("the session must be resumed, but is lost")
         );
         if resumes {
-            self.guest = Guest::Hibernated(running);
+            self.guest = RomGuest::Hibernated(running);
         }
         Ok(())
     }
 
-    /// Kills openvmm while it starts, before the guest is awake.
-    fn killed_starting(&mut self, moment: Moment) -> anyhow::Result<()> {
+    /// Kills openvmm while it starts, before the guest wakes up.
+    fn killed_starting(&mut self, moment: KillPoint) -> anyhow::Result<()> {
         let (vm, _) = self.start()?;
         moment.wait(&vm)?;
         vm.kill()?;
-        let expected = self.guest != Guest::Off;
+        let expected = self.guest != RomGuest::Off;
         ensure!(
             self.will_resume()? == expected,
             "{}",
-            vm.failure(&format!("it was {:?}", self.guest))
+            vm.failure(&format!("the next start is wrong for {:?}", self.guest))
         );
         Ok(())
     }
 
-    /// Kills openvmm while the guest says that it is awake.
-    fn killed_waking(&mut self, moment: Moment) -> anyhow::Result<()> {
+    /// Kills openvmm while the guest wakes up.
+    fn killed_waking(&mut self, moment: KillPoint) -> anyhow::Result<()> {
         let (mut vm, host) = self.start()?;
         self.expect_firmware(&mut vm, host)?;
         vm.type_line(payload::WAKE)?;
@@ -220,21 +223,21 @@ impl<'a> Machine<'a> {
             vm.failure("the token is back")
         );
         if !resumes {
-            self.guest = Guest::Off;
+            self.guest = RomGuest::Off;
         }
         Ok(())
     }
 }
 
-/// How long it takes, undisturbed.
-struct Usual {
+/// How long it takes without being killed.
+struct UsualTimes {
     starting: Duration,
     waking: Duration,
     hibernating: Duration,
 }
 
-impl Usual {
-    fn measure(machine: &mut Machine<'_>) -> anyhow::Result<Self> {
+impl UsualTimes {
+    fn measure(machine: &mut KilledMachine<'_>) -> anyhow::Result<Self> {
         machine.hibernate()?;
         let started = Instant::now();
         let (mut vm, host) = machine.start()?;
@@ -247,8 +250,8 @@ impl Usual {
         vm.wait_for_output(payload::AWAKE)?;
         let started = Instant::now();
         vm.type_line(payload::HIBERNATE)?;
-        vm.expect_halt(Exit::Hibernated, "hibernate")?;
-        machine.guest = Guest::Hibernated(running);
+        vm.expect_halt(OpenvmmExit::Hibernated, "hibernate")?;
+        machine.guest = RomGuest::Hibernated(running);
         Ok(Self {
             starting,
             waking,
@@ -258,42 +261,44 @@ impl Usual {
 }
 
 pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<()> {
-    let mut dice = Dice::new();
-    let mut machine = Machine::new(context)?;
-    let usual = Usual::measure(&mut machine)?;
+    let mut machine = KilledMachine::new(context)?;
+    let usual = UsualTimes::measure(&mut machine)?;
     for point in 0..POINTS {
-        let told = match point % 4 {
-            // From what the last point left: a cold start, or one that wakes.
+        let result = match point % 4 {
+            // Whatever the last point left: a cold start or a resume.
             0 | 2 => {
-                let moment = moment(&mut dice, &WHILE_HIBERNATING, usual.hibernating);
+                let moment = kill_point(&WHILE_HIBERNATING, usual.hibernating);
                 let result = machine.killed_hibernating(moment);
                 result.with_context(|| format!("killed hibernating, {moment:?}"))
             }
             1 => {
-                if machine.guest == Guest::Off {
+                if machine.guest == RomGuest::Off {
                     machine.hibernate()?;
                 }
-                let moment = moment(&mut dice, &WHILE_STARTING, usual.starting);
+                let moment = kill_point(&WHILE_STARTING, usual.starting);
                 let result = machine.killed_starting(moment);
                 result.with_context(|| format!("killed starting, {moment:?}"))
             }
             _ => {
-                if machine.guest == Guest::Off {
+                if machine.guest == RomGuest::Off {
                     machine.hibernate()?;
                 }
-                let moment = moment(&mut dice, &["hibernation_consumed"], usual.waking);
+                let moment = kill_point(&["hibernation_consumed"], usual.waking);
                 let result = machine.killed_waking(moment);
                 result.with_context(|| format!("killed waking, {moment:?}"))
             }
         };
-        told.with_context(|| format!("point {point} of {POINTS}"))?;
+        result.with_context(|| format!("point {point} of {POINTS}"))?;
     }
-    // And it still works.
+    // The machine still works.
     machine.hibernate()?;
     let (mut vm, _) = machine.awake()?;
     vm.type_line(payload::POWER_OFF)?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
-    ensure!(!machine.will_resume()?, "off, and would resume");
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
+    ensure!(
+        !machine.will_resume()?,
+        "the guest is off, but the next start would resume"
+    );
     let (mut vm, host) = machine.start()?;
     machine.expect_firmware(&mut vm, host)?;
     vm.type_line(payload::RESET)?;
@@ -302,18 +307,17 @@ pub(super) fn while_hibernating_and_waking(context: &Context) -> anyhow::Result<
     Ok(())
 }
 
-/// A cold start that is killed while it stores the firmware leaves nothing that keeps the next one from doing so.
+/// Killing openvmm while a cold start stores the firmware does not keep the next start from storing it.
 pub(super) fn while_firmware_is_stored(context: &Context) -> anyhow::Result<()> {
     const POINTS: u32 = 10;
-    let mut dice = Dice::new();
-    let mut machine = Machine::new(context)?;
+    let mut machine = KilledMachine::new(context)?;
     let started = Instant::now();
     let (mut vm, host) = machine.start()?;
     machine.expect_firmware(&mut vm, host)?;
     let starting = started.elapsed();
     vm.kill()?;
     for point in 0..POINTS {
-        let moment = Moment::After(dice.time(starting));
+        let moment = KillPoint::After(random_time(starting));
         machine
             .killed_starting(moment)
             .with_context(|| format!("killed starting, {moment:?}, point {point} of {POINTS}"))?;
@@ -324,7 +328,7 @@ pub(super) fn while_firmware_is_stored(context: &Context) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Linux, behind firmware as it is shipped.
+/// The same with Linux on stock firmware.
 pub(super) fn stock_software(context: &Context) -> anyhow::Result<()> {
     const POINTS: u32 = 5;
     let mut session = KilledSession::new(&context.environment, context.limit)?;

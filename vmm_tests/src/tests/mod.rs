@@ -1,4 +1,4 @@
-//! The tests, by what of openvmm they are about.
+//! The end-to-end tests, by topic.
 
 mod boot;
 mod disk;
@@ -16,23 +16,22 @@ mod uefi;
 use anyhow::ensure;
 use std::time::Duration;
 use vmm_tests::Environment;
-use vmm_tests::Exit;
+use vmm_tests::OpenvmmExit;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
 
-/// How long a VM of a test may take where guests run at full speed; emulated machines get [`EMULATED`] times
-/// as long.
+/// The time limit for each VM of a test on a real machine; emulated machines get [`EMULATED`] times as long.
 const LIMIT: Duration = Duration::from_secs(90);
 const EMULATED: u32 = 4;
 
 /// One test.
-pub(crate) struct Test {
+pub(crate) struct EndToEndTest {
     pub(crate) name: &'static str,
     function: fn(&Context) -> anyhow::Result<()>,
 }
 
-impl Test {
+impl EndToEndTest {
     pub(crate) fn run(&self, environment: Environment) -> anyhow::Result<()> {
         let limit = if environment.emulated {
             LIMIT * EMULATED
@@ -43,15 +42,15 @@ impl Test {
     }
 }
 
-/// What a test is given.
+/// The parameters of a test.
 struct Context {
     environment: Environment,
-    /// For the life of one openvmm.
+    /// The time limit for each openvmm.
     limit: Duration,
 }
 
 impl Context {
-    /// openvmm with the Linux guest that runs `commands`.
+    /// openvmm with the Linux guest, which executes `commands`.
     fn linux(&self, commands: &str) -> VmBuilder {
         VmBuilder::linux(&self.environment, self.limit, commands)
     }
@@ -61,14 +60,14 @@ impl Context {
         VmBuilder::new(&self.environment, self.limit)
     }
 
-    /// A machine with UEFI firmware, whose variables are as the firmware ships them.
+    /// A machine with UEFI firmware and a copy of its variables' template.
     fn uefi(&self) -> anyhow::Result<UefiMachine> {
         UefiMachine::new(&self.environment, self.limit)
     }
 }
 
-/// openvmm ended like this, and said `reason`.
-fn expect_error(vm: &Vm, exit: Exit, reason: &str) -> anyhow::Result<()> {
+/// Checks that openvmm ended with `exit`, and printed `reason` as error.
+fn expect_error(vm: &Vm, exit: OpenvmmExit, reason: &str) -> anyhow::Result<()> {
     let ended = vm.wait_for_exit()?;
     ensure!(
         ended == exit,
@@ -78,7 +77,7 @@ fn expect_error(vm: &Vm, exit: Exit, reason: &str) -> anyhow::Result<()> {
     ensure!(
         vm.errors().contains(reason),
         "{}",
-        vm.failure(&format!("standard error does not speak of {reason}"))
+        vm.failure(&format!("standard error does not contain {reason}"))
     );
     ensure!(
         !vm.errors().contains("panicked"),
@@ -88,18 +87,18 @@ fn expect_error(vm: &Vm, exit: Exit, reason: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names functions of this kind after their path.
+/// Makes a list of test functions, named after their paths.
 macro_rules! tests {
     ($($module:ident::$function:ident,)*) => {
-        vec![$(Test {
+        vec![$(EndToEndTest {
             name: concat!(stringify!($module), "::", stringify!($function)),
             function: $module::$function,
         }),*]
     };
 }
 
-/// Every test.
-pub(crate) fn all() -> Vec<Test> {
+/// All tests.
+pub(crate) fn all() -> Vec<EndToEndTest> {
     tests![
         boot::one_processor,
         boot::four_processors,

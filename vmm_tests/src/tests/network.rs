@@ -1,8 +1,10 @@
-//! The network carries what it is given.
+//! Guests have a network.
 
 use super::Context;
 use anyhow::Context as _;
 use anyhow::ensure;
+use sha2::Digest as _;
+use sha2::Sha256;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
@@ -11,40 +13,37 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
-use vmm_tests::Exit;
-use vmm_tests::Tap;
+use vmm_tests::HostTap;
 use vmm_tests::Vm;
 
 const BYTES: usize = 4 << 20;
 
-/// TCP in both directions, and again after a reset.
+/// TCP in both directions, again after a reset.
 pub(super) fn tcp(context: &Context) -> anyhow::Result<()> {
-    let tap = Tap::new();
+    let tap = HostTap::new();
     let mut vm = context
         .uefi()?
         .linux("")
         .args(["-p", "2", "--net", &tap.argument()])
-        .start()?;
-    vm.wait_for_guest("ready")?;
+        .boot()?;
     tap.bring_up()?;
     exchange(&mut vm, &tap)?;
     vm.type_line("reboot")?;
     vm.wait_for_event("reset", 1)?;
     vm.wait_for_guest("ready")?;
     exchange(&mut vm, &tap)?;
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")
+    vm.power_off()
 }
 
-/// Sends the guest some megabytes and receives some, and has checksums compared.
-pub(super) fn exchange(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
+/// Brings the guest's network up and transfers data.
+pub(super) fn exchange(vm: &mut Vm, tap: &HostTap) -> anyhow::Result<()> {
     let up = vm.ask(&format!("net up {}/24", tap.guest()), "net up ")?;
     ensure!(up.starts_with("0 "), "the guest's network: {up}");
     transfer(vm, tap)
 }
 
-/// The same over a network that is up.
-pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
+/// Sends some megabytes to the guest and receives some, and compares checksums. The guest's network is up.
+pub(super) fn transfer(vm: &mut Vm, tap: &HostTap) -> anyhow::Result<()> {
     let listener = TcpListener::bind((tap.host(), 0)).context("cannot listen on the tap")?;
     let port = listener.local_addr()?.port();
 
@@ -61,7 +60,7 @@ pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
     serving
         .join()
         .map_err(|_| anyhow::anyhow!("sending panicked"))??;
-    let expected = format!("0 {BYTES} {}", sha256(&data)?);
+    let expected = format!("0 {BYTES} {}", sha256(&data));
     ensure!(
         said == expected,
         "the guest received {said}, not {expected}"
@@ -80,7 +79,7 @@ pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
     let received = serving
         .join()
         .map_err(|_| anyhow::anyhow!("receiving panicked"))??;
-    let expected = format!("0 {} {}", received.len(), sha256(&received)?);
+    let expected = format!("0 {} {}", received.len(), sha256(&received));
     ensure!(
         said == expected && received.len() == BYTES,
         "the guest sent {said}, {expected} arrived"
@@ -88,12 +87,12 @@ pub(super) fn transfer(vm: &mut Vm, tap: &Tap) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long anything may take on the network.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for each step on the network.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Waits for a connection, but not for ever: a guest that gave up makes none.
+/// Waits for a connection, with a time limit: a guest that failed does not connect.
 fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     listener.set_nonblocking(true)?;
     loop {
         match listener.accept() {
@@ -108,31 +107,20 @@ fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
     }
 }
 
-/// Waits for the guest to connect.
+/// Starts a thread that serves one connection of the guest.
 fn serve(
     listener: TcpListener,
     talk: impl FnOnce(TcpStream) -> std::io::Result<Vec<u8>> + Send + 'static,
 ) -> thread::JoinHandle<std::io::Result<Vec<u8>>> {
     thread::spawn(move || {
         let guest = accept(&listener)?;
-        guest.set_read_timeout(Some(PATIENCE))?;
-        guest.set_write_timeout(Some(PATIENCE))?;
+        guest.set_read_timeout(Some(LIMIT))?;
+        guest.set_write_timeout(Some(LIMIT))?;
         talk(guest)
     })
 }
 
-fn sha256(data: &[u8]) -> anyhow::Result<String> {
-    let mut child = std::process::Command::new("/bin/busybox")
-        .arg("sha256sum")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
-    child
-        .stdin
-        .take()
-        .context("sha256sum has no input")?
-        .write_all(data)?;
-    let output = child.wait_with_output()?;
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+fn sha256(data: &[u8]) -> String {
+    let digest = Sha256::digest(data);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

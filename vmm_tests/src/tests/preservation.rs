@@ -1,4 +1,5 @@
-//! A hibernated guest wakes on the firmware it went to sleep on, whatever the host has by then, or says why it does not.
+//! A hibernated guest resumes on the firmware that it hibernated on, even if the host's firmware has changed, or the start is
+//! refused with the reason.
 
 use super::Context;
 use anyhow::Context as _;
@@ -12,30 +13,23 @@ use vmgs::OpenOptions;
 use vmgs::Protection;
 use vmgs::StoreAccess;
 use vmgs::Vmgs;
-use vmm_tests::Exit;
+use vmm_tests::GuestSession;
 use vmm_tests::HibernationStatus;
-use vmm_tests::Session;
+use vmm_tests::OpenvmmExit;
 use vmm_tests::Stdio;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
 
-/// Room for what a guest of 512 MiB has in memory.
-const SWAP: u64 = 1 << 30;
-
-/// A machine with a disk to hibernate to, and a store for its firmware.
+/// A machine with a disk to hibernate to, and a VMGS file for its firmware.
 fn machine(context: &Context) -> anyhow::Result<UefiMachine> {
     let mut machine = context.uefi()?;
-    machine.add_empty_disk("SWAP", SWAP)?;
+    machine.add_swap_disk()?;
     machine.add_vmgs();
     Ok(machine)
 }
 
-fn preserving(machine: &UefiMachine) -> VmBuilder {
-    machine.linux("").args(["--hibernation", "on"])
-}
-
-/// What the next start would do.
+/// The status of the machine, which is off.
 fn status(context: &Context, machine: &UefiMachine) -> anyhow::Result<HibernationStatus> {
     HibernationStatus::of(&context.environment, &machine.vmgs())
 }
@@ -50,7 +44,7 @@ fn expect_next_start(
     Ok(())
 }
 
-/// The digest of the firmware that an event speaks of.
+/// Waits for an event. Returns the digest of the firmware that it names.
 fn image_digest(vm: &Vm, event: &str) -> anyhow::Result<String> {
     let event = vm.wait_for_event(event, 1)?;
     let digest = event.text("image_digest");
@@ -59,7 +53,7 @@ fn image_digest(vm: &Vm, event: &str) -> anyhow::Result<String> {
         .to_owned())
 }
 
-/// How the guest was told that memory is laid out, as a digest.
+/// A digest of the memory map that the firmware gave to the guest.
 fn memory_map(vm: &mut Vm) -> anyhow::Result<String> {
     vm.ask(
         "run say map $(dmesg | grep BIOS-e820 | cut -d ']' -f 2 | md5sum | cut -c 1-32)",
@@ -67,8 +61,12 @@ fn memory_map(vm: &mut Vm) -> anyhow::Result<String> {
     )
 }
 
-/// The guest that hibernated goes on, on the firmware with this digest.
-fn expect_resumed(vm: &mut Vm, session: &Session, firmware: &str) -> anyhow::Result<Session> {
+/// Checks that the session is resumed, on the firmware with this digest.
+fn expect_resumed(
+    vm: &mut Vm,
+    session: &GuestSession,
+    firmware: &str,
+) -> anyhow::Result<GuestSession> {
     let restored = image_digest(vm, "hibernation_restored")?;
     ensure!(restored == firmware, "{restored} was restored");
     let session = session.resumed(vm)?;
@@ -77,52 +75,46 @@ fn expect_resumed(vm: &mut Vm, session: &Session, firmware: &str) -> anyhow::Res
     Ok(session)
 }
 
-fn power_off(vm: &mut Vm) -> anyhow::Result<()> {
-    vm.type_line("poweroff")?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")
-}
-
 pub(super) fn wakes_on_its_own_firmware(context: &Context) -> anyhow::Result<()> {
     let mut machine = machine(context)?;
-    let mut vm = preserving(&machine).start()?;
+    let mut vm = machine.hibernating().start()?;
     let firmware = image_digest(&vm, "hibernation_captured")?;
     vm.wait_for_guest("ready")?;
     let map = memory_map(&mut vm)?;
-    let session = Session::ask(&mut vm)?;
-    Session::hibernate(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     let written = vm.wait_for_event("hibernation_token_written", 1)?;
     ensure!(written.text("token") == Some("stored"), "{written:?}");
     expect_next_start(context, &machine, "resume")?;
 
     machine.update_firmware(&context.environment.ovmf_2m)?;
-    let mut vm = preserving(&machine).start()?;
+    let mut vm = machine.hibernating().start()?;
     let session = expect_resumed(&mut vm, &session, &firmware)?;
-    power_off(&mut vm)?;
+    vm.power_off()?;
     expect_next_start(context, &machine, "cold")?;
 
-    // Only now the host's firmware runs.
-    let mut vm = preserving(&machine).start()?;
+    // A cold start uses the host's firmware.
+    let mut vm = machine.hibernating().start()?;
     let updated = image_digest(&vm, "hibernation_captured")?;
     ensure!(updated != firmware, "the firmware was not updated");
     vm.wait_for_guest("ready")?;
-    let fresh = Session::ask(&mut vm)?;
+    let fresh = GuestSession::ask(&mut vm)?;
     ensure!(fresh.boot_id != session.boot_id, "the session came back");
     ensure!(
         memory_map(&mut vm)? != map,
-        "the guest was told the same memory map by both firmwares"
+        "both firmwares gave the guest the same memory map"
     );
-    power_off(&mut vm)
+    vm.power_off()
 }
 
-/// The guest stays on its firmware for as long as it only hibernates. What it had made a variable is there all the
-/// time.
+/// The guest keeps its firmware and its variables for as long as it only hibernates.
 pub(super) fn three_times_while_the_firmware_changes(context: &Context) -> anyhow::Result<()> {
     let mut machine = machine(context)?;
-    let mut vm = preserving(&machine).start()?;
+    let mut vm = machine.hibernating().start()?;
     let firmware = image_digest(&vm, "hibernation_captured")?;
     vm.wait_for_guest("ready")?;
     ensure!(vm.ask("efivar create kept one", "efivar create ")? == "0");
-    let mut session = Session::ask(&mut vm)?;
+    let mut session = GuestSession::ask(&mut vm)?;
     let environment = &context.environment;
     for (time, host) in [
         &environment.ovmf_2m,
@@ -132,35 +124,35 @@ pub(super) fn three_times_while_the_firmware_changes(context: &Context) -> anyho
     .into_iter()
     .enumerate()
     {
-        Session::hibernate(&mut vm)?;
+        GuestSession::hibernate(&mut vm)?;
         machine.update_firmware(host)?;
-        vm = preserving(&machine).start()?;
+        vm = machine.hibernating().start()?;
         session = expect_resumed(&mut vm, &session, &firmware)
             .with_context(|| format!("hibernated {} times", time + 1))?;
         let kept = vm.ask("efivar get kept", "efivar kept ")?;
         ensure!(kept == "one", "the variable {kept}");
     }
-    power_off(&mut vm)?;
+    vm.power_off()?;
     expect_next_start(context, &machine, "cold")
 }
 
-/// Whatever keeps the guest from getting its firmware back stops the start, says so, and takes nothing away.
+/// A start that cannot restore the guest's firmware is refused with the reason, and changes nothing.
 pub(super) fn refused_with_a_reason(context: &Context) -> anyhow::Result<()> {
     let mut machine = machine(context)?;
-    let builder = preserving(&machine);
+    let builder = machine.hibernating();
     let mut vm = builder.start()?;
     let firmware = image_digest(&vm, "hibernation_captured")?;
     vm.wait_for_guest("ready")?;
     let store = machine.vmgs();
     let older = machine.file("older");
-    let session = Session::ask(&mut vm)?;
+    let session = GuestSession::ask(&mut vm)?;
     fs::copy(&store, &older)?;
-    Session::hibernate(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
     let good = machine.file("good");
     fs::copy(&store, &good)?;
     let code = fs::read(&context.environment.ovmf_4m.code)?;
     machine.update_firmware(&context.environment.ovmf_2m)?;
-    let builder = preserving(&machine);
+    let builder = machine.hibernating();
 
     let memory = "memory: hibernated with 512 MiB, started with 256 MiB";
     expect_refusal(&builder.clone().memory("256M"), "machine_changed", memory)?;
@@ -179,7 +171,7 @@ pub(super) fn refused_with_a_reason(context: &Context) -> anyhow::Result<()> {
     expect_refusal(&builder, "image_corrupt", "stored firmware is corrupt")?;
     fs::copy(&good, &store)?;
 
-    // Not only what is in the store, the store itself: from what is left of it, it may look older than it was.
+    // The file itself is damaged: what is left of it may look like an older state.
     fs::File::options()
         .write(true)
         .open(&store)?
@@ -191,12 +183,12 @@ pub(super) fn refused_with_a_reason(context: &Context) -> anyhow::Result<()> {
     );
     fs::copy(&good, &store)?;
 
-    // From before the guest hibernated: nothing in it says that it has.
+    // A copy from before the guest hibernated, which has no token.
     fs::copy(&older, &store)?;
     expect_refusal(&builder, "store_older", "older copy")?;
     fs::copy(&good, &store)?;
 
-    // Each way on, up to where it is clear that it goes on.
+    // Each override, until the VM has started.
     flip_bit(&store, &code)?;
     let current = ["--hibernation-override", "current-firmware"];
     let vm = builder.clone().args(current).start()?;
@@ -213,16 +205,16 @@ pub(super) fn refused_with_a_reason(context: &Context) -> anyhow::Result<()> {
     vm.kill()?;
     expect_next_start(context, &machine, "cold")?;
 
-    // The newest copy of the store, put back, and all is well. The notes of its age speak of what was discarded.
+    // With the newest copy, the session is resumed, after the notes about the discarded state are deleted.
     fs::copy(&good, &store)?;
     expect_refusal(&builder, "store_older", "older copy")?;
     fs::remove_file(machine.file("vmgs.seen"))?;
     let mut vm = builder.start()?;
     expect_resumed(&mut vm, &session, &firmware)?;
-    power_off(&mut vm)
+    vm.power_off()
 }
 
-/// The start is refused for this reason, in these words.
+/// Checks that the start is refused with this reason and text.
 fn expect_refusal(builder: &VmBuilder, reason: &str, words: &str) -> anyhow::Result<()> {
     let (refused, vm) = refusal(builder).with_context(|| format!("expected {reason}"))?;
     ensure!(
@@ -233,32 +225,32 @@ fn expect_refusal(builder: &VmBuilder, reason: &str, words: &str) -> anyhow::Res
     Ok(())
 }
 
-/// The start is refused, and ways to go on are named. Returns the reason.
+/// Checks that the start is refused and that the overrides are named. Returns the reason.
 fn refusal(builder: &VmBuilder) -> anyhow::Result<(String, Vm)> {
     let vm = builder.clone().stdio(Stdio::Null).start()?;
     for way in ["discard", "current-firmware"] {
-        super::expect_error(&vm, Exit::ConfigError, &format!("override: {way}"))?;
+        super::expect_error(&vm, OpenvmmExit::ConfigError, &format!("override: {way}"))?;
     }
     let refused = vm.wait_for_event("hibernation_refused", 1)?;
     let reason = refused.reason.context("no reason is given")?;
     Ok((reason, vm))
 }
 
-/// Flips a bit of the firmware in the store, behind the back of everything that knows the store's format.
+/// Flips a bit of the stored firmware, without updating checksums.
 fn flip_bit(store: &Path, code: &[u8]) -> anyhow::Result<()> {
     let mut bytes = fs::read(store)?;
-    // Something that is compressed, so that it is there once.
+    // A sample of compressed data occurs only once.
     let sample = &code[code.len() / 2..][..64];
     let at = bytes
         .windows(sample.len())
         .position(|window| window == sample)
-        .context("the firmware is not in the store as it is")?;
+        .context("cannot find the firmware in the store")?;
     bytes[at] ^= 1;
     fs::write(store, bytes)?;
     Ok(())
 }
 
-/// Takes the end of the record of the firmware away.
+/// Truncates the record of the stored firmware.
 fn truncate_record(store: &Path) -> anyhow::Result<()> {
     let device = FileDevice::open(store, Container::Detect, StoreAccess::ReadWrite)?;
     let mut vmgs = Vmgs::open(Box::new(device), OpenOptions::default())?;

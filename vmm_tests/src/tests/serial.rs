@@ -1,14 +1,13 @@
-//! The serial port loses nothing.
+//! The serial port loses no output.
 
 use super::Context;
 use anyhow::Context as _;
 use anyhow::ensure;
-use vmm_tests::Exit;
+use vmm_tests::OpenvmmExit;
 use vmm_tests::Stdio;
 
-// Every byte is at least one exit, which makes 10 MiB a matter of seconds on a real machine and of a quarter of
-// an hour or more on an emulated one: there, the same path is driven with less, and `cargo xtask soak flood 10` is for
-// who has the time.
+// Every byte is at least one exit: 10 MiB take seconds on a real machine, and 15 minutes or more on an emulated one. So on
+// an emulated machine these tests print less; `cargo xtask soak flood 10` prints 10 MiB there too.
 
 pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
     let lines: u64 = if context.environment.emulated {
@@ -17,14 +16,14 @@ pub(super) fn linux_flood(context: &Context) -> anyhow::Result<()> {
         640 << 10
     };
     let vm = context.linux(&format!("flood:{lines},poweroff")).start()?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
-    let output = String::from_utf8(vm.output()).context("the output is no text")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
+    let output = String::from_utf8(vm.output()).context("the output is not UTF-8")?;
     let (_, flood) = output
         .split_once("vmtest: flood begin")
-        .with_context(|| vm.failure("no begin"))?;
+        .with_context(|| vm.failure("the begin of the flood is missing"))?;
     let (flood, _) = flood
         .split_once("vmtest: flood end")
-        .with_context(|| vm.failure("no end"))?;
+        .with_context(|| vm.failure("the end of the flood is missing"))?;
     let mut numbers = flood.lines().map(str::trim).filter(|line| !line.is_empty());
     for line in 1..=lines {
         let expected = (100_000_000_000_000 + line).to_string();
@@ -55,7 +54,7 @@ pub(super) fn to_a_file(context: &Context) -> anyhow::Result<()> {
         .arg(format!("file={}", file.display()))
         .stdio(Stdio::Null)
         .start()?;
-    vm.expect_halt(Exit::PoweredOff, "power_off")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
     let written = std::fs::read(&file)?;
     ensure!(
         String::from_utf8_lossy(&written).contains("vmtest: uname Linux"),

@@ -1,4 +1,4 @@
-//! Samples made into medians, ratios and spreads.
+//! Summarizes samples as medians, ratios and spreads.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -6,16 +6,16 @@ use std::fmt;
 
 /// One measurement of one VMM.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Sample {
+pub(super) struct BenchSample {
     metric: String,
     unit: String,
     vmm: String,
     value: f64,
 }
 
-/// What was measured, a row for each metric.
+/// The summary: a row for each metric.
 #[derive(Debug, Serialize)]
-pub(super) struct Table {
+pub(super) struct BenchTable {
     rows: Vec<Row>,
 }
 
@@ -37,8 +37,8 @@ struct Summary {
     max: f64,
 }
 
-impl Table {
-    pub(super) fn of(samples: &[Sample]) -> Self {
+impl BenchTable {
+    pub(super) fn of(samples: &[BenchSample]) -> Self {
         let mut rows: Vec<Row> = Vec::new();
         for sample in samples {
             if rows.iter().any(|row| row.metric == sample.metric) {
@@ -74,7 +74,7 @@ impl Table {
         Self { rows }
     }
 
-    /// Adds a number that has no spread.
+    /// Adds a row with a single number.
     pub(super) fn add_single(&mut self, metric: &str, unit: &str, vmm: &str, value: f64) {
         self.rows.push(Row {
             metric: metric.to_owned(),
@@ -105,7 +105,7 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for BenchTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.rows {
             write!(f, "{} ({})", row.metric, row.unit)?;
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn medians_and_ratios() {
-        let sample = |vmm: &str, value| Sample {
+        let sample = |vmm: &str, value| BenchSample {
             metric: "time".to_owned(),
             unit: "ms".to_owned(),
             vmm: vmm.to_owned(),
@@ -148,7 +148,7 @@ mod tests {
             sample("b", 6.0),
             sample("a", 2.0),
         ];
-        let table = Table::of(&samples);
+        let table = BenchTable::of(&samples);
         assert_eq!(table.rows.len(), 1);
         let row = &table.rows[0];
         assert_eq!((row.vmms[0].median, row.vmms[1].median), (2.0, 8.0));

@@ -1,9 +1,9 @@
-//! A disk that UEFI boots by itself: one EFI system partition, on which the program for removable media is the guest's
-//! kernel. The same inputs always make the same bytes.
+//! Makes a disk that UEFI firmware boots by itself: it has one EFI system partition, whose program for removable media is
+//! the guest's kernel. The same inputs always give the same bytes.
 
 use super::initramfs::initramfs;
 use super::unified_kernel;
-use super::unified_kernel::Contents;
+use super::unified_kernel::KernelContents;
 use crate::setup::Fetched;
 use anyhow::Context;
 use fatfs::FatType;
@@ -20,7 +20,7 @@ use std::io::Write;
 use uuid::Uuid;
 use uuid::uuid;
 
-/// What the kernel is told: its console, and nothing for its init to do but to listen there.
+/// The kernel's command line: its console, and no commands for its init.
 const CMDLINE: &str = "console=ttyS0 quiet vmtest=";
 
 /// Where the firmware looks on a disk that no boot option names (UEFI specification, section 3.5.1.1).
@@ -30,24 +30,23 @@ const FILE: &str = "BOOTX64.EFI";
 const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
 
-/// The partition begins where partitions use to begin.
+/// The usual offset of a first partition.
 const PARTITION_OFFSET: u64 = MIB;
 
 const DISK_GUID: Uuid = uuid!("0c1f2a5e-9d0e-4f35-8a2c-5b0f5c8f3d10");
 const PARTITION_GUID: Uuid = uuid!("0c1f2a5e-9d0e-4f35-8a2c-5b0f5c8f3d11");
-/// The size of the file system's clusters: it wastes less room with FAT16 than with FAT32, which cannot be smaller than
-/// 32 MiB; the firmware knows both.
+/// The size of the file system's clusters. The file system is FAT16: FAT32 cannot be smaller than 32 MiB.
 const CLUSTER: u32 = 2048;
 const VOLUME_ID: u32 = 0x0c1f_2a5e;
 
-/// The disk's bytes.
+/// Makes the disk's content.
 pub(super) fn build(fetched: &Fetched) -> anyhow::Result<Vec<u8>> {
     let read = |path: std::path::PathBuf| {
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let program = unified_kernel::build(
         &read(fetched.efi_stub.path())?,
-        &Contents {
+        &KernelContents {
             kernel: &read(fetched.kernel.vmlinuz())?,
             initrd: &initramfs(&fetched.kernel)?,
             cmdline: CMDLINE,
@@ -91,7 +90,7 @@ fn partition(disk: &mut [u8], partition_size: u64) -> anyhow::Result<()> {
     )?;
     let mut partitions = table.take_partitions();
     if let Some(partition) = partitions.get_mut(&id) {
-        // It was given a random one.
+        // The crate chose a random one.
         partition.part_guid = PARTITION_GUID;
     }
     table.update_partitions(partitions)?;

@@ -1,4 +1,4 @@
-//! The guest's files, each with one name wherever guests run.
+//! The guest's files. Each has the same name wherever guests run.
 
 use super::boot_disk;
 use super::initramfs::bench_initramfs;
@@ -23,14 +23,14 @@ pub(crate) enum GuestFile {
     Ovmf2mCode,
     /// The template of its variables.
     Ovmf2mVars,
-    /// The initramfs, and the guest's part of measurements.
+    /// The initramfs with the guest's part of measurements.
     BenchInitrd,
     /// A disk with an EFI system partition that boots the kernel with the initramfs.
     BootDisk,
 }
 
 impl GuestFile {
-    /// All that take no building.
+    /// All files that need no build of a workspace package.
     pub(crate) const ALL: [Self; 7] = [
         Self::Kernel,
         Self::Initrd,

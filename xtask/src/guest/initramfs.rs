@@ -1,12 +1,12 @@
 //! The guest's initramfs.
 
+use crate::archive::Archive;
 use crate::build;
-use crate::lab::Archive;
-use crate::lab::add_userland;
-use crate::setup::Kernel;
+use crate::setup::DebianKernel;
+use crate::userland;
 use anyhow::Context;
 
-/// A directory of drivers, which the guest's init loads when the machine has what they are for.
+/// A directory of drivers, which the guest's init loads together when it needs them.
 struct Drivers {
     directory: &'static str,
     modules: &'static [&'static str],
@@ -25,14 +25,14 @@ const DRIVERS: [Drivers; 4] = [
         directory: "efi",
         modules: &["efivarfs"],
     },
-    // What it takes to mount an EFI system partition.
+    // To mount an EFI system partition.
     Drivers {
         directory: "fat",
         modules: &["vfat", "nls_cp437", "nls_ascii"],
     },
 ];
 
-/// The parts of the guest's init, which reads those in `lib` when it starts.
+/// The guest's init, and the scripts in `lib` that it reads when it starts.
 const SCRIPTS: [(&str, &str); 5] = [
     ("init", include_str!("init/init.sh")),
     ("lib/disk.sh", include_str!("init/disk.sh")),
@@ -41,13 +41,13 @@ const SCRIPTS: [(&str, &str); 5] = [
     ("lib/power.sh", include_str!("init/power.sh")),
 ];
 
-/// The guest's initramfs.
-pub(super) fn initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+/// Makes the guest's initramfs.
+pub(super) fn initramfs(kernel: &DebianKernel) -> anyhow::Result<Vec<u8>> {
     archive(kernel)?.finish()
 }
 
-/// The same with the guest's part of measurements, which is built for it.
-pub(super) fn bench_initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+/// Makes the guest's initramfs with its part of measurements, which is built first.
+pub(super) fn bench_initramfs(kernel: &DebianKernel) -> anyhow::Result<Vec<u8>> {
     const PACKAGE: &str = "guest_bench";
     let programs = build::binaries(&[PACKAGE.to_owned()])?;
     let program = programs
@@ -59,9 +59,9 @@ pub(super) fn bench_initramfs(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     archive.finish()
 }
 
-fn archive(kernel: &Kernel) -> anyhow::Result<Archive<Vec<u8>>> {
+fn archive(kernel: &DebianKernel) -> anyhow::Result<Archive<Vec<u8>>> {
     let mut archive = Archive::new(Vec::new());
-    add_userland(&mut archive)?;
+    userland::add_to(&mut archive)?;
     for (name, script) in SCRIPTS {
         archive.bytes(name, 0o755, script.as_bytes())?;
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask guest`, and the guest that tests and measurements boot: Debian's kernel, a small initramfs that the
-//! kernel's command line or the serial console drives, firmware, and a disk with all that boots by itself.
+//! `cargo xtask guest`, and the guest that tests and measurements boot: Debian's kernel, a small initramfs that executes
+//! commands from the kernel's command line and the serial console, firmware, and a bootable disk with all of that.
 
 mod boot_disk;
 mod file;
@@ -15,10 +15,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Make the files of the guest that tests boot, for running it by hand.
+/// Make the files of the guest that tests boot, to run it by hand.
 ///
-/// vmlinuz and initrd; OVMF_*.fd, two builds of UEFI firmware, as code and a template of its variables; disk.img,
-/// which that firmware boots by itself; bench-initrd, for measurements. Overwrites what DIR holds of them.
+/// vmlinuz and initrd; OVMF_*.fd, two builds of UEFI firmware, each as code and a template of its variables; disk.img,
+/// which that firmware boots by itself; bench-initrd, for measurements. Replaces files of these names in DIR.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
     /// Where to put them.

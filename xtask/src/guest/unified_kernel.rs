@@ -1,33 +1,33 @@
-//! Unified kernel images (UAPI group specification 5): an EFI program made of systemd's stub, to which sections with
-//! a kernel, its initramfs and its command line are added. The firmware starts it without any arguments.
+//! Makes unified kernel images (UAPI group specification 5): systemd's EFI stub with sections for a kernel, its initramfs
+//! and its command line. The firmware starts the image without arguments.
 //!
-//! Done here because objcopy(1), which systemd-stub(7) names for it, writes the time of day into the file.
+//! Not with objcopy(1), as systemd-stub(7) suggests: it writes the time of day into the file.
 
 use anyhow::Context;
 
-/// What an image holds, beside the stub.
-pub(super) struct Contents<'a> {
+/// The content of an image, besides the stub.
+pub(super) struct KernelContents<'a> {
     pub(super) kernel: &'a [u8],
     pub(super) initrd: &'a [u8],
     pub(super) cmdline: &'a str,
 }
 
-/// Where the PE headers have what has to be changed (Microsoft's PE format, "COFF File Header" and "Optional Header
+/// Offsets of the PE header fields to change (Microsoft's PE format, "COFF File Header" and "Optional Header
 /// Windows-Specific Fields", for PE32+).
 mod header {
     /// In the MS-DOS stub: the offset of the signature that precedes the COFF file header.
     pub(super) const PE_OFFSET: usize = 0x3c;
     pub(super) const SIGNATURE: &[u8] = b"PE\0\0";
-    /// From the signature on.
+    /// Offsets from the signature.
     pub(super) const SECTION_COUNT: usize = 6;
     pub(super) const OPTIONAL_HEADER_SIZE: usize = 20;
     pub(super) const OPTIONAL_HEADER: usize = 24;
-    /// From the optional header on.
+    /// Offsets from the optional header.
     pub(super) const PE32_PLUS: u16 = 0x20b;
     pub(super) const FILE_ALIGNMENT: usize = 36;
     pub(super) const SIZE_OF_IMAGE: usize = 56;
     pub(super) const SIZE_OF_HEADERS: usize = 60;
-    /// The size of a section header, and in it the place of the address.
+    /// The size of a section header, and offsets in it.
     pub(super) const SECTION: usize = 40;
     pub(super) const SECTION_ADDRESS: usize = 12;
     pub(super) const SECTION_SIZE: usize = 8;
@@ -36,20 +36,20 @@ mod header {
 /// Initialized data, readable.
 const CHARACTERISTICS: u32 = 0x4000_0040;
 
-/// Sections begin at pages: the kernel is started where it lies.
+/// Sections begin at page boundaries: the stub starts the kernel in place.
 const PAGE: u32 = 4096;
 
 /// Adds `contents` to `stub`.
-pub(super) fn build(stub: &[u8], contents: &Contents<'_>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn build(stub: &[u8], contents: &KernelContents<'_>) -> anyhow::Result<Vec<u8>> {
     let cmdline = format!("{}\0", contents.cmdline);
-    let mut image = Image::new(stub)?;
+    let mut image = PeImage::new(stub)?;
     image.add(b".cmdline", cmdline.as_bytes())?;
     image.add(b".linux\0\0", contents.kernel)?;
     image.add(b".initrd\0", contents.initrd)?;
     Ok(image.bytes)
 }
 
-struct Image {
+struct PeImage {
     bytes: Vec<u8>,
     /// Offsets of the signature, the optional header and the section headers.
     pe: usize,
@@ -57,7 +57,7 @@ struct Image {
     sections: usize,
 }
 
-impl Image {
+impl PeImage {
     fn new(stub: &[u8]) -> anyhow::Result<Self> {
         let mut image = Self {
             bytes: stub.to_vec(),
@@ -74,12 +74,12 @@ impl Image {
         anyhow::ensure!(
             signature.is_some_and(|bytes| bytes.starts_with(header::SIGNATURE))
                 && image.u16_at(image.optional)? == header::PE32_PLUS,
-            "the EFI stub is no 64-bit PE file"
+            "the EFI stub is not a 64-bit PE file"
         );
         Ok(image)
     }
 
-    /// Appends a section behind all that there are.
+    /// Appends a section.
     fn add(&mut self, name: &[u8; 8], content: &[u8]) -> anyhow::Result<()> {
         let count = self.u16_at(self.pe + header::SECTION_COUNT)?;
         let entry = self.sections + usize::from(count) * header::SECTION;
@@ -91,7 +91,7 @@ impl Image {
         let alignment = self.u32_at(self.optional + header::FILE_ALIGNMENT)?;
         anyhow::ensure!(
             alignment.is_power_of_two(),
-            "the EFI stub's alignment is no power of two"
+            "the EFI stub's alignment is not a power of two"
         );
         let last = entry - header::SECTION;
         let end = self
@@ -99,12 +99,12 @@ impl Image {
             .checked_add(self.u32_at(last + header::SECTION_SIZE)?);
         let address = end
             .and_then(|end| end.checked_next_multiple_of(PAGE))
-            .context("the EFI program gets too large")?;
+            .context("the EFI program is too large")?;
         let size = u32::try_from(content.len()).context("a section is too large")?;
         let image_end = address
             .checked_add(size)
             .and_then(|end| end.checked_next_multiple_of(PAGE))
-            .context("the EFI program gets too large")?;
+            .context("the EFI program is too large")?;
 
         self.bytes
             .resize(self.bytes.len().next_multiple_of(alignment as usize), 0);
@@ -134,14 +134,14 @@ impl Image {
     fn u16_at(&self, at: usize) -> anyhow::Result<u16> {
         let bytes = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
         Ok(u16::from_le_bytes(
-            *bytes.context("the EFI stub is cut off")?,
+            *bytes.context("the EFI stub is truncated")?,
         ))
     }
 
     fn u32_at(&self, at: usize) -> anyhow::Result<u32> {
         let bytes = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
         Ok(u32::from_le_bytes(
-            *bytes.context("the EFI stub is cut off")?,
+            *bytes.context("the EFI stub is truncated")?,
         ))
     }
 }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn sections_follow_each_other_in_the_file_and_in_memory() {
-        let contents = Contents {
+        let contents = KernelContents {
             kernel: &[1; 0x1001],
             initrd: &[2; 3],
             cmdline: "x=y",
@@ -197,8 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stub_is_refused() {
-        let contents = Contents {
+    fn invalid_stubs_are_rejected() {
+        let contents = KernelContents {
             kernel: &[],
             initrd: &[],
             cmdline: "",

@@ -4,9 +4,9 @@ use super::job::InFile;
 use super::job::Lab;
 use super::job::OutFile;
 use super::machine;
-use super::machine::Ended;
-use super::machine::Parts;
-use super::machine::Streams;
+use super::machine::LabEnd;
+use super::machine::LabParts;
+use super::machine::LabStreams;
 use crate::build;
 use crate::guest::GuestFile;
 use crate::workspace;
@@ -19,52 +19,52 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The exit code for a run that hit its time limit, as timeout(1) has it.
+/// The exit code for a run that reached its time limit, as for timeout(1).
 const TIMED_OUT: u8 = 124;
 /// The exit code when the lab itself failed.
 const LAB_FAILED: u8 = 125;
 
-/// Run a command on a machine that has KVM with nested virtualization, whatever this machine has.
+/// Run a command on an emulated machine that has KVM with nested virtualization.
 ///
 /// Boots a software-emulated SVM machine with Debian's kernel and busybox, runs CMD in /work with its
-/// standard streams connected to ours, and returns its exit code: 124 if the time limit passed, 125 if
-/// the lab failed, 128+N if signal N ended CMD. /guest holds a guest to boot: the files that the
-/// guest command makes.
+/// standard streams connected to yours, and returns its exit code: 124 if the time limit passed, 125 if
+/// the lab failed, 128+N if signal N ended CMD. /guest holds the files of a guest to boot, as made by
+/// `cargo xtask guest`.
 #[derive(Args)]
 pub(crate) struct LabArgs {
-    /// End the lab after so many seconds, boot included.
+    /// End the lab after SECS seconds, boot included.
     #[arg(long, value_name = "SECS", default_value_t = 600)]
     timeout: u64,
-    /// A file for the lab, as NAME (by default its own name in /work).
+    /// Copy FILE into the lab as NAME (default: its own name, in /work).
     #[arg(long = "in", value_name = "FILE[:NAME]")]
     inputs: Vec<String>,
-    /// A file to fetch from the lab when CMD has ended.
+    /// Copy NAME from the lab to FILE when CMD has ended.
     #[arg(long = "out", value_name = "NAME:FILE")]
     outputs: Vec<String>,
-    /// Processors of the lab's machine. With more than one, QEMU's emulation loses track of nested guests at
-    /// times, and they or the lab end.
+    /// Processors of the lab's machine. With more than one, errors of QEMU's emulation can crash nested guests or the
+    /// lab.
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
     /// Memory of the lab's machine, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory: u32,
-    /// Build a workspace package statically, and put its programs into the lab's /bin. The package whose
-    /// program CMD is needs no mention.
+    /// Build a workspace package statically, and put its programs into the lab's /bin. The package that holds the
+    /// program CMD is built anyway.
     #[arg(long = "bin", value_name = "PKG")]
     packages: Vec<String>,
-    /// Build a package's tests, and put them into the lab's /tests. Without CMD, run them.
+    /// Build a package's tests, and put them into the lab's /tests. Without CMD, the lab runs them.
     #[arg(long = "test", value_name = "PKG")]
     tests: Vec<String>,
-    /// Take a program of this machine along, with its shared libraries.
+    /// Copy a program of this machine into the lab, with its shared libraries.
     #[arg(long = "with", value_name = "PROGRAM")]
     programs: Vec<String>,
-    /// Load a further kernel module.
+    /// Load another kernel module.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
     /// Set an environment variable for CMD.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Do not pass standard input on.
+    /// Do not forward standard input.
     #[arg(long)]
     no_stdin: bool,
     /// The command to run.
@@ -74,14 +74,14 @@ pub(crate) struct LabArgs {
 
 pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     let interactive = !args.no_stdin && io::stdin().is_terminal() && io::stdout().is_terminal();
-    let streams = Streams {
-        // A terminal that is not also the output would only be taken from whoever types there.
+    let streams = LabStreams {
+        // Reading from a terminal makes sense only if the output goes there too.
         stdin: !args.no_stdin && (interactive || !io::stdin().is_terminal()),
         terminal: interactive.then(terminal_size),
-        ..Streams::output()
+        ..LabStreams::output()
     };
     let lab = prepare(args)?;
-    let parts = Parts::ensure();
+    let parts = LabParts::ensure();
     let raw = if interactive {
         Some(RawTerminal::enter()?)
     } else {
@@ -90,9 +90,9 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     let ended = parts.and_then(|parts| machine::boot(&parts, &lab, streams));
     drop(raw);
     Ok(ExitCode::from(match ended {
-        Ok(Ended::Exit(code)) => code,
-        Ok(Ended::TimedOut) => TIMED_OUT,
-        Ok(Ended::Signal(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
+        Ok(LabEnd::Exit(code)) => code,
+        Ok(LabEnd::TimedOut) => TIMED_OUT,
+        Ok(LabEnd::Signal(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
         Err(err) => {
             eprintln!("error: {err:#}");
             LAB_FAILED
@@ -155,7 +155,7 @@ impl Lab {
 }
 
 fn parse_in(spec: &str) -> InFile {
-    // A file whose own name has a colon is still meant as it is.
+    // An existing file whose name has a colon is taken as it is.
     let (source, name) = match spec.rsplit_once(':') {
         Some((source, name)) if !Path::new(spec).exists() => (source, name.to_owned()),
         _ => {
@@ -179,7 +179,7 @@ fn parse_out(spec: &str) -> anyhow::Result<OutFile> {
     })
 }
 
-/// The workspace package that builds a program of this name.
+/// Finds the workspace package that builds a program of this name.
 fn package_of_program(program: Option<&String>) -> anyhow::Result<Option<String>> {
     let Some(program) = program else {
         return Ok(None);
@@ -203,7 +203,7 @@ fn terminal_size() -> (u16, u16) {
     }
 }
 
-/// Our terminal in raw mode: the terminal in the lab is the one that interprets keys.
+/// Puts our terminal into raw mode: the terminal in the lab interprets the keys.
 struct RawTerminal {
     saved: rustix::termios::Termios,
 }
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_keep_their_names_unless_told() {
+    fn files_keep_their_names_by_default() {
         let file = parse_in("/a/b/c");
         assert_eq!((file.source.to_str(), &*file.name), (Some("/a/b/c"), "c"));
         let file = parse_in("/a/b/c:/bin/d");

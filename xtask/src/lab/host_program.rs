@@ -1,4 +1,4 @@
-//! Programs of this machine that are linked dynamically, with the files they need to run in the lab.
+//! Copies dynamically linked programs of this machine into the lab, with the libraries they need.
 
 use super::job::InFile;
 use super::job::Lab;
@@ -9,19 +9,20 @@ use std::path::PathBuf;
 use std::process::Command;
 
 impl Lab {
-    /// Takes a program and its shared libraries along, all under the names they have here.
+    /// Adds a program and its shared libraries, all under the paths they have here.
     pub(crate) fn add_host_program(&mut self, program: &str) -> anyhow::Result<()> {
-        let path = process::find(program).with_context(|| format!("there is no {program} here"))?;
+        let path =
+            process::find(program).with_context(|| format!("cannot find the program {program}"))?;
         let listing = process::output(Command::new("ldd").arg(&path))?;
         for library in libraries(&listing) {
             self.add_host_file(&library);
         }
-        // Programs look for their data next to where they are.
+        // The same path as here: programs look for their data relative to it.
         self.add_host_file(&path);
         Ok(())
     }
 
-    /// Takes a file along under the name it has here.
+    /// Adds a file under the path it has here.
     pub(crate) fn add_host_file(&mut self, path: &Path) {
         if !self.inputs.iter().any(|input| input.source == path) {
             self.inputs.push(InFile {
@@ -32,7 +33,7 @@ impl Lab {
     }
 }
 
-/// The files in what ldd(1) prints, the dynamic loader included.
+/// Finds the files in the output of ldd(1), the dynamic loader included.
 fn libraries(listing: &str) -> Vec<PathBuf> {
     listing
         .split_whitespace()

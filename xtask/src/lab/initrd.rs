@@ -1,29 +1,29 @@
 //! The lab's initramfs: busybox, our init, kernel modules, the job and its files.
 
-use super::cpio::Archive;
 use super::job::Lab;
+use crate::archive::Archive;
 use crate::setup::Fetched;
+use crate::userland;
 use anyhow::Context;
 use lab_init::JOB_PATH;
-use lab_init::Job;
+use lab_init::LabJob;
 use lab_init::Module;
 use lab_init::WORK_DIR;
 use std::fs::File;
 use std::io::BufWriter;
-use std::io::Write;
 use std::path::Path;
 
 /// Where the guest's files are in the lab.
 pub(crate) const GUEST_DIR: &str = "/guest";
 
-/// KVM, the ports to the host, and what guests' networks are made of.
+/// KVM, the ports to the host, and tap interfaces for guests.
 const MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "kvm-amd", "tun"];
 
-/// What a module is loaded with.
+/// The parameters of a module.
 ///
-/// QEMU aborts when a guest's guest writes its task priority (CR8) while KVM waits to inject an interrupt, as OVMF does
-/// at the end of each timer interrupt; the next one is waiting if the machine is slow. KVM makes periodic timers, which
-/// only firmware uses, as slow as it is told: a tick each second, which no handler lasts.
+/// QEMU aborts when a nested guest writes its task priority (CR8) while KVM waits to inject an interrupt. OVMF writes CR8
+/// at the end of each timer interrupt, when the next one is often pending on a machine this slow. So KVM is told to limit
+/// periodic timers, which only firmware uses, to one tick per second: no handler takes that long.
 fn params(module: &str) -> &'static str {
     match module {
         "kvm-amd" => "nested=1",
@@ -32,12 +32,7 @@ fn params(module: &str) -> &'static str {
     }
 }
 
-/// The commands of busybox that the lab has on its `PATH`, by asking it.
-fn applets() -> anyhow::Result<String> {
-    crate::process::output(std::process::Command::new("/bin/busybox").arg("--list"))
-}
-
-/// Writes the initramfs of one run to `path`.
+/// Writes the initramfs of one lab to `path`.
 pub(super) fn write(
     path: &Path,
     lab: &Lab,
@@ -48,7 +43,7 @@ pub(super) fn write(
 ) -> anyhow::Result<()> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
-    add_userland(&mut archive)?;
+    userland::add_to(&mut archive)?;
     archive.file("init", init)?;
 
     let names: Vec<_> = MODULES
@@ -79,7 +74,7 @@ pub(super) fn write(
     for input in &lab.inputs {
         archive.file(&in_work_dir(&input.name), &input.source)?;
     }
-    let job = Job {
+    let job = LabJob {
         argv: lab.argv.clone(),
         env: environment(lab),
         modules,
@@ -89,22 +84,6 @@ pub(super) fn write(
     };
     archive.bytes(JOB_PATH, 0o644, &serde_json::to_vec_pretty(&job)?)?;
     archive.finish()?;
-    Ok(())
-}
-
-/// What every small Linux system of ours has: devices to start with, busybox and its commands.
-pub(crate) fn add_userland<W: Write>(archive: &mut Archive<W>) -> anyhow::Result<()> {
-    for directory in ["dev", "etc", "proc", "root", "run", "sys", "tmp"] {
-        archive.directory(directory)?;
-    }
-    // The kernel opens it for init before anything is mounted.
-    archive.device("dev/console", 5, 1)?;
-    archive.bytes("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-    archive.bytes("etc/group", 0o644, b"root:x:0:\n")?;
-    archive.file("bin/busybox", Path::new("/bin/busybox"))?;
-    for applet in applets()?.lines().filter(|applet| *applet != "busybox") {
-        archive.symlink(&format!("bin/{applet}"), "busybox")?;
-    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What to run in the lab.
+//! The description of a run in the lab.
 
 use crate::guest::GuestFile;
 use std::fs;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-/// A file of the host that the command finds in the lab.
+/// A file of the host that is copied into the lab.
 #[derive(Debug, Clone)]
 pub(crate) struct InFile {
     pub(crate) source: PathBuf,
-    /// Its name in the lab, absolute or in the directory that the command starts in.
+    /// Its path in the lab, absolute or relative to the command's directory.
     pub(crate) name: String,
 }
 
-/// A file that the command leaves in the lab, and that the host gets.
+/// A file that the command writes in the lab, and that is copied to the host.
 #[derive(Debug, Clone)]
 pub(crate) struct OutFile {
-    /// Its name in the lab, absolute or in the directory that the command starts in.
+    /// Its path in the lab, absolute or relative to the command's directory.
     pub(crate) name: String,
     pub(crate) target: PathBuf,
 }
@@ -27,13 +27,13 @@ pub(crate) struct OutFile {
 pub(crate) struct Lab {
     /// The program and its arguments.
     pub(crate) argv: Vec<String>,
-    /// Environment variables beside `PATH`, `HOME` and `TERM`.
+    /// Environment variables besides `PATH`, `HOME` and `TERM`.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) inputs: Vec<InFile>,
     pub(crate) outputs: Vec<OutFile>,
-    /// What there is of the guest, in a directory of its own.
+    /// The guest's files to copy into `/guest`.
     pub(crate) guest_files: Vec<GuestFile>,
-    /// Kernel modules beside those for KVM and for talking to the host.
+    /// Kernel modules besides those for KVM and for the ports to the host.
     pub(crate) modules: Vec<String>,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
@@ -41,22 +41,22 @@ pub(crate) struct Lab {
     pub(crate) time_limit: Duration,
 }
 
-/// What the usual machine has.
+/// The memory of the default machine.
 const MEMORY_MIB: u32 = 4096;
 
 impl Lab {
-    /// How many labs this machine has room for at the same time: each keeps one processor busy.
+    /// How many labs this machine can run at the same time: each keeps one processor busy.
     pub(crate) fn how_many() -> usize {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let free = fs::read_to_string("/proc/meminfo")
             .ok()
             .and_then(|meminfo| available_mib(&meminfo));
-        // Beside the machine's memory, QEMU keeps what it translated.
+        // Besides the lab's memory, QEMU needs room for translated code.
         let each = usize::try_from(MEMORY_MIB).unwrap_or(usize::MAX) + 1024;
         free.map_or(1, |free| free / each).clamp(1, processors)
     }
 
-    /// A lab for `argv` with the usual machine.
+    /// Creates a lab that runs `argv` on the default machine.
     pub(crate) fn new(argv: Vec<String>) -> Self {
         Self {
             argv,
@@ -72,7 +72,7 @@ impl Lab {
     }
 }
 
-/// What `/proc/meminfo` says new programs can have without swapping, in MiB.
+/// The memory available to new programs without swapping, in MiB, from the content of `/proc/meminfo`.
 fn available_mib(meminfo: &str) -> Option<usize> {
     meminfo.lines().find_map(|line| {
         let kib = line.strip_prefix("MemAvailable:")?.strip_suffix("kB")?;

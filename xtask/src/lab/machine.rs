@@ -1,16 +1,16 @@
-//! The lab's machine: one QEMU process, from start to end.
+//! Runs the lab's machine: one QEMU process.
 
 use super::initrd;
 use super::job::Lab;
 use super::streams;
-use super::streams::Event;
+use super::streams::LabEvent;
 use crate::build;
 use crate::process;
 use crate::setup;
 use crate::setup::Fetched;
 use crate::setup::LabQemu;
 use anyhow::Context;
-use lab_init::Report;
+use lab_init::LabReport;
 use lab_init::port;
 use std::fs;
 use std::fs::File;
@@ -31,7 +31,7 @@ use std::time::Instant;
 
 /// How a run of the lab ended.
 #[derive(Debug)]
-pub(crate) enum Ended {
+pub(crate) enum LabEnd {
     /// The command ended with this exit status (128+N for signal N).
     Exit(u8),
     /// The time limit passed first.
@@ -41,17 +41,17 @@ pub(crate) enum Ended {
 }
 
 /// Where the command's streams go.
-pub(crate) struct Streams {
-    /// Whether our standard input is the command's.
+pub(crate) struct LabStreams {
+    /// Whether the command gets our standard input.
     pub(crate) stdin: bool,
-    /// The size of our terminal, to give the command one of its own.
+    /// The size (columns, rows) of a terminal to run the command on; `None` runs it on pipes.
     pub(crate) terminal: Option<(u16, u16)>,
     pub(crate) stdout: Box<dyn Write + Send>,
     pub(crate) stderr: Box<dyn Write + Send>,
 }
 
-impl Streams {
-    /// The command's output goes where ours goes, and it has no input.
+impl LabStreams {
+    /// The command's output goes to ours, and it has no input.
     pub(crate) fn output() -> Self {
         Self {
             stdin: false,
@@ -70,15 +70,15 @@ const PORTS: [&str; 5] = [
     port::PULSE,
 ];
 
-/// What every lab needs, whatever it runs.
-pub(crate) struct Parts {
+/// What every lab needs.
+pub(crate) struct LabParts {
     fetched: Fetched,
     qemu: LabQemu,
     init: PathBuf,
 }
 
-impl Parts {
-    /// Fetches and builds what is not there yet.
+impl LabParts {
+    /// Fetches and builds what is missing.
     pub(crate) fn ensure() -> anyhow::Result<Self> {
         let init = build::binaries(&["lab_init".to_owned()])?
             .pop()
@@ -92,7 +92,7 @@ impl Parts {
 }
 
 /// Boots the lab, runs its command, and ends it.
-pub(crate) fn boot(parts: &Parts, lab: &Lab, streams: Streams) -> anyhow::Result<Ended> {
+pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::Result<LabEnd> {
     let dir = tempfile::Builder::new().prefix("openvmm-lab-").tempdir()?;
     let initrd = dir.path().join("initrd");
     initrd::write(
@@ -113,7 +113,7 @@ pub(crate) fn boot(parts: &Parts, lab: &Lab, streams: Streams) -> anyhow::Result
         .context("cannot listen for the lab's ports")?;
     let deadline = Instant::now() + lab.time_limit;
     let console = dir.path().join("console");
-    let mut machine = Machine {
+    let mut machine = QemuProcess {
         child: start(
             lab,
             &parts.qemu,
@@ -131,57 +131,57 @@ pub(crate) fn boot(parts: &Parts, lab: &Lab, streams: Streams) -> anyhow::Result
         anyhow::bail!("the lab's ports did not all connect");
     };
     if streams.stdin {
-        // Our own end stays open: QEMU drops what is on its way through a port that closes.
+        // The original stays open: QEMU drops data in flight when a port closes.
         streams::forward_stdin(stdin.try_clone()?);
     }
     streams::pulse(pulse);
-    streams::forward(stdout, streams.stdout, events.clone(), Event::Stdout);
-    streams::forward(stderr, streams.stderr, events.clone(), Event::Stderr);
+    streams::forward(stdout, streams.stdout, events.clone(), LabEvent::Stdout);
+    streams::forward(stderr, streams.stderr, events.clone(), LabEvent::Stderr);
     streams::receive_report(reports, lab.outputs.clone(), events);
 
     match wait(&received, deadline) {
-        Ok(Outcome::Report(report)) => finish(report),
-        Ok(Outcome::TimedOut) => {
+        Ok(WaitResult::Report(report)) => finish(report),
+        Ok(WaitResult::TimedOut) => {
             eprintln!(
                 "lab: ended after its time limit of {} s",
                 lab.time_limit.as_secs()
             );
-            Ok(Ended::TimedOut)
+            Ok(LabEnd::TimedOut)
         }
-        Ok(Outcome::Signal(signal)) => Ok(Ended::Signal(signal)),
+        Ok(WaitResult::Signal(signal)) => Ok(LabEnd::Signal(signal)),
         Err(err) => {
             let log = fs::read(&console).unwrap_or_default();
-            eprintln!("lab: the console of its machine:");
+            eprintln!("lab: the console output of the machine:");
             io::stderr().write_all(&log)?;
             Err(err)
         }
     }
 }
 
-enum Outcome {
-    Report(Report),
+enum WaitResult {
+    Report(LabReport),
     TimedOut,
     Signal(i32),
 }
 
-/// Waits for the report and all of the output it speaks of.
-fn wait(events: &mpsc::Receiver<Event>, deadline: Instant) -> anyhow::Result<Outcome> {
+/// Waits for the report and for all of the output that it announces.
+fn wait(events: &mpsc::Receiver<LabEvent>, deadline: Instant) -> anyhow::Result<WaitResult> {
     let mut arrived = (0, 0);
-    let mut report: Option<Report> = None;
+    let mut report: Option<LabReport> = None;
     loop {
         if let Some(report) = report
             .take_if(|report| arrived.0 >= report.stdout_len && arrived.1 >= report.stderr_len)
         {
-            return Ok(Outcome::Report(report));
+            return Ok(WaitResult::Report(report));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         match events.recv_timeout(left) {
-            Ok(Event::Stdout(n)) => arrived.0 += n,
-            Ok(Event::Stderr(n)) => arrived.1 += n,
-            Ok(Event::Report(received)) => report = Some(received),
-            Ok(Event::NoReport(err)) => return Err(err),
-            Ok(Event::Signal(signal)) => return Ok(Outcome::Signal(signal)),
-            Err(RecvTimeoutError::Timeout) => return Ok(Outcome::TimedOut),
+            Ok(LabEvent::Stdout(n)) => arrived.0 += n,
+            Ok(LabEvent::Stderr(n)) => arrived.1 += n,
+            Ok(LabEvent::Report(received)) => report = Some(received),
+            Ok(LabEvent::NoReport(err)) => return Err(err),
+            Ok(LabEvent::Signal(signal)) => return Ok(WaitResult::Signal(signal)),
+            Err(RecvTimeoutError::Timeout) => return Ok(WaitResult::TimedOut),
             Err(RecvTimeoutError::Disconnected) => {
                 anyhow::bail!("the lab's machine closed its ports");
             }
@@ -189,22 +189,22 @@ fn wait(events: &mpsc::Receiver<Event>, deadline: Instant) -> anyhow::Result<Out
     }
 }
 
-fn finish(report: Report) -> anyhow::Result<Ended> {
+fn finish(report: LabReport) -> anyhow::Result<LabEnd> {
     for file in &report.files {
         if let Err(err) = &file.size {
-            eprintln!("lab: no {}: {err}", file.name);
+            eprintln!("lab: cannot fetch {}: {err}", file.name);
         }
     }
     let status = report.status.map_err(|err| anyhow::anyhow!("lab: {err}"))?;
-    Ok(Ended::Exit(status))
+    Ok(LabEnd::Exit(status))
 }
 
-/// A QEMU process that does not outlive its owner.
-struct Machine {
+/// A QEMU process, killed when dropped.
+struct QemuProcess {
     child: Child,
 }
 
-impl Drop for Machine {
+impl Drop for QemuProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -220,14 +220,14 @@ fn start(
     console: &Path,
 ) -> anyhow::Result<Child> {
     File::create(console)?;
-    // Should we be killed, the kernel kills the machine.
+    // The kernel kills QEMU if we are killed.
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL"])
         .args(qemu.words())
-        // A thread for each processor is what QEMU's emulation of SVM does not stand.
+        // QEMU's emulation of SVM has errors with one thread per processor.
         .args(["-machine", "q35", "-accel", "tcg,thread=single"])
-        // Emulated, a string of bytes is not fast: kernels and libraries copy in words when not told that it is.
+        // Byte string instructions are slow in emulation; without these flags, kernels and libraries copy in words.
         .args(["-cpu", "max,erms=off,fsrm=off"])
         .args(["-smp", &lab.cpus.to_string()])
         .args(["-m", &lab.memory_mib.to_string()])
@@ -259,7 +259,7 @@ fn start(
         .with_context(|| format!("cannot run {}", process::shown(&command)))
 }
 
-/// Waits for QEMU to connect to a port, or to end without.
+/// Waits until QEMU connects to a port. Fails if QEMU ends first.
 fn accept(listener: &UnixListener, machine: &mut Child) -> anyhow::Result<UnixStream> {
     listener.set_nonblocking(true)?;
     loop {
@@ -279,14 +279,14 @@ fn accept(listener: &UnixListener, machine: &mut Child) -> anyhow::Result<UnixSt
 }
 
 /// Turns the signals that end a program into events, so that the machine and its files go first.
-fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+fn forward_signals(events: mpsc::Sender<LabEvent>) -> anyhow::Result<()> {
     use signal_hook::consts::SIGHUP;
     use signal_hook::consts::SIGINT;
     use signal_hook::consts::SIGTERM;
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
+            if events.send(LabEvent::Signal(signal)).is_err() {
                 // No lab is running: what the signal does by default.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }

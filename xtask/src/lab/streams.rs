@@ -2,7 +2,7 @@
 
 use super::job::OutFile;
 use anyhow::Context;
-use lab_init::Report;
+use lab_init::LabReport;
 use lab_init::stdin;
 use std::fs::File;
 use std::io;
@@ -18,29 +18,29 @@ use std::time::Duration;
 /// The longest report line to accept.
 const REPORT_LIMIT: u64 = 1 << 20;
 
-/// How long a lost interrupt may stay lost. A pulse keeps the lab busy for some 100 µs.
+/// The interval of the pulse, which is how long a lost interrupt can stay lost. A pulse costs the lab some 100 µs.
 const PULSE: Duration = Duration::from_millis(100);
 
-/// What the ports have to say.
-pub(super) enum Event {
-    /// So many more bytes of the command's standard output have been passed on.
+/// What happened on the ports, or to this process.
+pub(super) enum LabEvent {
+    /// This many bytes of the command's standard output were forwarded.
     Stdout(u64),
-    /// The same for its standard error.
+    /// This many bytes of its standard error were forwarded.
     Stderr(u64),
     /// The command ended, and its files have arrived.
-    Report(Report),
+    Report(LabReport),
     /// The report port closed or failed.
     NoReport(anyhow::Error),
     /// This process got a signal.
     Signal(i32),
 }
 
-/// Copies an output port to `to`, telling how many bytes went through.
+/// Copies an output port to `to`, and sends events with the number of bytes.
 pub(super) fn forward(
     mut from: UnixStream,
     mut to: Box<dyn Write + Send>,
-    events: Sender<Event>,
-    event: fn(u64) -> Event,
+    events: Sender<LabEvent>,
+    event: fn(u64) -> LabEvent,
 ) {
     thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
@@ -49,7 +49,7 @@ pub(super) fn forward(
             match from.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(n) => {
-                    // A reader that went away is no reason to lose the report.
+                    // Even if the reader is gone, the report must be received.
                     writable = writable && to.write_all(&buffer[..n]).is_ok() && to.flush().is_ok();
                     if events.send(event(n as u64)).is_err() {
                         return;
@@ -67,7 +67,7 @@ pub(super) fn forward_stdin(port: UnixStream) {
     thread::spawn(move || stdin::send(io::stdin().lock(), port));
 }
 
-/// Has the lab's machine interrupted every [`PULSE`], until it is gone.
+/// Interrupts the lab's machine every [`PULSE`] until it ends.
 pub(super) fn pulse(mut port: UnixStream) {
     thread::spawn(move || {
         while port.write_all(&[0]).is_ok() {
@@ -76,25 +76,26 @@ pub(super) fn pulse(mut port: UnixStream) {
     });
 }
 
-/// Waits for the report and stores the files that follow it.
-pub(super) fn receive_report(port: UnixStream, outputs: Vec<OutFile>, events: Sender<Event>) {
+/// Receives the report and stores the files that follow it.
+pub(super) fn receive_report(port: UnixStream, outputs: Vec<OutFile>, events: Sender<LabEvent>) {
     thread::spawn(move || {
         let event = match report(port, &outputs) {
-            Ok(report) => Event::Report(report),
-            Err(err) => Event::NoReport(err),
+            Ok(report) => LabEvent::Report(report),
+            Err(err) => LabEvent::NoReport(err),
         };
         let _ = events.send(event);
     });
 }
 
-fn report(port: impl Read, outputs: &[OutFile]) -> anyhow::Result<Report> {
+fn report(port: impl Read, outputs: &[OutFile]) -> anyhow::Result<LabReport> {
     let mut port = BufReader::new(port);
     let mut line = Vec::new();
     port.by_ref()
         .take(REPORT_LIMIT)
         .read_until(b'\n', &mut line)?;
     anyhow::ensure!(!line.is_empty(), "the lab's machine ended without a report");
-    let report: Report = serde_json::from_slice(&line).context("the lab's report is malformed")?;
+    let report: LabReport =
+        serde_json::from_slice(&line).context("the lab's report is malformed")?;
     for file in &report.files {
         let Ok(size) = file.size else {
             continue;
@@ -103,7 +104,7 @@ fn report(port: impl Read, outputs: &[OutFile]) -> anyhow::Result<Report> {
             .iter()
             .find(|out| out.name == file.name)
             .map(|out| &out.target)
-            .with_context(|| format!("the lab sent {}, which nobody asked for", file.name))?;
+            .with_context(|| format!("the lab sent {}, which was not requested", file.name))?;
         let mut out =
             File::create(target).with_context(|| format!("cannot create {}", target.display()))?;
         let copied = io::copy(&mut port.by_ref().take(size), &mut out)
@@ -124,12 +125,12 @@ mod tests {
             name: name.to_owned(),
             target: dir.path().join(name),
         };
-        let sent = Report {
+        let sent = LabReport {
             status: Ok(3),
             stdout_len: 0,
             stderr_len: 0,
             files: [("a", Ok(2)), ("gone", Err("no".to_owned())), ("b", Ok(3))]
-                .map(|(name, size)| lab_init::OutFile {
+                .map(|(name, size)| lab_init::SentFile {
                     name: name.to_owned(),
                     size,
                 })

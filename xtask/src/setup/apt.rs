@@ -1,4 +1,4 @@
-//! Debian's package tools.
+//! Runs Debian's package tools.
 
 use crate::process;
 use anyhow::Context;
@@ -7,12 +7,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The words before the packages on an install line.
+/// The arguments of apt-get before the packages to install.
 const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 
 /// A package version as the package lists describe it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct PackageVersion {
     pub(super) version: String,
     /// Of the package file, in lower-case hexadecimal.
     pub(super) sha256: String,
@@ -24,10 +24,15 @@ pub(super) fn install(packages: &[&str]) -> anyhow::Result<()> {
         eprintln!("setup: {}", install_line(packages));
         process::run(apt_get_as_root().args(INSTALL).args(packages))
     })
-    .with_context(|| format!("cannot install; try by hand: {}", install_line(packages)))
+    .with_context(|| {
+        format!(
+            "cannot install packages; try it by hand: {}",
+            install_line(packages)
+        )
+    })
 }
 
-/// The line that a person would type to install `packages`.
+/// The shell command that installs `packages`.
 pub(super) fn install_line(packages: &[&str]) -> String {
     let mut words = vec!["apt-get"];
     if !is_root() {
@@ -38,24 +43,24 @@ pub(super) fn install_line(packages: &[&str]) -> String {
     words.join(" ")
 }
 
-/// Package lists, and the mirrors that they speak of.
+/// Package lists, with the mirrors that they come from.
 pub(super) enum Lists {
     /// The machine's own.
     Machine,
-    /// Those that a configuration file, read after the machine's own, makes apt use instead.
+    /// Those that apt uses with this configuration file, which it reads after the machine's own.
     Configured(PathBuf),
 }
 
 impl Lists {
-    /// The first package that `package` depends on: what a meta package stands for now.
+    /// The first package that `package` depends on: what a meta package currently stands for.
     pub(super) fn real_package(&self, package: &str) -> anyhow::Result<String> {
         let listing = process::output(self.command("apt-cache").args(["depends", package]))?;
         first_dependency(&listing)
             .with_context(|| format!("the package lists name no dependency of {package}"))
     }
 
-    /// The version of `package` that apt-get would pick.
-    pub(super) fn candidate(&self, package: &str) -> anyhow::Result<Candidate> {
+    /// The version of `package` that apt-get would install.
+    pub(super) fn candidate(&self, package: &str) -> anyhow::Result<PackageVersion> {
         let shown = process::output(self.command("apt-cache").args([
             "show",
             "--no-all-versions",
@@ -67,7 +72,7 @@ impl Lists {
 
     /// Downloads the package file into `dir` without installing it.
     pub(super) fn download(&self, package: &str, version: &str, dir: &Path) -> anyhow::Result<()> {
-        // As the user we are: apt's own user could not write to `dir`.
+        // As our user: apt's own user could not write to `dir`.
         process::run(
             self.command("apt-get")
                 .args(["--quiet", "-o", "APT::Sandbox::User=root", "download"])
@@ -93,14 +98,14 @@ fn first_dependency(listing: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn parse_candidate(shown: &str) -> Option<Candidate> {
+fn parse_candidate(shown: &str) -> Option<PackageVersion> {
     let field = |name| {
         shown
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
             .map(str::to_owned)
     };
-    Some(Candidate {
+    Some(PackageVersion {
         version: field("Version")?,
         sha256: field("SHA256")?,
     })
@@ -112,7 +117,7 @@ fn update() -> anyhow::Result<()> {
     process::run(apt_get_as_root().args(["--quiet", "update"]))
 }
 
-/// Tries `attempt`; lists that are missing or out of date are fetched once before a second try.
+/// Tries `attempt`. If it fails, updates the machine's package lists and tries once more.
 pub(super) fn with_fresh_lists<T>(attempt: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     attempt().or_else(|err| {
         eprintln!("setup: {err:#}");
@@ -129,7 +134,7 @@ fn apt_get_as_root() -> Command {
         sudo.arg("apt-get");
         sudo
     };
-    // Our standard output is for what was asked of us: in the lab, the command's.
+    // Our standard output is reserved: in the lab it is the command's.
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdout(io::stderr());

@@ -1,4 +1,4 @@
-//! Debian's backports, read without becoming one of the machine's package sources.
+//! Reads the package lists of Debian's backports, without adding them to the machine's package sources.
 
 use super::apt;
 use super::apt::Lists;
@@ -9,12 +9,12 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// The keys that Debian signs its package lists with, from its package of that name.
+/// The keys that Debian signs its package lists with, from the package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Fetches the package lists of `release`'s backports into `dir`, from the mirror that the machine uses.
+/// Downloads the package lists of `release`'s backports into `dir`, from the mirror that the machine uses.
 ///
-/// All that apt keeps of them is in `dir`. Fails unless Debian signed them.
+/// apt keeps all of its files for them in `dir`. Fails unless Debian signed the lists.
 pub(super) fn lists(release: &str, dir: &Path) -> anyhow::Result<Lists> {
     let mirror = apt::with_fresh_lists(|| {
         let targets = process::output(Command::new("apt-get").args([
@@ -30,7 +30,7 @@ pub(super) fn lists(release: &str, dir: &Path) -> anyhow::Result<Lists> {
     for directory in ["state/lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(dir.join(directory))?;
     }
-    // To these lists no package is installed.
+    // For these lists, no package is installed.
     fs::write(dir.join("status"), "")?;
     fs::write(dir.join("sources.list"), source(&mirror, release))?;
     let config = dir.join("apt.conf");
@@ -47,7 +47,7 @@ pub(super) fn lists(release: &str, dir: &Path) -> anyhow::Result<Lists> {
     Ok(lists)
 }
 
-/// The mirror that has `release` of Debian, among apt's index targets.
+/// Finds the mirror of Debian's `release` among apt's index targets.
 fn mirror<'a>(targets: &'a str, release: &str) -> Option<&'a str> {
     targets.lines().find_map(|line| {
         let mut words = line.split(' ');
@@ -63,7 +63,7 @@ fn source(mirror: &str, release: &str) -> String {
     )
 }
 
-/// What keeps apt to `dir`, read after the machine's configuration, which knows its proxies.
+/// The configuration that makes apt use `dir`. apt reads it after the machine's own, which may name proxies.
 fn configuration(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -74,15 +74,15 @@ Dir::Etc::preferencesparts "/dev/null";
 Dir::State "{dir}/state";
 Dir::State::status "{dir}/status";
 Dir::Cache "{dir}/cache";
-// The directory is our user's, not that of apt.
+// apt's own user could not write to the directory.
 APT::Sandbox::User "root";
-// The machine's hooks would act on the machine's lists.
+// The machine's hooks are for the machine's lists.
 #clear APT::Update;
 APT::Update::Error-Mode "any";
 APT::Get::AllowUnauthenticated "false";
 Acquire::AllowInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
-// There is something else to use: no long wait for a network that is not there.
+// Do not wait long for a missing network: the lab can use the installed QEMU.
 Acquire::Retries "0";
 Acquire::http::Timeout "10";
 Acquire::https::Timeout "10";
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mirror_is_the_one_of_debian_itself() {
+    fn the_mirror_is_debians() {
         let targets = "\
             Microsoft bookworm main https://packages.example/debian/12/prod/\n\
             Debian bookworm-security main http://security.example/debian-security/\n\

@@ -1,44 +1,39 @@
-//! The kernel that the lab and its guests boot: Debian's cloud kernel, unpacked in the cache.
+//! The kernel that the lab and its guests boot: Debian's cloud kernel.
 
-use super::package::Name;
-use super::package::Package;
-use super::package::Source;
+use super::package::DebianPackage;
+use super::package::PackageName;
+use super::package::PackageSource;
+use super::package::Unpacked;
 use super::package::keep_file;
 use anyhow::Context;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use walkdir::WalkDir;
 
-const PACKAGE: Package = Package {
-    link: "kernel",
-    // The meta package that always depends on the newest kernel.
-    names: &[Name::DependencyOf("linux-image-cloud-amd64")],
-    source: Source::Machine,
-    program: None,
-    keep,
-};
-
-/// An unpacked kernel.
+/// The kernel's files in the cache.
 #[derive(Debug, Clone)]
-pub(crate) struct Kernel {
+pub(crate) struct DebianKernel {
     /// Holds `vmlinuz`, `release` and `modules/`.
     pub(crate) dir: PathBuf,
 }
 
-impl Kernel {
-    pub(super) fn ensure() -> anyhow::Result<Self> {
-        PACKAGE.ensure().map(|dir| Self { dir })
-    }
+impl Unpacked for DebianKernel {
+    const PACKAGE: DebianPackage = DebianPackage {
+        link: "kernel",
+        // The meta package that always depends on the newest kernel.
+        names: &[PackageName::DependencyOf("linux-image-cloud-amd64")],
+        source: PackageSource::Machine,
+        program: None,
+        keep,
+    };
 
-    pub(super) fn fetch() -> anyhow::Result<Self> {
-        PACKAGE.fetch().map(|dir| Self { dir })
+    fn at(dir: PathBuf) -> Self {
+        Self { dir }
     }
+}
 
-    /// The kernel in the cache, if there is one.
-    pub(crate) fn cached() -> anyhow::Result<Option<Self>> {
-        Ok(PACKAGE.cached()?.map(|dir| Self { dir }))
-    }
-
+impl DebianKernel {
     /// The boot image.
     pub(crate) fn vmlinuz(&self) -> PathBuf {
         self.dir.join("vmlinuz")
@@ -52,7 +47,7 @@ impl Kernel {
         Ok(text.trim_end().to_owned())
     }
 
-    /// The module files for `names` and all that they depend on, in the order to load them.
+    /// The files of the modules `names` and of all modules that they depend on, in the order to load them.
     pub(crate) fn modules(&self, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
         let all = find_modules(&self.dir.join("modules"))?;
         let mut ordered = Vec::new();
@@ -85,28 +80,20 @@ fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(entry.path())
 }
 
-/// The module files under `dir`, named as `modprobe` names them.
+/// Finds the module files under `dir`. Returns their names as `modprobe` prints them, and their paths.
 fn find_modules(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    let mut pending = vec![dir.to_owned()];
-    while let Some(dir) = pending.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type()?.is_dir() {
-                pending.push(path);
-            } else if let Some(name) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(".ko"))
-            {
-                found.push((module_name(name), path));
-            }
+    for entry in WalkDir::new(dir) {
+        let entry = entry.context("cannot list the kernel's modules")?;
+        let file_name = entry.file_name().to_string_lossy();
+        if let Some(name) = file_name.strip_suffix(".ko") {
+            found.push((module_name(name), entry.path().to_owned()));
         }
     }
     Ok(found)
 }
 
-/// Module names know no difference between `-` and `_`.
+/// In module names, `-` and `_` are the same.
 fn module_name(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -132,7 +119,7 @@ fn add_module(
     Ok(())
 }
 
-/// The modules that `module` (an ELF file) names in its information section.
+/// Reads the dependencies in the information section of `module`, an ELF file.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
@@ -167,7 +154,7 @@ mod tests {
         module(&modules, "kvm", "irqbypass,base");
         module(&modules, "irqbypass", "");
         module(&modules, "base", "");
-        let kernel = Kernel {
+        let kernel = DebianKernel {
             dir: dir.path().to_owned(),
         };
         let names: Vec<_> = kernel

@@ -1,12 +1,12 @@
 //! The QEMU of the lab's machine.
 //!
-//! Guests of guests need more of the emulated processor than QEMU 7.2, Debian 12's, gets right: under load on the
-//! serial port, some hang for minutes or end in a triple fault. QEMU 10 from Debian's backports does better, and is
-//! unpacked in the cache; the installed one stays as it is, and is what bench measures.
+//! QEMU 7.2, which Debian 12 has, emulates SVM with errors: under load on the serial port, some nested guests hang for
+//! minutes or end in a triple fault. QEMU 10 from Debian's backports does not. It is unpacked in the cache; the installed
+//! QEMU is not changed, and is the one that bench measures.
 
-use super::package::Name;
-use super::package::Package;
-use super::package::Source;
+use super::package::DebianPackage;
+use super::package::PackageName;
+use super::package::PackageSource;
 use super::package::keep_file;
 use crate::process;
 use crate::workspace;
@@ -19,15 +19,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// The program, and what it reads. Its loadable modules (`qemu-system-common`) the lab's machine does not use.
-const PACKAGE: Package = Package {
+/// The program and its data. The lab's machine uses none of its loadable modules (`qemu-system-common`).
+const PACKAGE: DebianPackage = DebianPackage {
     link: "lab-qemu",
     names: &[
-        Name::Fixed("qemu-system-x86"),
-        Name::Fixed("qemu-system-data"),
-        Name::Fixed("seabios"),
+        PackageName::Fixed("qemu-system-x86"),
+        PackageName::Fixed("qemu-system-data"),
+        PackageName::Fixed("seabios"),
     ],
-    source: Source::Backports("bookworm"),
+    source: PackageSource::Backports("bookworm"),
     program: Some(PROGRAM),
     keep: |tree, kept| {
         keep_file(&tree.join("usr/bin").join(PROGRAM), &kept.join(PROGRAM))?;
@@ -43,27 +43,27 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// The directories of firmware and option ROMs.
 const DATA: [&str; 2] = ["qemu", "seabios"];
 
-/// The first major version that is good enough.
+/// The first major version without those errors.
 const GOOD: u32 = 8;
 
-/// The file in the cache that tells when fetching failed.
+/// The file in the cache whose time tells when the download last failed.
 const FAILED: &str = "lab-qemu.failed";
 
-/// How long after a failure only `setup` tries again: a lab without a network shall not wait for one at each start.
+/// For how long after a failed download only `setup` tries again, so that a lab without a network starts fast.
 const PAUSE: Duration = Duration::from_secs(3600);
 
 /// A QEMU for the lab's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LabQemu {
     program: PathBuf,
-    /// Where it finds its data, if not where it was built for.
+    /// The directories of its data, if not those that it was built for.
     data: Vec<PathBuf>,
     version: String,
 }
 
 impl LabQemu {
-    /// The installed one if it is good enough; otherwise the one in the cache, fetched if the cache has none; and if
-    /// that fails, the installed one, with a warning.
+    /// The installed QEMU if it is new enough; else the one in the cache, downloaded if the cache has none; and if that
+    /// fails, the installed one, with a warning.
     pub(crate) fn ensure() -> anyhow::Result<Self> {
         let found = Self::found()?;
         if !found.is_old() {
@@ -71,14 +71,14 @@ impl LabQemu {
         }
         if failed_lately(&workspace::cache()?.join(FAILED)) {
             found.warn(
-                "fetching a newer one failed within the last hour; cargo xtask setup tries again",
+                "downloading a newer one failed within the last hour; cargo xtask setup tries again",
             );
             return Ok(found);
         }
         found.or_fetched()
     }
 
-    /// Like [`Self::ensure`], but with the newest of the backports.
+    /// Like [`Self::ensure`], but downloads the newest version of the backports.
     pub(super) fn fetch() -> anyhow::Result<Self> {
         if Self::installed()?.is_old() {
             Self::found()?.or_fetched()
@@ -87,11 +87,11 @@ impl LabQemu {
         }
     }
 
-    /// The one that is used if nothing is fetched.
+    /// The QEMU to use without downloading one.
     pub(crate) fn found() -> anyhow::Result<Self> {
         let installed = Self::installed()?;
         match PACKAGE.cached()? {
-            // One that no longer runs is told about by who tries to fetch it.
+            // If the cached one no longer runs, the next download reports it.
             Some(dir) if installed.is_old() => Ok(Self::unpacked(&dir).unwrap_or(installed)),
             _ => Ok(installed),
         }
@@ -115,7 +115,7 @@ impl LabQemu {
         })
     }
 
-    /// One from the backports, or this one if that fails.
+    /// Downloads one from the backports; returns this one if that fails.
     fn or_fetched(self) -> anyhow::Result<Self> {
         let failed = workspace::cache()?.join(FAILED);
         match PACKAGE.fetch().and_then(|dir| Self::unpacked(&dir)) {
@@ -126,7 +126,7 @@ impl LabQemu {
             Err(err) => {
                 fs::write(&failed, format!("{err:#}\n"))
                     .with_context(|| format!("cannot write {}", failed.display()))?;
-                self.warn(&format!("cannot fetch a newer one: {err:#}"));
+                self.warn(&format!("cannot download a newer one: {err:#}"));
                 Ok(self)
             }
         }
@@ -136,7 +136,7 @@ impl LabQemu {
         eprintln!("warning: the lab uses {self} ({why})");
     }
 
-    /// Whether it is one that the lab had better not use.
+    /// Whether it is known to be too old for the lab.
     pub(super) fn is_old(&self) -> bool {
         self.version
             .split('.')
@@ -145,7 +145,7 @@ impl LabQemu {
             .is_some_and(|major: u32| major < GOOD)
     }
 
-    /// The program and the options that let it find its data.
+    /// The program and the options for its data directories.
     pub(crate) fn words(&self) -> Vec<OsString> {
         let mut words = vec![self.program.clone().into()];
         for dir in &self.data {
@@ -168,7 +168,7 @@ impl fmt::Display for LabQemu {
 fn version(program: &Path) -> anyhow::Result<String> {
     let printed = process::output(Command::new(program).arg("--version"))?;
     parse_version(&printed)
-        .with_context(|| format!("{} --version tells no version", program.display()))
+        .with_context(|| format!("{} --version prints no version", program.display()))
 }
 
 fn parse_version(printed: &str) -> Option<String> {
@@ -180,7 +180,7 @@ fn parse_version(printed: &str) -> Option<String> {
 }
 
 fn failed_lately(failed: &Path) -> bool {
-    // A time in the future is not lately: the clock was set.
+    // A time in the future does not count: the clock was set back.
     let age = || failed.metadata().ok()?.modified().ok()?.elapsed().ok();
     age().is_some_and(|age| age < PAUSE)
 }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_version_known_to_be_before_8_is_old() {
+    fn only_versions_before_8_are_old() {
         for (version, old) in [
             ("7.2.22", true),
             ("5.2.0", true),
@@ -224,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn an_old_one_is_shown_with_what_it_risks() {
+    fn an_old_qemu_is_shown_with_a_warning() {
         assert!(qemu("7.2.22", &[]).to_string().contains("may hang"));
         assert_eq!(qemu("10.0.2", &[]).to_string(), "QEMU 10.0.2: /x/qemu");
     }
 
     #[test]
-    fn an_unpacked_one_is_told_where_its_data_are() {
+    fn an_unpacked_qemu_gets_its_data_directories() {
         assert_eq!(qemu("7.2.22", &[]).words(), ["/x/qemu"]);
         assert_eq!(
             qemu("10.0.2", &["/x/a", "/x/b"]).words(),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failure_there_is_a_pause() {
+    fn a_failed_download_is_not_repeated_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FAILED);
         assert!(!failed_lately(&path));

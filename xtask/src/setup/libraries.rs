@@ -1,4 +1,4 @@
-//! The shared libraries of programs that were unpacked and not installed.
+//! Installs the shared libraries of programs that were unpacked without being installed.
 
 use super::apt;
 use crate::process;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
-/// Installs what `program` lacks, as far as `debs`, the package files it came in, tell the packages.
+/// Installs the shared libraries that `program` lacks: the library packages that `debs`, its package files, depend on.
 pub(super) fn ensure(program: &Path, debs: &[PathBuf]) -> anyhow::Result<()> {
     let missing = missing(program)?;
     if missing.is_empty() {
@@ -34,7 +34,7 @@ pub(super) fn ensure(program: &Path, debs: &[PathBuf]) -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         !wanted.is_empty(),
-        "{} lacks {}, though all library packages that it depends on are installed",
+        "{} lacks {}, although all library packages that it depends on are installed",
         program.display(),
         missing.join(", ")
     );
@@ -54,7 +54,7 @@ fn missing(program: &Path) -> anyhow::Result<Vec<String>> {
     Ok(not_found(&listing))
 }
 
-/// The libraries that `ldd` did not find.
+/// Parses the output of ldd(1) for libraries that were not found.
 fn not_found(listing: &str) -> Vec<String> {
     listing
         .lines()
@@ -63,7 +63,7 @@ fn not_found(listing: &str) -> Vec<String> {
         .collect()
 }
 
-/// The names in a `Depends` field that are libraries'; of alternatives, the first.
+/// The names of library packages in a `Depends` field; of alternatives, the first.
 fn library_packages(depends: &str) -> impl Iterator<Item = &str> {
     depends
         .split(',')

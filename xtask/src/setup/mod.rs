@@ -11,23 +11,24 @@ mod ovmf;
 mod package;
 
 pub(crate) use efi_stub::EfiStub;
-pub(crate) use kernel::Kernel;
+pub(crate) use kernel::DebianKernel;
 pub(crate) use lab_qemu::LabQemu;
 pub(crate) use needs::Need;
 pub(crate) use needs::missing;
-pub(crate) use ovmf::Ovmf;
+pub(crate) use ovmf::DebianOvmf;
+pub(crate) use package::Unpacked;
 
 use clap::Args;
 use std::process::ExitCode;
 
-/// Install the programs that demo, test and bench use, and fetch the kernel and the firmware they
+/// Install the programs that demo, test and bench use, and download the kernel and the firmware they
 /// boot, and the lab's QEMU.
 ///
-/// Uses apt-get (through sudo unless run as root). Quick when nothing is missing; the other commands
-/// call it by themselves.
+/// Uses apt-get (through sudo unless run as root). Fast if nothing is missing; the other commands
+/// do the same.
 #[derive(Args)]
 pub(crate) struct SetupArgs {
-    /// Fetch the newest packages even if the cache has some.
+    /// Download the newest packages even if the cache has older ones.
     #[arg(long)]
     update: bool,
 }
@@ -36,8 +37,8 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     install_programs()?;
     let fetched = if args.update {
         Fetched {
-            kernel: Kernel::fetch()?,
-            ovmf: Ovmf::fetch()?,
+            kernel: DebianKernel::fetch()?,
+            ovmf: DebianOvmf::fetch()?,
             efi_stub: EfiStub::fetch()?,
         }
     } else {
@@ -59,25 +60,25 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was downloaded for guests.
+/// The packages downloaded for guests.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetched {
-    pub(crate) kernel: Kernel,
-    pub(crate) ovmf: Ovmf,
+    pub(crate) kernel: DebianKernel,
+    pub(crate) ovmf: DebianOvmf,
     pub(crate) efi_stub: EfiStub,
 }
 
 impl Fetched {
     fn ensure() -> anyhow::Result<Self> {
         Ok(Self {
-            kernel: Kernel::ensure()?,
-            ovmf: Ovmf::ensure()?,
+            kernel: DebianKernel::ensure()?,
+            ovmf: DebianOvmf::ensure()?,
             efi_stub: EfiStub::ensure()?,
         })
     }
 }
 
-/// Makes the machine complete, and returns what guests are made of.
+/// Installs and downloads what is missing. Returns the packages for guests.
 pub(crate) fn ensure() -> anyhow::Result<Fetched> {
     install_programs()?;
     Fetched::ensure()
@@ -105,7 +106,7 @@ fn install_programs() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The line that a person would type to install `missing`.
+/// The shell command that installs `missing`.
 pub(crate) fn apt_line(missing: &[&Need]) -> String {
     apt::install_line(&needs::packages(missing))
 }

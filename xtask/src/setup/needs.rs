@@ -1,10 +1,14 @@
-//! The programs that the commands need, and the Debian packages that hold them.
+//! The programs that the commands need, and their Debian packages.
 
 use crate::process;
+use object::Endianness;
+use object::elf::PT_INTERP;
+use object::read::elf::ElfFile64;
+use object::read::elf::ProgramHeader;
 use std::fs;
 use std::path::Path;
 
-/// One program or file.
+/// A program or file that is needed.
 pub(crate) struct Need {
     /// What it is.
     pub(crate) what: &'static str,
@@ -15,11 +19,11 @@ pub(crate) struct Need {
     found: fn() -> bool,
 }
 
-/// Everything needed.
+/// All programs and files that are needed.
 pub(crate) static NEEDS: &[Need] = &[
     Need {
         what: "qemu-system-x86_64",
-        purpose: "the VMM that bench compares with, and the lab's machine unless setup fetches a newer one",
+        purpose: "the VMM that bench compares with, and the lab's machine unless setup downloads a newer one",
         package: "qemu-system-x86",
         found: || process::find("qemu-system-x86_64").is_some(),
     },
@@ -37,7 +41,7 @@ pub(crate) static NEEDS: &[Need] = &[
     },
     Need {
         what: "setpriv",
-        purpose: "ending the lab's machine together with its starter",
+        purpose: "ending the lab's machine when xtask ends",
         package: "util-linux",
         found: || process::find("setpriv").is_some(),
     },
@@ -67,7 +71,7 @@ pub(crate) static NEEDS: &[Need] = &[
     },
 ];
 
-/// What this machine lacks.
+/// What is missing on this machine.
 pub(crate) fn missing() -> Vec<&'static Need> {
     NEEDS.iter().filter(|need| !(need.found)()).collect()
 }
@@ -80,24 +84,13 @@ pub(crate) fn packages(needs: &[&Need]) -> Vec<&'static str> {
     packages
 }
 
-/// Whether `path` is an ELF program that asks for no dynamic loader.
+/// Whether `path` is an ELF program without a dynamic loader.
 fn is_static(path: &Path) -> bool {
-    /// The ELF program header type of the loader's name.
-    const PT_INTERP: u32 = 3;
-    let Ok(elf) = fs::read(path) else {
-        return false;
-    };
-    let headers = || {
-        let u16_at = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?));
-        let offset = u64::from_le_bytes(elf.get(32..40)?.try_into().ok()?);
-        let offset = usize::try_from(offset).ok()?;
-        let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
-        (elf.starts_with(b"\x7fELF\x02\x01") && size >= 56).then_some(())?;
-        elf.get(offset..offset.checked_add(size * count)?)
-            .map(|headers| headers.chunks_exact(size))
-    };
-    headers()
-        .is_some_and(|mut headers| !headers.any(|header| header[..4] == PT_INTERP.to_le_bytes()))
+    let data = fs::read(path).unwrap_or_default();
+    ElfFile64::<Endianness>::parse(&*data).is_ok_and(|program| {
+        let mut headers = program.elf_program_headers().iter();
+        !headers.any(|header| header.p_type(program.endian()) == PT_INTERP)
+    })
 }
 
 #[cfg(test)]
@@ -109,6 +102,20 @@ mod tests {
         assert!(!is_static(&std::env::current_exe().unwrap()));
         assert!(!is_static(Path::new(file!())));
         assert!(!is_static(Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn a_program_without_a_loader_is_static() {
+        // An ELF header for x86-64, without program headers.
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(16, 0);
+        program.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+        program.resize(52, 0);
+        program.extend([64, 0, 56]);
+        program.resize(64, 0);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), program).unwrap();
+        assert!(is_static(file.path()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Debian packages of which some files are kept in the cache, without installing them.
+//! Downloads Debian packages and keeps some of their files in the cache, without installing them.
 
 use super::apt;
 use super::backports;
@@ -13,37 +13,61 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A package, or several that belong together, and what is kept of it.
-pub(super) struct Package {
-    /// The name in the cache of what is in use: a link to the directory of one version.
+/// A package, or several that belong together, and which of its files to keep.
+pub(crate) struct DebianPackage {
+    /// The name in the cache of a link to the directory of the version in use.
     pub(super) link: &'static str,
-    /// The first gives its name and version to the directory.
-    pub(super) names: &'static [Name],
-    pub(super) source: Source,
-    /// What is kept for this machine to run, and must find its shared libraries on it.
+    /// The packages. The first one gives its name and version to the directory.
+    pub(super) names: &'static [PackageName],
+    pub(super) source: PackageSource,
+    /// A kept program that runs on this machine, and needs its shared libraries here.
     pub(super) program: Option<&'static str>,
-    /// Moves what is wanted from the unpacked packages (the first directory) to where it is kept.
+    /// Moves the files to keep from the unpacked packages (the first path) to the directory of kept files (the second).
     pub(super) keep: fn(&Path, &Path) -> anyhow::Result<()>,
 }
 
-/// How a package is called.
-pub(super) enum Name {
-    /// Always the same.
+/// The name of a package.
+pub(crate) enum PackageName {
+    /// This name.
     Fixed(&'static str),
-    /// What this meta package depends on now.
+    /// The name of the package that this meta package depends on now.
     DependencyOf(&'static str),
 }
 
 /// Where a package comes from.
-pub(super) enum Source {
+pub(crate) enum PackageSource {
     /// The machine's own package sources.
     Machine,
-    /// Debian's backports for the release that this is the code name of.
+    /// Debian's backports for the release with this code name.
     Backports(&'static str),
 }
 
-impl Package {
-    /// The directory with what is kept; fetched if the cache has none.
+/// The files of a package in the cache.
+pub(crate) trait Unpacked: Sized {
+    /// The package.
+    const PACKAGE: DebianPackage;
+
+    /// The files in this directory.
+    fn at(dir: PathBuf) -> Self;
+
+    /// Downloads the package if the cache does not have it.
+    fn ensure() -> anyhow::Result<Self> {
+        Self::PACKAGE.ensure().map(Self::at)
+    }
+
+    /// Downloads the newest version of the package, unless it is in the cache.
+    fn fetch() -> anyhow::Result<Self> {
+        Self::PACKAGE.fetch().map(Self::at)
+    }
+
+    /// Looks in the cache only.
+    fn cached() -> anyhow::Result<Option<Self>> {
+        Ok(Self::PACKAGE.cached()?.map(Self::at))
+    }
+}
+
+impl DebianPackage {
+    /// Returns the directory of kept files. Downloads the package if the cache has none.
     pub(super) fn ensure(&self) -> anyhow::Result<PathBuf> {
         match self.cached()? {
             Some(dir) => Ok(dir),
@@ -51,20 +75,20 @@ impl Package {
         }
     }
 
-    /// The directory with what is kept, if the cache has one.
+    /// Returns the directory of kept files, if the cache has one.
     pub(super) fn cached(&self) -> anyhow::Result<Option<PathBuf>> {
         Ok(fs::canonicalize(workspace::cache()?.join(self.link)).ok())
     }
 
-    /// Makes the newest version the one in use, downloading it if it is not in the cache.
+    /// Downloads the newest version, unless it is in the cache, and makes it the version in use.
     pub(super) fn fetch(&self) -> anyhow::Result<PathBuf> {
         let cache = workspace::locked_cache()?;
         let dir = match self.source {
-            // Lists that are out of date name files that are gone from the mirror.
-            Source::Machine => {
+            // Outdated lists name files that the mirror has no more.
+            PackageSource::Machine => {
                 apt::with_fresh_lists(|| self.download_newest(&apt::Lists::Machine, &cache.dir))?
             }
-            Source::Backports(release) => {
+            PackageSource::Backports(release) => {
                 let lists = tempfile::Builder::new()
                     .prefix(".lists-")
                     .tempdir_in(&cache.dir)?;
@@ -85,15 +109,15 @@ impl Package {
             .with_context(|| format!("cannot put {} in use", dir.display()))
     }
 
-    /// Unpacks the newest version into a directory of its own in `cache`, unless it is there.
+    /// Unpacks the newest version into its own directory in `cache`, unless that exists.
     fn download_newest(&self, lists: &apt::Lists, cache: &Path) -> anyhow::Result<PathBuf> {
         let packages = self
             .names
             .iter()
             .map(|name| {
                 let name = match name {
-                    Name::Fixed(name) => (*name).to_owned(),
-                    Name::DependencyOf(meta) => lists.real_package(meta)?,
+                    PackageName::Fixed(name) => (*name).to_owned(),
+                    PackageName::DependencyOf(meta) => lists.real_package(meta)?,
                 };
                 let candidate = lists.candidate(&name)?;
                 Ok((name, candidate))
@@ -125,7 +149,8 @@ impl Package {
         }
         let kept = work.path().join("kept");
         fs::create_dir(&kept)?;
-        (self.keep)(&tree, &kept).with_context(|| format!("{first} is not as expected"))?;
+        (self.keep)(&tree, &kept)
+            .with_context(|| format!("the files of the package {first} are not as expected"))?;
         if let Some(program) = self.program {
             libraries::ensure(&kept.join(program), &debs)?;
         }
@@ -157,9 +182,9 @@ fn verify(file: &Path, sha256: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Moves one file or directory of an unpacked package.
+/// Moves a file or directory of an unpacked package.
 pub(super) fn keep_file(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::rename(from, to).with_context(|| format!("the package holds no {}", from.display()))
+    fs::rename(from, to).with_context(|| format!("the package has no {}", from.display()))
 }
 
 #[cfg(test)]

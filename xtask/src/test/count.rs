@@ -1,4 +1,4 @@
-//! Counting tests by what the test programs print.
+//! Counts tests by the output of the test programs.
 
 use crate::process;
 use anyhow::Context;
@@ -11,7 +11,7 @@ use std::ops::AddAssign;
 use std::process::Command;
 use std::process::Stdio;
 
-/// How many tests ended how.
+/// How many tests passed, failed and were skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) passed: u64,
@@ -39,7 +39,7 @@ impl Count {
         }
     }
 
-    /// What a test program's line of results says: `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    /// Parses a test program's result line: `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
     fn of_line(line: &str) -> Option<Self> {
         let results = line.trim().strip_prefix("test result: ")?;
         let (_, numbers) = results.split_once(". ")?;
@@ -55,8 +55,8 @@ impl Count {
         })
     }
 
-    /// Adds the failure that an exit status tells of and no line of results did: a test program that
-    /// crashed or could not be built.
+    /// Adds a failure if the exit status is one and no result line counted any: a test program that crashed or could
+    /// not be built.
     pub(super) fn with_status(mut self, success: bool) -> Self {
         if !success && self.failed == 0 {
             self.failed = 1;
@@ -83,15 +83,15 @@ impl AddAssign for Count {
     }
 }
 
-/// Passes lines on, and counts the results among them.
-pub(super) struct Counter<W> {
+/// Forwards lines, and adds up the result lines among them.
+pub(super) struct CountingWriter<W> {
     out: W,
     line: Vec<u8>,
     pub(super) count: Count,
 }
 
-impl<W> Counter<W> {
-    /// Counts what goes to `out`.
+impl<W> CountingWriter<W> {
+    /// Creates a writer that forwards to `out`.
     pub(super) fn new(out: W) -> Self {
         Self {
             out,
@@ -101,7 +101,7 @@ impl<W> Counter<W> {
     }
 }
 
-impl<W: Write> Write for Counter<W> {
+impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.out.write_all(bytes)?;
         for byte in bytes {
@@ -122,7 +122,7 @@ impl<W: Write> Write for Counter<W> {
     }
 }
 
-/// Runs a command that runs test programs; `out` gets what they print.
+/// Runs a command that runs test programs. Their output goes to `out`.
 pub(super) fn of_command(command: &mut Command, out: impl Write) -> anyhow::Result<Count> {
     let shown = process::shown(command);
     let mut child = command
@@ -130,7 +130,7 @@ pub(super) fn of_command(command: &mut Command, out: impl Write) -> anyhow::Resu
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {shown}"))?;
-    let mut counter = Counter::new(out);
+    let mut counter = CountingWriter::new(out);
     if let Some(stdout) = child.stdout.take() {
         let mut stdout = BufReader::new(stdout);
         let mut line = Vec::new();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn result_lines_are_added_up() {
-        let mut counter = Counter::new(io::sink());
+        let mut counter = CountingWriter::new(io::sink());
         let output = "running 4 tests\ntest a ... ok\n\
             test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
             \n\

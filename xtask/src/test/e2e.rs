@@ -1,12 +1,12 @@
-//! The end-to-end tests: one program that boots guests, run on this machine or in the lab.
+//! The end-to-end tests: one program that boots guests, on this machine or in the lab.
 
 use super::count::Count;
-use super::count::Counter;
+use super::count::CountingWriter;
 use crate::build::GatedTest;
+use crate::guest_run::Arg;
+use crate::guest_run::GuestPlace;
+use crate::guest_run::GuestRun;
 use crate::lab::Lab;
-use crate::place::Arg;
-use crate::place::GuestRun;
-use crate::place::Place;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
@@ -14,33 +14,24 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// Far beyond what the tests need: each has a limit of its own.
+/// Much longer than the tests need: each has a limit of its own.
 const TIME_LIMIT: Duration = Duration::from_secs(2 * 3600);
 
-/// What tells the tests which of them to run.
+/// The environment variable that selects the tests to run.
 const SHARE: &str = "VMM_TESTS_SHARE";
 
-/// Boots guests; in the lab, in as many labs as this machine has processors for.
-pub(super) fn run(place: Place, args: &[String]) -> anyhow::Result<Count> {
-    let run = GuestRun {
-        packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
-        gated_test: None,
-        program: "vmm_tests".to_owned(),
-        args: args.iter().map(|arg| Arg::Text(arg.clone())).collect(),
-        host_programs: Vec::new(),
-        host_files: Vec::new(),
-        env: place.test_environment(),
-        outputs: Vec::new(),
-        time_limit: TIME_LIMIT,
-    };
+/// Runs the end-to-end tests; in the lab, in as many labs as this machine has processors and memory for.
+pub(super) fn run(place: GuestPlace, args: &[String]) -> anyhow::Result<Count> {
+    let args = args.iter().cloned().map(Arg::Text).collect();
+    let run = GuestRun::of_vmm_tests("vmm_tests", args, place, TIME_LIMIT);
     match place {
-        Place::Host => count(place, &run),
-        Place::Lab => count_in_labs(Lab::how_many(), &run),
+        GuestPlace::Host => count(place, &run),
+        GuestPlace::Lab => count_in_labs(Lab::how_many(), &run),
     }
 }
 
-/// Runs the KVM backend on guests of a few instructions.
-pub(super) fn run_kvm(place: Place) -> anyhow::Result<Count> {
+/// Runs the KVM backend's tests, whose guests are a few instructions long.
+pub(super) fn run_kvm(place: GuestPlace) -> anyhow::Result<Count> {
     const TEST: GatedTest = GatedTest {
         package: "virt_kvm",
         feature: "kvm_tests",
@@ -49,20 +40,15 @@ pub(super) fn run_kvm(place: Place) -> anyhow::Result<Count> {
     count(
         place,
         &GuestRun {
-            packages: Vec::new(),
             gated_test: Some(TEST),
             program: TEST.name.to_owned(),
-            args: Vec::new(),
-            host_programs: Vec::new(),
-            host_files: Vec::new(),
-            env: Vec::new(),
-            outputs: Vec::new(),
             time_limit: TIME_LIMIT,
+            ..GuestRun::default()
         },
     )
 }
 
-fn count(place: Place, run: &GuestRun) -> anyhow::Result<Count> {
+fn count(place: GuestPlace, run: &GuestRun) -> anyhow::Result<Count> {
     let counter = SharedCounter::new(io::stdout());
     let status = run.run(place, Box::new(counter.clone()))?;
     Ok(counter.count().with_status(status == 0))
@@ -79,7 +65,8 @@ fn count_in_labs(labs: usize, run: &GuestRun) -> anyhow::Result<Count> {
     Ok(count.with_status(statuses.iter().all(|status| *status == 0)))
 }
 
-/// Passes on lines when they are complete, so that those of several labs do not mix.
+/// Forwards complete lines only, so that lines of several labs do not mix. (`io::LineWriter` forwards the beginning of
+/// a line when it is flushed.)
 struct WholeLines<W: Write> {
     out: W,
     line: Vec<u8>,
@@ -110,18 +97,18 @@ impl<W: Write> Write for WholeLines<W> {
 }
 
 impl<W: Write> Drop for WholeLines<W> {
-    /// What a lab that ended within a line said of it.
+    /// Forwards the incomplete last line of a lab that ended.
     fn drop(&mut self) {
         let _ = self.out.write_all(&self.line);
     }
 }
 
-/// A counter that is read after its owner wrote to it.
-struct SharedCounter<W>(Arc<Mutex<Counter<W>>>);
+/// A counting writer with several owners.
+struct SharedCounter<W>(Arc<Mutex<CountingWriter<W>>>);
 
 impl<W: Write> SharedCounter<W> {
     fn new(out: W) -> Self {
-        Self(Arc::new(Mutex::new(Counter::new(out))))
+        Self(Arc::new(Mutex::new(CountingWriter::new(out))))
     }
 
     fn count(&self) -> Count {

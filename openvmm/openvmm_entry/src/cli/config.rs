@@ -1,6 +1,11 @@
-//! From the command line to a configuration, reporting everything that is wrong with it at once.
+//! Turns the command line into a configuration, and reports all of its errors together.
 
 use super::Options;
+use super::choice::HypervisorName;
+use super::choice::IrqchipChoice;
+use super::choice::OnOff;
+use super::choice::Smt;
+use super::choice::parse_choice;
 use super::memory::parse_memory;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
@@ -19,38 +24,39 @@ use virt::IrqchipMode;
 use virt::Topology;
 use virt::TopologyConfig;
 
-/// What a command line asks for.
+/// What the command line asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     /// The VM.
     pub(crate) vm: VmConfig,
     /// How it starts.
     pub(crate) start: StartOptions,
-    /// Whether standard input is read.
-    pub(crate) console: Console,
-    /// Where the VM's life is written.
+    /// Whether the console reads standard input.
+    pub(crate) console: ConsoleMode,
+    /// Where the VM's events are written.
     pub(crate) events: Option<EventsTarget>,
 }
 
-/// Whether standard input is read.
+/// Whether the console reads standard input.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Console {
+pub(crate) enum ConsoleMode {
     Interactive,
     Absent,
 }
 
-/// Where the VM's life is written.
+/// Where the VM's events are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EventsTarget {
     File(PathBuf),
     Descriptor(i32),
 }
 
-/// Everything that is wrong with a command line.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ConfigErrors(pub(crate) Vec<String>);
+/// The errors of a command line. While they are collected, a stand-in replaces each wrong value, so that the other options
+/// can be checked; an invocation is made only if there are no errors.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Errors(Vec<String>);
 
-impl fmt::Display for ConfigErrors {
+impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for error in &self.0 {
             writeln!(f, "error: {error}")?;
@@ -58,11 +64,6 @@ impl fmt::Display for ConfigErrors {
         Ok(())
     }
 }
-
-/// Collects errors and lets the rest be looked at with a stand-in value, which never leaves this module:
-/// no invocation comes of a list that is not empty.
-#[derive(Default)]
-pub(super) struct Errors(Vec<String>);
 
 impl Errors {
     pub(super) fn add(&mut self, error: impl Into<String>) {
@@ -78,26 +79,21 @@ impl Errors {
 }
 
 impl Options {
-    /// Reads all options and checks them against each other and the host's files.
-    pub(crate) fn resolve(self) -> Result<Invocation, ConfigErrors> {
+    /// Parses all options, and checks them against each other and against files of the host.
+    pub(crate) fn resolve(self) -> Result<Invocation, Errors> {
         let mut errors = Errors::default();
 
         let topology = self.topology(&mut errors);
         let irqchip = errors.take(
             "--irqchip",
-            choice(
-                &self.irqchip,
-                &[
-                    ("kernel", IrqchipMode::Kernel),
-                    ("split", IrqchipMode::Split),
-                ],
-            ),
-            IrqchipMode::Kernel,
+            parse_choice(&self.irqchip),
+            IrqchipChoice::Kernel,
         );
         let hibernation = self.hibernation(&mut errors);
         let boot = self.boot_options(&mut errors);
         let uuid = self.identity(&mut errors);
-        errors.take("--hypervisor", choice(&self.hypervisor, &[("kvm", ())]), ());
+        let hypervisor = parse_choice(&self.hypervisor);
+        errors.take("--hypervisor", hypervisor, HypervisorName::Kvm);
 
         let memory = self.memory(&mut errors);
         let load_mode = self.load_mode(&mut errors);
@@ -110,16 +106,16 @@ impl Options {
             .as_deref()
             .and_then(|text| errors.take("--json-events", parse_events(text).map(Some), None));
 
-        if !errors.0.is_empty() {
-            return Err(ConfigErrors(errors.0));
-        }
-        let (Some(memory), Some(load_mode)) = (memory, load_mode) else {
-            return Err(ConfigErrors(errors.0));
+        let (Some(memory), Some(load_mode), true) = (memory, load_mode, errors.0.is_empty()) else {
+            return Err(errors);
         };
         Ok(Invocation {
             vm: VmConfig {
                 topology,
-                irqchip,
+                irqchip: match irqchip {
+                    IrqchipChoice::Kernel => IrqchipMode::Kernel,
+                    IrqchipChoice::Split => IrqchipMode::Split,
+                },
                 memory,
                 load_mode,
                 chipset_devices,
@@ -140,22 +136,19 @@ impl Options {
                 },
             },
             console: if self.no_console {
-                Console::Absent
+                ConsoleMode::Absent
             } else {
-                Console::Interactive
+                ConsoleMode::Interactive
             },
             events,
         })
     }
 
     fn hibernation(&self, errors: &mut Errors) -> HibernationConfig {
+        let switch = parse_choice(&self.hibernation);
         let consume = self.hibernation_consume.parse();
         HibernationConfig {
-            enabled: errors.take(
-                "--hibernation",
-                choice(&self.hibernation, &[("on", true), ("off", false)]),
-                false,
-            ),
+            enabled: errors.take("--hibernation", switch, OnOff::Off) == OnOff::On,
             consume: errors.take(
                 "--hibernation-consume",
                 consume.map_err(|error: UnknownName| error.to_string()),
@@ -184,12 +177,13 @@ impl Options {
             .vps_per_socket
             .as_deref()
             .and_then(|text| errors.take("--vps-per-socket", count(text).map(Some), None));
-        let threads_per_core =
-            errors.take("--smt", choice(&self.smt, &[("off", 1), ("force", 2)]), 1);
         let config = TopologyConfig {
             processors,
             vps_per_socket,
-            threads_per_core,
+            threads_per_core: match errors.take("--smt", parse_choice(&self.smt), Smt::Off) {
+                Smt::Off => 1,
+                Smt::Force => 2,
+            },
         };
         if let Err(error) = Topology::new(config) {
             errors.add(format!("--processors: {error}"));
@@ -214,16 +208,6 @@ impl Options {
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("'{text}' is not a count"))
-}
-
-pub(super) fn choice<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    match choices.iter().find(|(name, _)| *name == text) {
-        Some((_, value)) => Ok(value.clone()),
-        None => {
-            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            Err(format!("'{text}' is not one of: {}", names.join(", ")))
-        }
-    }
 }
 
 pub(super) fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
@@ -256,7 +240,7 @@ mod tests {
     use serial_16550::Serial16550Handle;
     use serial_16550::SerialEnd;
 
-    fn resolve(args: &[&str]) -> Result<Invocation, ConfigErrors> {
+    fn resolve(args: &[&str]) -> Result<Invocation, Errors> {
         let args = std::iter::once("openvmm").chain(args.iter().copied());
         Options::try_parse_from(args).unwrap().resolve()
     }

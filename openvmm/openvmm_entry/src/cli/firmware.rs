@@ -1,9 +1,10 @@
-//! The options that say what runs first.
+//! The options that select what the VM boots.
 
 use super::Options;
+use super::choice::ProtocolChoice;
+use super::choice::parse_choice;
 use super::config::Errors;
 use super::config::check_readable;
-use super::config::choice;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::LoadMode;
@@ -14,20 +15,14 @@ use ovmf_image::Installed;
 use std::path::Path;
 
 impl Options {
-    /// What runs first: UEFI firmware if any of its options is given, else a Linux kernel.
+    /// What the VM boots: UEFI firmware if any of its options is given, else a Linux kernel.
     pub(super) fn load_mode(&self, errors: &mut Errors) -> Option<LoadMode> {
-        let protocol = errors.take(
-            "--boot-protocol",
-            choice(
-                &self.boot_protocol,
-                &[
-                    ("auto", BootProtocol::Auto),
-                    ("linux64", BootProtocol::Linux64),
-                    ("pvh", BootProtocol::Pvh),
-                ],
-            ),
-            BootProtocol::Auto,
-        );
+        let protocol = parse_choice(&self.boot_protocol);
+        let protocol = match errors.take("--boot-protocol", protocol, ProtocolChoice::Auto) {
+            ProtocolChoice::Auto => BootProtocol::Auto,
+            ProtocolChoice::Linux64 => BootProtocol::Linux64,
+            ProtocolChoice::Pvh => BootProtocol::Pvh,
+        };
         for (option, path) in [("--initrd", &self.initrd), ("--kernel", &self.kernel)] {
             if let Some(path) = path {
                 check_readable(errors, option, path);
@@ -38,7 +33,7 @@ impl Options {
         }
         if self.vmgs.is_some() {
             errors.add(
-                "--vmgs goes with --uefi: a kernel that is started directly keeps no such state",
+                "--vmgs needs --uefi: a kernel that is started directly has no state to keep there",
             );
         }
         let Some(kernel) = &self.kernel else {
@@ -57,10 +52,10 @@ impl Options {
 
     fn pc_uefi(&self, errors: &mut Errors, protocol: BootProtocol) -> Option<LoadMode> {
         if protocol != BootProtocol::Auto {
-            errors.add("--boot-protocol: UEFI firmware enters kernels by their EFI stub");
+            errors.add("--boot-protocol cannot be combined with --uefi: the firmware enters the kernel by its EFI stub");
         }
         if self.kernel.is_none() && (self.initrd.is_some() || !self.cmdline.is_empty()) {
-            errors.add("--initrd and --cmdline go with a --kernel");
+            errors.add("--initrd and --cmdline need --kernel");
         }
         let installed = match &self.uefi_firmware {
             Some(code) => {
@@ -92,11 +87,11 @@ impl Options {
     }
 }
 
-/// The firmware that the host's distribution installed. The choice is told.
+/// Finds the firmware that the host's distribution installed, and prints which one it is.
 fn find_installed() -> Result<Installed, String> {
     match ovmf_image::installed(Path::new("/")).next() {
         Some(installed) => {
-            eprintln!("openvmm: the firmware is {}", installed.code.display());
+            eprintln!("openvmm: using the firmware {}", installed.code.display());
             Ok(installed)
         }
         None => {
@@ -104,7 +99,7 @@ fn find_installed() -> Result<Installed, String> {
                 .map(|place| place.display().to_string())
                 .collect();
             Err(format!(
-                "no firmware is installed (looked for {}); install the package ovmf, or name a file with \
+                "no firmware is installed (looked for {}); install the package ovmf, or give a file with \
                  --uefi-firmware",
                 places.join(", ")
             ))

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 impl Options {
-    /// The identity that was given; else one that is the same whenever the VM is started with the same files.
+    /// The value of `--uuid`, or else a UUID derived from the VM's files: the same at every start with the same files.
     pub(super) fn identity(&self, errors: &mut Errors) -> [u8; 16] {
         if let Some(text) = &self.uuid {
             return errors.take("--uuid", parse_uuid(text), [0; 16]);
@@ -20,7 +20,7 @@ impl Options {
         }
         let file = self.vmgs.as_ref().or(self.kernel.as_ref());
         if let Some(path) = file {
-            // A name means another file elsewhere.
+            // A relative path names another file in another directory.
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             hash.update(path.as_os_str().as_encoded_bytes());
         }
@@ -28,17 +28,18 @@ impl Options {
     }
 }
 
-/// A UUID whose maker chose how it is derived.
+/// A UUID of version 8 (RFC 9562): derived in a way of our own.
 fn name_based(digest: [u8; 32]) -> [u8; 16] {
     let start = std::array::from_fn(|n| digest[n]);
     Uuid::new_v8(start).into_bytes()
 }
 
-/// Only the form in which UUIDs are printed.
+/// Parses the hyphenated form only.
 fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
     let uuid: Result<Hyphenated, _> = text.parse();
-    uuid.map(|uuid| uuid.into_uuid().into_bytes())
-        .map_err(|_| format!("'{text}' is no UUID (example: 6f1c9a1e-0d2b-4f5a-8c3d-9e7b5a312480)"))
+    uuid.map(|uuid| uuid.into_uuid().into_bytes()).map_err(|_| {
+        format!("'{text}' is not a UUID (example: 6f1c9a1e-0d2b-4f5a-8c3d-9e7b5a312480)")
+    })
 }
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uuids_are_read_as_printed() {
+    fn only_hyphenated_uuids_are_parsed() {
         let uuid = parse_uuid("00112233-4455-6677-8899-aAbBcCdDeEfF").unwrap();
         assert_eq!(uuid[..6], [0, 0x11, 0x22, 0x33, 0x44, 0x55]);
         assert_eq!(uuid[15], 0xff);
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn derived_ones_are_marked_as_such() {
+    fn derived_uuids_have_version_8() {
         let uuid = name_based([0xff; 32]);
         assert_eq!((uuid[6], uuid[8]), (0x8f, 0xbf));
     }

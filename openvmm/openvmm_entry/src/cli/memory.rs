@@ -6,7 +6,7 @@ use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
 use std::path::PathBuf;
 
-/// Reads the value of `--memory`.
+/// Parses the value of `--memory`.
 pub(crate) fn parse_memory(text: &str) -> Result<MemoryConfig, String> {
     let mut size = None;
     let mut config = MemoryConfig {
@@ -33,7 +33,7 @@ pub(crate) fn parse_memory(text: &str) -> Result<MemoryConfig, String> {
     config.size = size.ok_or("the size is missing (example: size=1G,prealloc)")?;
     if config.file.is_some() && config.pages == HostPages::Huge {
         return Err(
-            "hugepages come from the host's pool, not from a file: give one of the two".into(),
+            "hugepages and file= cannot be combined: huge pages come from the host's pool; give one of the two".into(),
         );
     }
     Ok(config)
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_taken() {
+    fn all_keys_are_parsed() {
         let config = parse_memory("size=512M,file=/tmp/ram=1.bin,prealloc").unwrap();
         assert_eq!(config.size, 512 << 20);
         assert_eq!(config.file, Some(PathBuf::from("/tmp/ram=1.bin")));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_wrong_part() {
         let error = |text| parse_memory(text).unwrap_err();
         assert!(error("file=/tmp/x").contains("size is missing"));
         assert!(error("1G,size=2G").contains("twice"));

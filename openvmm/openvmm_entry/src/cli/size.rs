@@ -1,6 +1,6 @@
 //! Sizes in bytes: `4096`, `512M`, `1GB`, `2GiB`. Every unit is a power of 1024.
 
-/// Reads a size.
+/// Parses a size.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let invalid = || format!("'{text}' is not a size (examples: 512M, 1G, 2GiB, 1073741824)");
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -16,7 +16,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     };
     number
         .checked_mul(1 << shift)
-        .ok_or_else(|| format!("'{text}' is larger than any memory"))
+        .ok_or_else(|| format!("'{text}' does not fit in 64 bits"))
 }
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_sizes_are_rejected() {
         for text in [
             "",
             "G",

@@ -1,72 +1,67 @@
 //! The prompt's commands.
 
 use super::inspect;
+use crate::control::VmControl;
 use openvmm_defs::request::Change;
-use serde_json::Value;
+use openvmm_defs::request::VmRequest;
 
-/// What the prompt can do to a VM.
-pub(crate) trait Control {
-    /// Stops the VPs and the guest's clocks.
-    fn pause(&self) -> Result<Change, String>;
-    /// Lets them go on.
-    fn resume(&self) -> Result<Change, String>;
-    /// Resets the machine.
-    fn reset(&self) -> Result<(), String>;
-    /// Presses the power button.
-    fn power_button(&self) -> Result<(), String>;
-    /// The live tree of the VM's state.
-    fn inspect(&self) -> Result<Value, String>;
-}
-
-/// The commands, and what they are for.
+/// The commands and their purpose.
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("help", "list the commands"),
     (
         "pause",
         "stop the virtual processors and the guest's clocks",
     ),
-    ("resume", "let them go on"),
-    ("reset", "reset the machine and start anew"),
+    ("resume", "continue after pause"),
+    ("reset", "reset the machine, which boots again"),
     ("shutdown", "press the power button"),
     ("inspect", "show the VM's state: inspect [PATH] [--json]"),
     ("quit", "end the VM at once"),
 ];
 
-/// What a command asks of the console.
+/// What the console does after a command.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Show this.
+pub(crate) enum CommandResult {
+    /// Print this text.
     Print(String),
     /// End the VM.
     Quit,
 }
 
-/// Carries out the command in `line`.
-pub(crate) fn execute(line: &str, control: &impl Control) -> Outcome {
+/// Executes the command in `line`.
+pub(crate) fn execute(line: &str, control: &VmControl) -> CommandResult {
     let words: Vec<&str> = line.split_whitespace().collect();
     let result = match words.as_slice() {
         [] => Ok(String::new()),
         ["help"] => Ok(help()),
-        ["pause"] => control.pause().map(|change| match change {
-            Change::Changed => "paused\n".into(),
-            Change::Unchanged => "already paused\n".into(),
-        }),
-        ["resume"] => control.resume().map(|change| match change {
-            Change::Changed => "running\n".into(),
-            Change::Unchanged => "already running\n".into(),
-        }),
-        ["reset"] => control.reset().map(|()| "reset\n".into()),
+        ["pause"] => control
+            .try_call(VmRequest::Pause)
+            .map(|change| match change {
+                Change::Changed => "paused\n".into(),
+                Change::Unchanged => "already paused\n".into(),
+            }),
+        ["resume"] => control
+            .try_call(VmRequest::Resume)
+            .map(|change| match change {
+                Change::Changed => "running\n".into(),
+                Change::Unchanged => "already running\n".into(),
+            }),
+        ["reset"] => control
+            .try_call(VmRequest::Reset)
+            .map(|()| "reset\n".into()),
         ["shutdown"] => control
-            .power_button()
+            .try_call(VmRequest::PowerButton)
             .map(|()| "power button pressed\n".into()),
         ["inspect", arguments @ ..] => run_inspect(arguments, control),
-        ["quit"] => return Outcome::Quit,
+        ["quit"] => return CommandResult::Quit,
         [name, ..] if COMMANDS.iter().any(|(known, _)| known == name) => {
             Err(format!("{name} takes no arguments"))
         }
-        [name, ..] => Err(format!("no command '{name}' (help lists the commands)")),
+        [name, ..] => Err(format!(
+            "unknown command '{name}' (help lists the commands)"
+        )),
     };
-    Outcome::Print(result.unwrap_or_else(|error| format!("error: {error}\n")))
+    CommandResult::Print(result.unwrap_or_else(|error| format!("error: {error}\n")))
 }
 
 fn help() -> String {
@@ -78,13 +73,15 @@ fn help() -> String {
     text
 }
 
-fn run_inspect(arguments: &[&str], control: &impl Control) -> Result<String, String> {
+fn run_inspect(arguments: &[&str], control: &VmControl) -> Result<String, String> {
     let (flags, paths): (Vec<&str>, Vec<&str>) = arguments
         .iter()
         .copied()
         .partition(|word| word.starts_with("--"));
     if let Some(unknown) = flags.iter().find(|flag| **flag != "--json") {
-        return Err(format!("no flag '{unknown}' (inspect [PATH] [--json])"));
+        return Err(format!(
+            "unknown flag '{unknown}' (usage: inspect [PATH] [--json])"
+        ));
     }
     let path = match paths.as_slice() {
         [] => "",
@@ -103,63 +100,29 @@ fn run_inspect(arguments: &[&str], control: &impl Control) -> Result<String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-    use std::cell::Cell;
-
-    #[derive(Default)]
-    struct Recorder {
-        paused: Cell<bool>,
-        resets: Cell<u32>,
-    }
-
-    impl Control for Recorder {
-        fn pause(&self) -> Result<Change, String> {
-            Ok(if self.paused.replace(true) {
-                Change::Unchanged
-            } else {
-                Change::Changed
-            })
-        }
-        fn resume(&self) -> Result<Change, String> {
-            Ok(if self.paused.replace(false) {
-                Change::Changed
-            } else {
-                Change::Unchanged
-            })
-        }
-        fn reset(&self) -> Result<(), String> {
-            self.resets.set(self.resets.get() + 1);
-            Ok(())
-        }
-        fn power_button(&self) -> Result<(), String> {
-            Err("the VM has halted".into())
-        }
-        fn inspect(&self) -> Result<Value, String> {
-            Ok(json!({"vm": {"state": "running"}}))
-        }
-    }
+    use crate::control::tests::worker;
 
     #[test]
     fn commands_reach_the_vm() {
-        let vm = Recorder::default();
+        let (vm, requests) = worker();
         let run = |line: &str| execute(line, &vm);
-        let print = |text: &str| Outcome::Print(text.into());
+        let print = |text: &str| CommandResult::Print(text.into());
         assert_eq!(run(""), print(""));
         assert_eq!(run(" pause "), print("paused\n"));
         assert_eq!(run("pause"), print("already paused\n"));
         assert_eq!(run("resume"), print("running\n"));
         assert_eq!(run("reset"), print("reset\n"));
-        assert_eq!(vm.resets.get(), 1);
+        assert_eq!(*requests.lock(), ["pause", "pause", "resume", "reset"]);
         assert_eq!(run("shutdown"), print("error: the VM has halted\n"));
-        assert_eq!(run("quit"), Outcome::Quit);
+        assert_eq!(run("quit"), CommandResult::Quit);
     }
 
     #[test]
-    fn inspect_takes_a_path_and_a_form() {
-        let vm = Recorder::default();
+    fn inspect_takes_a_path_and_json() {
+        let (vm, _) = worker();
         let run = |line: &str| match execute(line, &vm) {
-            Outcome::Print(text) => text,
-            Outcome::Quit => panic!("quit"),
+            CommandResult::Print(text) => text,
+            CommandResult::Quit => panic!("quit"),
         };
         assert_eq!(run("inspect vm/state"), "running\n");
         assert_eq!(run("inspect vm --json"), "{\n  \"state\": \"running\"\n}\n");
@@ -169,17 +132,19 @@ mod tests {
     }
 
     #[test]
-    fn unknown_words_are_errors() {
-        let vm = Recorder::default();
+    fn unknown_commands_and_arguments_are_errors() {
+        let (vm, _) = worker();
         assert_eq!(
             execute("halt", &vm),
-            Outcome::Print("error: no command 'halt' (help lists the commands)\n".into())
+            CommandResult::Print(
+                "error: unknown command 'halt' (help lists the commands)\n".into()
+            )
         );
         assert_eq!(
             execute("pause now", &vm),
-            Outcome::Print("error: pause takes no arguments\n".into())
+            CommandResult::Print("error: pause takes no arguments\n".into())
         );
-        let Outcome::Print(help) = execute("help", &vm) else {
+        let CommandResult::Print(help) = execute("help", &vm) else {
             panic!("no help")
         };
         assert!(COMMANDS.iter().all(|(name, _)| help.contains(name)));

@@ -1,8 +1,8 @@
 //! The prompt's line editor, on a terminal.
 
 use super::command::COMMANDS;
-use super::command::Control;
 use super::inspect;
+use crate::control::VmControl;
 use rustyline::Cmd;
 use rustyline::ConditionalEventHandler;
 use rustyline::Config;
@@ -12,37 +12,37 @@ use rustyline::Event;
 use rustyline::EventContext;
 use rustyline::EventHandler;
 use rustyline::Helper;
+use rustyline::Highlighter;
+use rustyline::Hinter;
 use rustyline::KeyEvent;
 use rustyline::RepeatCount;
+use rustyline::Validator;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
-use rustyline::validate::Validator;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-/// What the user did at the prompt.
-pub(crate) enum Entered {
-    /// Entered a line.
+/// What the user entered at the prompt.
+pub(crate) enum PromptInput {
+    /// A line.
     Line(String),
-    /// Gave the line up.
-    Nothing,
-    /// Wants to go back to the guest.
+    /// Ctrl-C: the line is discarded.
+    Canceled,
+    /// Ctrl-Q or Ctrl-D: back to the guest.
     Toggle,
 }
 
 /// A line editor with history and completion.
-pub(crate) struct LineEditor<C: Control> {
-    editor: Editor<Completions<C>, MemHistory>,
+pub(crate) struct LineEditor {
+    editor: Editor<Completions, MemHistory>,
     toggled: Arc<AtomicBool>,
 }
 
-impl<C: Control> LineEditor<C> {
-    /// An editor whose completions come from `control`'s VM.
-    pub(crate) fn new(control: C) -> Result<Self, ReadlineError> {
+impl LineEditor {
+    /// Creates an editor that completes paths in the state of `control`'s VM.
+    pub(crate) fn new(control: VmControl) -> Result<Self, ReadlineError> {
         let config = Config::builder().auto_add_history(true).build();
         let mut editor = Editor::with_history(config, MemHistory::new())?;
         editor.set_helper(Some(Completions(control)));
@@ -55,15 +55,15 @@ impl<C: Control> LineEditor<C> {
     }
 
     /// Reads a line.
-    pub(crate) fn read_line(&mut self) -> Result<Entered, ReadlineError> {
+    pub(crate) fn read_line(&mut self) -> Result<PromptInput, ReadlineError> {
         self.toggled.store(false, Ordering::Relaxed);
         match self.editor.readline("openvmm> ") {
-            Ok(line) => Ok(Entered::Line(line)),
+            Ok(line) => Ok(PromptInput::Line(line)),
             Err(ReadlineError::Interrupted) if self.toggled.load(Ordering::Relaxed) => {
-                Ok(Entered::Toggle)
+                Ok(PromptInput::Toggle)
             }
-            Err(ReadlineError::Interrupted) => Ok(Entered::Nothing),
-            Err(ReadlineError::Eof) => Ok(Entered::Toggle),
+            Err(ReadlineError::Interrupted) => Ok(PromptInput::Canceled),
+            Err(ReadlineError::Eof) => Ok(PromptInput::Toggle),
             Err(error) => Err(error),
         }
     }
@@ -78,9 +78,10 @@ impl ConditionalEventHandler for Toggle {
     }
 }
 
-struct Completions<C>(C);
+#[derive(Helper, Highlighter, Hinter, Validator)]
+struct Completions(VmControl);
 
-impl<C: Control> Completer for Completions<C> {
+impl Completer for Completions {
     type Candidate = String;
 
     fn complete(
@@ -93,15 +94,8 @@ impl<C: Control> Completer for Completions<C> {
     }
 }
 
-impl<C: Control> Helper for Completions<C> {}
-impl<C: Control> Highlighter for Completions<C> {}
-impl<C: Control> Hinter for Completions<C> {
-    type Hint = String;
-}
-impl<C: Control> Validator for Completions<C> {}
-
-/// Where the last word of `line` starts, and what may stand there.
-fn complete(line: &str, control: &impl Control) -> (usize, Vec<String>) {
+/// Returns where the last word of `line` starts, and the candidates for it.
+fn complete(line: &str, control: &VmControl) -> (usize, Vec<String>) {
     let start = line.rfind(' ').map_or(0, |space| space + 1);
     let word = &line[start..];
     let first = line.split_whitespace().next().unwrap_or("");
@@ -127,45 +121,18 @@ fn complete(line: &str, control: &impl Control) -> (usize, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openvmm_defs::request::Change;
-    use serde_json::Value;
-    use serde_json::json;
-
-    struct Fixed;
-
-    impl Control for Fixed {
-        fn pause(&self) -> Result<Change, String> {
-            Ok(Change::Changed)
-        }
-        fn resume(&self) -> Result<Change, String> {
-            Ok(Change::Changed)
-        }
-        fn reset(&self) -> Result<(), String> {
-            Ok(())
-        }
-        fn power_button(&self) -> Result<(), String> {
-            Ok(())
-        }
-        fn inspect(&self) -> Result<Value, String> {
-            Ok(json!({"vm": {"state": "running"}}))
-        }
-    }
+    use crate::control::tests::worker;
 
     #[test]
     fn commands_and_paths_complete() {
+        let (vm, _) = worker();
         assert_eq!(
-            complete("re", &Fixed),
+            complete("re", &vm),
             (0, vec!["resume".into(), "reset".into()])
         );
-        assert_eq!(complete("inspect v", &Fixed), (8, vec!["vm/".into()]));
-        assert_eq!(
-            complete("inspect vm/s", &Fixed),
-            (8, vec!["vm/state".into()])
-        );
-        assert_eq!(
-            complete("inspect vm --", &Fixed),
-            (11, vec!["--json".into()])
-        );
-        assert_eq!(complete("pause v", &Fixed).1, Vec::<String>::new());
+        assert_eq!(complete("inspect v", &vm), (8, vec!["vm/".into()]));
+        assert_eq!(complete("inspect vm/s", &vm), (8, vec!["vm/state".into()]));
+        assert_eq!(complete("inspect vm --", &vm), (11, vec!["--json".into()]));
+        assert_eq!(complete("pause v", &vm).1, Vec::<String>::new());
     }
 }

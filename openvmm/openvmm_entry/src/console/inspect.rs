@@ -1,9 +1,9 @@
-//! Selecting from and printing the tree of a VM's state.
+//! Selects from and prints the tree of a VM's state.
 
 use serde_json::Value;
 use std::fmt::Write;
 
-/// The part of `tree` at `path`: names separated by `/`, an empty path for all of it.
+/// Returns the part of `tree` at `path`: names separated by `/`. An empty path selects the whole tree.
 pub(crate) fn select<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('/')
         .filter(|name| !name.is_empty())
@@ -14,7 +14,7 @@ pub(crate) fn select<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
         })
 }
 
-/// The paths that complete `partial`.
+/// Returns the paths that start with `partial`.
 pub(crate) fn completions(tree: &Value, partial: &str) -> Vec<String> {
     let (parent, prefix) = partial.rsplit_once('/').unwrap_or(("", partial));
     let Some(Value::Object(children)) = select(tree, parent) else {
@@ -33,7 +33,7 @@ pub(crate) fn completions(tree: &Value, partial: &str) -> Vec<String> {
         .collect()
 }
 
-/// `value` as indented text.
+/// Formats `value` as indented text.
 pub(crate) fn render(value: &Value) -> String {
     let mut text = String::new();
     match value {

@@ -1,52 +1,51 @@
-//! The interactive console: standard input goes to the guest's serial port, until Ctrl-Q calls the prompt.
+//! The interactive console. Standard input goes to the guest's serial port; Ctrl-Q switches to the prompt and back.
 //!
-//! On a terminal the prompt has line editing, history and completion. With any other standard input,
-//! Ctrl-Q works as well, and lines up to the next Ctrl-Q are commands: scripts can use the same means.
+//! On a terminal the prompt has line editing, history and completion. With any other standard input, the lines between
+//! two Ctrl-Q are commands, so that scripts can use the console too.
 
 mod command;
 mod editor;
 mod inspect;
 mod output;
 
-pub(crate) use command::Control;
 pub(crate) use output::GuestOutput;
 
+use crate::control::VmControl;
 use crate::terminal;
-use command::Outcome;
+use command::CommandResult;
 use command::execute;
-use editor::Entered;
 use editor::LineEditor;
+use editor::PromptInput;
+use output::retry;
+use rustix::event::PollFlags;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
 
-/// Switches between guest and prompt.
+/// The key that switches between the guest and the prompt.
 const CTRL_Q: u8 = 0x11;
 
-/// The longest command line taken from something that is not a terminal, in bytes.
+/// The longest command line read from anything but a terminal, in bytes.
 const MAX_LINE: usize = 4096;
 
-/// Where the user's keys go.
-pub(crate) trait GuestInput: Send {
-    /// Gives the guest all of `bytes`, waiting while it has no room. An error means that it never will.
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
-}
+/// What receives the user's input in the guest.
+pub(crate) type GuestInput = Box<dyn Write + Send>;
 
-/// How the console's work ended.
+/// Why the console ended.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// A user asked for the VM's end.
+pub(crate) enum ConsoleEnd {
+    /// The user quit.
     Quit,
-    /// There is no more input; the VM goes on without.
+    /// Standard input ended. The VM keeps running.
     InputClosed,
 }
 
 /// Reads standard input until it ends or a user quits.
-pub(crate) fn run<C: Control + Clone>(
-    control: C,
-    guest: Option<Box<dyn GuestInput>>,
+pub(crate) fn run(
+    control: VmControl,
+    guest: Option<GuestInput>,
     output: GuestOutput,
-) -> io::Result<Ended> {
+) -> io::Result<ConsoleEnd> {
     let mut console = Console {
         control,
         guest,
@@ -55,51 +54,41 @@ pub(crate) fn run<C: Control + Clone>(
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         console.run_terminal()
     } else {
-        console.run_stream(&mut rustix_stdin)
+        console.run_stream(&mut read_stdin)
     }
 }
 
-fn rustix_stdin(buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match rustix::io::read(rustix::stdio::stdin(), &mut *buffer) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let stdin = rustix::stdio::stdin();
-                let mut fds = [rustix::event::PollFd::new(
-                    &stdin,
-                    rustix::event::PollFlags::IN,
-                )];
-                rustix::event::poll(&mut fds, None)?;
-            }
-            result => return Ok(result?),
-        }
-    }
+fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
+    let stdin = rustix::stdio::stdin();
+    retry(stdin, PollFlags::IN, || {
+        rustix::io::read(stdin, &mut *buffer)
+    })
 }
 
-struct Console<C> {
-    control: C,
-    guest: Option<Box<dyn GuestInput>>,
+struct Console {
+    control: VmControl,
+    guest: Option<GuestInput>,
     output: GuestOutput,
 }
 
-impl<C: Control + Clone> Console<C> {
+impl Console {
     fn send_to_guest(&mut self, bytes: &[u8]) {
         if let Some(guest) = &mut self.guest
             && let Err(error) = guest.write_all(bytes)
         {
-            tracing::warn!(%error, "the guest takes no more input");
+            tracing::warn!(%error, "cannot write to the guest's serial port; further input is dropped");
             self.guest = None;
         }
     }
 
-    fn run_terminal(&mut self) -> io::Result<Ended> {
+    fn run_terminal(&mut self) -> io::Result<ConsoleEnd> {
         terminal::set_raw()?;
         let mut editor = None;
-        // Key by key: what is typed after Ctrl-Q is left for the line editor, which reads the terminal itself.
+        // Byte by byte: what follows Ctrl-Q must be left for the line editor, which reads the terminal itself.
         let mut key = [0; 1];
         loop {
-            if rustix_stdin(&mut key)? == 0 {
-                return Ok(Ended::InputClosed);
+            if read_stdin(&mut key)? == 0 {
+                return Ok(ConsoleEnd::InputClosed);
             }
             if key != [CTRL_Q] {
                 self.send_to_guest(&key);
@@ -122,16 +111,16 @@ impl<C: Control + Clone> Console<C> {
         }
     }
 
-    /// Takes commands until the user goes back to the guest (`None`) or quits.
-    fn prompt(&self, editor: &mut LineEditor<C>) -> io::Result<Option<Ended>> {
+    /// Executes commands until the user goes back to the guest (`None`) or quits.
+    fn prompt(&self, editor: &mut LineEditor) -> io::Result<Option<ConsoleEnd>> {
         println!();
         loop {
             match editor.read_line().map_err(io::Error::other)? {
-                Entered::Toggle => return Ok(None),
-                Entered::Nothing => {}
-                Entered::Line(line) => match execute(&line, &self.control) {
-                    Outcome::Quit => return Ok(Some(Ended::Quit)),
-                    Outcome::Print(text) => print_text(&text),
+                PromptInput::Toggle => return Ok(None),
+                PromptInput::Canceled => {}
+                PromptInput::Line(line) => match execute(&line, &self.control) {
+                    CommandResult::Quit => return Ok(Some(ConsoleEnd::Quit)),
+                    CommandResult::Print(text) => print_text(&text),
                 },
             }
         }
@@ -140,49 +129,39 @@ impl<C: Control + Clone> Console<C> {
     fn run_stream(
         &mut self,
         read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<Ended> {
-        let mut line: Option<Vec<u8>> = None;
+    ) -> io::Result<ConsoleEnd> {
+        let mut command: Option<Vec<u8>> = None;
         let mut buffer = [0; 4096];
         loop {
             let count = read(&mut buffer)?;
             if count == 0 {
                 self.output.release()?;
-                return Ok(Ended::InputClosed);
+                return Ok(ConsoleEnd::InputClosed);
             }
-            let mut rest = &buffer[..count];
-            while !rest.is_empty() {
-                match &mut line {
-                    None => {
-                        let end = rest.iter().position(|byte| *byte == CTRL_Q);
-                        self.send_to_guest(&rest[..end.unwrap_or(rest.len())]);
-                        rest = &rest[end.map_or(rest.len(), |end| end + 1)..];
-                        if end.is_some() {
-                            self.output.hold();
-                            line = Some(Vec::new());
-                        }
+            for part in buffer[..count].split_inclusive(|byte| matches!(*byte, CTRL_Q | b'\n')) {
+                match (&mut command, part) {
+                    (None, [input @ .., CTRL_Q]) => {
+                        self.send_to_guest(input);
+                        self.output.hold();
+                        command = Some(Vec::new());
                     }
-                    Some(text) => {
-                        let byte = rest[0];
-                        rest = &rest[1..];
-                        match byte {
-                            CTRL_Q => {
-                                line = None;
-                                self.output.release()?;
-                            }
-                            b'\n' => {
-                                let command =
-                                    String::from_utf8_lossy(&std::mem::take(text)).into_owned();
-                                match execute(&command, &self.control) {
-                                    Outcome::Quit => {
-                                        self.output.release()?;
-                                        return Ok(Ended::Quit);
-                                    }
-                                    Outcome::Print(text) => print_text(&text),
+                    (None, input) => self.send_to_guest(input),
+                    (Some(_), [.., CTRL_Q]) => {
+                        command = None;
+                        self.output.release()?;
+                    }
+                    (Some(line), text) => {
+                        // The rest of an overlong line is dropped: no command is that long.
+                        line.extend(text.iter().take(MAX_LINE.saturating_sub(line.len())));
+                        if text.ends_with(b"\n") {
+                            let line = std::mem::take(line);
+                            match execute(&String::from_utf8_lossy(&line), &self.control) {
+                                CommandResult::Quit => {
+                                    self.output.release()?;
+                                    return Ok(ConsoleEnd::Quit);
                                 }
+                                CommandResult::Print(text) => print_text(&text),
                             }
-                            // Of an overlong line the rest is dropped; it is no command anyway.
-                            _ if text.len() < MAX_LINE => text.push(byte),
-                            _ => {}
                         }
                     }
                 }
@@ -191,7 +170,7 @@ impl<C: Control + Clone> Console<C> {
     }
 }
 
-/// A closed standard output is no reason to end the VM.
+/// Prints to standard output. Errors are ignored: the VM keeps running if standard output is closed.
 pub(crate) fn print_text(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout
@@ -202,49 +181,31 @@ pub(crate) fn print_text(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openvmm_defs::request::Change;
+    use crate::control::tests::Requests;
+    use crate::control::tests::worker;
     use parking_lot::Mutex;
-    use serde_json::Value;
     use std::sync::Arc;
 
+    /// Serial port input, kept.
     #[derive(Clone, Default)]
-    struct Vm {
-        calls: Arc<Mutex<Vec<&'static str>>>,
-        input: Arc<Mutex<Vec<u8>>>,
-    }
+    struct KeptInput(Arc<Mutex<Vec<u8>>>);
 
-    impl Control for Vm {
-        fn pause(&self) -> Result<Change, String> {
-            self.calls.lock().push("pause");
-            Ok(Change::Changed)
+    impl Write for KeptInput {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
         }
-        fn resume(&self) -> Result<Change, String> {
-            self.calls.lock().push("resume");
-            Ok(Change::Changed)
-        }
-        fn reset(&self) -> Result<(), String> {
-            Ok(())
-        }
-        fn power_button(&self) -> Result<(), String> {
-            Ok(())
-        }
-        fn inspect(&self) -> Result<Value, String> {
-            Ok(Value::Null)
-        }
-    }
 
-    impl GuestInput for Vm {
-        fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-            self.input.lock().extend_from_slice(bytes);
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
 
-    fn run_chunks(chunks: &[&[u8]]) -> (Vm, Ended) {
-        let vm = Vm::default();
+    fn run_chunks(chunks: &[&[u8]]) -> (Requests, KeptInput, ConsoleEnd) {
+        let (control, requests) = worker();
+        let input = KeptInput::default();
         let mut console = Console {
-            control: vm.clone(),
-            guest: Some(Box::new(vm.clone())),
+            control,
+            guest: Some(Box::new(input.clone())),
             output: GuestOutput::new(),
         };
         let mut chunks = chunks.iter();
@@ -255,28 +216,28 @@ mod tests {
                 Ok(chunk.len())
             })
             .unwrap();
-        (vm, ended)
+        (requests, input, ended)
     }
 
     #[test]
-    fn input_is_the_guests_until_ctrl_q() {
-        let (vm, ended) = run_chunks(&[b"ls\n\x11pau", b"se\n\x11who", b"ami\n"]);
-        assert_eq!(ended, Ended::InputClosed);
-        assert_eq!(*vm.calls.lock(), ["pause"]);
-        assert_eq!(vm.input.lock().as_slice(), b"ls\nwhoami\n");
+    fn input_goes_to_the_guest_except_between_ctrl_q() {
+        let (requests, input, ended) = run_chunks(&[b"ls\n\x11pau", b"se\n\x11who", b"ami\n"]);
+        assert_eq!(ended, ConsoleEnd::InputClosed);
+        assert_eq!(*requests.lock(), ["pause"]);
+        assert_eq!(input.0.lock().as_slice(), b"ls\nwhoami\n");
     }
 
     #[test]
-    fn quit_ends_it() {
-        let (vm, ended) = run_chunks(&[b"\x11resume\nquit\npause\n"]);
-        assert_eq!(ended, Ended::Quit);
-        assert_eq!(*vm.calls.lock(), ["resume"]);
+    fn quit_ends_the_console() {
+        let (requests, _, ended) = run_chunks(&[b"\x11resume\nquit\npause\n"]);
+        assert_eq!(ended, ConsoleEnd::Quit);
+        assert_eq!(*requests.lock(), ["resume"]);
     }
 
     #[test]
-    fn an_endless_line_is_cut() {
+    fn an_overlong_line_is_cut() {
         let long = [b'x'; 4096];
-        let (vm, _) = run_chunks(&[b"\x11", &long, &long, b"\npause\n"]);
-        assert_eq!(*vm.calls.lock(), ["pause"]);
+        let (requests, _, _) = run_chunks(&[b"\x11", &long, &long, b"\npause\n"]);
+        assert_eq!(*requests.lock(), ["pause"]);
     }
 }

@@ -1,4 +1,4 @@
-//! From the start of the process to the guest's `/init`, and what the process holds in memory then.
+//! Measures the time from the start of the process to the guest's `/init`, and the process's memory after that.
 
 use crate::memory;
 use crate::vmm::MEMORY_MIB;
@@ -9,13 +9,17 @@ use std::io::BufReader;
 use std::time::Instant;
 use vmm_tests::Environment;
 
-pub(crate) struct Boot {
+pub(crate) struct BootMeasurement {
     pub(crate) milliseconds: f64,
     pub(crate) resident_kib: f64,
 }
 
 /// Boots Linux with `options` (each followed by a space) on its command line.
-pub(crate) fn run(vmm: Vmm, environment: &Environment, options: &str) -> anyhow::Result<Boot> {
+pub(crate) fn run(
+    vmm: Vmm,
+    environment: &Environment,
+    options: &str,
+) -> anyhow::Result<BootMeasurement> {
     let started = Instant::now();
     let mut running = vmm.start(
         environment,
@@ -31,11 +35,11 @@ pub(crate) fn run(vmm: Vmm, environment: &Environment, options: &str) -> anyhow:
             milliseconds = Some(started.elapsed().as_secs_f64() * 1000.0);
         }
         if line.contains("vmtest: ready") {
-            return Ok(Boot {
-                milliseconds: milliseconds.context("the guest was ready before it began")?,
+            return Ok(BootMeasurement {
+                milliseconds: milliseconds.context("the guest was ready before /init started")?,
                 resident_kib: memory::resident_kib(running.0.id(), MEMORY_MIB << 10)?,
             });
         }
     }
-    anyhow::bail!("the guest did not come up")
+    anyhow::bail!("the guest did not boot")
 }

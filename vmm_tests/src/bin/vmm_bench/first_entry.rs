@@ -1,5 +1,5 @@
-//! From the start of the process to the first guest instruction, as the kernel sees it: the time between
-//! the tracepoints `sched_process_exec` and the first `kvm_entry` after it.
+//! Measures the time from the start of the process to the first guest instruction: from the tracepoint
+//! `sched_process_exec` to the first `kvm_entry`.
 
 use crate::vmm::Vmm;
 use anyhow::Context;
@@ -43,13 +43,13 @@ fn is_exec_of(line: &str, pid: u32) -> bool {
             .any(|word| word == format!("pid={pid}"))
 }
 
-/// The time in `   name-123   [001] d..1.   12.345678: event: ...`.
+/// Parses the time in `   name-123   [001] d..1.   12.345678: event: ...`.
 fn seconds(line: &str) -> Option<f64> {
     line.split_whitespace()
         .find_map(|word| word.strip_suffix(':')?.parse().ok())
 }
 
-/// Trace buffers of our own; removed when dropped.
+/// A trace instance of our own; removed when dropped.
 struct Trace {
     dir: PathBuf,
 }
@@ -58,7 +58,7 @@ impl Trace {
     fn start() -> anyhow::Result<Self> {
         let dir = Path::new(TRACEFS).join(format!("instances/vmm_bench-{}", std::process::id()));
         fs::create_dir(&dir)
-            .with_context(|| format!("cannot make trace buffers in {TRACEFS} (needs root)"))?;
+            .with_context(|| format!("cannot create a trace instance in {TRACEFS} (needs root)"))?;
         let trace = Self { dir };
         for (file, value) in [
             ("trace_clock", "mono"),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_the_trace() {
+    fn trace_lines_are_parsed() {
         let exec = "  qemu-90  [001] .....   12.345678: sched_process_exec: filename=/bin/q pid=90 old_pid=90";
         assert!(is_exec_of(exec, 90));
         assert!(!is_exec_of(exec, 9));

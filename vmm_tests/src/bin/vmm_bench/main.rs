@@ -1,5 +1,5 @@
-//! Measures openvmm beside QEMU: `cargo xtask bench` builds it, runs it where there is a KVM, and makes
-//! a table of the samples that it prints, one JSON object a line.
+//! Measures openvmm and QEMU. `cargo xtask bench` builds it, runs it on a machine with KVM, and makes a table of the samples
+//! that it prints: one JSON object per line.
 #![forbid(unsafe_code)]
 
 mod boot;
@@ -18,11 +18,11 @@ use vmm::Vmm;
 use vmm_tests::Environment;
 
 #[derive(Parser)]
-struct Args {
-    /// How often each VMM is measured.
+struct VmmBenchArgs {
+    /// How many times each VMM is measured.
     #[arg(long, default_value_t = 5)]
     repetitions: u32,
-    /// What the guest prints in the serial measurement, in KiB.
+    /// How much the guest prints in the serial measurement, in KiB.
     #[arg(long, default_value_t = 10 << 10)]
     serial_kib: u32,
     /// The initramfs with the guest's part of measurements.
@@ -36,8 +36,7 @@ struct Args {
     vmm: Vec<Vmm>,
 }
 
-/// How often a VMM is started in a row to measure when its guest's first instruction comes: that is soon measured,
-/// and varies much.
+/// How many starts in a row measure the time to the guest's first instruction, which is short and varies much.
 const STARTS: u32 = 5;
 
 /// Measurements that are taken together.
@@ -45,7 +44,7 @@ const STARTS: u32 = 5;
 enum Group {
     /// A kernel without firmware: start, memory, serial port.
     Linux,
-    /// A kernel behind UEFI firmware.
+    /// A kernel started by UEFI firmware.
     Uefi,
     /// Rates of disk and network.
     Devices,
@@ -55,7 +54,7 @@ enum Group {
 
 /// One measurement.
 #[derive(Serialize)]
-struct Sample {
+struct MeasuredSample {
     metric: &'static str,
     unit: &'static str,
     vmm: &'static str,
@@ -63,7 +62,7 @@ struct Sample {
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    let args = VmmBenchArgs::parse();
     let environment = Environment::from_env()?;
     for _ in 0..args.repetitions {
         for &vmm in &args.vmm {
@@ -76,7 +75,12 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(group: Group, vmm: Vmm, environment: &Environment, args: &Args) -> anyhow::Result<()> {
+fn measure(
+    group: Group,
+    vmm: Vmm,
+    environment: &Environment,
+    args: &VmmBenchArgs,
+) -> anyhow::Result<()> {
     let measured = |metric, unit, value| print(metric, unit, vmm, value);
     match group {
         Group::Linux => {
@@ -129,7 +133,7 @@ fn measure(group: Group, vmm: Vmm, environment: &Environment, args: &Args) -> an
 }
 
 fn print(metric: &'static str, unit: &'static str, vmm: Vmm, value: f64) -> anyhow::Result<()> {
-    let sample = Sample {
+    let sample = MeasuredSample {
         metric,
         unit,
         vmm: vmm.name(),

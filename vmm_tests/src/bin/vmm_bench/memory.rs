@@ -1,10 +1,10 @@
-//! What a process holds in memory beside its guest's RAM.
+//! Measures a process's memory besides its guest's RAM.
 
 use anyhow::Context;
 use std::fs;
 
-/// The resident size of all mappings of process `pid` but those that hold the guest's RAM: the ones of
-/// at least half of its `guest_ram_kib`.
+/// The resident size of all mappings of process `pid` in KiB, without the guest's RAM: mappings of at least half of
+/// `guest_ram_kib`.
 pub(crate) fn resident_kib(pid: u32, guest_ram_kib: u64) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/smaps");
     let smaps = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -13,7 +13,7 @@ pub(crate) fn resident_kib(pid: u32, guest_ram_kib: u64) -> anyhow::Result<f64> 
     Ok(resident as f64)
 }
 
-/// The sum of the resident sizes, and whether guest RAM was left out of it.
+/// Returns the sum of the resident sizes, and whether a mapping of guest RAM was found.
 fn sum(smaps: &str, guest_ram_kib: u64) -> (u64, bool) {
     let mut total = 0;
     let mut found_ram = false;
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guest_ram_is_left_out() {
+    fn guest_ram_is_not_counted() {
         let smaps = "7f00-7f10 rw-p 0 00:00 0\nSize: 524288 kB\nRss: 100000 kB\nPss: 1 kB\n\
                      5500-5510 r-xp 0 00:00 0 /bin/x\nSize: 900 kB\nRss: 700 kB\n\
                      5600-5610 rw-p 0 00:00 0 [heap]\nSize: 200 kB\nRss: 50 kB\n";

@@ -1,4 +1,4 @@
-//! How fast a guest's serial output arrives, every byte of it.
+//! Measures the rate of a guest's serial output, and checks every byte.
 
 use crate::vmm::Vmm;
 use anyhow::Context;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use vmm_tests::Environment;
 use vmm_tests::payload;
 
-/// Boots a guest that prints `kib` KiB, from its first byte to its last.
+/// Boots a guest that prints `kib` KiB. Returns the rate from its first line to its last.
 pub(crate) fn kib_per_second(vmm: Vmm, environment: &Environment, kib: u32) -> anyhow::Result<f64> {
     let lines = (kib << 10) / payload::FLOOD_LINE as u32;
     let kernel = tempfile::NamedTempFile::new()?;

@@ -1,8 +1,8 @@
-//! UEFI guests: boot, disk and network rates, hibernation.
+//! Measures UEFI guests: boot, disk and network rates, hibernation.
 
-use crate::vmm::Lines;
-use crate::vmm::Running;
-use crate::vmm::UefiMachine;
+use crate::vmm::BenchMachine;
+use crate::vmm::GuestLines;
+use crate::vmm::RunningVmm;
 use crate::vmm::Vmm;
 use anyhow::Context;
 use std::fs::File;
@@ -16,12 +16,12 @@ use std::time::Duration;
 use std::time::Instant;
 use tempfile::TempDir;
 use vmm_tests::Environment;
-use vmm_tests::Tap;
+use vmm_tests::HostTap;
 
-/// The disk that is read: what it has on it is the host's page cache after a first pass.
+/// The size of the disk to read. After the first pass, its content is in the host's page cache.
 const DISK: usize = 128 << 20;
 
-/// Room for what a guest has in memory.
+/// The size of the disk to hibernate to.
 const SWAP: u64 = 1 << 30;
 
 /// How long a rate is measured, in seconds.
@@ -30,12 +30,12 @@ const SECONDS: u32 = 4;
 /// How long the host waits for a tap interface to appear.
 const TAP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Files that a guest needs for itself.
-struct Files {
+/// A directory for the files of one guest.
+struct GuestDir {
     dir: TempDir,
 }
 
-impl Files {
+impl GuestDir {
     fn new(environment: &Environment) -> anyhow::Result<Self> {
         let files = Self {
             dir: tempfile::Builder::new().prefix("vmm-bench-").tempdir()?,
@@ -59,12 +59,12 @@ impl Files {
 
 /// Milliseconds from the start of the process through the firmware to the guest's `/init`.
 pub(crate) fn boot(vmm: Vmm, environment: &Environment) -> anyhow::Result<f64> {
-    boot_to_init(vmm, environment, &Files::new(environment)?, None)
+    boot_to_init(vmm, environment, &GuestDir::new(environment)?, None)
 }
 
-/// The same where the firmware is stored for hibernation, and then where it is stored already.
+/// The same with a VMGS file: for a start that stores the firmware, and for one that finds it stored.
 pub(crate) fn boots_with_store(environment: &Environment) -> anyhow::Result<[f64; 2]> {
-    let files = Files::new(environment)?;
+    let files = GuestDir::new(environment)?;
     let store = files.dir.path().join("store.vmgs");
     let boot = || boot_to_init(Vmm::Openvmm, environment, &files, Some(&store));
     Ok([boot()?, boot()?])
@@ -73,14 +73,14 @@ pub(crate) fn boots_with_store(environment: &Environment) -> anyhow::Result<[f64
 fn boot_to_init(
     vmm: Vmm,
     environment: &Environment,
-    files: &Files,
+    files: &GuestDir,
     store: Option<&Path>,
 ) -> anyhow::Result<f64> {
     let started = Instant::now();
     let (_running, mut lines) = start(
         vmm,
         environment,
-        &UefiMachine {
+        &BenchMachine {
             variables: &files.variables(),
             initrd: &environment.initrd,
             cmdline: "console=ttyS0 quiet vmtest=",
@@ -93,17 +93,17 @@ fn boot_to_init(
     Ok(milliseconds(started))
 }
 
-/// What a guest measures.
+/// The rates that a guest measures.
 pub(crate) struct Rates {
-    /// 4 KiB random reads a second, one at a time.
+    /// 4 KiB random reads per second, one at a time.
     pub(crate) random_1: f64,
-    /// 4 KiB random reads a second, 32 at a time.
+    /// 4 KiB random reads per second, 32 at a time.
     pub(crate) random_32: f64,
-    /// MiB a second, read in pieces of 1 MiB.
+    /// Sequential reads of 1 MiB, in MiB per second.
     pub(crate) sequential: f64,
-    /// MiB a second over TCP to the host.
+    /// TCP to the host, in MiB per second.
     pub(crate) send: f64,
-    /// MiB a second over TCP from the host.
+    /// TCP from the host, in MiB per second.
     pub(crate) receive: f64,
 }
 
@@ -113,9 +113,9 @@ pub(crate) fn rates(
     environment: &Environment,
     bench_initrd: &Path,
 ) -> anyhow::Result<Rates> {
-    let files = Files::new(environment)?;
+    let files = GuestDir::new(environment)?;
     std::fs::write(files.disk(), vec![0x5a; DISK]).context("cannot make a disk")?;
-    let tap = Tap::new();
+    let tap = HostTap::new();
     let sink = TcpListener::bind(("0.0.0.0", 0))?;
     let source = TcpListener::bind(("0.0.0.0", 0))?;
     let server = |listener: &TcpListener| -> anyhow::Result<String> {
@@ -142,7 +142,7 @@ pub(crate) fn rates(
     let (_running, mut lines) = start(
         vmm,
         environment,
-        &UefiMachine {
+        &BenchMachine {
             variables: &files.variables(),
             initrd: bench_initrd,
             cmdline: &format!("console=ttyS0 quiet vmtest={}", commands.join(",")),
@@ -166,13 +166,13 @@ pub(crate) fn rates(
     })
 }
 
-/// The interface appears when the VMM opens it.
-fn bring_up(tap: &Tap) -> anyhow::Result<()> {
+/// Waits until the VMM has created the interface, and brings it up.
+fn bring_up(tap: &HostTap) -> anyhow::Result<()> {
     let deadline = Instant::now() + TAP_LIMIT;
     while !Path::new("/sys/class/net").join(tap.name()).exists() {
         anyhow::ensure!(
             Instant::now() < deadline,
-            "the interface {} does not appear",
+            "the interface {} did not appear",
             tap.name()
         );
         thread::sleep(Duration::from_millis(10));
@@ -180,7 +180,7 @@ fn bring_up(tap: &Tap) -> anyhow::Result<()> {
     tap.bring_up()
 }
 
-/// Talks to the one guest that connects, until that goes away.
+/// Starts a thread that serves one connection of the guest.
 fn serve(
     listener: TcpListener,
     talk: impl FnOnce(TcpStream) -> std::io::Result<()> + Send + 'static,
@@ -189,18 +189,18 @@ fn serve(
 }
 
 /// How long hibernation takes.
-pub(crate) struct Hibernation {
-    /// Milliseconds from the guest's decision to the end of the process.
+pub(crate) struct HibernationTimes {
+    /// Milliseconds from the start of hibernation to the end of the process.
     pub(crate) to_exit: f64,
-    /// Milliseconds from the start of the process until the guest goes on.
+    /// Milliseconds from the start of the process until the guest is resumed.
     pub(crate) to_resumed: f64,
 }
 
 /// Has a guest hibernate and resume.
-pub(crate) fn hibernation(vmm: Vmm, environment: &Environment) -> anyhow::Result<Hibernation> {
-    let files = Files::new(environment)?;
+pub(crate) fn hibernation(vmm: Vmm, environment: &Environment) -> anyhow::Result<HibernationTimes> {
+    let files = GuestDir::new(environment)?;
     File::create(files.disk())?.set_len(SWAP)?;
-    let machine = UefiMachine {
+    let machine = BenchMachine {
         variables: &files.variables(),
         initrd: &environment.initrd,
         cmdline: "console=ttyS0 quiet vmtest=hibernate,poweroff",
@@ -217,7 +217,7 @@ pub(crate) fn hibernation(vmm: Vmm, environment: &Environment) -> anyhow::Result
     let began = Instant::now();
     let (_running, mut lines) = start(vmm, environment, &machine)?;
     lines.wait_for_guest("resumed")?;
-    Ok(Hibernation {
+    Ok(HibernationTimes {
         to_exit,
         to_resumed: milliseconds(began),
     })
@@ -226,8 +226,8 @@ pub(crate) fn hibernation(vmm: Vmm, environment: &Environment) -> anyhow::Result
 fn start(
     vmm: Vmm,
     environment: &Environment,
-    machine: &UefiMachine<'_>,
-) -> anyhow::Result<(Running, Lines)> {
+    machine: &BenchMachine<'_>,
+) -> anyhow::Result<(RunningVmm, GuestLines)> {
     let mut running = vmm.start_uefi(environment, machine)?;
     let lines = running.lines()?;
     Ok((running, lines))

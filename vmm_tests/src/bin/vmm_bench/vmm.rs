@@ -1,4 +1,4 @@
-//! The two programs, given the same machine to make.
+//! Starts openvmm or QEMU with the same machine.
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -11,12 +11,12 @@ use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
 use vmm_tests::Environment;
-use vmm_tests::Tap;
+use vmm_tests::HostTap;
 
 /// Guest memory, in MiB.
 pub(crate) const MEMORY_MIB: u64 = 512;
 
-/// How many lines of output go into the message of a failure.
+/// How many lines of output an error shows.
 const TAIL: usize = 20;
 
 /// A VMM to measure.
@@ -40,29 +40,13 @@ impl Vmm {
         environment: &Environment,
         kernel: &Path,
         linux_command_line: Option<&str>,
-    ) -> anyhow::Result<Running> {
-        let mut command = match self {
-            Self::Openvmm => Command::new(&environment.openvmm),
-            Self::Qemu => Command::new("qemu-system-x86_64"),
-        };
-        let (initrd, cmdline) = match self {
-            Self::Openvmm => {
-                command.args(["-p", "1", "-m", &format!("{MEMORY_MIB}M"), "--kernel"]);
-                ("--initrd", "--cmdline")
-            }
-            Self::Qemu => {
-                command
-                    .args(["-M", "q35", "-enable-kvm", "-cpu", "host", "-smp", "1"])
-                    .args(["-m", &MEMORY_MIB.to_string()])
-                    .args(["-nodefaults", "-display", "none", "-no-reboot"])
-                    .args(["-serial", "stdio", "-kernel"]);
-                ("-initrd", "-append")
-            }
-        };
-        command.arg(kernel);
+    ) -> anyhow::Result<RunningVmm> {
+        let mut command = self.command(environment);
+        let [kernel_option, initrd, cmdline] = self.linux_options();
+        command.arg(kernel_option).arg(kernel);
         if let Some(line) = linux_command_line {
             command.arg(initrd).arg(&environment.initrd);
-            command.arg(cmdline).arg(line);
+            command.args([cmdline, line]);
         }
         self.spawn(command)
     }
@@ -71,19 +55,17 @@ impl Vmm {
     pub(crate) fn start_uefi(
         self,
         environment: &Environment,
-        machine: &UefiMachine<'_>,
-    ) -> anyhow::Result<Running> {
+        machine: &BenchMachine<'_>,
+    ) -> anyhow::Result<RunningVmm> {
         let (code, vars) = (
             environment.ovmf_4m.code.display(),
             machine.variables.display(),
         );
-        let mut command;
+        let mut command = self.command(environment);
         match self {
             Self::Openvmm => {
-                command = Command::new(&environment.openvmm);
                 command
-                    .args(["-p", "1", "-m", &format!("{MEMORY_MIB}M"), "--uefi"])
-                    .args(["--hibernation", "on"])
+                    .args(["--uefi", "--hibernation", "on"])
                     .args(["--uefi-firmware", &code.to_string()])
                     .args(["--uefi-vars", &vars.to_string()]);
                 if let Some(store) = machine.store {
@@ -95,19 +77,11 @@ impl Vmm {
                 if let Some(tap) = machine.tap {
                     command.args(["--net", &tap.argument()]);
                 }
-                command.arg("--kernel").arg(&environment.kernel);
-                command.arg("--initrd").arg(machine.initrd);
-                command.args(["--cmdline", machine.cmdline]);
             }
             Self::Qemu => {
-                command = Command::new("qemu-system-x86_64");
                 let flash =
                     |unit: u32, rest: String| format!("if=pflash,format=raw,unit={unit},{rest}");
                 command
-                    .args(["-M", "q35", "-enable-kvm", "-cpu", "host", "-smp", "1"])
-                    .args(["-m", &MEMORY_MIB.to_string()])
-                    .args(["-nodefaults", "-display", "none", "-no-reboot"])
-                    .args(["-serial", "stdio"])
                     .args(["-drive", &flash(0, format!("readonly=on,file={code}"))])
                     .args(["-drive", &flash(1, format!("file={vars}"))]);
                 if let Some(disk) = machine.disk {
@@ -124,52 +98,81 @@ impl Vmm {
                     command.args(["-netdev", &netdev]);
                     command.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
                 }
-                command.arg("-kernel").arg(&environment.kernel);
-                command.arg("-initrd").arg(machine.initrd);
-                command.args(["-append", machine.cmdline]);
             }
         }
+        let [kernel, initrd, cmdline] = self.linux_options();
+        command.arg(kernel).arg(&environment.kernel);
+        command.arg(initrd).arg(machine.initrd);
+        command.args([cmdline, machine.cmdline]);
         self.spawn(command)
     }
 
-    fn spawn(self, mut command: Command) -> anyhow::Result<Running> {
+    /// The command line of the machine, without anything to boot.
+    fn command(self, environment: &Environment) -> Command {
+        match self {
+            Self::Openvmm => {
+                let mut command = Command::new(&environment.openvmm);
+                command.args(["-p", "1", "-m", &format!("{MEMORY_MIB}M")]);
+                command
+            }
+            Self::Qemu => {
+                let mut command = Command::new("qemu-system-x86_64");
+                command
+                    .args(["-M", "q35", "-enable-kvm", "-cpu", "host", "-smp", "1"])
+                    .args(["-m", &MEMORY_MIB.to_string()])
+                    .args(["-nodefaults", "-display", "none", "-no-reboot"])
+                    .args(["-serial", "stdio"]);
+                command
+            }
+        }
+    }
+
+    /// The options for kernel, initramfs and kernel command line.
+    fn linux_options(self) -> [&'static str; 3] {
+        match self {
+            Self::Openvmm => ["--kernel", "--initrd", "--cmdline"],
+            Self::Qemu => ["-kernel", "-initrd", "-append"],
+        }
+    }
+
+    fn spawn(self, mut command: Command) -> anyhow::Result<RunningVmm> {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {}", self.name()))?;
-        Ok(Running(child))
+        Ok(RunningVmm(child))
     }
 }
 
-/// What a UEFI guest is started with.
-pub(crate) struct UefiMachine<'a> {
-    /// The file of its variables, which is written.
+/// A machine with UEFI firmware.
+pub(crate) struct BenchMachine<'a> {
+    /// The file of its variables, which the guest writes to.
     pub(crate) variables: &'a Path,
     pub(crate) initrd: &'a Path,
     pub(crate) cmdline: &'a str,
     pub(crate) disk: Option<&'a Path>,
-    pub(crate) tap: Option<&'a Tap>,
-    /// The file in which openvmm keeps the guest's firmware. Made if it is not there.
+    pub(crate) tap: Option<&'a HostTap>,
+    /// openvmm's VMGS file, created if it does not exist.
     pub(crate) store: Option<&'a Path>,
 }
 
 /// A running VMM; killed when dropped.
-pub(crate) struct Running(pub(crate) Child);
+pub(crate) struct RunningVmm(pub(crate) Child);
 
-impl Running {
-    /// The lines that it prints.
-    pub(crate) fn lines(&mut self) -> anyhow::Result<Lines> {
+impl RunningVmm {
+    /// Its output.
+    pub(crate) fn lines(&mut self) -> anyhow::Result<GuestLines> {
         let output = self.0.stdout.take().context("no output")?;
-        Ok(Lines(BufReader::new(output)))
+        Ok(GuestLines(BufReader::new(output)))
     }
 }
 
-/// The lines that a VMM prints, and its guest.
-pub(crate) struct Lines(BufReader<ChildStdout>);
+/// The output of a VMM and its guest, by lines.
+pub(crate) struct GuestLines(BufReader<ChildStdout>);
 
-impl Lines {
-    /// Waits for what the guest's init says of `topic`: the rest of that line.
+impl GuestLines {
+    /// Waits for a line of the guest's init: `vmtest: ` and `topic`. Returns the rest of the line.
     pub(crate) fn wait_for_guest(&mut self, topic: &str) -> anyhow::Result<String> {
         let wanted = format!("vmtest: {topic}");
         let mut tail = VecDeque::new();
@@ -190,7 +193,7 @@ impl Lines {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningVmm {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -1,5 +1,4 @@
-//! Tells a story of guests that takes more than one life of openvmm: `cargo xtask demo` builds it and runs it where there
-//! is a KVM.
+//! Demos that run openvmm several times. `cargo xtask demo` builds it and runs it on a machine with KVM.
 #![forbid(unsafe_code)]
 
 mod hibernate;
@@ -13,30 +12,30 @@ use timeline::Timeline;
 use vmm_tests::Environment;
 
 #[derive(Parser)]
-struct Args {
+struct VmmDemoArgs {
     #[command(subcommand)]
-    story: Story,
+    demo: VmmDemo,
 }
 
 #[derive(Subcommand)]
-enum Story {
-    /// A guest hibernates and goes on where it was.
+enum VmmDemo {
+    /// A guest hibernates and resumes its session.
     Hibernate,
-    /// The same, and the host's firmware is updated meanwhile.
+    /// The same, but the host's firmware is updated in between.
     FirmwareUpdate,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = VmmDemoArgs::parse();
     let timeline = Timeline::start();
-    let told = Environment::from_env().and_then(|environment| match args.story {
-        Story::Hibernate => hibernate::tell(&environment, &timeline),
-        Story::FirmwareUpdate => update::tell(&environment, &timeline),
+    let result = Environment::from_env().and_then(|environment| match args.demo {
+        VmmDemo::Hibernate => hibernate::run(&environment, &timeline),
+        VmmDemo::FirmwareUpdate => update::run(&environment, &timeline),
     });
-    match told {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            timeline.host(&format!("it did not go as it should: {err:#}"));
+            timeline.host(&format!("the demo failed: {err:#}"));
             ExitCode::FAILURE
         }
     }

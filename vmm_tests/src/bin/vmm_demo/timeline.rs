@@ -1,38 +1,47 @@
-//! What happened when, and to whom, as lines on standard output.
+//! Prints what happens, with the time, to standard output.
 
 use std::time::Instant;
+use vmm_tests::GuestSession;
 
-/// The time since the story began.
+/// The time since the start of the demo.
 pub(crate) struct Timeline {
     started: Instant,
 }
 
 impl Timeline {
-    /// Begins now.
+    /// Starts the clock.
     pub(crate) fn start() -> Self {
         Self {
             started: Instant::now(),
         }
     }
 
-    /// Something about the host.
+    /// Prints what the host does.
     pub(crate) fn host(&self, what: &str) {
         self.line("host ", what);
     }
 
-    /// Something about the guest.
+    /// Prints what the guest does.
     pub(crate) fn guest(&self, what: &str) {
         self.line("guest", what);
     }
 
-    /// What this was all about.
-    pub(crate) fn verdict(&self, what: &str) {
+    /// Prints a result.
+    pub(crate) fn result(&self, what: &str) {
         self.line("     ", what);
     }
 
-    /// The next part of the story.
+    /// Prints the heading of the next part.
     pub(crate) fn heading(&self, what: &str) {
         println!("\n{what}");
+    }
+
+    /// Prints `what` the guest does, and its session.
+    pub(crate) fn session(&self, what: &str, session: &GuestSession) {
+        self.guest(&format!(
+            "{what}: boot id {}, token {}, counter {} at {}",
+            session.boot_id, session.token, session.counter_pid, session.count
+        ));
     }
 
     fn line(&self, who: &str, what: &str) {

@@ -1,5 +1,5 @@
-//! What takes long: a story repeated until it has been told often enough or a guest hangs, or a guest that prints for
-//! many minutes. `cargo xtask soak` builds it and runs it where there is a KVM.
+//! Long tests: a scenario that is repeated until a guest hangs, or a guest that prints for many minutes. `cargo xtask soak`
+//! builds it and runs it on a machine with KVM.
 #![forbid(unsafe_code)]
 
 use anyhow::Context;
@@ -10,49 +10,44 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
 use vmm_tests::Environment;
-use vmm_tests::Exit;
+use vmm_tests::GuestSession;
 use vmm_tests::KilledSession;
-use vmm_tests::Session;
 use vmm_tests::UefiMachine;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
 use vmm_tests::bare_flood;
 
-/// How long a guest may take from its start to its end before it counts as hanging, where guests run at full speed, and
-/// where the machine is emulated.
+/// The time limit for each openvmm, on a real and on an emulated machine. A guest that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 const EMULATED_LIMIT: Duration = Duration::from_secs(300);
 
-/// How long openvmm may take to tell its state once the guest hangs.
+/// The time limit for openvmm to print its state when the guest hangs.
 const INSPECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Room for what the guest has in memory.
-const SWAP: u64 = 1 << 30;
-
 #[derive(Parser)]
-struct Args {
+struct VmmSoakArgs {
     #[command(subcommand)]
-    story: Story,
+    kind: Soak,
 }
 
 #[derive(Subcommand)]
-enum Story {
+enum Soak {
     /// Firmware and a kernel boot, and the guest powers off.
     UefiBoot { count: u32 },
-    /// A session hibernates and resumes, again and again, and the host's firmware changes each time.
+    /// A session hibernates and resumes COUNT times; the host's firmware changes each time.
     Hibernate { count: u32 },
-    /// The same, and openvmm is killed each time.
+    /// The same, but openvmm is killed each time.
     Killed { count: u32 },
-    /// A guest prints so many MiB, and none of it gets lost.
+    /// A guest prints MIB MiB, and every byte is checked.
     Flood { mib: u32 },
 }
 
 fn main() -> ExitCode {
-    let result = Environment::from_env().and_then(|environment| match Args::parse().story {
-        Story::UefiBoot { count } => uefi_boot(&environment, count),
-        Story::Hibernate { count } => hibernate(&environment, count),
-        Story::Killed { count } => killed(&environment, count),
-        Story::Flood { mib } => flood(&environment, mib),
+    let result = Environment::from_env().and_then(|environment| match VmmSoakArgs::parse().kind {
+        Soak::UefiBoot { count } => uefi_boot(&environment, count),
+        Soak::Hibernate { count } => hibernate(&environment, count),
+        Soak::Killed { count } => killed(&environment, count),
+        Soak::Flood { mib } => flood(&environment, mib),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,11 +72,10 @@ fn uefi_boot(environment: &Environment, count: u32) -> anyhow::Result<()> {
     for number in 1..=count {
         let started = Instant::now();
         let mut ready = Duration::ZERO;
-        live(&builder, |vm| {
+        run_vm(&builder, |vm| {
             vm.wait_for_guest("ready")?;
             ready = started.elapsed();
-            vm.type_line("poweroff")?;
-            vm.expect_halt(Exit::PoweredOff, "power_off")
+            vm.power_off()
         })
         .with_context(|| format!("boot {number} of {count}"))?;
         println!(
@@ -95,7 +89,7 @@ fn uefi_boot(environment: &Environment, count: u32) -> anyhow::Result<()> {
 
 fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
     let mut machine = UefiMachine::new(environment, limit(environment))?;
-    machine.add_empty_disk("SWAP", SWAP)?;
+    machine.add_swap_disk()?;
     machine.add_vmgs();
     let mut session = None;
     for number in 0..=count {
@@ -104,19 +98,19 @@ fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
         } else {
             &environment.ovmf_2m
         })?;
-        let builder = machine.linux("").args(["-p", "2", "--hibernation", "on"]);
+        let builder = machine.hibernating().args(["-p", "2"]);
         let started = Instant::now();
         let mut resumed = Duration::ZERO;
-        live(&builder, |vm| {
+        run_vm(&builder, |vm| {
             session = Some(match &session {
                 None => {
                     vm.wait_for_guest("ready")?;
                     let created = vm.ask("efivar create kept one", "efivar create ")?;
                     ensure!(created == "0", "creating a variable: {created}");
-                    Session::ask(vm)?
+                    GuestSession::ask(vm)?
                 }
                 Some(session) => {
-                    let session = Session::resumed(session, vm)?;
+                    let session = GuestSession::resumed(session, vm)?;
                     let kept = vm.ask("efivar get kept", "efivar kept ")?;
                     ensure!(kept == "one", "the variable {kept}");
                     session
@@ -124,15 +118,14 @@ fn hibernate(environment: &Environment, count: u32) -> anyhow::Result<()> {
             });
             resumed = started.elapsed();
             if number == count {
-                vm.type_line("poweroff")?;
-                vm.expect_halt(Exit::PoweredOff, "power_off")
+                vm.power_off()
             } else {
-                Session::hibernate(vm)
+                GuestSession::hibernate(vm)
             }
         })
         .with_context(|| format!("after {number} of {count} hibernations"))?;
         println!(
-            "soak: hibernation {number} of {count}: awake after {:.1} s, ended after {:.1} s",
+            "soak: hibernation {number} of {count}: resumed after {:.1} s, ended after {:.1} s",
             resumed.as_secs_f64(),
             started.elapsed().as_secs_f64()
         );
@@ -164,16 +157,16 @@ fn flood(environment: &Environment, mib: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One life of openvmm. If it does not go as expected, what openvmm tells of its state is part of the evidence.
-fn live(
+/// Runs openvmm once. If `scenario` fails, the error includes openvmm's state.
+fn run_vm(
     builder: &VmBuilder,
-    story: impl FnOnce(&mut Vm) -> anyhow::Result<()>,
+    scenario: impl FnOnce(&mut Vm) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut vm = builder.start()?;
-    story(&mut vm).map_err(|err| {
+    scenario(&mut vm).map_err(|err| {
         let state = vm
             .inspect(INSPECT_LIMIT)
-            .unwrap_or_else(|err| format!("not to be had: {err:#}"));
+            .unwrap_or_else(|err| format!("not available: {err:#}"));
         err.context(format!("openvmm's state: {state}"))
     })
 }

@@ -1,6 +1,6 @@
 # Disks.
 
-# disks: one line for each: name, size in bytes, serial number or "-", and "ro" or "rw".
+# disks: prints a line for each disk: name, size in bytes, serial number or "-", and "ro" or "rw".
 disks() {
     for device in /sys/block/vd*; do
         [ -e "$device" ] || continue
@@ -11,18 +11,18 @@ disks() {
     say "disks done"
 }
 
-# pattern SEED MIB: text that differs from block to block, and for each seed.
+# pattern SEED MIB: prints text that is different in each block and for each seed.
 pattern() {
     seq "$1" 1000000000 | head -c $(($2 << 20))
 }
 
-# sum: the checksum of standard input.
+# sum: prints the checksum of standard input.
 sum() {
     sha256sum | cut -d ' ' -f 1
 }
 
-# disk write NAME SEED OFFSET MIB: a pattern, at an offset in MiB, down to the medium; says its checksum.
-# disk read NAME OFFSET MIB: says the checksum of what is there, around all caches.
+# disk write NAME SEED OFFSET MIB: writes and syncs a pattern at an offset in MiB; prints its checksum.
+# disk read NAME OFFSET MIB: reads past all caches; prints the checksum.
 # disk discard NAME OFFSET MIB
 disk() {
     verb=$1 file=/dev/$2
@@ -49,7 +49,7 @@ disk() {
     esac
 }
 
-# esp PARTITION: the files on an EFI system partition.
+# esp PARTITION: lists the files on an EFI system partition.
 esp() {
     load fat
     mkdir -p /tmp/esp

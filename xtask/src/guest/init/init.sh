@@ -1,7 +1,6 @@
 #!/bin/sh
-# The first process of a test guest. Runs the commands that the kernel's command line names
-# (vmtest=uname,poweroff), then those that come over the console, one a line.
-# Everything printed for a test starts with "vmtest: ".
+# The first process of a test guest. Executes the commands on the kernel's command line (vmtest=uname,poweroff), then
+# those that it reads from the console, one per line. Output for tests starts with "vmtest: ".
 
 echo "vmtest: init"
 mount -t proc proc /proc
@@ -13,7 +12,7 @@ say() {
     echo "vmtest: $*"
 }
 
-# load DIRECTORY: loads its drivers, in the order of their names.
+# load DIRECTORY: loads the drivers in it, in the order of their names.
 load() {
     for module in /modules/"$1"/*.ko; do
         insmod "$module" 2>/dev/null
@@ -26,12 +25,12 @@ done
 
 if grep -qs 0x1af4 /sys/bus/pci/devices/*/vendor; then
     load virtio
-    # Before anything else touches a disk: a guest that hibernated wants it as it was.
+    # Before anything else uses a disk: a hibernated session needs it unchanged.
     resume_hibernated
 fi
 load always
 
-# flood LINES: numbered lines of 16 bytes each, so that a lost byte shows where it was lost.
+# flood LINES: prints numbered lines of 16 bytes each, so that a lost byte can be located.
 flood() {
     stty -opost
     say "flood begin"
@@ -84,8 +83,8 @@ for word in $(cat /proc/cmdline); do
     esac
 done
 
-# The power button's event wakes a reader, which then powers the machine off as an operating system does. The
-# device is opened before "ready" is said: nobody hears of a button pressed earlier.
+# Waits for the power button in the background, and powers the machine off as an operating system does. The device is
+# opened before "ready" is printed: earlier events would be lost.
 for device in /sys/class/input/event*; do
     if [ "$(cat "$device/device/name" 2>/dev/null)" = "Power Button" ]; then
         mknod /tmp/button c $(tr : ' ' <"$device/dev")

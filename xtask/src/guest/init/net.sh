@@ -2,8 +2,8 @@
 
 # net up ADDRESS/BITS: gives the first network card this address.
 # net ping ADDRESS
-# net receive ADDRESS PORT: says the checksum of what a server sends until it closes.
-# net send ADDRESS PORT KIB: sends random bytes to a server, says their checksum.
+# net receive ADDRESS PORT: receives from a server until it closes; prints the checksum.
+# net send ADDRESS PORT KIB: sends random bytes to a server; prints their checksum.
 net() {
     verb=$1
     case "$verb" in

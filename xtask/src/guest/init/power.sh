@@ -1,17 +1,17 @@
-# Hibernation: sessions that are told from one another, sleep, and waking up.
+# Hibernation: identifying sessions, hibernating and resuming.
 
-# bootid: the kernel's name for this session.
+# bootid: prints the kernel's random id of this session.
 bootid() {
     say "bootid $(cat /proc/sys/kernel/random/boot_id)"
 }
 
-# token: a random value that only this process's memory holds.
+# token: prints a random value that is only in this process's memory.
 token() {
     [ -n "$token" ] || token=$(cat /proc/sys/kernel/random/uuid)
     say "token $token"
 }
 
-# counter: what a process that counts ten times a second has come to, and its id. Started at the first call.
+# counter: prints the id of a process that counts ten times per second, and its count. The first call starts it.
 counter() {
     if [ -z "$counter" ]; then
         echo 0 >/tmp/count
@@ -28,26 +28,26 @@ counter() {
     fi
 }
 
-# session: all that tells this session from others.
+# session: prints everything that identifies this session.
 session() {
     bootid
     token
     counter
 }
 
-# states: the sleep states, and the ways to hibernate, of which the chosen one is in brackets.
+# states: prints the sleep states, and the hibernation modes with the selected one in brackets.
 states() {
     say "states $(cat /sys/power/state)"
     say "hibernation $(cat /sys/power/disk)"
 }
 
-# signature DISK: what the end of the first page says it holds: SWAPSPACE2 for swap space, S1SUSPEND if that holds a
-# hibernated session.
+# signature DISK: prints the signature at the end of the first page: SWAPSPACE2 for swap space, S1SUSPEND if that holds
+# a hibernated session.
 signature() {
     dd if="$1" bs=1 skip=4086 count=10 2>/dev/null | tr -cd 'A-Z0-9'
 }
 
-# complaints: what the kernel had to complain of hibernation.
+# complaints: prints the kernel's errors about hibernation.
 complaints() {
     dmesg | grep -E '(PM: |hibernation).*([Ee]rror|[Ff]ail|mismatch|[Cc]annot|[Nn]ot |abort)' | cut -d ']' -f 2- |
         while read -r line; do
@@ -55,7 +55,7 @@ complaints() {
         done
 }
 
-# Continues the session that a disk holds, if there is one. Comes back only if that failed.
+# Resumes the session that a disk holds, if there is one. Returns only if that failed.
 resume_hibernated() {
     for device in /sys/block/vd*; do
         disk=/dev/${device##*/}
@@ -67,8 +67,8 @@ resume_hibernated() {
     done
 }
 
-# hibernate [DISK]: saves the session to this disk (the first one unless given), and powers off. What follows is said
-# when the session goes on.
+# hibernate [DISK]: saves the session to this disk (default: the first one) and powers off. The output after
+# "hibernating" is printed when the session is resumed.
 hibernate() {
     disk=${1:-/dev/vda}
     case "$(signature "$disk")" in

@@ -1,14 +1,14 @@
-//! Where guests run: on this machine if it has a KVM worth the name, else in the lab.
+//! Runs programs that boot guests: on this machine if its KVM is backed by hardware, else in the lab.
 
 use crate::build;
 use crate::guest::GuestFile;
 use crate::host_kvm::HostKvm;
 use crate::lab;
-use crate::lab::Ended;
 use crate::lab::Lab;
+use crate::lab::LabEnd;
+use crate::lab::LabParts;
+use crate::lab::LabStreams;
 use crate::lab::OutFile;
-use crate::lab::Parts;
-use crate::lab::Streams;
 use crate::setup;
 use anyhow::Context;
 use clap::ValueEnum;
@@ -22,9 +22,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-/// What the user asked for.
+/// The option `--where`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Where {
+pub(crate) enum PlaceOption {
     /// Directly if KVM here is backed by hardware, else in the lab.
     #[default]
     Auto,
@@ -34,34 +34,38 @@ pub(crate) enum Where {
     Lab,
 }
 
-/// The decision.
+/// Where guests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum GuestPlace {
     Host,
     Lab,
 }
 
-impl Where {
-    /// Decides, and says why.
-    pub(crate) fn decide(self) -> (Place, String) {
+impl PlaceOption {
+    /// Decides where to run guests. Returns the reason as text too.
+    pub(crate) fn decide(self) -> (GuestPlace, String) {
         let kvm = HostKvm::detect();
         match self {
-            Self::Auto if kvm.is_hardware() => {
-                (Place::Host, format!("directly: this machine has {kvm}"))
-            }
-            Self::Auto => (Place::Lab, format!("in the lab: this machine has {kvm}")),
+            Self::Auto if kvm.is_hardware() => (
+                GuestPlace::Host,
+                format!("directly: this machine has {kvm}"),
+            ),
+            Self::Auto => (
+                GuestPlace::Lab,
+                format!("in the lab: this machine has {kvm}"),
+            ),
             Self::Host => (
-                Place::Host,
+                GuestPlace::Host,
                 format!("directly, as asked: this machine has {kvm}"),
             ),
-            Self::Lab => (Place::Lab, "in the lab, as asked".to_owned()),
+            Self::Lab => (GuestPlace::Lab, "in the lab, as asked".to_owned()),
         }
     }
 }
 
-impl Place {
-    /// What the programs of `vmm_tests` are told of their surroundings.
-    pub(crate) fn test_environment(self) -> Vec<(String, Arg)> {
+impl GuestPlace {
+    /// The environment variables that the programs of `vmm_tests` read.
+    fn test_environment(self) -> Vec<(String, Arg)> {
         let emulated = match self {
             Self::Host => "0",
             Self::Lab => "1",
@@ -82,22 +86,23 @@ impl Place {
     }
 }
 
-/// A program of ours, with arguments that may name the guest's files and its own result files.
+/// A run of a program of the workspace that boots guests.
+#[derive(Default)]
 pub(crate) struct GuestRun {
-    /// Packages whose programs must be there.
+    /// The packages to build, whose programs the run needs.
     pub(crate) packages: Vec<String>,
-    /// A test that must be there as well.
+    /// A test program to build, likewise.
     pub(crate) gated_test: Option<build::GatedTest>,
     /// The name of the program to run.
     pub(crate) program: String,
     pub(crate) args: Vec<Arg>,
     /// Programs of this machine that it runs.
     pub(crate) host_programs: Vec<String>,
-    /// Files of this machine that those need, beside their libraries.
+    /// Files of this machine that those programs need, besides their libraries.
     pub(crate) host_files: Vec<PathBuf>,
     /// Environment variables.
     pub(crate) env: Vec<(String, Arg)>,
-    /// Names of files that the program writes, and where they should end up.
+    /// The files that the program writes, and where to copy them.
     pub(crate) outputs: Vec<OutFile>,
     pub(crate) time_limit: Duration,
 }
@@ -105,7 +110,7 @@ pub(crate) struct GuestRun {
 /// An argument.
 #[derive(Debug, Clone)]
 pub(crate) enum Arg {
-    /// As it is.
+    /// This text.
     Text(String),
     /// The path of a program built from the workspace.
     Program(&'static str),
@@ -120,11 +125,32 @@ impl From<&str> for Arg {
 }
 
 impl GuestRun {
-    /// Runs it at `place`; `output` gets what it prints. Returns its exit status.
-    pub(crate) fn run(&self, place: Place, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
+    /// A run of a program of `vmm_tests` at `place`.
+    pub(crate) fn of_vmm_tests(
+        program: &str,
+        args: Vec<Arg>,
+        place: GuestPlace,
+        time_limit: Duration,
+    ) -> Self {
+        Self {
+            packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+            program: program.to_owned(),
+            args,
+            env: place.test_environment(),
+            time_limit,
+            ..Self::default()
+        }
+    }
+
+    /// Runs the program at `place`. Its output goes to `output`. Returns its exit status.
+    pub(crate) fn run(
+        &self,
+        place: GuestPlace,
+        output: Box<dyn Write + Send>,
+    ) -> anyhow::Result<u8> {
         match place {
-            Place::Host => self.run_here(output),
-            Place::Lab => self.run_in_lab(output),
+            GuestPlace::Host => self.run_here(output),
+            GuestPlace::Lab => self.run_in_lab(output),
         }
     }
 
@@ -139,7 +165,7 @@ impl GuestRun {
         Ok(programs)
     }
 
-    /// The guest's files that arguments and environment name, each once.
+    /// The guest's files that the arguments and the environment name, each once.
     fn guest_files(&self) -> Vec<GuestFile> {
         let values = self
             .args
@@ -157,17 +183,17 @@ impl GuestRun {
     }
 
     fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
-        self.boot(&Parts::ensure()?, &self.lab()?, output)
+        self.boot(&LabParts::ensure()?, &self.lab()?, output)
     }
 
-    /// Runs it in one lab for each of `outputs`, at the same time; in the environment of each, `variable` has
-    /// what is its share: `I/N` for lab I, counted from 0, of N. Returns the exit statuses.
+    /// Runs the program in one lab for each of `outputs`, at the same time. In each lab, the environment variable
+    /// `variable` names its share of the work: `I/N` for lab I (from 0) of N. Returns the exit statuses.
     pub(crate) fn run_in_labs(
         &self,
         variable: &str,
         outputs: Vec<Box<dyn Write + Send>>,
     ) -> anyhow::Result<Vec<u8>> {
-        let parts = &Parts::ensure()?;
+        let parts = &LabParts::ensure()?;
         let lab = self.lab()?;
         let count = outputs.len();
         thread::scope(|scope| {
@@ -190,7 +216,7 @@ impl GuestRun {
         })
     }
 
-    /// The lab that it runs in, with its programs built.
+    /// Builds the programs and describes the lab to run them in.
     fn lab(&self) -> anyhow::Result<Lab> {
         let place = |arg: &Arg| match arg {
             Arg::Text(text) => text.clone(),
@@ -218,19 +244,24 @@ impl GuestRun {
         Ok(lab)
     }
 
-    fn boot(&self, parts: &Parts, lab: &Lab, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
-        let streams = Streams {
+    fn boot(
+        &self,
+        parts: &LabParts,
+        lab: &Lab,
+        output: Box<dyn Write + Send>,
+    ) -> anyhow::Result<u8> {
+        let streams = LabStreams {
             stdout: output,
-            ..Streams::output()
+            ..LabStreams::output()
         };
         match lab::boot(parts, lab, streams)? {
-            Ended::Exit(status) => Ok(status),
-            Ended::TimedOut => anyhow::bail!(
+            LabEnd::Exit(status) => Ok(status),
+            LabEnd::TimedOut => anyhow::bail!(
                 "{} did not end within {} s",
                 self.program,
                 self.time_limit.as_secs()
             ),
-            Ended::Signal(signal) => anyhow::bail!("ended by signal {signal}"),
+            LabEnd::Signal(signal) => anyhow::bail!("ended by signal {signal}"),
         }
     }
 

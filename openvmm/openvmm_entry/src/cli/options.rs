@@ -1,0 +1,192 @@
+//! The options as clap reads them. Values that can be wrong are text: the module `config` parses them, to report
+//! all errors together.
+
+use clap::Parser;
+use clap::Subcommand;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0      the guest powered off
+  1      the VMM or the host failed
+  2      the command line or the configuration is wrong
+  3      the hypervisor is missing, not permitted, or failed
+  4      a VP of the guest shut down (triple fault)
+  5      the guest reset the machine, with --halt-on-reset
+  6      the guest's kernel panicked
+  7      the guest hibernated
+  8      the user quit from the console
+  128+N  signal N ended the VM
+
+Console: Ctrl-Q switches between the guest's serial port and the openvmm prompt.
+Logs: OPENVMM_LOG=LEVEL or TARGET=LEVEL,… (error, warn, info, debug, trace), on standard error.";
+
+/// A virtual machine monitor for Linux hosts, on KVM.
+#[derive(Debug, Parser)]
+#[command(
+    name = "openvmm",
+    version,
+    after_help = EXIT_CODES,
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Options {
+    /// Number of virtual processors, 1 to 64
+    #[arg(short = 'p', long, value_name = "COUNT", default_value = "1")]
+    pub(crate) processors: String,
+
+    /// Virtual processors per socket
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) vps_per_socket: Option<String>,
+
+    /// Two hardware threads per core: off or force
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    pub(crate) smt: String,
+
+    /// Guest RAM: SIZE or size=SIZE[,file=PATH][,hugepages][,prealloc]
+    #[arg(short = 'm', long, value_name = "MEMORY", default_value = "1GB")]
+    pub(crate) memory: String,
+
+    /// Back guest RAM with a file, as file=PATH in --memory does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) memory_backing_file: Option<PathBuf>,
+
+    /// Linux kernel to start: bzImage or ELF vmlinux
+    #[arg(short = 'k', long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Initial RAM disk
+    #[arg(short = 'r', long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// Kernel command line; given several times, the parts are joined by spaces
+    #[arg(short = 'c', long, value_name = "STRING", allow_hyphen_values = true)]
+    pub(crate) cmdline: Vec<String>,
+
+    /// Entry protocol of the kernel: auto, linux64 or pvh
+    #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
+    pub(crate) boot_protocol: String,
+
+    /// Boot UEFI firmware, which starts the --kernel or what it finds on the disks
+    #[arg(long)]
+    pub(crate) uefi: bool,
+
+    /// UEFI firmware: a CODE file, or code and variables in one file; default: the installed firmware
+    #[arg(long, value_name = "FILE")]
+    pub(crate) uefi_firmware: Option<PathBuf>,
+
+    /// UEFI variables: a copy of the firmware's VARS file, which the VM writes to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) uefi_vars: Option<PathBuf>,
+
+    /// File that keeps the VM's state: UEFI variables, and the firmware of a hibernated guest. Created if missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vmgs: Option<PathBuf>,
+
+    /// Add a virtio disk: file:PATH[,ro], mem:SIZE or memdiff:file:PATH, with [,serial=TEXT][,queues=N][,slot=DEV[.FN]]
+    #[arg(long, value_name = "DISK")]
+    pub(crate) disk: Vec<String>,
+
+    /// Add a virtio network interface: tap:NAME[,mac=MAC][,mtu=N][,slot=DEV[.FN]]
+    #[arg(long, value_name = "NET")]
+    pub(crate) net: Vec<String>,
+
+    /// Add an entropy source
+    #[arg(long, action = clap::ArgAction::Count)]
+    pub(crate) virtio_rng: u8,
+
+    /// Hypervisor
+    #[arg(long, value_name = "NAME", default_value = "kvm")]
+    pub(crate) hypervisor: String,
+
+    /// Interrupt controllers: kernel (all in the hypervisor) or split (local APICs there, IOAPIC here)
+    #[arg(long, value_name = "MODE", default_value = "kernel")]
+    pub(crate) irqchip: String,
+
+    /// Offer hibernation (ACPI S4) to the guest: on or off
+    #[arg(long, value_name = "on|off", default_value = "off")]
+    pub(crate) hibernation: String,
+
+    /// When to delete the token of a hibernated guest from the VMGS file: handoff, at-start or next-transition
+    #[arg(long, value_name = "POLICY", default_value = "handoff")]
+    pub(crate) hibernation_consume: String,
+
+    /// Start although a hibernated guest's firmware cannot be restored: discard (the session) or current-firmware
+    #[arg(long, value_name = "HOW")]
+    pub(crate) hibernation_override: Option<String>,
+
+    /// The VM's identity (default: derived from its disks, VMGS file or kernel)
+    #[arg(long, value_name = "UUID")]
+    pub(crate) uuid: Option<String>,
+
+    /// COM1: console, stderr, file=PATH, listen=PATH, pty or none
+    #[arg(long, value_name = "SERIAL", default_value = "console")]
+    pub(crate) com1: String,
+
+    /// COM2, as --com1
+    #[arg(long, value_name = "SERIAL", default_value = "none")]
+    pub(crate) com2: String,
+
+    /// COM3, as --com1
+    #[arg(long, value_name = "SERIAL", default_value = "none")]
+    pub(crate) com3: String,
+
+    /// COM4, as --com1
+    #[arg(long, value_name = "SERIAL", default_value = "none")]
+    pub(crate) com4: String,
+
+    /// Debug console port: PORT:SERIAL (example: 0x402:stderr)
+    #[arg(long, value_name = "PORT:SERIAL")]
+    pub(crate) debugcon: Option<String>,
+
+    /// Create the VM and leave it paused
+    #[arg(short = 'P', long)]
+    pub(crate) paused: bool,
+
+    /// Do not read standard input: no prompt, and the console port gets no input
+    #[arg(long)]
+    pub(crate) no_console: bool,
+
+    /// Exit when the guest resets the machine
+    #[arg(long)]
+    pub(crate) halt_on_reset: bool,
+
+    /// Write the VM's events as JSON lines to FILE, or with fd=N to the open file descriptor N
+    #[arg(long, value_name = "FILE|fd=N")]
+    pub(crate) json_events: Option<String>,
+
+    /// Check the configuration and exit
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    /// Print a completion script for SHELL (bash, zsh, fish, elvish, powershell) and exit
+    #[arg(long, value_name = "SHELL")]
+    pub(crate) completions: Option<clap_complete::Shell>,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<CliCommand>,
+}
+
+/// Subcommands, for everything but running a VM.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CliCommand {
+    /// Inspect the hibernation state of a VM that is off
+    Hibernation {
+        #[command(subcommand)]
+        command: HibernationCommand,
+    },
+}
+
+/// Subcommands of `hibernation`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HibernationCommand {
+    /// Print what the next start with --hibernation on would do, and why
+    Status {
+        /// The VM's VMGS file
+        #[arg(long, value_name = "FILE")]
+        vmgs: PathBuf,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

@@ -1,0 +1,25 @@
+//! Decides, before the command line is parsed, whether to open the hypervisor meanwhile.
+
+use std::ffi::OsString;
+
+/// Whether the process's arguments look like those of a VM. A wrong guess costs time, nothing else.
+pub(crate) fn is_useful() -> bool {
+    std::env::args_os()
+        .skip(1)
+        .any(|argument| selects_boot(&argument))
+}
+
+/// Whether an argument looks like an option that selects what to boot: `--kernel`, `--uefi`, `--uefi-…`, or `-k`, alone
+/// or after the short flag that takes no value: `-Pk`. It may still be the value of another option.
+fn selects_boot(argument: &OsString) -> bool {
+    let argument = argument.to_string_lossy();
+    match argument.strip_prefix('-') {
+        None => false,
+        Some(short) if !short.starts_with('-') => short.trim_start_matches('P').starts_with('k'),
+        Some(long) => long.starts_with("-kernel") || long.starts_with("-uefi"),
+    }
+}
+
+#[cfg(test)]
+#[path = "head_start_test.rs"]
+mod tests;
