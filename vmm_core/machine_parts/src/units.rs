@@ -1,4 +1,4 @@
-//! The machine's parts as state units.
+//! The parts of a machine as state units.
 
 use crate::vps::VpSet;
 use mesh::saved_state::RestoreError;
@@ -29,7 +29,7 @@ impl StateUnit for ClockUnit {
     }
 
     fn reset(&mut self) -> Result<(), ResetError> {
-        // Guest time goes on: deadlines of a reset device are gone with the reset.
+        // Guest time goes on. The deadlines of a device go with its own reset.
         Ok(())
     }
 
@@ -55,7 +55,7 @@ impl StateUnit for PartitionUnit {
         if let Err(error) = self.0.start_clock() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "the guest's clock does not start"
+                "failed to start the guest's clock"
             );
         }
     }
@@ -64,7 +64,7 @@ impl StateUnit for PartitionUnit {
         if let Err(error) = self.0.stop_clock() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "the guest's clock does not stop"
+                "failed to stop the guest's clock"
             );
         }
     }
@@ -169,7 +169,7 @@ impl StateUnit for VpsUnit {
         let SavedVps { vps } = state.decode()?;
         if vps.len() != self.0.count() {
             return Err(RestoreError::Invalid(format!(
-                "it has {} VPs, the VM has {}",
+                "it has {} VPs, and the VM {}",
                 vps.len(),
                 self.0.count()
             )));

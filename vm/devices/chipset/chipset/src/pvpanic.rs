@@ -3,7 +3,6 @@
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
@@ -21,22 +20,16 @@ const PANICKED: u8 = 1 << 0;
 /// The kernel panicked and starts its crash kernel.
 const CRASH_LOADED: u8 = 1 << 1;
 
-/// The pvpanic device (`docs/specs/pvpanic` of QEMU; ACPI id QEMU0001): one byte, in I/O or memory space.
+/// The pvpanic device (`docs/specs/pvpanic` of QEMU; ACPI id QEMU0001): one byte at an I/O port.
 ///
 /// A panic is reported once until the machine is reset. The start of a crash kernel is only logged: the guest
 /// continues and dumps its memory.
 #[derive(Debug)]
 pub struct PvPanic {
-    address: Address,
+    port: u16,
     power: PowerSink,
     state: State,
     crash_log: LogLimit,
-}
-
-#[derive(Debug, Copy, Clone)]
-enum Address {
-    Port(u16),
-    Memory(u64),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -50,24 +43,17 @@ struct State {
 impl PvPanic {
     /// The device at an I/O port. Panics go to `power`.
     pub fn at_port(port: u16, power: PowerSink) -> Self {
-        Self::new(Address::Port(port), power)
-    }
-
-    /// The device at a guest-physical address. Panics go to `power`.
-    pub fn at_memory(gpa: u64, power: PowerSink) -> Self {
-        Self::new(Address::Memory(gpa), power)
-    }
-
-    fn new(address: Address, power: PowerSink) -> Self {
         Self {
-            address,
+            port,
             power,
             state: State::default(),
             crash_log: LogLimit::new(),
         }
     }
+}
 
-    fn read_events(data: &mut [u8]) -> Result<(), IoError> {
+impl PortIoDevice for PvPanic {
+    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
         let [value] = data else {
             return Err(IoError::InvalidAccessSize);
         };
@@ -76,7 +62,7 @@ impl PvPanic {
         Ok(())
     }
 
-    fn write_events(&mut self, data: &[u8]) -> Result<(), IoError> {
+    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
         let [value] = data else {
             return Err(IoError::InvalidAccessSize);
         };
@@ -98,45 +84,15 @@ impl PvPanic {
     }
 }
 
-impl PortIoDevice for PvPanic {
-    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        Self::read_events(data)
-    }
-
-    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
-        self.write_events(data)
-    }
-}
-
-impl MmioDevice for PvPanic {
-    fn read(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        Self::read_events(data)
-    }
-
-    fn write(&mut self, _gpa: u64, data: &[u8]) -> Result<(), IoError> {
-        self.write_events(data)
-    }
-}
-
 impl ChipsetDevice for PvPanic {
     fn fixed_resources(&self) -> FixedResources {
-        match self.address {
-            Address::Port(port) => FixedResources {
-                ports: vec![port..=port],
-                ..FixedResources::default()
-            },
-            Address::Memory(gpa) => FixedResources {
-                mmio: vec![gpa..=gpa],
-                ..FixedResources::default()
-            },
+        FixedResources {
+            ports: vec![self.port..=self.port],
+            ..FixedResources::default()
         }
     }
 
     fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
-    }
-
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
         Some(self)
     }
 
@@ -186,15 +142,15 @@ mod tests {
     #[test]
     fn a_panic_is_reported_once_until_reset() {
         let (power, count) = counting_sink();
-        let mut device = PvPanic::at_memory(0xfed0_0000, power);
+        let mut device = PvPanic::at_port(0x505, power);
         let mut data = [0];
-        MmioDevice::read(&mut device, 0xfed0_0000, &mut data).unwrap();
+        device.read(0x505, &mut data).unwrap();
         assert_eq!(data, [3]);
-        MmioDevice::write(&mut device, 0xfed0_0000, &[0xfe]).unwrap();
+        device.write(0x505, &[0xfe]).unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 0);
         assert_eq!(device.inspect()["crash_loaded"], true);
         for _ in 0..2 {
-            MmioDevice::write(&mut device, 0xfed0_0000, &[1]).unwrap();
+            device.write(0x505, &[1]).unwrap();
             assert_eq!(count.load(Ordering::SeqCst), 1);
         }
         let state = device.save().unwrap();
@@ -202,7 +158,7 @@ mod tests {
         device.restore(&state).unwrap();
         assert_eq!(device.inspect()["panicked"], true);
         device.reset();
-        MmioDevice::write(&mut device, 0xfed0_0000, &[1]).unwrap();
+        device.write(0x505, &[1]).unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 }
