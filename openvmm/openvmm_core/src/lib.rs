@@ -18,6 +18,7 @@ pub use machine::LoadGuestError;
 pub use machine::MachineError;
 pub use machine::RestartError;
 pub use machine::UefiError;
+pub use machine::VariablesError;
 pub use machine::VmgsError;
 pub use machine_parts::VpError;
 pub use vm_resource::ResolveError;

@@ -19,6 +19,7 @@ pub use firmware::BootError;
 pub use firmware::FirmwareDeviceError;
 pub use firmware::RestartError;
 pub use firmware::UefiError;
+pub use firmware::VariablesError;
 pub use guest::LoadGuestError;
 pub(crate) use plan::MachinePlan;
 pub(crate) use platform::LOW_RAM_END;

@@ -4,6 +4,7 @@ mod linux;
 mod session;
 mod uefi;
 mod uefi_devices;
+mod variables;
 mod vp_registers;
 
 pub(crate) use linux::LinuxBoot;
@@ -15,6 +16,7 @@ pub(crate) use uefi::UefiPlan;
 pub use uefi_devices::FirmwareDeviceError;
 pub(crate) use uefi_devices::GENERATION_ID_EVENT;
 pub(crate) use uefi_devices::UefiDevices;
+pub use variables::VariablesError;
 pub(crate) use vp_registers::set_registers;
 
 use loader::ImageFileError;

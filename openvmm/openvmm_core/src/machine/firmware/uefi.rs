@@ -1,4 +1,4 @@
-//! UEFI firmware of the OVMF family: what runs, where its variables are kept, and what it is told.
+//! UEFI firmware of the OVMF family: which image runs, and the files that describe the machine to it.
 
 use super::SESSION_UNIT;
 use super::session::FirmwareSession;
@@ -6,8 +6,8 @@ use super::session::HibernationSink;
 use super::session::LoadedFirmware;
 use super::session::SessionConfig;
 use super::uefi_devices::UefiDevices;
-use super::uefi_devices::VariableStorage;
-use super::uefi_devices::Variables;
+use super::variables::Variables;
+use super::variables::VariablesError;
 use crate::machine::devices::DevicePlan;
 use crate::machine::inventory;
 use crate::machine::plan::MachineShape;
@@ -15,25 +15,17 @@ use crate::machine::view;
 use crate::machine::vmgs_store::PlannedStore;
 use acpi_spec::TableSet;
 use firmware_hibernation::Refusal;
-use flash::FileStorage;
-use flash::FileStorageError;
-use flash::VmgsStorage;
-use flash::VmgsStorageError;
 use fw_cfg::FwCfgBuilder;
 use fw_cfg::ItemContent;
 use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::PcUefi;
-use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
 use ovmf_image::FirmwareFile;
 use ovmf_image::FirmwareFileError;
 use ovmf_image::FirmwareKind;
 use ovmf_image::ImageError;
-use ovmf_image::Ovmf;
 use ovmf_image::SmmError;
-use ovmf_image::VariablesError;
-use ovmf_image::VariablesState;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -49,16 +41,16 @@ pub enum UefiError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the host said.
+        /// The host's error.
         #[source]
         source: io::Error,
     },
-    /// The file is no firmware.
+    /// The file is not firmware.
     #[error(transparent)]
     Firmware(#[from] FirmwareFileError),
     /// The file is firmware for another kind of machine.
     #[error(
-        "{} is firmware for generation-2 VMs of Hyper-V, which this machine profile is not",
+        "{} is firmware for generation-2 VMs of Hyper-V; this machine profile needs OVMF",
         path.display()
     )]
     OtherMachine {
@@ -66,7 +58,7 @@ pub enum UefiError {
         path: PathBuf,
     },
     /// The firmware does not run without SMM.
-    #[error("{} cannot be used", path.display())]
+    #[error("cannot use the firmware {}", path.display())]
     Smm {
         /// The file.
         path: PathBuf,
@@ -74,31 +66,13 @@ pub enum UefiError {
         #[source]
         source: SmmError,
     },
-    /// What was stored for a hibernated guest is no firmware.
-    #[error("the stored firmware is not what it was taken for")]
+    /// What is stored for a hibernated guest is not OVMF.
+    #[error("the firmware stored for the hibernated guest is not OVMF")]
     Stored(#[source] ImageError),
-    /// The file with the variables cannot be used.
+    /// The variables cannot be used.
     #[error(transparent)]
-    VariablesFile(#[from] FileStorageError),
-    /// The variables in the VMGS file cannot be used.
-    #[error(transparent)]
-    VariablesInVmgs(#[from] VmgsStorageError),
-    /// The variables are not the firmware's.
-    #[error(
-        "the variables in {} cannot be used (to begin with new ones, copy the VARS file that goes with the firmware)",
-        path.display()
-    )]
-    Variables {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with them.
-        #[source]
-        source: VariablesError,
-    },
-    /// Variables are to be kept in a VMGS file, and there is none.
-    #[error("there is no VMGS file for the firmware's variables")]
-    NoVmgs,
-    /// A hibernated guest's firmware cannot be put back.
+    Variables(#[from] VariablesError),
+    /// The firmware of a hibernated guest cannot be restored.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The saved machine has no firmware.
@@ -107,14 +81,14 @@ pub enum UefiError {
     /// The saved firmware session cannot be restored.
     #[error("the saved firmware session cannot be restored")]
     SavedSession(#[from] mesh::saved_state::RestoreError),
-    /// What the firmware is told cannot be put together.
-    #[error("the firmware configuration device cannot be made")]
+    /// The firmware configuration device cannot be built.
+    #[error("cannot build the firmware configuration device")]
     FwCfg(#[from] fw_cfg::FwCfgError),
-    /// The ACPI tables cannot be handed to the firmware.
-    #[error("the ACPI tables cannot be handed to the firmware")]
+    /// The ACPI tables cannot be made into files for the firmware.
+    #[error("cannot make the firmware's files of the ACPI tables")]
     Acpi(#[from] acpi_spec::AcpiError),
-    /// The SMBIOS structures cannot be made.
-    #[error("the SMBIOS structures cannot be made")]
+    /// The SMBIOS structures cannot be built.
+    #[error("cannot build the SMBIOS structures")]
     Smbios(#[from] smbios::SmbiosError),
 }
 
@@ -176,7 +150,7 @@ impl UefiPlan {
             }
             Err(error) => return Err(UefiError::Stored(error)),
         };
-        let variables = variables(uefi, &ovmf, store)?;
+        let variables = Variables::plan(uefi, &ovmf, store)?;
         let fw_cfg = fw_cfg(uefi, machine.topology, &loaded.files)?;
         let devices = UefiDevices {
             code: loaded.code.clone(),
@@ -202,7 +176,7 @@ fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
     Ok(code.to_vec())
 }
 
-/// What the firmware is told about the machine, by name.
+/// The files that describe the machine to the firmware, by name.
 fn firmware_files(
     machine: &MachineShape<'_>,
     tables: &TableSet,
@@ -219,7 +193,7 @@ fn firmware_files(
     Ok(files)
 }
 
-/// RAM. A file as any other, so that it can be kept for a hibernated guest.
+/// The RAM ranges. They are a file, so that they are stored for a hibernated guest with the others.
 fn e820(layout: &MemoryLayout) -> Vec<u8> {
     let ram = layout.ram().iter();
     ram.flat_map(|ram| e820_ram_entry(ram.start, ram.len()))
@@ -250,107 +224,6 @@ fn content(path: &Path) -> Result<ItemContent, UefiError> {
         path: path.into(),
         source,
     })
-}
-
-/// The variables; `None` if the firmware keeps none.
-fn variables(
-    uefi: &PcUefi,
-    ovmf: &Ovmf,
-    store: Option<&PlannedStore>,
-) -> Result<Option<Variables>, UefiError> {
-    if ovmf.variables_len == 0 {
-        return Ok(None);
-    }
-    let (content, storage) = match &uefi.variables {
-        UefiVariables::File(path) => {
-            let (storage, content) = FileStorage::open(path)?;
-            check(path, &content, ovmf)?;
-            (content, VariableStorage::File(storage))
-        }
-        UefiVariables::Memory(template) => {
-            let content = match template {
-                Some(path) => {
-                    let content = read(path)?;
-                    check(path, &content, ovmf)?;
-                    content
-                }
-                None => new_variables(&uefi.code, ovmf),
-            };
-            (content, VariableStorage::Memory)
-        }
-        UefiVariables::Vmgs => {
-            let stored = match store.ok_or(UefiError::NoVmgs)?.client() {
-                Some(client) => pal_async::block_on(VmgsStorage::open(client.clone()))?.1,
-                None => None,
-            };
-            let content = match stored {
-                Some(content) if content.len() as u64 == ovmf.variables_len => content,
-                Some(content) => {
-                    tracing::warn!(
-                        stored = content.len(),
-                        expected = ovmf.variables_len,
-                        "the firmware is another build and cannot read its predecessor's variables: \
-                         it begins with new ones"
-                    );
-                    new_variables(&uefi.code, ovmf)
-                }
-                None => new_variables(&uefi.code, ovmf),
-            };
-            (content, VariableStorage::Vmgs)
-        }
-    };
-    Ok(Some(Variables { content, storage }))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, UefiError> {
-    std::fs::read(path).map_err(|source| UefiError::Read {
-        path: path.into(),
-        source,
-    })
-}
-
-fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), UefiError> {
-    match ovmf_image::check_variables(content, ovmf.variables_len) {
-        Ok(VariablesState::Intact) => Ok(()),
-        Ok(VariablesState::Interrupted) => {
-            tracing::warn!(
-                path = %path.display(),
-                "the variables were being rewritten when the VM last ended; the firmware repairs that"
-            );
-            Ok(())
-        }
-        Err(source) => Err(UefiError::Variables {
-            path: path.into(),
-            source,
-        }),
-    }
-}
-
-/// Variables to begin with: the template in the firmware's file or beside it, if it fits. Erased flash otherwise,
-/// which firmware formats, does without, or (Debian's OVMF) does not start on.
-fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
-    let within = FirmwareFile::open(code).ok().and_then(|file| {
-        let FirmwareKind::Ovmf(Ovmf {
-            template: Some(template),
-            ..
-        }) = file.kind()
-        else {
-            return None;
-        };
-        Some(file.region(template).to_vec())
-    });
-    let beside = || std::fs::read(ovmf_image::template_beside(code)?).ok();
-    within
-        .or_else(beside)
-        .filter(|template| ovmf_image::check_variables(template, ovmf.variables_len).is_ok())
-        .unwrap_or_else(|| {
-            tracing::warn!(
-                firmware = %code.display(),
-                "no template of the variables goes with the firmware: they begin as erased flash, on which some builds \
-                 of OVMF do not start; --uefi-vars names a copy of the template to begin with"
-            );
-            vec![0xff; ovmf.variables_len as usize]
-        })
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device and the generation ID.
 
+use super::variables::VariableStorage;
+use super::variables::Variables;
 use chipset::pm::PmControl;
 use chipset_device::MissingService;
 use chipset_device::Services;
-use flash::FileStorage;
 use flash::Flash;
 use flash::FlashConfig;
 use flash::FlashError;
@@ -33,20 +34,6 @@ pub(crate) struct UefiDevices {
     pub variables: Option<Variables>,
     pub fw_cfg: FwCfgBuilder,
     pub generation_id: [u8; 16],
-}
-
-/// The content of the variables at the start, and where it is kept.
-pub(crate) struct Variables {
-    pub content: Vec<u8>,
-    pub storage: VariableStorage,
-}
-
-/// Where variables are kept.
-pub(crate) enum VariableStorage {
-    File(FileStorage),
-    Memory,
-    /// The VM's VMGS store.
-    Vmgs,
 }
 
 /// Why a device of UEFI firmware cannot be built.

@@ -1,0 +1,170 @@
+//! The variables of UEFI firmware: their content at the start, and where they are kept.
+
+use crate::machine::vmgs_store::PlannedStore;
+use flash::FileStorage;
+use flash::FileStorageError;
+use flash::VmgsStorage;
+use flash::VmgsStorageError;
+use openvmm_defs::config::PcUefi;
+use openvmm_defs::config::UefiVariables;
+use ovmf_image::FirmwareFile;
+use ovmf_image::FirmwareKind;
+use ovmf_image::Ovmf;
+use ovmf_image::VariablesState;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// The content of the variables at the start, and where it is kept.
+pub(crate) struct Variables {
+    pub content: Vec<u8>,
+    pub storage: VariableStorage,
+}
+
+/// Where variables are kept.
+pub(crate) enum VariableStorage {
+    File(FileStorage),
+    Memory,
+    /// The VM's VMGS store.
+    Vmgs,
+}
+
+/// Why variables cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VariablesError {
+    /// The template cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The host's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The file with the variables cannot be used.
+    #[error(transparent)]
+    File(#[from] FileStorageError),
+    /// The variables in the VMGS file cannot be used.
+    #[error(transparent)]
+    Vmgs(#[from] VmgsStorageError),
+    /// The file does not hold variables of the firmware.
+    #[error(
+        "the variables in {} cannot be used (to start with new ones, copy the VARS file that belongs to the firmware)",
+        path.display()
+    )]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        #[source]
+        source: ovmf_image::VariablesError,
+    },
+    /// Variables are to be kept in a VMGS file, and there is none.
+    #[error("there is no VMGS file for the firmware's variables")]
+    NoVmgs,
+}
+
+impl Variables {
+    /// The variables of `ovmf`; `None` if the firmware keeps none. Nothing is written.
+    pub(crate) fn plan(
+        uefi: &PcUefi,
+        ovmf: &Ovmf,
+        store: Option<&PlannedStore>,
+    ) -> Result<Option<Self>, VariablesError> {
+        if ovmf.variables_len == 0 {
+            return Ok(None);
+        }
+        let (content, storage) = match &uefi.variables {
+            UefiVariables::File(path) => {
+                let (storage, content) = FileStorage::open(path)?;
+                (Some((path, content)), VariableStorage::File(storage))
+            }
+            UefiVariables::Memory(None) => (None, VariableStorage::Memory),
+            UefiVariables::Memory(Some(path)) => {
+                let content = std::fs::read(path).map_err(|source| VariablesError::Read {
+                    path: path.into(),
+                    source,
+                })?;
+                (Some((path, content)), VariableStorage::Memory)
+            }
+            UefiVariables::Vmgs => {
+                let store = store.ok_or(VariablesError::NoVmgs)?;
+                let content = stored(store, ovmf)?;
+                let content = content.unwrap_or_else(|| new_variables(&uefi.code, ovmf));
+                let storage = VariableStorage::Vmgs;
+                return Ok(Some(Self { content, storage }));
+            }
+        };
+        let content = match content {
+            Some((path, content)) => {
+                check(path, &content, ovmf)?;
+                content
+            }
+            None => new_variables(&uefi.code, ovmf),
+        };
+        Ok(Some(Self { content, storage }))
+    }
+}
+
+/// The variables in the VMGS store, if it has some of the firmware's size.
+fn stored(store: &PlannedStore, ovmf: &Ovmf) -> Result<Option<Vec<u8>>, VariablesError> {
+    let Some(client) = store.client() else {
+        return Ok(None);
+    };
+    let (_, content) = pal_async::block_on(VmgsStorage::open(client.clone()))?;
+    if let Some(content) = &content
+        && content.len() as u64 != ovmf.variables_len
+    {
+        tracing::warn!(
+            stored = content.len(),
+            expected = ovmf.variables_len,
+            "the firmware is another build, which cannot read the stored variables: it starts with new ones"
+        );
+        return Ok(None);
+    }
+    Ok(content)
+}
+
+fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), VariablesError> {
+    match ovmf_image::check_variables(content, ovmf.variables_len) {
+        Ok(VariablesState::Intact) => Ok(()),
+        Ok(VariablesState::Interrupted) => {
+            tracing::warn!(
+                path = %path.display(),
+                "the variables were being rewritten when the VM last ended; the firmware repairs that"
+            );
+            Ok(())
+        }
+        Err(source) => Err(VariablesError::Content {
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// New variables: the template in the firmware's file or beside it, if it fits; otherwise erased flash, which some builds
+/// of OVMF format, and others (Debian's) do not start on.
+fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
+    let within = FirmwareFile::open(code).ok().and_then(|file| {
+        let FirmwareKind::Ovmf(Ovmf {
+            template: Some(template),
+            ..
+        }) = file.kind()
+        else {
+            return None;
+        };
+        Some(file.region(template).to_vec())
+    });
+    let beside = || std::fs::read(ovmf_image::template_beside(code)?).ok();
+    within
+        .or_else(beside)
+        .filter(|template| ovmf_image::check_variables(template, ovmf.variables_len).is_ok())
+        .unwrap_or_else(|| {
+            tracing::warn!(
+                firmware = %code.display(),
+                "no template of the variables belongs to the firmware: they start as erased flash, on which some builds \
+                 of OVMF do not start; --uefi-vars names a copy of the template to start with"
+            );
+            vec![0xff; ovmf.variables_len as usize]
+        })
+}
