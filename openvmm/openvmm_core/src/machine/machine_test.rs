@@ -5,12 +5,14 @@ use chipset::DebugPortHandle;
 use chipset_device::DeviceHandle;
 use disk_spec::VirtioBlkHandle;
 use firmware_hibernation::ConsumePolicy;
+use firmware_hibernation::Override;
 use machine_parts::Change;
 use machine_parts::LifecycleEvent;
 use machine_parts::MachineState;
 use machine_parts::OnReset;
 use machine_parts::Report;
 use machine_parts::RunControl;
+use mesh::saved_state::SavedState;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::HibernationConfig;
 use openvmm_defs::config::HostPages;
@@ -30,7 +32,9 @@ use parking_lot::Mutex;
 use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
+use state_unit::SavedUnit;
 use state_unit::SavedUnits;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::mpsc;
@@ -44,6 +48,7 @@ use virtio_rng::VirtioRngHandle;
 use vm_resource::Resource;
 
 const RAM: u64 = 64 << 20;
+const ROUNDS: usize = 6;
 const ACCESS: vmgs::StoreAccess = vmgs::StoreAccess::ReadWrite;
 
 /// Firmware without code. It takes a while to compress.
@@ -463,4 +468,151 @@ fn a_stop_keeps_the_token_and_says_so() {
     let events = bench.take_events();
     assert!(events.contains(&"restored".to_owned()), "{events:?}");
     assert!(events.contains(&"token_kept".to_owned()), "{events:?}");
+}
+
+#[test]
+fn a_machine_that_cannot_be_built_keeps_the_hibernated_session() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    hibernate(&mut bench);
+    bench.end(&config);
+
+    let mut broken = config.clone();
+    broken.pci_devices.push(pci(
+        "disk1",
+        3,
+        &VirtioBlkHandle {
+            disk: format!("file:{}", files.path("absent").display())
+                .parse()
+                .unwrap(),
+        },
+    ));
+    let discard = Start::Boot(BootOptions {
+        hibernation_override: Some(Override::Discard),
+    });
+    let error = Bench::new(&broken, &discard).err().unwrap();
+    assert!(matches!(error, MachineError::Device(_)), "{error}");
+    while vmgs::FileDevice::open(&files.path("vm.vmgs"), vmgs::Container::Detect, ACCESS).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    let bench = Bench::boot(&config);
+    let events = bench.take_events();
+    assert!(events.contains(&"restored".to_owned()), "{events:?}");
+}
+
+/// The encoding of [`SavedUnits`], which only units make.
+#[derive(minicbor::Encode)]
+#[cbor(map)]
+struct Units {
+    #[n(1)]
+    units: Vec<SavedUnit>,
+}
+
+/// Replaces the state of one unit.
+fn with_unit(saved: &SavedUnits, name: &str, state: Vec<u8>) -> Start {
+    let mut units = saved.units().to_vec();
+    let unit = units.iter_mut().find(|unit| unit.name == name).unwrap();
+    unit.state = SavedState::from_bytes(state);
+    let bytes = mesh::payload::encode(&Units { units });
+    Start::Restore(SavedUnits::decode(&bytes).unwrap())
+}
+
+/// The state of the unit `firmware`.
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct Firmware {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    code: Vec<u8>,
+    #[n(1)]
+    files: BTreeMap<String, Vec<u8>>,
+    #[n(2)]
+    hibernation: SavedState,
+    #[n(3)]
+    fresh: bool,
+}
+
+#[test]
+fn impossible_saved_firmware_is_refused() {
+    let files = Files::new();
+    let mut config = files.config(files.uefi(), IrqchipMode::Kernel);
+    config.memory.file = None;
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let state = saved.get(firmware::SESSION_UNIT).unwrap();
+    let code = |len: usize| {
+        let mut code = vec![0xff; len];
+        let end = len.min(CODE.len());
+        code[len - end..].copy_from_slice(&CODE[CODE.len() - end..]);
+        code
+    };
+    let refused = |change: &dyn Fn(&mut Firmware)| {
+        let mut firmware: Firmware = state.decode().unwrap();
+        change(&mut firmware);
+        let bytes = mesh::payload::encode(&firmware);
+        let start = with_unit(&saved, firmware::SESSION_UNIT, bytes);
+        let error = Bench::new(&config, &start).err().unwrap();
+        assert!(!error_chain::Chain(&error).to_string().is_empty());
+    };
+    for len in [0, 1, 15, 16, 4095, 4096, CODE.len() - 1, CODE.len() + 1] {
+        refused(&|firmware| firmware.code = code(len));
+    }
+    for len in [12 << 20, 16 << 20, (16 << 20) + 4096, 64 << 20] {
+        refused(&|firmware| firmware.code = code(len));
+    }
+    for name in [String::new(), "x".repeat(1000), "etc/\0".into()] {
+        refused(&|firmware| drop(firmware.files.insert(name.clone(), vec![1])));
+    }
+    refused(&|firmware| {
+        firmware
+            .files
+            .extend((0..70_000).map(|n| (format!("f{n}"), Vec::new())));
+    });
+}
+
+#[test]
+fn damaged_states_of_units_are_refused_or_restored() {
+    let files = Files::new();
+    let mut config = files.config(files.uefi(), IrqchipMode::Split);
+    config.memory.file = None;
+    let mut bench = Bench::boot(&config);
+    bench.run(busy_guest());
+    let saved = bench.save();
+    bench.end(&config);
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize
+    };
+    for unit in saved.units() {
+        let bytes = unit.state.as_bytes();
+        for round in 0..ROUNDS {
+            let mut bytes = bytes.to_vec();
+            match round {
+                0 => bytes.clear(),
+                1 => bytes.truncate(bytes.len() / 2),
+                2 => bytes = vec![0xa0],
+                _ if bytes.is_empty() => continue,
+                _ => {
+                    for _ in 0..1 + random() % 3 {
+                        let at = random() % bytes.len().min(if round % 2 == 0 { 64 } else { 4096 });
+                        bytes[at] = random() as u8;
+                    }
+                }
+            }
+            let start = with_unit(&saved, &unit.name, bytes);
+            // A damaged state may be that of another machine that can be.
+            if let Ok(bench) = Bench::new(&config, &start) {
+                let mut bench = bench;
+                let _ = bench.machine.inspect();
+                bench.machine.lifecycle.resume().unwrap();
+                let _ = bench.machine.lifecycle.reset();
+                bench.end(&config);
+            }
+        }
+    }
 }
