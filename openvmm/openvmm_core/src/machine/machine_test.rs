@@ -502,6 +502,35 @@ fn a_machine_that_cannot_be_built_keeps_the_hibernated_session() {
     assert!(events.contains(&"restored".to_owned()), "{events:?}");
 }
 
+/// The note beside the store says that the guest hibernated, so a cold boot would corrupt its disks.
+#[test]
+fn a_store_that_is_gone_since_the_guest_hibernated_refuses_the_start() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    hibernate(&mut bench);
+    bench.end(&config);
+    let store = files.path("vm.vmgs");
+    // Noted although the store was new when the guest started.
+    assert!(files.path("vm.vmgs.seen").exists());
+    std::fs::remove_file(&store).unwrap();
+    let refused = || {
+        let error = Bench::new(&config, &Start::default()).err().unwrap();
+        assert!(error.is_refused_resume(), "{error}");
+    };
+    refused();
+    assert!(!store.exists());
+    let file = std::fs::File::create(&store).unwrap();
+    file.set_len(64 << 20).unwrap();
+    refused();
+    let discard = Start::Boot(BootOptions {
+        hibernation_override: Some(Override::Discard),
+    });
+    let bench = Bench::new(&config, &discard).unwrap();
+    let events = bench.take_events();
+    assert!(events.contains(&"captured".to_owned()), "{events:?}");
+}
+
 /// The encoding of [`SavedUnits`], which only units make.
 #[derive(minicbor::Encode)]
 #[cbor(map)]

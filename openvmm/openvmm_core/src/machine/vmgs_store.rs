@@ -203,7 +203,16 @@ impl PlannedStorage {
 
 impl Storage for PlannedStorage {
     fn state(&mut self) -> Result<StoreState, StorageError> {
-        self.created()?.state()
+        match self.storage() {
+            Some(storage) => storage.state(),
+            // Older than any store: a guest that hibernated is not started as if it had not.
+            None => Ok(StoreState {
+                sequence: 0,
+                size: 0,
+                free: 0,
+                largest_gap: 0,
+            }),
+        }
     }
 
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
