@@ -9,7 +9,9 @@ use crate::attachments::Fd;
 use crate::attachments::OnReply;
 use crate::payload;
 use crate::payload::DecodeError;
+use crate::payload::MAX_DEPTH;
 use crate::rpc::RpcError;
+use crate::wellformed;
 use futures::future::BoxFuture;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -47,6 +49,9 @@ pub enum EncodeError {
         /// Their number.
         count: usize,
     },
+    /// It nests too deep for its receiver.
+    #[error("the message nests deeper than {MAX_DEPTH} levels")]
+    TooDeep,
     /// It carries several requests.
     #[error("the message carries {count} requests, and a packet can have one")]
     SeveralRequests {
@@ -129,6 +134,8 @@ fn checked(packet: Packet) -> Result<Packet, EncodeError> {
         Err(EncodeError::TooLong { len })
     } else if count > MAX_FDS {
         Err(EncodeError::TooManyFds { count })
+    } else if wellformed::item_len(&packet.bytes) == Err(DecodeError::TooDeep) {
+        Err(EncodeError::TooDeep)
     } else {
         Ok(packet)
     }
@@ -189,8 +196,8 @@ pub fn reply_request_id(reply: &Packet) -> Result<u64, ReceiveError> {
     Ok(head.request_id)
 }
 
-/// The packet with the reply to the request with this number. A reply that does not fit in a packet, or that itself
-/// carries a request, becomes none.
+/// The packet with the reply to the request with this number. A reply that does not fit in a packet, that nests too
+/// deep, or that itself carries a request, becomes none.
 pub(crate) fn encode_reply<O: Encode<Attachments>>(request_id: u64, output: Option<O>) -> Packet {
     let reply = Reply {
         request_id,

@@ -40,8 +40,9 @@
 //!
 //! # Limits
 //!
-//! A message or reply is one packet, of at most [`mesh::wire::MAX_BYTES`] and [`mesh::wire::MAX_FDS`]. A longer request
-//! fails with [`mesh::RpcError::Refused`]; any other message that is longer ends the channel. At most [`QUEUE_LEN`]
+//! A message or reply is one packet, of at most [`mesh::wire::MAX_BYTES`] and [`mesh::wire::MAX_FDS`]. A request
+//! that is longer, or that nests deeper than [`mesh::payload::MAX_DEPTH`], fails with [`mesh::RpcError::Refused`]; any other
+//! such message ends the channel. At most [`QUEUE_LEN`]
 //! messages wait on either side, and at most [`MAX_REQUESTS`] requests for their replies: senders wait for room.
 //!
 //! # A peer that dies or lies
