@@ -1,6 +1,9 @@
 //! Whole machines on a hypervisor whose guests are scripts.
 
 use super::*;
+use crate::handle::VmHandle;
+use crate::launch::LaunchOptions;
+use crate::launch::launch;
 use chipset::DebugPortHandle;
 use chipset_device::DeviceHandle;
 use disk_spec::VirtioBlkHandle;
@@ -26,7 +29,9 @@ use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::devices::PciDeviceConfig;
 use openvmm_defs::devices::PciSlot;
+use openvmm_defs::request::VmRequest;
 use openvmm_defs::start::BootOptions;
+use openvmm_defs::start::StartOptions;
 use ovmf_image::constructed;
 use parking_lot::Mutex;
 use serial_16550::COM_PORTS;
@@ -644,4 +649,95 @@ fn damaged_states_of_units_are_refused_or_restored() {
             }
         }
     }
+}
+
+/// Starts the VM with a worker.
+fn launched(config: &VmConfig, hypervisor: &FakeHypervisor) -> VmHandle {
+    let options = LaunchOptions {
+        console_output: Box::new(std::io::sink()),
+        events: Arc::new(|_| {}),
+    };
+    launch(hypervisor, config, &StartOptions::default(), options).unwrap()
+}
+
+/// Fails if `end` takes too long.
+fn in_time(end: impl FnOnce() + Send + 'static) {
+    let (send, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        end();
+        let _ = send.send(());
+    });
+    assert_eq!(done.recv_timeout(Duration::from_secs(30)), Ok(()));
+}
+
+#[test]
+fn a_worker_ends_while_its_guest_is_busy() {
+    for round in 0..6 {
+        let files = Files::new();
+        let config = files.config(files.uefi(), IrqchipMode::Kernel);
+        if round % 2 == 0 {
+            // The session is hibernated, so that the guest's announcements delete its token.
+            let mut bench = Bench::boot(&config);
+            hibernate(&mut bench);
+            bench.end(&config);
+        }
+        let hypervisor = FakeHypervisor::new();
+        let port = sleep_port::SleepPort::DEFAULT_PORT;
+        let steps = || {
+            let woke = sleep_port::SleepAnnouncement::Woke(sleep_port::SleepState::S4);
+            let to_sleep =
+                sleep_port::SleepAnnouncement::PreparingToSleep(sleep_port::SleepState::S4);
+            [woke, to_sleep].map(|announcement| out(port, &[announcement.to_byte()]))
+        };
+        for vp in 0..2 {
+            for _ in 0..200 {
+                hypervisor.push(vp, steps());
+            }
+            hypervisor.push(vp, [out(0xcf9, &[6])]);
+            for _ in 0..200 {
+                hypervisor.push(vp, steps());
+            }
+        }
+        let handle = launched(&config, &hypervisor);
+        let store = files.path("vm.vmgs");
+        in_time(move || {
+            let inspected = handle.call(VmRequest::Inspect, ());
+            let paused = handle.call(VmRequest::Pause, ());
+            let resumed = handle.call(VmRequest::Resume, ());
+            let reset = handle.call(VmRequest::Reset, ());
+            pal_async::block_on(async {
+                inspected.await.unwrap();
+                paused.await.unwrap().unwrap();
+                resumed.await.unwrap().unwrap();
+                reset.await.unwrap().unwrap();
+            });
+            // Whether or not anybody waits for it, the worker ends with its last handle.
+            if round < 3 {
+                drop(handle.call(VmRequest::Stop, ()));
+            }
+            drop(handle);
+            while vmgs::FileDevice::open(&store, vmgs::Container::Detect, ACCESS).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_restore_that_fails_closes_the_store() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let store = files.path("vm.vmgs");
+    in_time(move || {
+        for unit in saved.units() {
+            let start = with_unit(&saved, &unit.name, vec![0xff]);
+            assert!(Bench::new(&config, &start).is_err(), "{}", unit.name);
+            while vmgs::FileDevice::open(&store, vmgs::Container::Detect, ACCESS).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
 }
