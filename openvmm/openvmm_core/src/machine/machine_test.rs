@@ -724,6 +724,20 @@ fn a_worker_ends_while_its_guest_is_busy() {
 }
 
 #[test]
+fn a_machine_is_not_restored_beside_a_new_store() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let store = files.path("vm.vmgs");
+    std::fs::remove_file(&store).unwrap();
+    let error = Bench::new(&config, &Start::Restore(saved)).err().unwrap();
+    assert!(matches!(error, MachineError::Vmgs(_)), "{error}");
+    assert!(!store.exists());
+}
+
+#[test]
 fn a_restore_that_fails_closes_the_store() {
     let files = Files::new();
     let config = files.config(files.uefi(), IrqchipMode::Kernel);
