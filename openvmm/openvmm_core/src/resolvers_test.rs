@@ -280,9 +280,7 @@ fn a_handle_with_impossible_values_is_refused() {
         port(0xfff8, 23),
         disk(|disk| disk.queues = Some(64)),
         disk(|disk| {
-            disk.source = DiskSource::Memory {
-                size: u64::MAX & !511,
-            };
+            disk.source = DiskSource::Memory { size: !511 };
         }),
     ] {
         build(&resource, Some(SLOT), &mut services()).unwrap();
