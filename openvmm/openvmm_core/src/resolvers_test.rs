@@ -9,6 +9,7 @@ use chipset_device::DoorbellAddress;
 use chipset_device::DoorbellMatch;
 use chipset_device::DoorbellTarget;
 use chipset_device::InterruptLines;
+use chipset_device::LineError;
 use chipset_device::LineTarget;
 use chipset_device::MachineContext;
 use chipset_device::MissingService;
@@ -22,6 +23,8 @@ use chipset_device::PowerSink;
 use chipset_device::Services;
 use chipset_device::SharedDevice;
 use chipset_device::VpCount;
+use disk_spec::DiskSource;
+use disk_spec::DiskSpec;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
@@ -222,4 +225,70 @@ fn a_device_whose_machine_lacks_something_says_so() {
     assert!(error.is::<MissingService>(), "{error}");
     let error = cause(build(&rng, None, &mut services()));
     assert!(error.is::<NoPciSlot>(), "{error}");
+}
+
+#[test]
+fn a_handle_with_impossible_values_is_refused() {
+    let port = |base, irq| {
+        let end = SerialEnd::Console;
+        Resource::new(&Serial16550Handle { base, irq, end })
+    };
+    let pm = |base, irq| {
+        Resource::new(&PmHandle {
+            base,
+            irq,
+            offers_hibernation: false,
+        })
+    };
+    let disk = |change: fn(&mut DiskSpec)| {
+        let mut disk = "mem:1M".parse().unwrap();
+        change(&mut disk);
+        Resource::new(&VirtioBlkHandle { disk })
+    };
+    let net = |mtu| {
+        let mtu = Some(mtu);
+        Resource::new(&VirtioNetHandle { mtu, ..net() })
+    };
+    for (resource, text) in [
+        (port(0xfff9, 4), "0xfff9"),
+        (port(0xffff, 4), "0xffff"),
+        (port(0x3f8, 24), "interrupt line 24"),
+        (port(0x3f8, 255), "interrupt line 255"),
+        (pm(0xffff, 9), "0xffff"),
+        (pm(0x600, 24), "interrupt line 24"),
+        (Resource::new(&I8042Handle { irq: 99 }), "interrupt line 99"),
+        (disk(|disk| disk.queues = Some(0)), "not 0"),
+        (disk(|disk| disk.queues = Some(65535)), "not 65535"),
+        (
+            disk(|disk| disk.source = DiskSource::Memory { size: 0 }),
+            "0",
+        ),
+        (
+            disk(|disk| disk.source = DiskSource::Memory { size: 513 }),
+            "513",
+        ),
+        (net(0), "MTU is 0"),
+        (net(67), "MTU is 67"),
+    ] {
+        let error = build(&resource, Some(SLOT), &mut services()).err().unwrap();
+        let chain = error_chain::Chain(&error).to_string();
+        assert!(chain.contains("cannot create x"), "{chain}");
+        assert!(chain.contains(text), "{chain}");
+    }
+    // The largest there are.
+    for resource in [
+        port(0xfff8, 23),
+        disk(|disk| disk.queues = Some(64)),
+        disk(|disk| {
+            disk.source = DiskSource::Memory { size: !511 };
+        }),
+    ] {
+        build(&resource, Some(SLOT), &mut services()).unwrap();
+    }
+    let mut services = services();
+    for _ in 0..64 {
+        build(&port(0x3f8, 4), None, &mut services).unwrap();
+    }
+    let error = cause(build(&port(0x3f8, 4), None, &mut services));
+    assert!(error.is::<LineError>(), "{error}");
 }

@@ -5,6 +5,7 @@ use chipset_device::PciAddress;
 use minicbor::Decode;
 use minicbor::Encode;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use vm_resource::Resource;
 
 /// A device with fixed addresses.
@@ -78,9 +79,22 @@ pub struct PciDeviceRequest {
     pub resource: Resource,
 }
 
+/// The device numbers that are not the chipset's.
+const DEVICES: RangeInclusive<u8> = 1..=30;
+
 /// Why a PCI function cannot be at an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PciSlotError {
+    /// There is no such address, or it is the chipset's.
+    #[error(
+        "{name} cannot be at {address}: devices 01 to 1e, and of each the functions 0 to 7, are free"
+    )]
+    NotThere {
+        /// The device's name.
+        name: String,
+        /// The address.
+        address: PciAddress,
+    },
     /// Two functions have one address.
     #[error("{name} cannot be at {address}: another device is there")]
     Taken {
@@ -111,19 +125,12 @@ pub enum PciSlotError {
 pub fn assign_pci_slots(
     devices: Vec<PciDeviceRequest>,
 ) -> Result<Vec<PciDeviceConfig>, PciSlotError> {
-    let mut chosen = BTreeSet::new();
-    for device in &devices {
-        if let Some(slot) = device.slot
-            && !chosen.insert(slot)
-        {
-            return Err(PciSlotError::Taken {
-                name: device.name.clone(),
-                address: slot.address(),
-            });
-        }
-    }
-    let mut free = (1..=30).filter(|&device| !chosen.iter().any(|slot| slot.device == device));
-    devices
+    let chosen: BTreeSet<_> = devices
+        .iter()
+        .filter_map(|device| Some(device.slot?.device))
+        .collect();
+    let mut free = DEVICES.filter(|device| !chosen.contains(device));
+    let devices = devices
         .into_iter()
         .map(
             |PciDeviceRequest {
@@ -131,33 +138,48 @@ pub fn assign_pci_slots(
                  slot,
                  resource,
              }| {
-                let slot = match slot {
-                    Some(slot) => {
-                        if !chosen.contains(&PciSlot {
-                            function: 0,
-                            ..slot
-                        }) {
-                            let address = slot.address();
-                            return Err(PciSlotError::NoFunctionZero { name, address });
-                        }
-                        slot
-                    }
-                    None => match free.next() {
-                        Some(device) => PciSlot {
-                            device,
-                            function: 0,
-                        },
-                        None => return Err(PciSlotError::Full { name }),
-                    },
+                let next = || {
+                    let function = 0;
+                    free.next().map(|device| PciSlot { device, function })
                 };
-                Ok(PciDeviceConfig {
-                    name,
-                    slot,
-                    resource,
-                })
+                match slot.or_else(next) {
+                    Some(slot) => Ok(PciDeviceConfig {
+                        name,
+                        slot,
+                        resource,
+                    }),
+                    None => Err(PciSlotError::Full { name }),
+                }
             },
         )
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    check_pci_slots(&devices)?;
+    Ok(devices)
+}
+
+/// Checks that each function is where a guest finds it. A configuration may come from anywhere.
+pub fn check_pci_slots(devices: &[PciDeviceConfig]) -> Result<(), PciSlotError> {
+    let mut taken = BTreeSet::new();
+    for PciDeviceConfig { name, slot, .. } in devices {
+        let (name, address) = (name.clone(), slot.address());
+        if !DEVICES.contains(&slot.device) || slot.function > 7 {
+            return Err(PciSlotError::NotThere { name, address });
+        }
+        if !taken.insert(*slot) {
+            return Err(PciSlotError::Taken { name, address });
+        }
+    }
+    for PciDeviceConfig { name, slot, .. } in devices {
+        let zero = PciSlot {
+            function: 0,
+            ..*slot
+        };
+        if !taken.contains(&zero) {
+            let (name, address) = (name.clone(), slot.address());
+            return Err(PciSlotError::NoFunctionZero { name, address });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -220,6 +242,11 @@ mod tests {
         let hidden = vec![device("a", Some((4, 1)))];
         let error = assign_pci_slots(hidden).unwrap_err();
         assert!(matches!(error, PciSlotError::NoFunctionZero { .. }));
+        for slot in [(0, 0), (31, 0), (255, 0), (4, 8), (4, 255)] {
+            let devices = vec![device("a", Some(slot))];
+            let error = assign_pci_slots(devices).unwrap_err();
+            assert!(matches!(error, PciSlotError::NotThere { .. }), "{error}");
+        }
         let mut many: Vec<_> = (0..31).map(|_| device("x", None)).collect();
         let error = assign_pci_slots(many.clone()).unwrap_err();
         assert!(matches!(error, PciSlotError::Full { .. }));

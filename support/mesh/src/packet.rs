@@ -1,6 +1,7 @@
 //! Packets: what carries a message to another process, and why one is refused.
 
 use crate::decode_error::DecodeError;
+use crate::decode_error::MAX_DEPTH;
 use futures::future::BoxFuture;
 use std::io;
 use std::os::fd::AsFd;
@@ -41,6 +42,9 @@ pub enum EncodeError {
         /// Their number.
         count: usize,
     },
+    /// It nests too deep for its receiver.
+    #[error("the message nests deeper than {MAX_DEPTH} levels")]
+    TooDeep,
     /// It carries several requests.
     #[error("the message carries {count} requests, and a packet can have one")]
     SeveralRequests {

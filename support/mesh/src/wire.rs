@@ -6,6 +6,7 @@
 
 use crate::attachments::Attachments;
 use crate::attachments::OnReply;
+use crate::decode_error::DecodeError;
 pub use crate::packet::Answer;
 pub use crate::packet::EncodeError;
 pub use crate::packet::MAX_BYTES;
@@ -14,6 +15,7 @@ pub use crate::packet::Packet;
 pub use crate::packet::ReceiveError;
 use crate::payload;
 use crate::rpc_error::RpcError;
+use crate::wellformed;
 use minicbor::Decode;
 use minicbor::Encode;
 
@@ -71,6 +73,8 @@ fn checked(packet: Packet) -> Result<Packet, EncodeError> {
         Err(EncodeError::TooLong { len })
     } else if count > MAX_FDS {
         Err(EncodeError::TooManyFds { count })
+    } else if wellformed::item_len(&packet.bytes) == Err(DecodeError::TooDeep) {
+        Err(EncodeError::TooDeep)
     } else {
         Ok(packet)
     }
@@ -131,8 +135,8 @@ pub fn reply_request_id(reply: &Packet) -> Result<u64, ReceiveError> {
     Ok(head.request_id)
 }
 
-/// The packet with the reply to the request with this number. A reply that does not fit in a packet, or that itself
-/// carries a request, becomes none.
+/// The packet with the reply to the request with this number. A reply that does not fit in a packet, that nests too
+/// deep, or that itself carries a request, becomes none.
 pub(crate) fn encode_reply<O: Encode<Attachments>>(request_id: u64, output: Option<O>) -> Packet {
     let reply = Reply {
         request_id,

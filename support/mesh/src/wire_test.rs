@@ -1,6 +1,6 @@
 use super::*;
+use crate::inspect::InspectTree;
 use crate::packet::Fd;
-use crate::payload::DecodeError;
 use crate::rpc::Rpc;
 use crate::rpc::RpcReply;
 use futures::FutureExt;
@@ -121,6 +121,19 @@ fn an_answer_that_does_not_fit_in_a_packet_is_no_reply() {
     let packet = encode_reply(3, Some("x".repeat(MAX_BYTES)));
     assert_eq!(reply_request_id(&packet), Ok(3));
     assert_eq!(decode_reply::<String>(packet), Ok(None));
+}
+
+/// It would end the channel at its receiver.
+#[test]
+fn what_nests_too_deep_is_not_sent() {
+    let nested =
+        |depth| (0..depth).fold(InspectTree::Null, |tree, _| InspectTree::List(vec![tree]));
+    assert!(encode_message(&nested(15), 0).is_ok());
+    let refused = encode_message(&nested(100), 0).err().unwrap();
+    assert_eq!(refused.error, EncodeError::TooDeep);
+    let packet = encode_reply(3, Some(nested(100)));
+    assert_eq!(reply_request_id(&packet), Ok(3));
+    assert_eq!(decode_reply::<InspectTree>(packet), Ok(None));
 }
 
 #[test]

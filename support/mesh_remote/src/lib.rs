@@ -40,8 +40,9 @@
 //!
 //! # Limits
 //!
-//! A message or reply is one packet, of at most [`mesh::wire::MAX_BYTES`] and [`mesh::wire::MAX_FDS`]. A longer request
-//! fails with [`mesh::RpcError::Refused`]; any other message that is longer ends the channel. At most [`QUEUE_LEN`]
+//! A message or reply is one packet, of at most [`mesh::wire::MAX_BYTES`] and [`mesh::wire::MAX_FDS`]. A request
+//! that is longer, or that nests deeper than [`mesh::payload::MAX_DEPTH`], fails with [`mesh::RpcError::Refused`]; any other
+//! such message ends the channel. At most [`QUEUE_LEN`]
 //! messages wait on either side, and at most [`MAX_REQUESTS`] requests for their replies: senders wait for room.
 //!
 //! # A peer that dies or lies
@@ -49,6 +50,10 @@
 //! When the other process is gone, the channel ends: every request that waits for a reply fails with
 //! [`mesh::RpcError::NoReply`], a sender's messages with [`mesh::SendError`], and a receiver gets no more. The same
 //! happens at the first packet that is not what it has to be, and the channel's task then gives the error.
+//!
+//! A process that sends an end of a socket may keep a duplicate. With it, it can take and send the end's packets, and it
+//! can set the socket's options: with `SO_PASSPIDFD`, each packet that is received leaves a file descriptor open. So an end
+//! is to be made by the process that trusts the other less, and sent to that one.
 #![forbid(unsafe_code)]
 
 mod error;

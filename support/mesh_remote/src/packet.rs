@@ -31,7 +31,8 @@ pub(crate) enum Received {
     Refused(ChannelError),
 }
 
-/// Sends a packet, if that does not block.
+/// Sends a packet, if that does not block. Whether the socket is non-blocking has no effect: a process that has a
+/// duplicate of it can change that.
 pub(crate) fn send(socket: BorrowedFd<'_>, packet: &Packet) -> io::Result<()> {
     let fds: Vec<_> = packet.fds.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); FD_SPACE];
@@ -41,12 +42,17 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &Packet) -> io::Result<()> {
     }
     let bytes = [IoSlice::new(&packet.bytes)];
     rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(socket, &bytes, &mut ancillary, SendFlags::NOSIGNAL)
+        rustix::net::sendmsg(
+            socket,
+            &bytes,
+            &mut ancillary,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )
     })?;
     Ok(())
 }
 
-/// Receives a packet into `buffer`, which has room for [`MAX_BYTES`], if that does not block.
+/// Receives a packet into `buffer`, which has room for [`MAX_BYTES`], if that does not block, as [`send`].
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8; MAX_BYTES],
@@ -58,7 +64,7 @@ pub(crate) fn receive(
             socket,
             &mut [IoSliceMut::new(buffer)],
             &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
+            RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
         )
     })?;
     // All that arrived is taken out here, so that an error closes it.

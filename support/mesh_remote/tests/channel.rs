@@ -439,3 +439,29 @@ fn a_sender_refuses_what_is_not_a_reply() {
         assert!(matches!(error, ChannelError::TooLong), "{error:?}");
     });
 }
+
+/// The flags of a socket belong to all its duplicates, which a process that sent it may have kept.
+#[test]
+fn a_peer_that_makes_the_socket_blocking_does_not_block_the_pool() {
+    let (send, recv) = std::sync::mpsc::channel();
+    // A pool that blocks does not end, so it has its own thread.
+    std::thread::spawn(move || {
+        DefaultPool::run_with(async |driver| {
+            let (here, there) = socket_pair().unwrap();
+            let kept = (here.try_clone().unwrap(), there.try_clone().unwrap());
+            let (numbers, _sending) = sender(&driver, here).unwrap();
+            let (_messages, _receiving) = receiver::<Message>(&driver, there).unwrap();
+            rustix::io::ioctl_fionbio(&kept.0, false).unwrap();
+            rustix::io::ioctl_fionbio(&kept.1, false).unwrap();
+            // More than the queues and the socket hold.
+            let text = "x".repeat(MAX_BYTES / 2);
+            for _ in 0..2 * QUEUE_LEN.get() {
+                let sent = numbers.send(Message::Text(text.clone()));
+                let _ = sent.now_or_never();
+                driver.sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let _ = send.send(());
+    });
+    assert_eq!(recv.recv_timeout(Duration::from_secs(20)), Ok(()));
+}

@@ -59,7 +59,7 @@ struct Thread {
     join: JoinHandle<()>,
 }
 
-/// All VPs of a VM. Clones share them.
+/// All VPs of a VM. Clones share them; when the last one is dropped, the VPs are stopped and their threads end.
 #[derive(Clone)]
 pub struct VpSet(Arc<Shared>);
 
@@ -243,12 +243,24 @@ impl VpSet {
 
     /// Stops the VPs and ends their threads.
     pub fn tear_down(&self) {
-        self.0.control.close();
-        let threads = std::mem::take(&mut *self.0.threads.lock());
+        self.0.tear_down();
+    }
+}
+
+impl Shared {
+    fn tear_down(&self) {
+        self.control.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             drop(thread.commands);
             let _ = thread.join.join();
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tear_down();
     }
 }
 

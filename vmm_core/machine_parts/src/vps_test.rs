@@ -247,3 +247,18 @@ fn a_failed_vp_reports_its_error() {
     ));
     set.stop();
 }
+
+#[test]
+fn vps_that_are_dropped_while_they_run_end() {
+    let (set, control, _reports, executed) = vps(&[Ending::Never; 2]);
+    set.start();
+    while executed[0].load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    drop(set);
+    assert!(!control.is_open());
+    for executed in executed {
+        // The thread owned the VP, which shared it.
+        assert_eq!(Arc::strong_count(&executed), 1);
+    }
+}

@@ -83,13 +83,7 @@ impl MachinePlan {
         let (kernel, session, firmware) = match load {
             LoadPlan::Linux(kernel) => (Some(kernel), None, None),
             LoadPlan::PcUefi(uefi) => {
-                let UefiPlan {
-                    mut session,
-                    devices,
-                } = *uefi;
-                session
-                    .commit()
-                    .map_err(|refusal| BootError::Uefi(refusal.into()))?;
+                let UefiPlan { session, devices } = *uefi;
                 (None, Some(SharedSession::new(session)), Some(devices))
             }
         };
@@ -138,6 +132,12 @@ impl MachinePlan {
             pm,
         } = parts?;
         tracing::debug!("the machine is built");
+        // Only now: a machine that cannot be built leaves the guest's hibernated session as it was.
+        if let Some(session) = &session {
+            session
+                .commit()
+                .map_err(|refusal| BootError::Uefi(refusal.into()))?;
+        }
         let guest = MachineGuest {
             memory,
             kernel,

@@ -22,6 +22,7 @@ use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
+use openvmm_defs::devices::check_pci_slots;
 use platform_digest::PlatformDevice;
 use q35::ConfigPortsHandle;
 use q35::EcamHandle;
@@ -51,13 +52,14 @@ pub(crate) struct DevicePlan {
 
 impl DevicePlan {
     /// The devices of the machine that `config` describes.
-    pub(crate) fn new(config: &VmConfig, layout: &MemoryLayout) -> Result<Self, ResolveError> {
+    pub(crate) fn new(config: &VmConfig, layout: &MemoryLayout) -> Result<Self, MachineError> {
+        check_pci_slots(&config.pci_devices)?;
         let registry = resolvers::devices();
         let resolve = |devices: &[ChipsetDeviceConfig]| {
             let devices = devices.iter();
             devices
                 .map(|device| registry.resolve(&device.name, &device.resource))
-                .collect::<Result<Vec<_>, _>>()
+                .collect::<Result<Vec<_>, ResolveError>>()
         };
         let numbers = config.pci_devices.iter().map(|device| device.slot.device);
         let pci = config.pci_devices.iter().map(|device| {
@@ -74,7 +76,7 @@ impl DevicePlan {
             vm: Uuid::from_bytes(config.uuid),
             profile: resolve(&profile(config, layout))?,
             configured: resolve(&config.chipset_devices)?,
-            pci: pci.collect::<Result<_, _>>()?,
+            pci: pci.collect::<Result<_, ResolveError>>()?,
         })
     }
 

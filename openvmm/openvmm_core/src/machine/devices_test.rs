@@ -44,7 +44,7 @@ fn config(irqchip: IrqchipMode) -> VmConfig {
     }
 }
 
-fn plan(config: &VmConfig) -> Result<DevicePlan, ResolveError> {
+fn plan(config: &VmConfig) -> Result<DevicePlan, MachineError> {
     let layout = MemoryLayout::new(config.memory.size, platform::LOW_RAM_END, 40).unwrap();
     DevicePlan::new(config, &layout)
 }
@@ -146,4 +146,15 @@ fn interrupt_pins_go_round() {
     assert_eq!(gsi(1), 17);
     assert_eq!(gsi(7), 23);
     assert_eq!(gsi(8), 16);
+}
+
+#[test]
+fn a_function_that_no_guest_finds_is_refused_by_name() {
+    let mut config = config(IrqchipMode::Kernel);
+    for (device, function) in [(0, 0), (31, 0), (200, 0), (4, 200), (4, 1)] {
+        let rng = Resource::new(&VirtioRngHandle {});
+        config.pci_devices = vec![pci("rng7", device, function, rng)];
+        let error = plan(&config).err().unwrap();
+        assert!(error.to_string().starts_with("rng7 "), "{error}");
+    }
 }

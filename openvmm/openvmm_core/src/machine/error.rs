@@ -8,6 +8,7 @@ use guest_memory::MemoryError;
 use guest_memory::MemoryLayoutError;
 use machine_parts::LifecycleError;
 use machine_parts::VpError;
+use openvmm_defs::devices::PciSlotError;
 use vm_resource::ResolveError;
 
 /// Why a machine cannot be built, or reset.
@@ -40,6 +41,9 @@ pub enum MachineError {
     /// The firmware's devices cannot be built.
     #[error(transparent)]
     FirmwareDevices(#[from] FirmwareDeviceError),
+    /// A PCI function cannot be where it is to be.
+    #[error(transparent)]
+    PciSlot(#[from] PciSlotError),
     /// A device cannot be built.
     #[error(transparent)]
     Device(#[from] ResolveError),
@@ -77,6 +81,7 @@ impl MachineError {
                 | Self::Boot(_)
                 | Self::FirmwareDevices(_)
                 | Self::Vmgs(_)
+                | Self::PciSlot(_)
                 | Self::Device(_)
                 | Self::Chipset(_)
         )

@@ -1,16 +1,21 @@
 //! Whole machines on a hypervisor whose guests are scripts.
 
 use super::*;
+use crate::handle::VmHandle;
+use crate::launch::LaunchOptions;
+use crate::launch::launch;
 use chipset::DebugPortHandle;
 use chipset_device::DeviceHandle;
 use disk_spec::VirtioBlkHandle;
 use firmware_hibernation::ConsumePolicy;
+use firmware_hibernation::Override;
 use machine_parts::Change;
 use machine_parts::LifecycleEvent;
 use machine_parts::MachineState;
 use machine_parts::OnReset;
 use machine_parts::Report;
 use machine_parts::RunControl;
+use mesh::saved_state::SavedState;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::HibernationConfig;
 use openvmm_defs::config::HostPages;
@@ -24,13 +29,17 @@ use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::devices::PciDeviceConfig;
 use openvmm_defs::devices::PciSlot;
+use openvmm_defs::request::VmRequest;
 use openvmm_defs::start::BootOptions;
+use openvmm_defs::start::StartOptions;
 use ovmf_image::constructed;
 use parking_lot::Mutex;
 use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
+use state_unit::SavedUnit;
 use state_unit::SavedUnits;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::mpsc;
@@ -44,6 +53,7 @@ use virtio_rng::VirtioRngHandle;
 use vm_resource::Resource;
 
 const RAM: u64 = 64 << 20;
+const ROUNDS: usize = 6;
 const ACCESS: vmgs::StoreAccess = vmgs::StoreAccess::ReadWrite;
 
 /// Firmware without code. It takes a while to compress.
@@ -463,4 +473,285 @@ fn a_stop_keeps_the_token_and_says_so() {
     let events = bench.take_events();
     assert!(events.contains(&"restored".to_owned()), "{events:?}");
     assert!(events.contains(&"token_kept".to_owned()), "{events:?}");
+}
+
+#[test]
+fn a_machine_that_cannot_be_built_keeps_the_hibernated_session() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    hibernate(&mut bench);
+    bench.end(&config);
+
+    let mut broken = config.clone();
+    broken.pci_devices.push(pci(
+        "disk1",
+        3,
+        &VirtioBlkHandle {
+            disk: format!("file:{}", files.path("absent").display())
+                .parse()
+                .unwrap(),
+        },
+    ));
+    let discard = Start::Boot(BootOptions {
+        hibernation_override: Some(Override::Discard),
+    });
+    let error = Bench::new(&broken, &discard).err().unwrap();
+    assert!(matches!(error, MachineError::Device(_)), "{error}");
+    while vmgs::FileDevice::open(&files.path("vm.vmgs"), vmgs::Container::Detect, ACCESS).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    let bench = Bench::boot(&config);
+    let events = bench.take_events();
+    assert!(events.contains(&"restored".to_owned()), "{events:?}");
+}
+
+/// The note beside the store says that the guest hibernated, so a cold boot would corrupt its disks.
+#[test]
+fn a_store_that_is_gone_since_the_guest_hibernated_refuses_the_start() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    hibernate(&mut bench);
+    bench.end(&config);
+    let store = files.path("vm.vmgs");
+    // Noted although the store was new when the guest started.
+    assert!(files.path("vm.vmgs.seen").exists());
+    std::fs::remove_file(&store).unwrap();
+    let refused = || {
+        let error = Bench::new(&config, &Start::default()).err().unwrap();
+        assert!(error.is_refused_resume(), "{error}");
+    };
+    refused();
+    assert!(!store.exists());
+    let file = std::fs::File::create(&store).unwrap();
+    file.set_len(64 << 20).unwrap();
+    refused();
+    let discard = Start::Boot(BootOptions {
+        hibernation_override: Some(Override::Discard),
+    });
+    let bench = Bench::new(&config, &discard).unwrap();
+    let events = bench.take_events();
+    assert!(events.contains(&"captured".to_owned()), "{events:?}");
+}
+
+/// The encoding of [`SavedUnits`], which only units make.
+#[derive(minicbor::Encode)]
+#[cbor(map)]
+struct Units {
+    #[n(1)]
+    units: Vec<SavedUnit>,
+}
+
+/// Replaces the state of one unit.
+fn with_unit(saved: &SavedUnits, name: &str, state: Vec<u8>) -> Start {
+    let mut units = saved.units().to_vec();
+    let unit = units.iter_mut().find(|unit| unit.name == name).unwrap();
+    unit.state = SavedState::from_bytes(state);
+    let bytes = mesh::payload::encode(&Units { units });
+    Start::Restore(SavedUnits::decode(&bytes).unwrap())
+}
+
+/// The state of the unit `firmware`.
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct Firmware {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    code: Vec<u8>,
+    #[n(1)]
+    files: BTreeMap<String, Vec<u8>>,
+    #[n(2)]
+    hibernation: SavedState,
+    #[n(3)]
+    fresh: bool,
+}
+
+#[test]
+fn impossible_saved_firmware_is_refused() {
+    let files = Files::new();
+    let mut config = files.config(files.uefi(), IrqchipMode::Kernel);
+    config.memory.file = None;
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let state = saved.get(firmware::SESSION_UNIT).unwrap();
+    let code = |len: usize| {
+        let mut code = vec![0xff; len];
+        let end = len.min(CODE.len());
+        code[len - end..].copy_from_slice(&CODE[CODE.len() - end..]);
+        code
+    };
+    let refused = |change: &dyn Fn(&mut Firmware)| {
+        let mut firmware: Firmware = state.decode().unwrap();
+        change(&mut firmware);
+        let bytes = mesh::payload::encode(&firmware);
+        let start = with_unit(&saved, firmware::SESSION_UNIT, bytes);
+        let error = Bench::new(&config, &start).err().unwrap();
+        assert!(!error_chain::Chain(&error).to_string().is_empty());
+    };
+    for len in [0, 1, 15, 16, 4095, 4096, CODE.len() - 1, CODE.len() + 1] {
+        refused(&|firmware| firmware.code = code(len));
+    }
+    for len in [12 << 20, 16 << 20, (16 << 20) + 4096, 64 << 20] {
+        refused(&|firmware| firmware.code = code(len));
+    }
+    for name in [String::new(), "x".repeat(1000), "etc/\0".into()] {
+        refused(&|firmware| drop(firmware.files.insert(name.clone(), vec![1])));
+    }
+    refused(&|firmware| {
+        firmware
+            .files
+            .extend((0..70_000).map(|n| (format!("f{n}"), Vec::new())));
+    });
+}
+
+#[test]
+fn damaged_states_of_units_are_refused_or_restored() {
+    let files = Files::new();
+    let mut config = files.config(files.uefi(), IrqchipMode::Split);
+    config.memory.file = None;
+    let mut bench = Bench::boot(&config);
+    bench.run(busy_guest());
+    let saved = bench.save();
+    bench.end(&config);
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize
+    };
+    for unit in saved.units() {
+        let bytes = unit.state.as_bytes();
+        for round in 0..ROUNDS {
+            let mut bytes = bytes.to_vec();
+            match round {
+                0 => bytes.clear(),
+                1 => bytes.truncate(bytes.len() / 2),
+                2 => bytes = vec![0xa0],
+                _ if bytes.is_empty() => continue,
+                _ => {
+                    for _ in 0..1 + random() % 3 {
+                        let at = random() % bytes.len().min(if round % 2 == 0 { 64 } else { 4096 });
+                        bytes[at] = random() as u8;
+                    }
+                }
+            }
+            let start = with_unit(&saved, &unit.name, bytes);
+            // A damaged state may be that of another machine that can be.
+            if let Ok(bench) = Bench::new(&config, &start) {
+                let mut bench = bench;
+                let _ = bench.machine.inspect();
+                bench.machine.lifecycle.resume().unwrap();
+                let _ = bench.machine.lifecycle.reset();
+                bench.end(&config);
+            }
+        }
+    }
+}
+
+/// Starts the VM with a worker.
+fn launched(config: &VmConfig, hypervisor: &FakeHypervisor) -> VmHandle {
+    let options = LaunchOptions {
+        console_output: Box::new(std::io::sink()),
+        events: Arc::new(|_| {}),
+    };
+    launch(hypervisor, config, &StartOptions::default(), options).unwrap()
+}
+
+/// Fails if `end` takes too long.
+fn in_time(end: impl FnOnce() + Send + 'static) {
+    let (send, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        end();
+        let _ = send.send(());
+    });
+    assert_eq!(done.recv_timeout(Duration::from_secs(30)), Ok(()));
+}
+
+#[test]
+fn a_worker_ends_while_its_guest_is_busy() {
+    for round in 0..6 {
+        let files = Files::new();
+        let config = files.config(files.uefi(), IrqchipMode::Kernel);
+        if round % 2 == 0 {
+            // The session is hibernated, so that the guest's announcements delete its token.
+            let mut bench = Bench::boot(&config);
+            hibernate(&mut bench);
+            bench.end(&config);
+        }
+        let hypervisor = FakeHypervisor::new();
+        let port = sleep_port::SleepPort::DEFAULT_PORT;
+        let steps = || {
+            let woke = sleep_port::SleepAnnouncement::Woke(sleep_port::SleepState::S4);
+            let to_sleep =
+                sleep_port::SleepAnnouncement::PreparingToSleep(sleep_port::SleepState::S4);
+            [woke, to_sleep].map(|announcement| out(port, &[announcement.to_byte()]))
+        };
+        for vp in 0..2 {
+            for _ in 0..200 {
+                hypervisor.push(vp, steps());
+            }
+            hypervisor.push(vp, [out(0xcf9, &[6])]);
+            for _ in 0..200 {
+                hypervisor.push(vp, steps());
+            }
+        }
+        let handle = launched(&config, &hypervisor);
+        let store = files.path("vm.vmgs");
+        in_time(move || {
+            let inspected = handle.requests().call(VmRequest::Inspect, ());
+            let paused = handle.requests().call(VmRequest::Pause, ());
+            let resumed = handle.requests().call(VmRequest::Resume, ());
+            let reset = handle.requests().call(VmRequest::Reset, ());
+            pal_async::block_on(async {
+                inspected.await.unwrap();
+                paused.await.unwrap().unwrap();
+                resumed.await.unwrap().unwrap();
+                reset.await.unwrap().unwrap();
+            });
+            // Whether or not anybody waits for it, the worker ends with its last handle.
+            if round < 3 {
+                drop(handle.requests().call(VmRequest::Stop, ()));
+            }
+            drop(handle);
+            while vmgs::FileDevice::open(&store, vmgs::Container::Detect, ACCESS).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_machine_is_not_restored_beside_a_new_store() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let store = files.path("vm.vmgs");
+    std::fs::remove_file(&store).unwrap();
+    let error = Bench::new(&config, &Start::Restore(saved)).err().unwrap();
+    assert!(matches!(error, MachineError::Vmgs(_)), "{error}");
+    assert!(!store.exists());
+}
+
+#[test]
+fn a_restore_that_fails_closes_the_store() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let store = files.path("vm.vmgs");
+    in_time(move || {
+        for unit in saved.units() {
+            let start = with_unit(&saved, &unit.name, vec![0xff]);
+            assert!(Bench::new(&config, &start).is_err(), "{}", unit.name);
+            while vmgs::FileDevice::open(&store, vmgs::Container::Detect, ACCESS).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
 }

@@ -58,6 +58,9 @@ impl MachinePlan {
         let tables = acpi::tables(config, &topology, &layout, address_bits)?;
         let devices = DevicePlan::new(config, &layout)?;
         let store = config.vmgs.as_deref().map(PlannedStore::new).transpose()?;
+        if let (Start::Restore(_), Some(store)) = (start, &store) {
+            store.require()?;
+        }
         let shape = MachineShape {
             config,
             topology: &topology,

@@ -59,6 +59,12 @@ pub enum VmgsError {
         #[source]
         source: vmgs::Error,
     },
+    /// The saved VM had a store, and there is none.
+    #[error("there is no store in the VMGS file {}, and the saved VM had one", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The broker's thread cannot be started.
     #[error("cannot start the thread that owns the VMGS file")]
     Thread(#[source] io::Error),
@@ -119,6 +125,12 @@ impl PlannedStore {
     /// The file in which the store's sequence number is noted.
     pub(crate) fn sequence_note(&self) -> Option<SequenceNoteFile> {
         SequenceNoteFile::beside(&self.path)
+    }
+
+    /// Requires the store to be there: a machine that is to be restored had one.
+    pub(crate) fn require(&self) -> Result<(), VmgsError> {
+        let path = self.path.clone();
+        self.client().map(drop).ok_or(VmgsError::Missing { path })
     }
 
     /// Creates the store if there is none.
@@ -203,7 +215,16 @@ impl PlannedStorage {
 
 impl Storage for PlannedStorage {
     fn state(&mut self) -> Result<StoreState, StorageError> {
-        self.created()?.state()
+        match self.storage() {
+            Some(storage) => storage.state(),
+            // Older than any store: a guest that hibernated is not started as if it had not.
+            None => Ok(StoreState {
+                sequence: 0,
+                size: 0,
+                free: 0,
+                largest_gap: 0,
+            }),
+        }
     }
 
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {

@@ -18,9 +18,12 @@ pub struct SequenceNoteFile(pub PathBuf);
 
 impl SequenceNoteFile {
     /// The note of a store in a file: `STORE.seen` in the same folder. A store on a device has none, because the
-    /// folder with the device does not survive a restart of the host.
+    /// folder with the device does not survive a restart of the host. A store that does not exist yet becomes a file.
     pub fn beside(store: &Path) -> Option<Self> {
-        let is_file = std::fs::metadata(store).is_ok_and(|metadata| metadata.is_file());
+        let is_file = match std::fs::metadata(store) {
+            Ok(metadata) => metadata.is_file(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
         let mut path = store.as_os_str().to_owned();
         path.push(".seen");
         is_file.then(|| Self(path.into()))
@@ -145,10 +148,11 @@ mod tests {
     fn a_store_in_a_file_has_a_note_beside_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("vm.vmgs");
-        assert!(SequenceNoteFile::beside(&store).is_none());
+        let expected = dir.path().join("vm.vmgs.seen");
+        assert_eq!(SequenceNoteFile::beside(&store).unwrap().0, expected);
         std::fs::write(&store, []).unwrap();
-        let note = SequenceNoteFile::beside(&store).unwrap();
-        assert_eq!(note.0, dir.path().join("vm.vmgs.seen"));
+        assert_eq!(SequenceNoteFile::beside(&store).unwrap().0, expected);
+        assert!(SequenceNoteFile::beside(dir.path()).is_none());
         assert!(SequenceNoteFile::beside(Path::new("/dev/null")).is_none());
     }
 

@@ -76,8 +76,8 @@ impl MachineContext<'_> {
     }
 
     /// A source on the line of global system interrupt `gsi`.
-    pub fn line(&self, gsi: u32) -> Result<LineInterrupt, MissingService> {
-        Ok(self.get::<InterruptLines>()?.line(gsi))
+    pub fn line(&self, gsi: u32) -> Result<LineInterrupt, Box<dyn Error + Send + Sync>> {
+        Ok(self.get::<InterruptLines>()?.line(gsi)?)
     }
 }
 

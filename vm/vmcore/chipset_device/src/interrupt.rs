@@ -7,6 +7,26 @@ pub trait LineTarget: Send + Sync {
     fn set_line(&self, gsi: u32, high: bool);
 }
 
+/// Sources that a line can have.
+const MAX_SOURCES: u32 = u64::BITS;
+
+/// Why a device cannot have an interrupt line.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// The machine's interrupt controllers have no such line.
+    #[error("there is no interrupt line {gsi}")]
+    NotThere {
+        /// The global system interrupt.
+        gsi: u32,
+    },
+    /// The line has as many sources as it can have.
+    #[error("interrupt line {gsi} has {MAX_SOURCES} sources already")]
+    Full {
+        /// The global system interrupt.
+        gsi: u32,
+    },
+}
+
 /// A device's output to an interrupt line.
 ///
 /// [`LineInterrupt::set`] calls the interrupt controller only if the level of the line changes.
@@ -43,24 +63,26 @@ impl LineSet {
     }
 
     /// Adds a source to the line, low at first.
-    ///
-    /// Panics past 64 sources. Sources are added while a VM is built, never by its guest.
-    pub fn source(&self) -> LineInterrupt {
+    pub fn source(&self) -> Result<LineInterrupt, LineError> {
         let mut state = self.0.state.lock();
-        assert!(state.sources < 64, "more than 64 sources on one line");
         let source = state.sources;
+        if source == MAX_SOURCES {
+            return Err(LineError::Full { gsi: self.0.gsi });
+        }
         state.sources += 1;
-        LineInterrupt {
+        Ok(LineInterrupt {
             shared: self.0.clone(),
             source,
-        }
+        })
     }
 }
 
 impl LineInterrupt {
     /// A line with one source.
     pub fn new(gsi: u32, target: Arc<dyn LineTarget>) -> Self {
-        LineSet::new(gsi, target).source()
+        let LineSet(shared) = LineSet::new(gsi, target);
+        shared.state.lock().sources = 1;
+        Self { shared, source: 0 }
     }
 
     /// A line that is connected to nothing.

@@ -41,6 +41,7 @@ pub use handle::NoPciSlot;
 pub use handle::PciSlotContext;
 pub use handle::SharedDevice;
 pub use handle::shared;
+pub use interrupt::LineError;
 pub use interrupt::LineInterrupt;
 pub use interrupt::LineSet;
 pub use interrupt::LineTarget;

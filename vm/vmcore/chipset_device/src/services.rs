@@ -1,3 +1,4 @@
+use crate::LineError;
 use crate::LineInterrupt;
 use crate::LineSet;
 use crate::LineTarget;
@@ -48,6 +49,9 @@ impl Services {
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct VpCount(pub u32);
 
+/// The pins of the I/O APIC of a PC.
+const LINES: u32 = 24;
+
 /// The interrupt lines into a machine's interrupt controllers: a service that the machine offers or, in its place, the
 /// I/O APIC. Devices may share a line.
 pub struct InterruptLines {
@@ -64,8 +68,11 @@ impl InterruptLines {
         }
     }
 
-    /// A further source on the line of global system interrupt `gsi`.
-    pub fn line(&self, gsi: u32) -> LineInterrupt {
+    /// A further source on the line of global system interrupt `gsi`, 0 to 23.
+    pub fn line(&self, gsi: u32) -> Result<LineInterrupt, LineError> {
+        if gsi >= LINES {
+            return Err(LineError::NotThere { gsi });
+        }
         let mut lines = self.lines.lock();
         let line = lines.entry(gsi);
         line.or_insert_with(|| LineSet::new(gsi, self.target.clone()))
@@ -97,12 +104,28 @@ mod tests {
         }
         let record = Arc::new(Record(Mutex::default()));
         let lines = InterruptLines::new(record.clone());
-        let (a, b) = (lines.line(4), lines.line(4));
+        let (a, b) = (lines.line(4).unwrap(), lines.line(4).unwrap());
         a.set(true);
         b.set(true);
         a.set(false);
         b.set(false);
-        lines.line(100).set(true);
-        assert_eq!(*record.0.lock(), [(4, true), (4, false), (100, true)]);
+        lines.line(23).unwrap().set(true);
+        assert_eq!(*record.0.lock(), [(4, true), (4, false), (23, true)]);
+    }
+    #[test]
+    fn a_line_that_does_not_exist_or_is_full_is_refused() {
+        struct Nothing;
+        impl LineTarget for Nothing {
+            fn set_line(&self, _gsi: u32, _high: bool) {}
+        }
+        let lines = InterruptLines::new(Arc::new(Nothing));
+        for gsi in [24, u32::MAX] {
+            assert_eq!(lines.line(gsi).err(), Some(LineError::NotThere { gsi }));
+        }
+        for _ in 0..64 {
+            assert!(lines.line(4).is_ok());
+        }
+        assert_eq!(lines.line(4).err(), Some(LineError::Full { gsi: 4 }));
+        assert!(lines.line(5).is_ok());
     }
 }

@@ -183,7 +183,7 @@ impl FirmwareSession {
     }
 
     /// Writes to the store what the plan says. The VPs have not run.
-    pub(crate) fn commit(&mut self) -> Result<(), Refusal> {
+    fn commit(&mut self) -> Result<(), Refusal> {
         match std::mem::take(&mut self.pending) {
             Pending::Nothing => return Ok(()),
             Pending::Capture => {}
@@ -270,6 +270,11 @@ pub(crate) struct SharedSession(Arc<Mutex<FirmwareSession>>);
 impl SharedSession {
     pub(crate) fn new(session: FirmwareSession) -> Self {
         Self(Arc::new(Mutex::new(session)))
+    }
+
+    /// Writes to the store what the plan says. The VPs have not run.
+    pub(crate) fn commit(&self) -> Result<(), Refusal> {
+        self.0.lock().commit()
     }
 
     /// Acts on a sleep announcement, on the VP's thread: the guest does not go on before it is acted on.

@@ -1,6 +1,7 @@
 use crate::Serial16550;
 use crate::SerialConnections;
 use crate::SerialEnd;
+use crate::uart;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
@@ -28,6 +29,13 @@ pub struct Serial16550Handle {
     pub end: SerialEnd,
 }
 
+/// There is no room for the serial port.
+#[derive(Debug, thiserror::Error)]
+#[error("a serial port at port {base:#x} ends above the last I/O port")]
+struct SerialBaseError {
+    base: u16,
+}
+
 impl DeviceHandle for Serial16550Handle {
     const ID: &'static str = "serial-16550";
 
@@ -36,10 +44,14 @@ impl DeviceHandle for Serial16550Handle {
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
+        let base = self.base;
+        if base.checked_add(uart::LAST_PORT).is_none() {
+            return Err(SerialBaseError { base }.into());
+        }
         let connections = machine.get::<Arc<SerialConnections>>()?;
         let port = connections.connect(machine.name, &self.end)?;
         let line = machine.line(self.irq.into())?;
-        let device = Serial16550::new(self.base, line, port, machine.waker.clone());
+        let device = Serial16550::new(base, line, port, machine.waker.clone());
         Ok(shared(device))
     }
 }

@@ -20,6 +20,9 @@ use chipset_device::SaveError;
 use chipset_device::SavedState;
 use serde_json::json;
 
+/// The offset of the last of its I/O ports.
+pub(crate) const LAST_PORT: u16 = 7;
+
 /// A 16550A UART (National Semiconductor PC16550D data sheet) at eight I/O ports.
 ///
 /// The baud rate and the line format are stored and have no effect. The transmitter is ready while the
@@ -40,7 +43,10 @@ impl Serial16550 {
     ///
     /// Panics if the ports would wrap around.
     pub fn new(base: u16, line: LineInterrupt, port: SerialPort, waker: DeviceWaker) -> Self {
-        assert!(base <= u16::MAX - 7, "no room for a UART at {base:#x}");
+        assert!(
+            base <= u16::MAX - LAST_PORT,
+            "no room for a UART at {base:#x}"
+        );
         port.set_waker(waker);
         Self {
             base,
@@ -240,7 +246,7 @@ impl PortIoDevice for Serial16550 {
 impl ChipsetDevice for Serial16550 {
     fn fixed_resources(&self) -> FixedResources {
         FixedResources {
-            ports: vec![self.base..=self.base + 7],
+            ports: vec![self.base..=self.base + LAST_PORT],
             ..FixedResources::default()
         }
     }

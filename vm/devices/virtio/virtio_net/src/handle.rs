@@ -33,6 +33,16 @@ pub struct VirtioNetHandle {
 #[error("failed to connect it to the host's network")]
 struct ConnectError(#[from] TapError);
 
+/// The smallest MTU that IPv4 allows.
+const MIN_MTU: u16 = 68;
+
+/// The MTU is too small.
+#[derive(Debug, thiserror::Error)]
+#[error("its MTU is {mtu}, and the smallest is {MIN_MTU}")]
+struct MtuError {
+    mtu: u16,
+}
+
 impl VirtioNetHandle {
     fn mac(&self, name: &str, vm: Uuid) -> MacAddress {
         let derived = || MacAddress::derive(&format!("{}/{name}", vm.hyphenated()));
@@ -48,6 +58,9 @@ impl DeviceHandle for VirtioNetHandle {
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
+            return Err(MtuError { mtu }.into());
+        }
         let mac = self.mac(machine.name, machine.vm);
         let tap = Tap::open(&self.tap, mac.other_end()).map_err(ConnectError)?;
         let config = NetConfig { mac, mtu: self.mtu };
