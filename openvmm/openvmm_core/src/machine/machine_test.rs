@@ -5,7 +5,11 @@ use chipset::DebugPortHandle;
 use chipset_device::DeviceHandle;
 use disk_spec::VirtioBlkHandle;
 use firmware_hibernation::ConsumePolicy;
+use firmware_hibernation::Override;
 use machine_parts::Change;
+use machine_parts::Ending;
+use machine_parts::Guest as _;
+use machine_parts::HaltReason;
 use machine_parts::LifecycleEvent;
 use machine_parts::MachineState;
 use machine_parts::OnReset;
@@ -31,6 +35,7 @@ use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
 use state_unit::SavedUnits;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::mpsc;
@@ -38,6 +43,7 @@ use std::time::Duration;
 use virt::Hypervisor as _;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
+use virt_fake::Event;
 use virt_fake::FakeHypervisor;
 use virt_fake::Step;
 use virtio_rng::VirtioRngHandle;
@@ -89,10 +95,10 @@ fn pci<H: DeviceHandle>(name: &str, device: u8, handle: &H) -> PciDeviceConfig {
 }
 
 /// The files of a VM.
-struct Files(tempfile::TempDir);
+pub(crate) struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         std::fs::write(files.path("kernel"), kernel()).unwrap();
         std::fs::write(files.path("OVMF_CODE.fd"), &*CODE).unwrap();
@@ -105,7 +111,7 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn linux(&self) -> LoadMode {
+    pub(crate) fn linux(&self) -> LoadMode {
         LoadMode::LinuxDirect(LinuxDirect {
             kernel: self.path("kernel"),
             initrd: None,
@@ -122,7 +128,7 @@ impl Files {
         })
     }
 
-    fn config(&self, load_mode: LoadMode, irqchip: IrqchipMode) -> VmConfig {
+    pub(crate) fn config(&self, load_mode: LoadMode, irqchip: IrqchipMode) -> VmConfig {
         let vmgs = matches!(load_mode, LoadMode::PcUefi(_)).then(|| self.path("vm.vmgs"));
         VmConfig {
             topology: TopologyConfig {
@@ -369,10 +375,158 @@ fn each_profile_is_saved_and_restored() {
 }
 
 #[test]
+fn a_reset_loads_the_kernel_again_and_a_restore_does_not() {
+    // Where the kernel wants to be.
+    const KERNEL: u64 = 0x100_0000;
+    let overwrite = || {
+        vec![Step::WriteMemory {
+            gpa: KERNEL,
+            data: vec![0xaa],
+        }]
+    };
+    let files = Files::new();
+    let config = files.config(files.linux(), IrqchipMode::Kernel);
+    let ram = || {
+        let file = std::fs::File::open(files.path("ram")).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, KERNEL).unwrap();
+        byte[0]
+    };
+    let mut first = Bench::boot(&config);
+    first.run(overwrite());
+    first.machine.lifecycle.reset().unwrap();
+    assert_eq!(ram(), 0);
+    first.run(overwrite());
+    let saved = first.save();
+    first.end(&config);
+
+    let mut second = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    assert_eq!(ram(), 0xaa);
+    second.machine.lifecycle.reset().unwrap();
+    assert_eq!(ram(), 0);
+    second.end(&config);
+}
+
+#[test]
+fn interrupt_controllers_are_restored_before_devices() {
+    let files = Files::new();
+    let config = files.config(files.linux(), IrqchipMode::Kernel);
+    let mut first = Bench::boot(&config);
+    // COM1 interrupts because it can send.
+    first.run(vec![out(0x3fc, &[0x0b]), out(0x3f9, &[2])]);
+    let saved = first.save();
+    first.end(&config);
+    let second = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let events = second.hypervisor.events();
+    let at = |event: &Event| events.iter().position(|e| e == event).unwrap();
+    let gsi = u32::from(COM_PORTS[0].1);
+    let high = Event::SetLine { gsi, high: true };
+    assert!(at(&Event::RestorePartition) < at(&high), "{events:?}");
+    second.end(&config);
+}
+
+#[test]
+fn a_line_that_is_still_high_interrupts_again_at_the_end_of_an_interrupt() {
+    const IOAPIC: u64 = 0xfec0_0000;
+    const VECTOR: u8 = 0x30;
+    let files = Files::new();
+    let config = files.config(files.linux(), IrqchipMode::Split);
+    let mut bench = Bench::boot(&config);
+    let gsi = u32::from(COM_PORTS[0].1);
+    let write = |offset: u64, value: u32| Step::WriteMemory {
+        gpa: IOAPIC + offset,
+        data: value.to_le_bytes().to_vec(),
+    };
+    bench.run(vec![
+        write(0, 0x10 + 2 * gsi),
+        write(0x10, 1 << 15 | u32::from(VECTOR)), // level-triggered
+        out(0x3fc, &[0x0b]),
+        out(0x3f9, &[2]),
+    ]);
+    let hypervisor = bench.hypervisor.clone();
+    let asserted = || {
+        let events = hypervisor.take_events().into_iter();
+        events.filter(|e| *e == Event::AssertLine { gsi }).count()
+    };
+    assert_eq!(asserted(), 1);
+    bench.run(vec![Step::EndOfInterrupt { vector: VECTOR }]);
+    assert_eq!(asserted(), 1);
+    bench.machine.stop();
+}
+
+#[test]
+fn input_that_was_not_read_is_kept_across_a_restore_and_a_reset() {
+    let files = Files::new();
+    let config = files.config(files.linux(), IrqchipMode::Kernel);
+    let mut first = Bench::boot(&config);
+    let console = first.machine.console().unwrap();
+    assert_eq!(console.write_input(&[b'x'; 100]), 100);
+    let saved = first.save();
+    first.end(&config);
+    let mut second = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    second.machine.lifecycle.reset().unwrap();
+    let read = |port| Step::ReadPort { port, size: 1 };
+    second.run(vec![read(0x3fd), read(0x3f8)]);
+    let input = Event::PortRead {
+        vp: 0,
+        port: 0x3f8,
+        data: vec![b'x'],
+    };
+    let events = second.hypervisor.take_events();
+    assert!(events.contains(&input), "{events:?}");
+    second.end(&config);
+}
+
+#[test]
+fn the_rtc_says_how_much_ram_there_is() {
+    let files = Files::new();
+    let config = files.config(files.linux(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    // Units of 64 KiB: above 16 MiB, and above 4 GiB.
+    for (register, value) in [(0x34, 0), (0x35, 3), (0x5b, 0), (0x5c, 0), (0x5d, 0)] {
+        bench.run(vec![
+            out(0x70, &[register]),
+            Step::ReadPort {
+                port: 0x71,
+                size: 1,
+            },
+        ]);
+        let read = Event::PortRead {
+            vp: 0,
+            port: 0x71,
+            data: vec![value],
+        };
+        assert!(
+            bench.hypervisor.take_events().contains(&read),
+            "register {register:#x}"
+        );
+    }
+    bench.machine.stop();
+}
+
+#[test]
+fn a_machine_with_fewer_vps_refuses_the_restore() {
+    let files = Files::new();
+    let mut config = files.config(files.linux(), IrqchipMode::Kernel);
+    // The disk has a queue for each VP.
+    config.pci_devices.remove(0);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let mut other = config.clone();
+    other.topology.processors = 1;
+    let error = Bench::new(&other, &Start::Restore(saved)).err().unwrap();
+    let text = error_chain::Chain(&error).to_string();
+    assert!(text.contains("2 VPs"), "{text}");
+}
+
+#[test]
 fn a_missing_unit_refuses_the_restore() {
     let files = Files::new();
     let config = files.config(files.linux(), IrqchipMode::Kernel);
-    let saved = Bench::boot(&config).save();
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
     let mut other = config.clone();
     other.pci_devices.pop();
     let error = Bench::new(&other, &Start::Restore(saved)).err().unwrap();
@@ -416,6 +570,7 @@ fn a_guest_resets_and_powers_off() {
         assert!(events.contains(&"Reset".to_owned()), "{events:?}");
         assert_eq!(events.last().unwrap(), "halted power_off");
         bench.machine.stop();
+        assert_eq!(bench.machine.inspect()["units"]["vps"], json!({}));
     });
 }
 
@@ -463,4 +618,102 @@ fn a_stop_keeps_the_token_and_says_so() {
     let events = bench.take_events();
     assert!(events.contains(&"restored".to_owned()), "{events:?}");
     assert!(events.contains(&"token_kept".to_owned()), "{events:?}");
+}
+
+/// A machine whose guest has hibernated.
+fn hibernated(files: &Files) -> VmConfig {
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    hibernate(&mut bench);
+    bench.end(&config);
+    config
+}
+
+#[test]
+fn a_hibernated_session_can_be_discarded() {
+    let files = Files::new();
+    let config = hibernated(&files);
+    let bench = Bench::new(
+        &config,
+        &Start::Boot(BootOptions {
+            hibernation_override: Some(Override::Discard),
+        }),
+    )
+    .unwrap();
+    assert_eq!(bench.take_events(), ["discarded", "captured"]);
+    bench.end(&config);
+    let bench = Bench::boot(&config);
+    assert_eq!(bench.take_events(), ["captured"]);
+    bench.end(&config);
+}
+
+#[test]
+fn a_guest_that_powers_off_has_left_its_hibernated_session() {
+    let files = Files::new();
+    let config = hibernated(&files);
+    let mut bench = Bench::boot(&config);
+    bench.hypervisor.push(0, [out(0x604, &[0, 0x20])]);
+    bench.machine.lifecycle.resume().unwrap();
+    bench.power_request();
+    let events = bench.take_events();
+    assert!(events.contains(&"token_cleared".to_owned()), "{events:?}");
+    bench.end(&config);
+}
+
+#[test]
+fn sleep_announcements_tell_whether_the_guest_resumed() {
+    const SLEEP: u16 = 0x506;
+    let happened = |bench: &Bench, event: &str| bench.take_events().iter().any(|e| e == event);
+    let files = Files::new();
+    let config = hibernated(&files);
+    let mut bench = Bench::boot(&config);
+    // Firmware resets before there is a guest.
+    bench.machine.lifecycle.reset().unwrap();
+    assert!(happened(&bench, "token_kept"));
+    // Woke from S3, and from S4.
+    bench.run(vec![out(SLEEP, &[0x23])]);
+    assert!(!happened(&bench, "consumed"));
+    bench.run(vec![out(SLEEP, &[0x24])]);
+    assert!(happened(&bench, "consumed"));
+    bench.end(&config);
+
+    for on_reset in [OnReset::Restart, OnReset::Halt] {
+        let files = Files::new();
+        let config = hibernated(&files);
+        let mut bench = Bench::boot(&config);
+        // Prepares to enter S4: a guest runs that did not resume.
+        bench.run(vec![out(SLEEP, &[0x14])]);
+        match on_reset {
+            OnReset::Restart => bench.machine.lifecycle.reset().unwrap(),
+            OnReset::Halt => {
+                let guest = bench.machine.lifecycle.guest();
+                guest.settle(Ending::Halted(&HaltReason::Reset)).unwrap();
+            }
+        }
+        assert!(happened(&bench, "token_cleared"), "{on_reset:?}");
+        bench.end(&config);
+    }
+}
+
+#[test]
+fn a_token_that_is_consumed_at_start_lasts_until_the_guest_runs() {
+    for reset in [false, true] {
+        let files = Files::new();
+        let mut config = hibernated(&files);
+        config.hibernation.consume = ConsumePolicy::AtStart;
+        let consumed = |bench: &Bench| bench.take_events().contains(&"consumed".to_owned());
+        let mut bench = Bench::boot(&config);
+        if reset {
+            bench.machine.lifecycle.reset().unwrap();
+        }
+        let saved = bench.save();
+        assert!(!consumed(&bench));
+        bench.end(&config);
+
+        let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+        assert!(!consumed(&bench));
+        bench.machine.lifecycle.resume().unwrap();
+        assert!(consumed(&bench), "reset: {reset}");
+        bench.end(&config);
+    }
 }

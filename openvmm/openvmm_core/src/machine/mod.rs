@@ -101,4 +101,4 @@ impl Machine {
 
 #[cfg(test)]
 #[path = "machine_test.rs"]
-mod tests;
+pub(crate) mod tests;
