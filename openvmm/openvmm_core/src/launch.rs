@@ -116,3 +116,7 @@ pub fn check_memory(memory: &MemoryConfig) -> Result<(), MemoryLayoutError> {
     const WIDEST: u8 = 52;
     MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
 }
+
+#[cfg(test)]
+#[path = "launch_test.rs"]
+mod tests;

@@ -108,6 +108,7 @@ fn what_does_not_fit_in_a_packet_is_refused() {
     let long = Message::Bytes(vec![0; MAX_BYTES]);
     assert!(matches!(refused(&long), EncodeError::TooLong { .. }));
     let fd = memfd(b"");
+    assert!(encode_message(&Message::Fds(vec![fd.clone(); MAX_FDS]), 0).is_ok());
     assert_eq!(
         refused(&Message::Fds(vec![fd; MAX_FDS + 1])),
         EncodeError::TooManyFds { count: MAX_FDS + 1 }
@@ -134,6 +135,20 @@ fn what_nests_too_deep_is_not_sent() {
     let packet = encode_reply(3, Some(nested(100)));
     assert_eq!(reply_request_id(&packet), Ok(3));
     assert_eq!(decode_reply::<InspectTree>(packet), Ok(None));
+}
+
+#[test]
+fn an_answer_carries_no_request() {
+    let packet = encode_reply(3, Some(Rpc::<(), u8>::new(()).0));
+    assert_eq!(reply_request_id(&packet), Ok(3));
+    assert!(matches!(decode_reply::<Rpc<(), u8>>(packet), Ok(None)));
+    let packet = Packet {
+        // {1: 3, 2: {1: {1: 0, 2: []}}}
+        bytes: vec![0xa2, 1, 3, 2, 0xa1, 1, 0xa2, 1, 0, 2, 0x80],
+        fds: Vec::new(),
+    };
+    let error = decode_reply::<Rpc<(), u8>>(packet).unwrap_err();
+    assert_eq!(error, ReceiveError::SeveralRequests { count: 1 });
 }
 
 #[test]

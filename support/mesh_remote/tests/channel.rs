@@ -185,6 +185,63 @@ fn requests_that_were_sent_are_answered_after_the_sender_is_dropped() {
 }
 
 #[test]
+fn a_receiver_that_is_dropped_takes_no_more_but_still_answers() {
+    DefaultPool::run_with(async |driver| {
+        let (here, there) = socket_pair().unwrap();
+        let (messages, _sending) = sender(&driver, here).unwrap();
+        let (mut received, _receiving) = receiver(&driver, there).unwrap();
+        let (rpc, reply) = Rpc::new(1);
+        messages.send(Message::Double(rpc)).await.unwrap();
+        let Ok(Message::Double(rpc)) = received.recv().await else {
+            panic!("not the message");
+        };
+        drop(received);
+        while messages.send(Message::Number(1)).await.is_ok() {}
+        rpc.complete(2);
+        assert_eq!(reply.await, Ok(2));
+    });
+}
+
+#[test]
+fn a_peer_that_closes_with_unread_packets_is_the_end() {
+    DefaultPool::run_with(async |driver| {
+        let (here, there) = socket_pair().unwrap();
+        let (messages, sending) = sender(&driver, here).unwrap();
+        messages.send(Message::Number(1)).await.unwrap();
+        let there = driver.polled_fd(there).unwrap();
+        there.readable().await.unwrap();
+        drop(there);
+        sending.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_sender_waits_while_too_many_requests_have_no_reply() {
+    DefaultPool::run_with(async |driver| {
+        let (here, there) = socket_pair().unwrap();
+        let (messages, _sending) = sender(&driver, here).unwrap();
+        let (mut received, _receiving) = receiver(&driver, there).unwrap();
+        let calls = (0..=MAX_REQUESTS.get() as u64).map(|n| messages.call(Message::Double, n));
+        let answer = async {
+            let mut held = Vec::new();
+            for _ in 0..MAX_REQUESTS.get() {
+                held.push(received.recv().await.unwrap());
+            }
+            // Time for one more, which would be refused.
+            driver.sleep(Duration::from_millis(20)).await;
+            for message in held {
+                if let Message::Double(rpc) = message {
+                    rpc.handle_sync(|number| 2 * number);
+                }
+            }
+            let last = received.recv().await;
+            assert!(matches!(last, Ok(Message::Double(_))));
+        };
+        futures::future::join(futures::future::join_all(calls), answer).await;
+    });
+}
+
+#[test]
 fn a_receiver_that_does_not_keep_up_makes_the_sender_wait() {
     DefaultPool::run_with(async |driver| {
         let (here, there) = socket_pair().unwrap();
@@ -238,6 +295,15 @@ fn a_request_that_is_too_long_fails_and_the_channel_goes_on() {
         assert!(messages.send(Message::Number(1)).await.is_err());
         server.await.unwrap();
     });
+}
+
+#[test]
+fn the_ends_of_a_socket_pair_are_closed_on_exec() {
+    let (here, there) = socket_pair().unwrap();
+    for fd in [here, there] {
+        let flags = rustix::io::fcntl_getfd(&fd).unwrap();
+        assert!(flags.contains(FdFlags::CLOEXEC));
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use state_unit::ResetError;
 use state_unit::StateUnit;
 use std::sync::Arc;
 use virt::IoBus;
+use virt::RunError;
 
 /// What happened, in order, and what is to fail.
 #[derive(Default)]
@@ -226,6 +227,42 @@ fn a_guest_that_resets_can_halt_the_machine() {
     machine.resume().unwrap();
     machine.report(power(control.run(), PowerEvent::Reset));
     assert_eq!(record.take().last().unwrap(), "event halted reset");
+}
+
+#[test]
+fn each_report_of_an_end_halts_the_machine_for_its_reason() {
+    let failed = || ReportKind::Failed {
+        error: RunError::FailEntry {
+            vp: VpIndex::BSP,
+            reason: 7,
+        },
+        registers: None,
+    };
+    let fault = || ReportKind::TripleFault {
+        vp: VpIndex::BSP,
+        registers: None,
+    };
+    for (kind, reason) in [
+        (ReportKind::Power(PowerEvent::PowerOff), "power_off"),
+        (ReportKind::Power(PowerEvent::Hibernate), "hibernate"),
+        (ReportKind::Power(PowerEvent::GuestPanicked), "guest_panic"),
+        (fault(), "triple_fault"),
+        (failed(), "hypervisor_error"),
+    ] {
+        let (mut machine, record, control) = machine(1, OnReset::Restart);
+        machine.resume().unwrap();
+        let run = control.run();
+        let first = ReportKind::FirstInstruction(Instant::now());
+        machine.report(Report { run, kind: first });
+        assert_eq!(record.take().last().unwrap(), "event firstinstruction");
+        machine.report(Report { run, kind });
+        let halted = format!("event halted {reason}");
+        assert_eq!(*record.take().last().unwrap(), halted);
+        assert!(matches!(machine.save(), Err(LifecycleError::Halted)));
+        // The first reason stays.
+        machine.report(Report { run, kind: fault() });
+        assert_eq!(record.take(), [""; 0]);
+    }
 }
 
 #[test]

@@ -124,6 +124,20 @@ mod tests {
     use parking_lot::Mutex;
 
     #[test]
+    fn the_gate_is_closed_when_a_power_request_is_reported() {
+        let gate = Arc::new(OnceLock::<RunControl>::new());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let control = {
+            let (gate, seen) = (gate.clone(), seen.clone());
+            RunControl::new(move |_| seen.lock().push(gate.get().map(RunControl::is_open)))
+        };
+        let _ = gate.set(control.clone());
+        control.open();
+        control.power_sink().request(PowerEvent::PowerOff);
+        assert_eq!(*seen.lock(), [Some(false)]);
+    }
+
+    #[test]
     fn each_start_reports_one_power_request() {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let control = {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::Report;
 use parking_lot::Condvar;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use virt::Error;
 use virt::RunError;
 use virt::x86::Registers;
@@ -127,6 +129,15 @@ fn vps(
     mpsc::Receiver<Report>,
     Vec<Arc<AtomicU64>>,
 ) {
+    let (send, reports) = mpsc::channel();
+    let control = RunControl::new(move |report| {
+        let _ = send.send(report);
+    });
+    let (set, executed) = vps_of(&control, endings);
+    (set, control, reports, executed)
+}
+
+fn vps_of(control: &RunControl, endings: &[Ending]) -> (VpSet, Vec<Arc<AtomicU64>>) {
     let executed: Vec<_> = endings.iter().map(|_| Arc::default()).collect();
     let binders = endings
         .iter()
@@ -141,14 +152,10 @@ fn vps(
             }) as Box<dyn VpBinder>
         })
         .collect();
-    let (send, reports) = mpsc::channel();
-    let control = RunControl::new(move |report| {
-        let _ = send.send(report);
-    });
     let bus: Arc<dyn IoBus> = Arc::new(NoBus);
     let binding = BindingVps::new(binders, control.clone());
     let set = binding.unwrap().finish(&bus).unwrap();
-    (set, control, reports, executed)
+    (set, executed)
 }
 
 #[test]
@@ -194,6 +201,55 @@ fn commands_run_on_each_vp_in_order() {
     assert_eq!(set.count(), 0);
 }
 
+fn counts(executed: &[Arc<AtomicU64>]) -> Vec<u64> {
+    executed.iter().map(|n| n.load(Ordering::SeqCst)).collect()
+}
+
+/// Waits until each VP has entered the guest since `before`.
+fn wait_for_entries(executed: &[Arc<AtomicU64>], before: &[u64]) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while counts(executed).iter().zip(before).any(|(n, m)| n == m) {
+        assert!(Instant::now() < deadline, "a VP does not run");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_first_run_of_the_boot_processor_is_reported_once() {
+    let (set, _control, reports, executed) = vps(&[Ending::Never; 2]);
+    let kinds = || reports.try_iter().map(|r| r.kind).collect::<Vec<_>>();
+    // The VPs do not run yet.
+    set.interrupt_each(|_| ()).unwrap();
+    set.for_each(|_| ()).unwrap();
+    assert!(kinds().is_empty());
+    let run = || {
+        let before = counts(&executed);
+        set.start();
+        wait_for_entries(&executed, &before);
+        set.stop();
+        kinds()
+    };
+    let first = run();
+    assert!(
+        matches!(first.as_slice(), [ReportKind::FirstInstruction(_)]),
+        "{first:?}"
+    );
+    assert!(run().is_empty());
+}
+
+#[test]
+fn vps_go_on_after_an_interruption() {
+    let (set, _control, _reports, executed) = vps(&[Ending::Never; 2]);
+    set.start();
+    let counters = executed.clone();
+    let before = set.interrupt_each(move |vp| {
+        let counter = &counters[vp.index().0 as usize];
+        counter.load(Ordering::SeqCst)
+    });
+    wait_for_entries(&executed, &before.unwrap());
+    set.stop();
+}
+
 #[test]
 fn a_stop_during_an_interruption_is_kept() {
     let (set, control, _reports, executed) = vps(&[Ending::Never]);
@@ -226,6 +282,25 @@ fn a_vp_that_shuts_down_stops_the_others() {
     assert_eq!(vp, VpIndex(1));
     assert_eq!(registers.unwrap().rip, 1);
     assert!(!control.is_open());
+    set.stop();
+}
+
+#[test]
+fn the_gate_is_closed_when_a_vp_reports_its_end() {
+    let (send, open) = mpsc::channel();
+    let gate = Arc::new(OnceLock::<RunControl>::new());
+    let control = {
+        let gate = gate.clone();
+        RunControl::new(move |report: Report| {
+            if matches!(report.kind, ReportKind::TripleFault { .. }) {
+                let _ = send.send(gate.get().map(RunControl::is_open));
+            }
+        })
+    };
+    let _ = gate.set(control.clone());
+    let (set, _) = vps_of(&control, &[Ending::TripleFault]);
+    set.start();
+    assert_eq!(open.recv(), Ok(Some(false)));
     set.stop();
 }
 

@@ -159,6 +159,8 @@ fn what_was_saved_is_restored_and_a_reset_is_power_on() {
 
     m.units.reset().unwrap();
     assert_eq!([0, 1].map(|vp| m.hypervisor.vp_state(vp)), power_on);
+    let events = m.hypervisor.take_events();
+    assert!(events.contains(&Event::ResetPartition));
 }
 
 #[test]

@@ -55,8 +55,8 @@ fn enlightenments_replace_leaves_and_overrides_come_last() {
             CpuidOverride {
                 leaf: 7,
                 subleaf: Some(0),
-                mask: [0, 0xf0, 0, 0],
-                value: [0, 0x5f, 0, 0],
+                mask: [0, 0xf0, 0x10, 0x20],
+                value: [0, 0x5f, 0x10, 0x20],
             },
             CpuidOverride {
                 leaf: 0x4000_0001,
@@ -84,7 +84,7 @@ fn enlightenments_replace_leaves_and_overrides_come_last() {
     assert_eq!(
         table,
         [
-            entry(7, Some(0), [1, 0x5f, 3, 4]),
+            entry(7, Some(0), [1, 0x5f, 0x13, 0x24]),
             entry(7, Some(1), [1, 0xaf, 3, 4]),
             entry(0x4000_0000, None, [0x4000_0001, 0, 0, 0]),
             entry(0x4000_0001, None, [2, 0, 0, 0]),

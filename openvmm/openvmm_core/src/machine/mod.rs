@@ -101,5 +101,13 @@ impl Machine {
 }
 
 #[cfg(test)]
+#[path = "hibernation_test.rs"]
+mod hibernation_tests;
+#[cfg(test)]
+#[path = "restore_test.rs"]
+mod restore_tests;
+#[cfg(test)]
+pub(crate) mod test_bench;
+#[cfg(test)]
 #[path = "machine_test.rs"]
 mod tests;

@@ -211,3 +211,20 @@ fn content_outside_its_pages_is_refused() {
         ));
     }
 }
+
+#[test]
+fn memory_is_required_to_the_last_byte() {
+    let boot = Boot::of(Vec::new());
+    let memory = boot.memory();
+    let mut image = GuestImage::new(&memory);
+    let all = range(0x1000, boot.ram);
+    assert!(image.require_memory("all", all).is_ok());
+    let beyond = range(0x1000, boot.ram + 1);
+    assert!(matches!(
+        image.require_memory("too much", beyond),
+        Err(ImportError::NoRam {
+            what: "too much",
+            ..
+        })
+    ));
+}

@@ -71,6 +71,38 @@ mod tests {
     }
 
     #[test]
+    fn all_fixed_ranges_are_write_back() {
+        let fixed = [0x250, 0x258].into_iter().chain(0x268..=0x26f);
+        let gap = MemoryRange { start: 0, end: 0 };
+        let mtrrs = mtrrs(gap, 40);
+        for index in fixed {
+            let write_back = VpRegister::Msr(index, 0x0606_0606_0606_0606);
+            assert!(mtrrs.contains(&write_back), "{index:#x}");
+        }
+    }
+
+    #[test]
+    fn no_range_is_set_that_a_processor_lacks() {
+        // 20 blocks.
+        let gap = MemoryRange {
+            start: 0x1000,
+            end: 1 << 32,
+        };
+        let mtrrs = mtrrs(gap, 60);
+        let variable: Vec<_> = mtrrs
+            .iter()
+            .filter_map(|register| match *register {
+                VpRegister::Msr(index @ 0x200..0x250, value) => Some((index, value)),
+                _ => None,
+            })
+            .collect();
+        let indices: Vec<_> = variable.iter().map(|(index, _)| *index).collect();
+        assert_eq!(indices, Vec::from_iter(0x200..0x210));
+        // No more address bits than there can be.
+        assert_eq!(variable[1], (0x201, 0xf_ffff_ffff_f800));
+    }
+
+    #[test]
     fn a_gap_of_any_shape_is_made_of_blocks() {
         let blocks = |start, end| aligned_blocks(MemoryRange { start, end }).collect::<Vec<_>>();
         assert_eq!(

@@ -362,3 +362,34 @@ impl FirmwareTarget for Rom {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, gpa: u64, len: u64) -> ImagePart {
+        let name = name.to_owned();
+        ImagePart { name, gpa, len }
+    }
+
+    #[test]
+    fn only_an_image_that_is_a_rom_of_a_pc_is_taken_from_a_store() {
+        let good = part(CODE, ROM_END - 0x2000, 0x2000);
+        for parts in [
+            vec![],
+            vec![good.clone(), good.clone()],
+            vec![part("vars", good.gpa, good.len)],
+            vec![part(CODE, good.gpa, 0x1000)],
+            vec![part(CODE, good.gpa, u64::MAX)],
+            vec![part(CODE, ROM_END - MAX_CODE - 0x1000, MAX_CODE + 0x1000)],
+        ] {
+            assert!(Rom::default().prepare(&parts).is_err(), "{parts:?}");
+        }
+        let mut rom = Rom::default();
+        rom.prepare(&[good]).unwrap();
+        assert!(rom.write(0, 1, &[1]).is_err());
+        rom.write(0, 0, &[1]).unwrap();
+        rom.write(0, 1, &[2, 3]).unwrap();
+        assert_eq!(rom.code, [1, 2, 3]);
+    }
+}

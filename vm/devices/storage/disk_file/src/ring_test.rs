@@ -1,10 +1,13 @@
 use super::*;
 use disk_backend::Buffers;
 use disk_backend::DiskAccess;
+use disk_backend::DiskError;
 use disk_backend::DiskInfo;
 use disk_backend::SECTOR;
 use rustix::event::EventfdFlags;
+use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::os::fd::OwnedFd;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 
@@ -13,6 +16,10 @@ const OPERATIONS: u64 = 2;
 fn open_file() -> Arc<OpenFile> {
     let file = tempfile::tempfile().unwrap();
     file.set_len(OPERATIONS * SECTOR).unwrap();
+    open(file)
+}
+
+fn open(file: File) -> Arc<OpenFile> {
     let info = DiskInfo {
         name: "test".into(),
         sectors: OPERATIONS,
@@ -75,4 +82,23 @@ fn an_error_between_two_completions_loses_neither() {
         queue.wait(&mut completions).unwrap();
         assert!(completions.is_empty());
     }
+}
+
+#[test]
+fn a_flush_that_failed_is_not_tried_again() {
+    if probe().is_err() {
+        return;
+    }
+    // A pipe cannot be flushed.
+    let (_reader, writer) = io::pipe().unwrap();
+    let pipe = File::from(OwnedFd::from(writer));
+    let mut queue = RingQueue::open(open(pipe), 8, &[]).unwrap();
+    let mut flush = || {
+        let mut completions = Vec::new();
+        queue.submit(0, DiskOperation::Flush);
+        queue.wait(&mut completions).unwrap();
+        completions.remove(0).result.unwrap_err()
+    };
+    assert!(!matches!(flush(), DiskError::FlushFailed));
+    assert!(matches!(flush(), DiskError::FlushFailed));
 }
