@@ -13,12 +13,16 @@ use crate::setup;
 use anyhow::Context;
 use clap::ValueEnum;
 use std::fs;
+use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -105,6 +109,25 @@ pub(crate) struct GuestRun {
     /// The files that the program writes, and where to copy them.
     pub(crate) outputs: Vec<OutFile>,
     pub(crate) time_limit: Duration,
+}
+
+/// How often to start a lab whose emulated processor stops.
+const LAB_ATTEMPTS: u32 = 3;
+
+/// The output of the labs that run one after the other.
+#[derive(Clone)]
+struct LabOutput(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Write for LabOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        output.flush()
+    }
 }
 
 /// An argument.
@@ -244,25 +267,31 @@ impl GuestRun {
         Ok(lab)
     }
 
+    /// Runs the program in `lab`, again from the beginning if QEMU's emulated processor stops.
     fn boot(
         &self,
         parts: &LabParts,
         lab: &Lab,
         output: Box<dyn Write + Send>,
     ) -> anyhow::Result<u8> {
-        let streams = LabStreams {
-            stdout: output,
-            ..LabStreams::output()
-        };
-        match lab::boot(parts, lab, streams)? {
-            LabEnd::Exit(status) => Ok(status),
-            LabEnd::TimedOut => anyhow::bail!(
-                "{} did not end within {} s",
-                self.program,
-                self.time_limit.as_secs()
-            ),
-            LabEnd::Signal(signal) => anyhow::bail!("ended by signal {signal}"),
+        let output = LabOutput(Arc::new(Mutex::new(output)));
+        for _ in 0..LAB_ATTEMPTS {
+            let streams = LabStreams {
+                stdout: Box::new(output.clone()),
+                ..LabStreams::output()
+            };
+            match lab::boot(parts, lab, streams)? {
+                LabEnd::Exit(status) => return Ok(status),
+                LabEnd::TimedOut => anyhow::bail!(
+                    "{} did not end within {} s",
+                    self.program,
+                    self.time_limit.as_secs()
+                ),
+                LabEnd::Stopped => {}
+                LabEnd::Signal(signal) => anyhow::bail!("ended by signal {signal}"),
+            }
         }
+        anyhow::bail!("the lab stopped {LAB_ATTEMPTS} times")
     }
 
     fn run_here(&self, mut output: Box<dyn Write + Send>) -> anyhow::Result<u8> {

@@ -92,6 +92,7 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(match ended {
         Ok(LabEnd::Exit(code)) => code,
         Ok(LabEnd::TimedOut) => TIMED_OUT,
+        Ok(LabEnd::Stopped) => LAB_FAILED,
         Ok(LabEnd::Signal(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
         Err(err) => {
             eprintln!("error: {err:#}");

@@ -4,6 +4,8 @@ use super::initrd;
 use super::job::Lab;
 use super::streams;
 use super::streams::LabEvent;
+use super::watchdog;
+use super::watchdog::Watchdog;
 use crate::build;
 use crate::process;
 use crate::setup;
@@ -36,6 +38,8 @@ pub(crate) enum LabEnd {
     Exit(u8),
     /// The time limit passed first.
     TimedOut,
+    /// QEMU's emulated processor stopped.
+    Stopped,
     /// This process got a signal.
     Signal(i32),
 }
@@ -139,7 +143,8 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
     streams::forward(stderr, streams.stderr, events.clone(), LabEvent::Stderr);
     streams::receive_report(reports, lab.outputs.clone(), events);
 
-    match wait(&received, deadline) {
+    let watchdog = Watchdog::new(machine.child.id());
+    match wait(&received, deadline, watchdog) {
         Ok(WaitResult::Report(report)) => finish(report),
         Ok(WaitResult::TimedOut) => {
             eprintln!(
@@ -147,6 +152,10 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
                 lab.time_limit.as_secs()
             );
             Ok(LabEnd::TimedOut)
+        }
+        Ok(WaitResult::Stopped) => {
+            eprintln!("lab: QEMU's emulated processor has stopped");
+            Ok(LabEnd::Stopped)
         }
         Ok(WaitResult::Signal(signal)) => Ok(LabEnd::Signal(signal)),
         Err(err) => {
@@ -161,11 +170,16 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
 enum WaitResult {
     Report(LabReport),
     TimedOut,
+    Stopped,
     Signal(i32),
 }
 
 /// Waits for the report and for all of the output that it announces.
-fn wait(events: &mpsc::Receiver<LabEvent>, deadline: Instant) -> anyhow::Result<WaitResult> {
+fn wait(
+    events: &mpsc::Receiver<LabEvent>,
+    deadline: Instant,
+    mut watchdog: Watchdog,
+) -> anyhow::Result<WaitResult> {
     let mut arrived = (0, 0);
     let mut report: Option<LabReport> = None;
     loop {
@@ -175,13 +189,19 @@ fn wait(events: &mpsc::Receiver<LabEvent>, deadline: Instant) -> anyhow::Result<
             return Ok(WaitResult::Report(report));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match events.recv_timeout(left) {
+        match events.recv_timeout(left.min(watchdog::INTERVAL)) {
             Ok(LabEvent::Stdout(n)) => arrived.0 += n,
             Ok(LabEvent::Stderr(n)) => arrived.1 += n,
             Ok(LabEvent::Report(received)) => report = Some(received),
             Ok(LabEvent::NoReport(err)) => return Err(err),
             Ok(LabEvent::Signal(signal)) => return Ok(WaitResult::Signal(signal)),
-            Err(RecvTimeoutError::Timeout) => return Ok(WaitResult::TimedOut),
+            Err(RecvTimeoutError::Timeout) if left <= watchdog::INTERVAL => {
+                return Ok(WaitResult::TimedOut);
+            }
+            Err(RecvTimeoutError::Timeout) if watchdog.has_stopped() => {
+                return Ok(WaitResult::Stopped);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 anyhow::bail!("the lab's machine closed its ports");
             }

@@ -9,6 +9,7 @@ mod initrd;
 mod job;
 mod machine;
 mod streams;
+mod watchdog;
 
 pub(crate) use args::LabArgs;
 pub(crate) use args::run;
