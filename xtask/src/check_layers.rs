@@ -9,9 +9,8 @@ use std::process::ExitCode;
 
 /// Check that no crate depends on a layer above its own.
 ///
-/// A crate may use crates of its own folder and of lower ones: support < vm < vmm_core < openvmm, openhcl <
-/// vmm_tests < xtask. Within vm: vmcore < firmware, loader, vmgs < devices, hv1, snapshot. openvmm and openhcl
-/// may not use each other, and only pal_async may use the async runtime it wraps.
+/// A crate may use crates of its own folder and of lower ones: support < vm < vmm_core < openvmm < vmm_tests < xtask.
+/// Within vm: vmcore < firmware, loader, vmgs < devices. Only pal_async may use the async runtime it wraps.
 #[derive(Args)]
 pub(crate) struct CheckLayersArgs {}
 

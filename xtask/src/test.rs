@@ -16,7 +16,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Check style and layers, and run unit tests, fuzz targets and end-to-end tests.
+/// Check style and layers, and run unit tests, fuzz targets, tests of the KVM backend and end-to-end tests.
 ///
 /// Installs missing programs. The last line of output tells how many tests passed and failed.
 #[derive(Args)]

@@ -13,7 +13,6 @@ use rustix::time::ClockId;
 use serde_json::Value;
 use serde_json::json;
 use std::fs::File;
-use std::io;
 use std::io::Write;
 use std::time::Instant;
 
@@ -27,16 +26,22 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     /// Opens `target`. Without a target, events are dropped.
-    pub(crate) fn open(target: Option<&EventsTarget>) -> io::Result<Self> {
+    pub(crate) fn open(target: Option<&EventsTarget>) -> Result<Self, String> {
         let out = match target {
             None => None,
-            Some(EventsTarget::File(path)) => Some(File::create(path)?),
+            Some(EventsTarget::File(path)) => {
+                let file = File::create(path);
+                Some(file.map_err(|error| format!("cannot create {}: {error}", path.display()))?)
+            }
             // Through /proc: the descriptor is not taken from its owner, and an invalid number is an error.
-            Some(EventsTarget::Descriptor(fd)) => Some(
-                File::options()
+            Some(EventsTarget::Descriptor(fd)) => {
+                let file = File::options()
                     .append(true)
-                    .open(format!("/proc/self/fd/{fd}"))?,
-            ),
+                    .open(format!("/proc/self/fd/{fd}"));
+                Some(
+                    file.map_err(|error| format!("cannot write to file descriptor {fd}: {error}"))?,
+                )
+            }
         };
         let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use crate::console;
 use crate::exit::ExitCode;
+use error_chain::Chain;
 use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Status;
 use std::path::Path;
@@ -25,7 +26,7 @@ pub(crate) fn status(path: &Path, json: bool) -> ExitCode {
     let mut store = match opened {
         Ok(store) => store,
         Err(error) => {
-            eprintln!("error: cannot read {}: {error}", path.display());
+            eprintln!("error: cannot read {}: {}", path.display(), Chain(&*error));
             return ExitCode::CONFIG;
         }
     };

@@ -83,7 +83,7 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
             if let LaunchError::Machine(error) = &error
                 && error.is_refused_resume()
             {
-                eprintln!("An override is given as --hibernation-override HOW.");
+                eprintln!("To override this, start with --hibernation-override HOW.");
             }
             return match &error {
                 LaunchError::Machine(error) if error.is_hypervisor() => ExitCode::HYPERVISOR,

@@ -50,7 +50,9 @@ pub enum TopologyError {
     #[error("{0} threads in a core asked for; 1 or 2 are possible")]
     ThreadsPerCore(u32),
     /// VPs in a socket.
-    #[error("{vps} VPs in a socket do not make whole cores of {threads} threads")]
+    #[error(
+        "a socket cannot have {vps} VPs: 1 to {MAX_PROCESSORS} are possible, in whole cores (threads per core: {threads})"
+    )]
     VpsPerSocket {
         /// VPs in a socket.
         vps: u32,

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::Topology;
 use virt::TopologyConfig;
+use virt::TopologyError;
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -186,7 +187,11 @@ impl Options {
             },
         };
         if let Err(error) = Topology::new(config) {
-            errors.add(format!("--processors: {error}"));
+            let option = match error {
+                TopologyError::Processors(_) | TopologyError::ThreadsPerCore(_) => "--processors",
+                TopologyError::VpsPerSocket { .. } => "--vps-per-socket",
+            };
+            errors.add(format!("{option}: {error}"));
         }
         config
     }

@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(short = 'p', long, value_name = "COUNT", default_value = "1")]
     pub(crate) processors: String,
 
-    /// Virtual processors per socket
+    /// Virtual processors per socket (default: all in one socket)
     #[arg(long, value_name = "COUNT")]
     pub(crate) vps_per_socket: Option<String>,
 
@@ -82,7 +82,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) vmgs: Option<PathBuf>,
 
-    /// Add a virtio disk: file:PATH[,ro], mem:SIZE or memdiff:file:PATH, with [,serial=TEXT][,queues=N][,slot=DEV[.FN]]
+    /// Add a virtio disk: file:PATH, mem:SIZE or memdiff:file:PATH; after commas any of ro, serial=TEXT, queues=N,
+    /// format=raw|vhd, aio=io_uring|threads, slot=DEV[.FN]
     #[arg(long, value_name = "DISK")]
     pub(crate) disk: Vec<String>,
 
@@ -94,7 +95,7 @@ pub(crate) struct Options {
     #[arg(long, action = clap::ArgAction::Count)]
     pub(crate) virtio_rng: u8,
 
-    /// Hypervisor
+    /// Hypervisor; KVM is the only one
     #[arg(long, value_name = "NAME", default_value = "kvm")]
     pub(crate) hypervisor: String,
 
@@ -146,7 +147,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) no_console: bool,
 
-    /// Exit when the guest resets the machine
+    /// Exit with code 5 when the guest resets the machine
     #[arg(long)]
     pub(crate) halt_on_reset: bool,
 
@@ -154,11 +155,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE|fd=N")]
     pub(crate) json_events: Option<String>,
 
-    /// Check the configuration and exit
+    /// Check the options, and that the files to boot from can be read, and exit
     #[arg(long)]
     pub(crate) check_config: bool,
 
-    /// Print a completion script for SHELL (bash, zsh, fish, elvish, powershell) and exit
+    /// Print a completion script for SHELL and exit
     #[arg(long, value_name = "SHELL")]
     pub(crate) completions: Option<clap_complete::Shell>,
 

@@ -63,7 +63,7 @@ fn parse_net(text: &str) -> Result<VirtioNetHandle, String> {
         .next()
         .and_then(|first| first.strip_prefix("tap:"))
         .filter(|name| !name.is_empty())
-        .ok_or_else(|| format!("'{text}' names no network (example: tap:tap0)"))?;
+        .ok_or_else(|| format!("'{text}' is not a network (example: tap:tap0)"))?;
     let mut net = VirtioNetHandle {
         tap: tap.to_owned(),
         mac: None,
@@ -76,7 +76,7 @@ fn parse_net(text: &str) -> Result<VirtioNetHandle, String> {
             }
             Some(("mtu", mtu)) => match mtu.parse() {
                 Ok(mtu) if mtu >= SMALLEST_MTU => net.mtu = Some(mtu),
-                _ => return Err(format!("'{mtu}' is no MTU, which is 68 to 65535")),
+                _ => return Err(format!("'{mtu}' is not an MTU (68 to 65535)")),
             },
             _ => {
                 return Err(format!(

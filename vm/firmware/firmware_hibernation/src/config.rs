@@ -123,7 +123,7 @@ impl fmt::Display for ConsumePolicy {
 
 /// An unknown name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is none of {expected}")]
+#[error("{found:?} is not one of: {expected}")]
 pub struct UnknownName {
     found: String,
     expected: String,
@@ -226,7 +226,7 @@ mod tests {
         let error = "keep".parse::<Override>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "\"keep\" is none of discard, current-firmware"
+            "\"keep\" is not one of: discard, current-firmware"
         );
     }
 }

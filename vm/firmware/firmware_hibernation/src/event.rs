@@ -195,7 +195,7 @@ impl fmt::Display for HibernationEvent {
             Self::NotCaptured { detail, advice, .. } => write!(
                 f,
                 "the guest's firmware was not stored, so a hibernated guest may not resume after the host's \
-                 firmware changed: {detail}; {advice}"
+                 firmware changes: {detail}; {advice}"
             ),
             Self::Restored {
                 image_len,
@@ -249,7 +249,7 @@ impl fmt::Display for HibernationEvent {
             Self::NoStore => write!(
                 f,
                 "hibernation is on, and there is no VMGS store: a hibernated guest may not wake after the \
-                 host's firmware changed; give the VM a store of at least 32 MiB"
+                 host's firmware changes; give the VM a store of at least 32 MiB"
             ),
             Self::NotPinned { token } => write!(
                 f,
@@ -268,7 +268,7 @@ impl fmt::Display for HibernationEvent {
             Self::HibernatedUntracked => write!(
                 f,
                 "the guest hibernated without a record of its firmware: it may not wake after the host's \
-                 firmware changed"
+                 firmware changes"
             ),
         }
     }

@@ -101,7 +101,7 @@ pub(crate) fn verify(
                 "note: encrypted content was not checked, no key was given"
             )?;
         }
-        writeln!(out, "{checked} files checked, {} findings", reports.len())?;
+        writeln!(out, "files checked: {checked}, findings: {}", reports.len())?;
     }
     match worst {
         Some(Severity::Error) => Err(QuietExit(exit::VERIFY_ERROR).into()),

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use vmgs::Container;
+use vmgs::ContainerError;
 use vmgs::Error;
 use vmgs::ErrorKind;
 use vmgs::FileDevice;
@@ -59,8 +60,14 @@ impl Opener {
                 metadata.len()
             );
         }
-        FileDevice::open(path, self.container, access)
-            .with_context(|| format!("opening the store {}", path.display()))
+        FileDevice::open(path, self.container, access).map_err(|error| {
+            let hint = match error {
+                ContainerError::Footer(_) => " (if it is a bare disk, give --raw)",
+                _ => "",
+            };
+            let context = format!("opening the store {}{hint}", path.display());
+            anyhow::Error::new(error).context(context)
+        })
     }
 
     /// Opens a store.

@@ -49,7 +49,7 @@ pub enum BlkConfigError {
         queues: u16,
     },
     /// The serial number is too long or has characters that are not printable.
-    #[error("the serial number {serial:?} is not of 1 to {SERIAL_LEN} printable ASCII characters")]
+    #[error("the serial number {serial:?} must have 1 to {SERIAL_LEN} printable ASCII characters")]
     Serial {
         /// The serial number asked for.
         serial: String,
