@@ -65,6 +65,19 @@ fn an_empty_store_file_is_formatted_after_the_plan() {
 }
 
 #[test]
+fn a_disk_named_as_the_store_is_kept() {
+    let files = Files::new();
+    let config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let store = files.path("vm.vmgs");
+    let mut disk = vec![0; 4 << 20];
+    // The superblock of ext4.
+    disk[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    std::fs::write(&store, &disk).unwrap();
+    assert!(Bench::new(&config, &Start::default()).is_err());
+    assert!(std::fs::read(&store).unwrap() == disk);
+}
+
+#[test]
 fn a_worker_ends_while_its_guest_is_busy() {
     for round in 0..6 {
         let files = Files::new();

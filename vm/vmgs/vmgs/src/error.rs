@@ -47,6 +47,15 @@ pub enum Error {
     /// Both headers are zero: the device was never formatted.
     #[error("the store is empty: both headers are zero")]
     Empty,
+    /// Both headers are zero, but the device was in use: it holds something else than a store, or a store whose
+    /// headers are lost.
+    #[error(
+        "both headers of the store are zero, but there is data at offset {offset:#x}: not formatting it"
+    )]
+    NotBlank {
+        /// Offset of the data in bytes.
+        offset: u64,
+    },
     /// The device has the partition table of the version 1 format.
     #[error("the store has the version 1 format (a partition table), which is not supported")]
     V1Format,
@@ -267,6 +276,7 @@ impl Error {
             | Self::OldVersion(_)
             | Self::SectorSizeChanged { .. } => ErrorKind::Unsupported,
             Self::InvalidFormat { .. }
+            | Self::NotBlank { .. }
             | Self::SequenceGap { .. }
             | Self::DamagedHeader { .. }
             | Self::DamagedFile { .. }

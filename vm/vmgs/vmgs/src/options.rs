@@ -43,7 +43,7 @@ pub enum OnProblem {
 /// When [`Vmgs::open_or_format`](crate::Vmgs::open_or_format) formats a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OpenPolicy {
-    /// What to do if the device was never formatted.
+    /// What to do if the device was never formatted. A device with data in its first GiB counts as corrupt.
     pub on_empty: OnProblem,
     /// What to do if the device holds a damaged store, or something else than a store. A device that
     /// fails, or holds a store of an unsupported version, is never formatted: its content may be intact.

@@ -61,6 +61,29 @@ pub struct Vmgs {
     pub(crate) provisioned: Option<ProvisioningReason>,
 }
 
+/// How much of a device must be zero before it is formatted as an empty one. What else uses a disk has data there.
+const BLANK_LEN: u64 = 1 << 30;
+
+/// Finds data on a device without headers. The blocks that formatting writes before the header do not count.
+fn find_data(disk: &mut Disk) -> Result<Option<u64>, Error> {
+    let tables = byte_of(FIRST_DATA_BLOCK)..byte_of(FIRST_DATA_BLOCK + 2);
+    let end = disk.geometry.len.min(BLANK_LEN);
+    let mut chunk = vec![0; 1 << 20];
+    for (start, end) in [(0, tables.start), (tables.end, end)] {
+        let mut offset = start;
+        while offset < end {
+            let len = chunk.len().min((end - offset) as usize);
+            let chunk = &mut chunk[..len];
+            disk.read(offset, chunk)?;
+            if let Some(at) = chunk.iter().position(|byte| *byte != 0) {
+                return Ok(Some(offset + at as u64));
+            }
+            offset += len as u64;
+        }
+    }
+    Ok(None)
+}
+
 impl Vmgs {
     /// Opens the store on `device`.
     pub fn open(device: Box<dyn BlockDevice>, options: OpenOptions) -> Result<Self, Error> {
@@ -76,10 +99,15 @@ impl Vmgs {
         policy: OpenPolicy,
     ) -> Result<Self, Error> {
         let mut disk = Disk::new(device)?;
-        let error = match load(&mut disk, options.headers) {
+        let mut error = match load(&mut disk, options.headers) {
             Ok(loaded) => return Self::opened(disk, loaded, options),
             Err(error) => error,
         };
+        if error.kind() == ErrorKind::Empty
+            && let Some(offset) = find_data(&mut disk)?
+        {
+            error = Error::NotBlank { offset };
+        }
         let reason = match (error.kind(), policy.on_empty, policy.on_corrupt) {
             (ErrorKind::Empty, OnProblem::Format, _) => ProvisioningReason::Empty,
             (ErrorKind::Empty | ErrorKind::Corrupt, _, OnProblem::Format) => {

@@ -71,6 +71,44 @@ fn each_policy_formats_only_what_it_allows() {
 }
 
 #[test]
+fn a_device_with_data_is_not_formatted_as_an_empty_one() {
+    let policy = OpenPolicy {
+        on_empty: OnProblem::Format,
+        on_corrupt: OnProblem::Fail,
+    };
+    let open_with = |device: &MemoryDevice| {
+        Vmgs::open_or_format(Box::new(device.clone()), OpenOptions::default(), policy)
+    };
+    // The superblock of ext4 is behind two empty sectors.
+    for offset in [1024, 8191, 16384, (1 << 20) - 1] {
+        let device = MemoryDevice::new(512, 1 << 20);
+        device.with(|bytes| bytes[offset] = 0x53);
+        let before = device.to_vec();
+        let error = open_with(&device).err().unwrap();
+        assert!(
+            matches!(error, Error::NotBlank { offset: at } if at == offset as u64),
+            "{error}"
+        );
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(device.to_vec(), before);
+    }
+
+    // A store that lost both headers.
+    let (device, mut store) = new_store(512, 64);
+    store.write(ID, Protection::Plain, b"kept").unwrap();
+    device.with(|bytes| bytes[..1024].fill(0));
+    assert!(matches!(
+        open_with(&device).err().unwrap(),
+        Error::NotBlank { .. }
+    ));
+
+    // A device whose formatting was interrupted before the header was written.
+    let (device, _) = new_store(512, 64);
+    device.with(|bytes| bytes[..1024].fill(0));
+    assert!(open_with(&device).unwrap().provisioned().is_some());
+}
+
+#[test]
 fn format_once_formats_once() {
     let (device, mut store) = new_store(512, 64);
     store.write(ID, Protection::Plain, b"old").unwrap();
