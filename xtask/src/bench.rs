@@ -10,6 +10,7 @@ use crate::guest_run::GuestRun;
 use crate::guest_run::PlaceOption;
 use crate::host_kvm::HostKvm;
 use crate::process;
+use crate::shared_writer::SharedWriter;
 use crate::workspace;
 use anyhow::Context;
 use clap::Args;
@@ -18,9 +19,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 use table::BenchSample;
 use table::BenchTable;
@@ -82,9 +80,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         host_files: QEMU_FILES.map(PathBuf::from).into(),
         ..GuestRun::of_vmm_tests("vmm_bench", arguments, place, limit)
     };
-    let output = CollectedSamples::default();
+    let output = SharedWriter::new(CollectedSamples::default());
     let status = run.run(place, Box::new(output.clone()))?;
-    let samples = output.samples()?;
+    let samples = output.lock().samples()?;
     let mut table = BenchTable::of(&samples);
     table.add_single("stripped release binary", "KiB", "openvmm", stripped_kib()?);
     if args.json {
@@ -140,13 +138,12 @@ fn micro_benchmarks(to_stderr: bool) -> anyhow::Result<()> {
 }
 
 /// Collects the samples, and copies them to standard error to show progress.
-#[derive(Clone, Default)]
-struct CollectedSamples(Arc<Mutex<Vec<u8>>>);
+#[derive(Default)]
+struct CollectedSamples(Vec<u8>);
 
 impl CollectedSamples {
     fn samples(&self) -> anyhow::Result<Vec<BenchSample>> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&bytes)
+        String::from_utf8_lossy(&self.0)
             .lines()
             .map(|line| serde_json::from_str(line).with_context(|| format!("not a sample: {line}")))
             .collect()
@@ -156,8 +153,7 @@ impl CollectedSamples {
 impl Write for CollectedSamples {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         io::stderr().write_all(bytes)?;
-        let mut collected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        collected.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

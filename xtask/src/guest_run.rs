@@ -10,19 +10,16 @@ use crate::lab::LabParts;
 use crate::lab::LabStreams;
 use crate::lab::OutFile;
 use crate::setup;
+use crate::shared_writer::SharedWriter;
 use anyhow::Context;
 use clap::ValueEnum;
 use std::fs;
-use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -113,22 +110,6 @@ pub(crate) struct GuestRun {
 
 /// How often to start a lab whose emulated processor stops.
 const LAB_ATTEMPTS: u32 = 3;
-
-/// The output of the labs that run one after the other.
-#[derive(Clone)]
-struct LabOutput(Arc<Mutex<Box<dyn Write + Send>>>);
-
-impl Write for LabOutput {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        output.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        output.flush()
-    }
-}
 
 /// An argument.
 #[derive(Debug, Clone)]
@@ -274,7 +255,7 @@ impl GuestRun {
         lab: &Lab,
         output: Box<dyn Write + Send>,
     ) -> anyhow::Result<u8> {
-        let output = LabOutput(Arc::new(Mutex::new(output)));
+        let output = SharedWriter::new(output);
         for _ in 0..LAB_ATTEMPTS {
             let streams = LabStreams {
                 stdout: Box::new(output.clone()),

@@ -14,6 +14,7 @@ mod host_kvm;
 mod lab;
 mod process;
 mod setup;
+mod shared_writer;
 mod soak;
 mod test;
 mod userland;

@@ -7,11 +7,9 @@ use crate::guest_run::Arg;
 use crate::guest_run::GuestPlace;
 use crate::guest_run::GuestRun;
 use crate::lab::Lab;
+use crate::shared_writer::SharedWriter;
 use std::io;
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 /// Much longer than the tests need: each has a limit of its own.
@@ -49,19 +47,19 @@ pub(super) fn run_kvm(place: GuestPlace) -> anyhow::Result<Count> {
 }
 
 fn count(place: GuestPlace, run: &GuestRun) -> anyhow::Result<Count> {
-    let counter = SharedCounter::new(io::stdout());
+    let counter = SharedWriter::new(CountingWriter::new(io::stdout()));
     let status = run.run(place, Box::new(counter.clone()))?;
-    Ok(counter.count().with_status(status == 0))
+    Ok(counter.lock().count.with_status(status == 0))
 }
 
 fn count_in_labs(labs: usize, run: &GuestRun) -> anyhow::Result<Count> {
     println!("test: {labs} labs at the same time");
-    let counter = SharedCounter::new(io::stdout());
+    let counter = SharedWriter::new(CountingWriter::new(io::stdout()));
     let outputs = (0..labs)
         .map(|_| Box::new(WholeLines::new(counter.clone())) as Box<dyn Write + Send>)
         .collect();
     let statuses = run.run_in_labs(SHARE, outputs)?;
-    let count = counter.count();
+    let count = counter.lock().count;
     Ok(count.with_status(statuses.iter().all(|status| *status == 0)))
 }
 
@@ -103,44 +101,13 @@ impl<W: Write> Drop for WholeLines<W> {
     }
 }
 
-/// A counting writer with several owners.
-struct SharedCounter<W>(Arc<Mutex<CountingWriter<W>>>);
-
-impl<W: Write> SharedCounter<W> {
-    fn new(out: W) -> Self {
-        Self(Arc::new(Mutex::new(CountingWriter::new(out))))
-    }
-
-    fn count(&self) -> Count {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
-    }
-}
-
-impl<W> Clone for SharedCounter<W> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<W: Write> Write for SharedCounter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counter.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counter.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lines_of_several_labs_do_not_mix() {
-        let counter = SharedCounter::new(io::sink());
+        let counter = SharedWriter::new(CountingWriter::new(io::sink()));
         let mut first = WholeLines::new(counter.clone());
         let mut second = WholeLines::new(counter.clone());
         first.write_all(b"test result: ok. 3 pas").unwrap();
@@ -149,7 +116,7 @@ mod tests {
             .unwrap();
         first.write_all(b"sed; 0 failed\n").unwrap();
         drop((first, second));
-        let count = counter.count();
+        let count = counter.lock().count;
         assert_eq!((count.passed, count.failed), (4, 2));
     }
 }
