@@ -9,6 +9,8 @@ mod lifecycle;
 mod report;
 mod run_control;
 mod targets;
+#[cfg(test)]
+mod test_support;
 mod units;
 mod vps;
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::BindingVps;
 use crate::RunControl;
 use crate::RunId;
+use crate::test_support::NoBus;
 use mesh::saved_state::RestoreError;
 use mesh::saved_state::SaveError;
 use mesh::saved_state::SavedState;
@@ -83,22 +84,6 @@ impl Guest for Double {
             Ending::Stopped => self.0.note("settle stopped"),
         }
         Ok(self.0.attempt("settled")?)
-    }
-}
-
-struct NoBus;
-
-impl IoBus for NoBus {
-    fn read_port(&self, _: u16, _: &mut [u8]) {}
-    fn write_port(&self, _: u16, _: &[u8]) {}
-    fn read_mmio(&self, _: u64, _: &mut [u8]) {}
-    fn write_mmio(&self, _: u64, _: &[u8]) {}
-    fn end_of_interrupt(&self, _: u8) {}
-    fn read_msr(&self, _: VpIndex, _: u32) -> Option<u64> {
-        None
-    }
-    fn write_msr(&self, _: VpIndex, _: u32, _: u64) -> Option<()> {
-        None
     }
 }
 

@@ -8,8 +8,10 @@ use serde_json::Value;
 use serde_json::json;
 use state_unit::ResetError;
 use state_unit::StateUnit;
+use std::error::Error;
 use std::sync::Arc;
 use virt::Partition;
+use virt::Vp;
 use virt::x86::PartitionState;
 use virt::x86::VpState;
 use vmotherboard::AttachedDevice;
@@ -54,7 +56,7 @@ impl StateUnit for PartitionUnit {
     fn start(&mut self) {
         if let Err(error) = self.0.start_clock() {
             tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = &error as &dyn Error,
                 "failed to start the guest's clock"
             );
         }
@@ -63,7 +65,7 @@ impl StateUnit for PartitionUnit {
     fn stop(&mut self) {
         if let Err(error) = self.0.stop_clock() {
             tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = &error as &dyn Error,
                 "failed to stop the guest's clock"
             );
         }
@@ -126,6 +128,17 @@ impl StateUnit for DeviceUnit {
 /// The VPs.
 pub struct VpsUnit(pub VpSet);
 
+impl VpsUnit {
+    /// Calls `action` on the thread of each VP. Fails if it fails for any.
+    fn for_each<R: Send + 'static>(
+        &self,
+        action: impl Fn(&mut dyn Vp) -> Result<R, virt::Error> + Send + Sync + 'static,
+    ) -> Result<Vec<R>, Box<dyn Error + Send + Sync>> {
+        let results = self.0.for_each(action)?;
+        Ok(results.into_iter().collect::<Result<_, _>>()?)
+    }
+}
+
 /// The saved state of all VPs, in index order.
 #[derive(minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
@@ -144,24 +157,12 @@ impl StateUnit for VpsUnit {
     }
 
     fn reset(&mut self) -> Result<(), ResetError> {
-        let results = self
-            .0
-            .for_each(|vp| vp.reset())
-            .map_err(|error| ResetError(error.into()))?;
-        for result in results {
-            result.map_err(|error| ResetError(error.into()))?;
-        }
+        self.for_each(|vp| vp.reset()).map_err(ResetError)?;
         Ok(())
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
-        let vps = self
-            .0
-            .for_each(|vp| vp.save())
-            .map_err(|error| SaveError::Failed(error.into()))?
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .map_err(|error: virt::Error| SaveError::Failed(error.into()))?;
+        let vps = self.for_each(|vp| vp.save()).map_err(SaveError::Failed)?;
         Ok(SavedState::encode(&SavedVps { vps }))
     }
 
@@ -175,13 +176,8 @@ impl StateUnit for VpsUnit {
             )));
         }
         let vps = Arc::new(vps);
-        let results = self
-            .0
-            .for_each(move |vp| vp.restore(&vps[vp.index().0 as usize]))
-            .map_err(|error| RestoreError::Failed(error.into()))?;
-        for result in results {
-            result.map_err(|error| RestoreError::Failed(error.into()))?;
-        }
+        self.for_each(move |vp| vp.restore(&vps[vp.index().0 as usize]))
+            .map_err(RestoreError::Failed)?;
         Ok(())
     }
 

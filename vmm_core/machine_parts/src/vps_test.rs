@@ -1,5 +1,6 @@
 use super::*;
 use crate::Report;
+use crate::test_support::NoBus;
 use parking_lot::Condvar;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -102,22 +103,6 @@ impl Vp for Spinner {
 
     fn restore(&mut self, _: &VpState) -> Result<(), Error> {
         Err(Error::MissingCapability { what: "state" })
-    }
-}
-
-struct NoBus;
-
-impl IoBus for NoBus {
-    fn read_port(&self, _: u16, _: &mut [u8]) {}
-    fn write_port(&self, _: u16, _: &[u8]) {}
-    fn read_mmio(&self, _: u64, _: &mut [u8]) {}
-    fn write_mmio(&self, _: u64, _: &[u8]) {}
-    fn end_of_interrupt(&self, _: u8) {}
-    fn read_msr(&self, _: VpIndex, _: u32) -> Option<u64> {
-        None
-    }
-    fn write_msr(&self, _: VpIndex, _: u32, _: u64) -> Option<()> {
-        None
     }
 }
 
