@@ -3,6 +3,7 @@
 
 use futures::FutureExt;
 use mesh::Attachments;
+use mesh::BoundedSender;
 use mesh::Fd;
 use mesh::Receiver;
 use mesh::RecvError;
@@ -16,6 +17,7 @@ use mesh::wire::MAX_FDS;
 use mesh::wire::ReceiveError;
 use mesh_remote::ChannelError;
 use mesh_remote::ChannelOpenError;
+use mesh_remote::ChannelTask;
 use mesh_remote::MAX_REQUESTS;
 use mesh_remote::QUEUE_LEN;
 use mesh_remote::receiver;
@@ -91,12 +93,24 @@ async fn serve(mut messages: Receiver<Message>) -> Vec<u64> {
     numbers
 }
 
+/// Both ends of a new channel, each with its task.
+fn connected(
+    driver: &Driver,
+) -> (
+    (BoundedSender<Message>, ChannelTask),
+    (Receiver<Message>, ChannelTask),
+) {
+    let (here, there) = socket_pair().unwrap();
+    (
+        sender(driver, here).unwrap(),
+        receiver(driver, there).unwrap(),
+    )
+}
+
 #[test]
 fn messages_requests_and_fds_arrive_in_order() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, sending) = sender(&driver, here).unwrap();
-        let (received, receiving) = receiver(&driver, there).unwrap();
+        let ((messages, sending), (received, receiving)) = connected(&driver);
         let server = driver.spawn("server", serve(received));
         for number in 0..1000 {
             messages.send(Message::Number(number)).await.unwrap();
@@ -123,9 +137,7 @@ fn messages_requests_and_fds_arrive_in_order() {
 #[test]
 fn an_end_of_another_channel_can_be_sent() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (outer, _sending) = sender(&driver, here).unwrap();
-        let (mut received, _receiving) = receiver(&driver, there).unwrap();
+        let ((outer, _sending), (mut received, _receiving)) = connected(&driver);
         let (near, far) = socket_pair().unwrap();
         let (inner, _inner_sending) = sender(&driver, near).unwrap();
         let call = outer.call(Message::Exchange, far.into());
@@ -151,9 +163,7 @@ fn an_end_of_another_channel_can_be_sent() {
 #[test]
 fn either_end_learns_that_the_other_is_dropped() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, sending) = sender(&driver, here).unwrap();
-        let (received, receiving) = receiver::<Message>(&driver, there).unwrap();
+        let ((messages, sending), (received, receiving)) = connected(&driver);
         drop(received);
         messages.closed().await;
         assert_eq!(
@@ -168,9 +178,7 @@ fn either_end_learns_that_the_other_is_dropped() {
 #[test]
 fn requests_that_were_sent_are_answered_after_the_sender_is_dropped() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, _sending) = sender(&driver, here).unwrap();
-        let (mut received, _receiving) = receiver(&driver, there).unwrap();
+        let ((messages, _sending), (mut received, _receiving)) = connected(&driver);
         let (rpc, reply) = Rpc::new(1);
         messages.send(Message::Double(rpc)).await.unwrap();
         drop(messages);
@@ -187,9 +195,7 @@ fn requests_that_were_sent_are_answered_after_the_sender_is_dropped() {
 #[test]
 fn a_receiver_that_is_dropped_takes_no_more_but_still_answers() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, _sending) = sender(&driver, here).unwrap();
-        let (mut received, _receiving) = receiver(&driver, there).unwrap();
+        let ((messages, _sending), (mut received, _receiving)) = connected(&driver);
         let (rpc, reply) = Rpc::new(1);
         messages.send(Message::Double(rpc)).await.unwrap();
         let Ok(Message::Double(rpc)) = received.recv().await else {
@@ -218,9 +224,7 @@ fn a_peer_that_closes_with_unread_packets_is_the_end() {
 #[test]
 fn a_sender_waits_while_too_many_requests_have_no_reply() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, _sending) = sender(&driver, here).unwrap();
-        let (mut received, _receiving) = receiver(&driver, there).unwrap();
+        let ((messages, _sending), (mut received, _receiving)) = connected(&driver);
         let calls = (0..=MAX_REQUESTS.get() as u64).map(|n| messages.call(Message::Double, n));
         let answer = async {
             let mut held = Vec::new();
@@ -244,9 +248,7 @@ fn a_sender_waits_while_too_many_requests_have_no_reply() {
 #[test]
 fn a_receiver_that_does_not_keep_up_makes_the_sender_wait() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, _sending) = sender(&driver, here).unwrap();
-        let (received, _receiving) = receiver(&driver, there).unwrap();
+        let ((messages, _sending), (received, _receiving)) = connected(&driver);
         let text = "x".repeat(MAX_BYTES / 2);
         let mut sent = 0;
         loop {
@@ -269,9 +271,7 @@ fn a_receiver_that_does_not_keep_up_makes_the_sender_wait() {
 #[test]
 fn a_request_that_is_too_long_fails_and_the_channel_goes_on() {
     DefaultPool::run_with(async |driver| {
-        let (here, there) = socket_pair().unwrap();
-        let (messages, sending) = sender(&driver, here).unwrap();
-        let (received, _receiving) = receiver(&driver, there).unwrap();
+        let ((messages, sending), (received, _receiving)) = connected(&driver);
         let server = driver.spawn("server", serve(received));
         let long = messages.call(Message::Measure, "x".repeat(MAX_BYTES)).await;
         assert!(matches!(
