@@ -23,6 +23,7 @@ use chipset_device::PowerSink;
 use chipset_device::Services;
 use chipset_device::SharedDevice;
 use chipset_device::VpCount;
+use disk_backend::AttachedDisks;
 use disk_spec::DiskSource;
 use disk_spec::DiskSpec;
 use guest_memory::GuestMemory;
@@ -80,6 +81,7 @@ fn services() -> Services {
     let layout = MemoryLayout::new(32 << 20, 0xb000_0000, 40).unwrap();
     services.offer(GuestMemory::new(layout, &MemoryBacking::default()).unwrap());
     services.offer(VmClock::new());
+    services.offer(AttachedDisks::default());
     services.offer(PowerSink::new(|_| {}));
     services.offer(AnnouncementSink::new(|_| {}));
     let console = Box::new(std::io::sink());

@@ -18,6 +18,7 @@ use chipset::ioapic::IoApicPins;
 use chipset::pm::PmControl;
 use chipset_device::Services;
 use chipset_device::VpCount;
+use disk_backend::AttachedDisks;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::DeviceUnit;
@@ -93,6 +94,7 @@ impl MachinePlan {
         services.offer(memory.clone());
         services.offer(VpCount(config.topology.processors));
         services.offer(serial.clone());
+        services.offer(AttachedDisks::default());
         services.offer(ends.control.power_sink());
         services.offer(ends.control);
         if let Some(client) = store.as_ref().and_then(PlannedStore::client) {

@@ -137,6 +137,14 @@ impl Buffers {
         }
     }
 
+    /// Removes and returns the first `len` bytes, or all.
+    #[must_use]
+    pub fn take_front(&mut self, len: u64) -> Self {
+        let front = self.part(0, len);
+        self.advance(len);
+        front
+    }
+
     /// The `len` bytes starting at `start`, or fewer at the end.
     #[must_use]
     pub fn part(&self, start: u64, len: u64) -> Self {
@@ -279,6 +287,12 @@ mod tests {
         all.clear(1, 2);
         all.copy_to(0, &mut out);
         assert_eq!(out, [0x12, 0, 0, 0x15]);
+        let mut rest = all.part(0, u64::MAX);
+        let front = rest.take_front(0x10);
+        assert_eq!((front.len(), rest.len()), (0x10, 0x0e));
+        let mut out = [0; 1];
+        rest.copy_to(0, &mut out);
+        assert_eq!(out, [0x22]);
         assert_eq!(all.part(0x1d, 100).len(), 1);
         all.advance(u64::MAX);
         assert!(all.is_empty() && all.iovecs().is_empty());

@@ -39,6 +39,16 @@ pub struct Extent {
     pub len: u64,
 }
 
+impl Extent {
+    fn take_front(&mut self, len: u64) -> Self {
+        let len = len.min(self.len);
+        let offset = self.offset;
+        self.offset = offset.saturating_add(len);
+        self.len -= len;
+        Self { offset, len }
+    }
+}
+
 /// The properties of a disk. They do not change while it is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskInfo {
@@ -46,8 +56,10 @@ pub struct DiskInfo {
     pub name: String,
     /// The size in sectors of 512 bytes.
     pub sectors: u64,
+    /// The unit that the guest reads and writes in, in bytes: 512 or 4096.
+    pub logical_block: u32,
     /// The size of the blocks that can be written without a read-modify-write cycle, in bytes: a power of two, at least
-    /// 512.
+    /// `logical_block`.
     pub physical_block: u32,
     /// Whether it can be written.
     pub access: DiskAccess,
@@ -57,7 +69,41 @@ pub struct DiskInfo {
     pub id: Option<[u8; 16]>,
 }
 
+/// A disk cannot have blocks of that size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlockSizeError {
+    /// Guests support only two sizes.
+    #[error("a disk has sectors of 512 or 4096 bytes, not {block}")]
+    Unsupported {
+        /// The size asked for, in bytes.
+        block: u32,
+    },
+    /// The disk is not a multiple of the size.
+    #[error("a disk of {size} bytes does not have whole sectors of {block} bytes")]
+    Partial {
+        /// The size of the disk, in bytes.
+        size: u64,
+        /// The size of a block, in bytes.
+        block: u32,
+    },
+}
+
 impl DiskInfo {
+    /// Makes `block` bytes, 512 or 4096, the logical block size.
+    pub fn set_logical_block(&mut self, block: u32) -> Result<(), BlockSizeError> {
+        if !matches!(block, 512 | 4096) {
+            return Err(BlockSizeError::Unsupported { block });
+        }
+        let size = self.size();
+        if !size.is_multiple_of(block.into()) {
+            return Err(BlockSizeError::Partial { size, block });
+        }
+        self.logical_block = block;
+        self.physical_block = self.physical_block.max(block);
+        self.discard_granularity = self.discard_granularity.map(|bytes| bytes.max(block));
+        Ok(())
+    }
+
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.sectors.saturating_mul(SECTOR)
@@ -67,8 +113,9 @@ impl DiskInfo {
     pub fn check(&self, operation: &DiskOperation) -> Result<(), DiskError> {
         let extent = operation.extent();
         let Extent { offset, len } = extent;
-        if offset % SECTOR != 0 || len % SECTOR != 0 {
-            return Err(DiskError::Unaligned { offset, len });
+        let block = u64::from(self.logical_block);
+        if offset % block != 0 || len % block != 0 {
+            return Err(DiskError::Unaligned { offset, len, block });
         }
         let size = self.size();
         if offset.checked_add(len).is_none_or(|end| end > size) {
@@ -85,7 +132,7 @@ impl DiskInfo {
     }
 }
 
-/// An operation on a disk. Offsets and lengths are multiples of [`SECTOR`].
+/// An operation on a disk. Offsets and lengths are multiples of [`DiskInfo::logical_block`].
 #[derive(Debug)]
 pub enum DiskOperation {
     /// Reads the bytes starting at `offset` into `buffers`.
@@ -131,6 +178,30 @@ impl DiskOperation {
         }
     }
 
+    /// Removes and returns the part of the operation that affects the first `len` bytes, or all. `len` is a multiple of
+    /// the logical block size. A flush has no parts.
+    #[must_use]
+    pub fn take_front(&mut self, len: u64) -> Self {
+        match self {
+            Self::Read { offset, buffers } => Self::Read {
+                offset: std::mem::replace(offset, offset.saturating_add(len)),
+                buffers: buffers.take_front(len),
+            },
+            Self::Write { offset, buffers } => Self::Write {
+                offset: std::mem::replace(offset, offset.saturating_add(len)),
+                buffers: buffers.take_front(len),
+            },
+            Self::Flush => Self::Flush,
+            Self::Discard { extent } => Self::Discard {
+                extent: extent.take_front(len),
+            },
+            Self::WriteZeroes { extent, space } => Self::WriteZeroes {
+                extent: extent.take_front(len),
+                space: *space,
+            },
+        }
+    }
+
     /// The name of the operation in messages.
     pub fn name(&self) -> &'static str {
         match self {
@@ -146,13 +217,15 @@ impl DiskOperation {
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// The extent does not consist of whole sectors.
-    #[error("{len} bytes at {offset:#x} are not whole sectors")]
+    /// The extent does not consist of whole blocks.
+    #[error("{len} bytes at {offset:#x} are not whole blocks of {block} bytes")]
     Unaligned {
         /// The offset of the first byte.
         offset: u64,
         /// The number of bytes.
         len: u64,
+        /// The logical block size of the disk in bytes.
+        block: u64,
     },
     /// The extent goes past the end of the disk.
     #[error("{len} bytes at {offset:#x} are not within the disk's {size} bytes")]
@@ -207,6 +280,9 @@ pub struct Completion {
 pub trait Disk: Send + Sync {
     /// Its properties.
     fn info(&self) -> &DiskInfo;
+
+    /// Makes everything that completed in any queue survive a power loss, and waits for that.
+    fn flush(&self) -> Result<(), DiskError>;
 
     /// Opens a queue for the calling thread, sized for about `depth` operations in flight.
     ///

@@ -81,6 +81,13 @@ impl Disk for FaultyDisk {
         self.inner.info()
     }
 
+    fn flush(&self) -> Result<(), DiskError> {
+        match self.faults.take() {
+            None => self.inner.flush(),
+            Some(errno) => Err(failure(&DiskOperation::Flush, errno)),
+        }
+    }
+
     fn open_queue(
         self: Arc<Self>,
         depth: u16,
@@ -93,6 +100,14 @@ impl Disk for FaultyDisk {
             failed: Vec::new(),
             submitted: false,
         }))
+    }
+}
+
+fn failure(operation: &DiskOperation, errno: i32) -> DiskError {
+    DiskError::Io {
+        operation: operation.name(),
+        offset: operation.extent().offset,
+        source: io::Error::from_raw_os_error(errno),
     }
 }
 
@@ -120,11 +135,7 @@ impl DiskQueue for FaultyQueue {
             None => self.inner.submit(token, operation),
             Some(errno) => self.failed.push(Completion {
                 token,
-                result: Err(DiskError::Io {
-                    operation: operation.name(),
-                    offset: operation.extent().offset,
-                    source: io::Error::from_raw_os_error(errno),
-                }),
+                result: Err(failure(&operation, errno)),
             }),
         }
     }

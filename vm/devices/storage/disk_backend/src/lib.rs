@@ -4,6 +4,7 @@
 //! [`DiskOperation`]s, and waits for completions and for its own events in one place. Data moves between the disk and
 //! [`Buffers`], which keep the memory mapped as long as an operation uses it.
 
+mod attached;
 mod buffers;
 mod disk;
 mod events;
@@ -15,8 +16,12 @@ mod memory_disk;
 mod overlay;
 mod sparse;
 
+pub use attached::AttachedDisk;
+pub use attached::AttachedDisks;
+pub use attached::FlushDisksError;
 pub use buffers::Buffers;
 pub use buffers::BuffersError;
+pub use disk::BlockSizeError;
 pub use disk::Completion;
 pub use disk::Disk;
 pub use disk::DiskAccess;

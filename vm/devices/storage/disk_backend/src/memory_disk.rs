@@ -1,5 +1,6 @@
 //! A disk in memory.
 
+use crate::BlockSizeError;
 use crate::Completion;
 use crate::Disk;
 use crate::DiskAccess;
@@ -24,6 +25,9 @@ pub enum MemoryDiskError {
         /// The size asked for, in bytes.
         size: u64,
     },
+    /// The disk cannot have such blocks.
+    #[error(transparent)]
+    Block(#[from] BlockSizeError),
 }
 
 /// A disk in the host's memory, zero at first, which ends with the process.
@@ -44,6 +48,7 @@ impl MemoryDisk {
             info: DiskInfo {
                 name: "mem".into(),
                 sectors: size / SECTOR,
+                logical_block: SECTOR as u32,
                 physical_block: SECTOR as u32,
                 access,
                 discard_granularity: Some(CHUNK as u32),
@@ -51,6 +56,12 @@ impl MemoryDisk {
             },
             sectors: SparseSectors::new(),
         })
+    }
+
+    /// Sets the unit that the guest reads and writes in, 512 or 4096 bytes.
+    pub fn with_logical_block(mut self, block: u32) -> Result<Self, MemoryDiskError> {
+        self.info.set_logical_block(block)?;
+        Ok(self)
     }
 
     fn run(&self, operation: &DiskOperation) -> Result<(), DiskError> {
@@ -89,6 +100,10 @@ pub(crate) fn out_of_memory(
 impl Disk for MemoryDisk {
     fn info(&self) -> &DiskInfo {
         &self.info
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        Ok(())
     }
 
     fn open_queue(

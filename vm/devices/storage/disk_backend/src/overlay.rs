@@ -46,6 +46,11 @@ impl Disk for OverlayDisk {
         &self.info
     }
 
+    fn flush(&self) -> Result<(), DiskError> {
+        // Nothing of it survives anyway.
+        Ok(())
+    }
+
     fn open_queue(
         self: Arc<Self>,
         depth: u16,

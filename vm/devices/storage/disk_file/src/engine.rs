@@ -2,10 +2,12 @@
 
 use crate::job::Job;
 use crate::lock;
+use crate::system_call;
 use disk_backend::DiskError;
 use disk_backend::DiskInfo;
 use disk_backend::DiskOperation;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -56,10 +58,31 @@ impl OpenFile {
         Ok(job)
     }
 
+    /// Makes everything that completed survive a power loss.
+    pub(crate) fn flush(&self) -> Result<(), DiskError> {
+        let mut job = match self.begin(DiskOperation::Flush) {
+            Ok(job) => job,
+            Err(result) => return result,
+        };
+        let result = run(&self.file, &mut job);
+        self.end(&job, &result);
+        result
+    }
+
     /// Records the result of `job`.
     pub(crate) fn end(&self, job: &Job, result: &Result<(), DiskError>) {
         if job.is_flush() && result.is_err() {
             self.flush_failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Performs `job` on `file`, and waits for it.
+pub(crate) fn run(file: &File, job: &mut Job) -> Result<(), DiskError> {
+    loop {
+        let result = system_call::run(file, &job.call());
+        if let ControlFlow::Break(result) = job.advance(result) {
+            return result;
         }
     }
 }

@@ -9,8 +9,10 @@ use crate::ring;
 use crate::ring::RingQueue;
 use crate::threads::Pool;
 use crate::threads::PoolQueue;
+use disk_backend::BlockSizeError;
 use disk_backend::Disk;
 use disk_backend::DiskAccess;
+use disk_backend::DiskError;
 use disk_backend::DiskInfo;
 use disk_backend::DiskQueue;
 use disk_backend::SECTOR;
@@ -62,6 +64,8 @@ pub struct FileOptions {
     pub format: Format,
     /// How I/O is made asynchronous.
     pub engine: Engine,
+    /// The logical block size for the guest in bytes, or none for that of the block device (512 for a file).
+    pub sector: Option<u32>,
 }
 
 /// Why a file cannot be used as a disk.
@@ -117,6 +121,15 @@ pub enum FileDiskError {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
+    },
+    /// Guests cannot have such sectors on it.
+    #[error("the disk {} cannot have these sectors", path.display())]
+    BlockSize {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: BlockSizeError,
     },
     /// It is not a fixed VHD, or a damaged one.
     #[error("the disk {} cannot be used as a VHD", path.display())]
@@ -180,9 +193,10 @@ impl FileDisk {
         let (size, id) = find_disk(path, &file, len, options.format)?;
         let physical_block =
             physical_block(&file).map_err(|e| io_error("find the block size of", e))?;
-        let info = DiskInfo {
+        let mut info = DiskInfo {
             name: path.display().to_string(),
             sectors: size / SECTOR,
+            logical_block: SECTOR as u32,
             physical_block,
             access: options.access,
             discard_granularity: match options.access {
@@ -191,6 +205,15 @@ impl FileDisk {
             },
             id,
         };
+        let logical_block = match options.sector {
+            Some(sector) => sector,
+            None => logical_block(&file).map_err(|e| io_error("find the sector size of", e))?,
+        };
+        info.set_logical_block(logical_block)
+            .map_err(|source| FileDiskError::BlockSize {
+                path: path.to_owned(),
+                source,
+            })?;
         let engine = choose_engine(path, options.engine)?;
         Ok(Self {
             file: Arc::new(OpenFile::new(file, info)),
@@ -263,6 +286,14 @@ fn find_disk(
     }
 }
 
+/// The logical block size of a block device, else 512.
+fn logical_block(file: &File) -> io::Result<u32> {
+    match file.metadata()?.file_type().is_block_device() {
+        true => Ok(rustix::fs::ioctl_blksszget(file)?),
+        false => Ok(SECTOR as u32),
+    }
+}
+
 /// The block size of the device or file system, limited to what guests support.
 fn physical_block(file: &File) -> io::Result<u32> {
     let metadata = file.metadata()?;
@@ -295,6 +326,10 @@ fn choose_engine(path: &Path, engine: Engine) -> Result<Engine, FileDiskError> {
 impl Disk for FileDisk {
     fn info(&self) -> &DiskInfo {
         &self.file.info
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.file.flush()
     }
 
     fn open_queue(

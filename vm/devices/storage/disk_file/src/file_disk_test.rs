@@ -64,6 +64,7 @@ impl Image {
             access,
             format,
             engine,
+            ..Default::default()
         };
         FileDisk::open(&self.path, options).map(Arc::new)
     }

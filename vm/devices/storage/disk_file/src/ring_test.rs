@@ -23,6 +23,7 @@ fn open(file: File) -> Arc<OpenFile> {
     let info = DiskInfo {
         name: "test".into(),
         sectors: OPERATIONS,
+        logical_block: SECTOR as u32,
         physical_block: SECTOR as u32,
         access: DiskAccess::ReadWrite,
         discard_granularity: None,

@@ -1,9 +1,9 @@
 //! Queues on a pool of threads, for hosts without io_uring.
 
+use crate::engine;
 use crate::engine::OpenFile;
 use crate::job::Job;
 use crate::page_cache::PageCache;
-use crate::system_call;
 use disk_backend::Completion;
 use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
@@ -75,12 +75,7 @@ impl Drop for Pool {
 
 impl Shared {
     fn run(&self, mut task: Task) {
-        let result = loop {
-            let result = system_call::run(&self.file.file, &task.job.call());
-            if let ControlFlow::Break(result) = task.job.advance(result) {
-                break result;
-            }
-        };
+        let result = engine::run(&self.file.file, &mut task.job);
         self.file.end(&task.job, &result);
         let token = task.token;
         // The memory is released before the completion is reported.

@@ -5,6 +5,8 @@ use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
 use chipset_device::VpCount;
+use disk_backend::AttachedDisk;
+use disk_backend::AttachedDisks;
 use minicbor::Decode;
 use minicbor::Encode;
 use uuid::Uuid;
@@ -34,9 +36,18 @@ impl DeviceHandle for VirtioBlkHandle {
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let opened = self.disk.open()?;
+        let disks = machine.get::<AttachedDisks>()?.clone();
         let queues = machine.get::<VpCount>()?.0.min(MAX_DEFAULT_QUEUES);
         let config = self.disk.blk_config(queues as u16)?;
-        virtio::build_pci_function(VirtioBlk::new(opened, config), machine)
+        let device = VirtioBlk::new(opened.clone(), config);
+        let attached = AttachedDisk {
+            device: machine.name.to_owned(),
+            serial: device.serial(),
+            disk: opened,
+        };
+        let function = virtio::build_pci_function(device, machine)?;
+        disks.add(attached);
+        Ok(function)
     }
 }
 

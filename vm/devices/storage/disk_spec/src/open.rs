@@ -30,10 +30,17 @@ impl DiskSpec {
             access,
             format: self.format,
             engine: self.engine,
+            sector: self.sector,
         };
         Ok(match &self.source {
             DiskSource::File(path) => Arc::new(FileDisk::open(path, options(self.access))?),
-            DiskSource::Memory { size } => Arc::new(MemoryDisk::new(*size, self.access)?),
+            DiskSource::Memory { size } => {
+                let disk = MemoryDisk::new(*size, self.access)?;
+                Arc::new(match self.sector {
+                    Some(sector) => disk.with_logical_block(sector)?,
+                    None => disk,
+                })
+            }
             DiskSource::Overlay(path) => {
                 let lower = FileDisk::open(path, options(DiskAccess::ReadOnly))?;
                 Arc::new(OverlayDisk::new(Arc::new(lower)))

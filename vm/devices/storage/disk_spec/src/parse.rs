@@ -58,6 +58,9 @@ pub struct DiskSpec {
     /// How I/O on the file is made asynchronous.
     #[n(6)]
     pub engine: Engine,
+    /// The logical block size in bytes, or none for that of the source.
+    #[n(7)]
+    pub sector: Option<u32>,
 }
 
 /// Why a text does not describe a disk.
@@ -160,6 +163,7 @@ impl FromStr for DiskSpec {
             queues: None,
             format: Format::Auto,
             engine: Engine::Auto,
+            sector: None,
         };
         let mut seen = Vec::new();
         for part in parts {
@@ -198,6 +202,8 @@ impl DiskSpec {
             }
             ("format", Some("raw")) => self.format = Format::Raw,
             ("format", Some("vhd")) => self.format = Format::Vhd,
+            ("sector", Some("512")) => self.sector = Some(512),
+            ("sector", Some("4096")) => self.sector = Some(4096),
             ("aio", Some("io_uring")) => self.engine = Engine::IoUring,
             ("aio", Some("threads")) => self.engine = Engine::Threads,
             _ => return Err(ParseError::Option(text.into())),

@@ -166,13 +166,13 @@ const _: () = assert!(CONFIG_LEN == 60);
 /// The configuration structure.
 pub(crate) fn layout(disk: &DiskInfo, config: &BlkConfig, writeback: bool) -> [u8; CONFIG_LEN] {
     let mut layout = Layout::new_zeroed();
-    let per_block = u64::from(disk.physical_block) / SECTOR;
+    let per_block = disk.physical_block / disk.logical_block;
     layout.capacity = disk.sectors.into();
     // A chain has at most as many descriptors as the queue has entries; header and status take two.
     layout.seg_max = u32::from(QUEUE_SIZE - 2).into();
-    layout.blk_size = (SECTOR as u32).into();
+    layout.blk_size = disk.logical_block.into();
     layout.physical_block_exp = per_block.max(1).ilog2() as u8;
-    layout.min_io_size = u16::try_from(per_block).unwrap_or(1).into();
+    layout.min_io_size = u16::try_from(per_block).unwrap_or(1).max(1).into();
     layout.writeback = writeback.into();
     layout.num_queues = config.queues.into();
     if disk.access == DiskAccess::ReadWrite {
@@ -198,6 +198,7 @@ mod tests {
         DiskInfo {
             name: "disk".into(),
             sectors: 0x1_0000_0001,
+            logical_block: 512,
             physical_block: 4096,
             access: DiskAccess::ReadWrite,
             discard_granularity: Some(4096),
@@ -221,6 +222,20 @@ mod tests {
         let features = features(&disk(), &config);
         // SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES.
         assert_eq!(features, 0b111_1110_0100_0100);
+    }
+
+    #[test]
+    fn large_sectors_are_the_guest_s_unit() {
+        let mut disk = disk();
+        disk.sectors = 0x1_0000_0008;
+        disk.set_logical_block(4096).unwrap();
+        let config = BlkConfig::default();
+        let bytes = layout(&disk, &config, true);
+        // The capacity and the alignment of discards are in units of 512 bytes, the rest in blocks.
+        assert_eq!(bytes[..8], 0x1_0000_0008_u64.to_le_bytes());
+        assert_eq!(bytes[20..24], 4096u32.to_le_bytes());
+        assert_eq!(bytes[24..32], [0, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[44..48], 8u32.to_le_bytes());
     }
 
     #[test]

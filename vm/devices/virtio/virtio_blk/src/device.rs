@@ -78,6 +78,17 @@ impl VirtioBlk {
         }
     }
 
+    /// The serial number that the driver sees, if there is one.
+    pub fn serial(&self) -> Option<String> {
+        let bytes = self.config.serial_of(self.disk.info());
+        let text: String = bytes
+            .iter()
+            .take_while(|&&b| b != 0)
+            .map(|&b| char::from(b))
+            .collect();
+        (!text.is_empty()).then_some(text)
+    }
+
     /// Starts the thread of `queue`, and waits until it has opened the disk.
     fn start(
         &self,

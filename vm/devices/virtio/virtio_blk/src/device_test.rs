@@ -4,6 +4,7 @@ use crate::exercise::Guest;
 use crate::exercise::Parts;
 use disk_backend::Completion;
 use disk_backend::DiskAccess;
+use disk_backend::DiskError;
 use disk_backend::DiskInfo;
 use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
@@ -277,6 +278,10 @@ impl Disk for FailingDisk {
         self.0.info()
     }
 
+    fn flush(&self) -> Result<(), DiskError> {
+        self.0.flush()
+    }
+
     fn open_queue(
         self: Arc<Self>,
         depth: u16,
@@ -325,6 +330,10 @@ struct RecordingDisk(Arc<MemoryDisk>, Arc<Mutex<Vec<&'static str>>>);
 impl Disk for RecordingDisk {
     fn info(&self) -> &DiskInfo {
         self.0.info()
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.0.flush()
     }
 
     fn open_queue(
