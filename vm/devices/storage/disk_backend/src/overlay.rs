@@ -1,5 +1,6 @@
 //! A disk that keeps changes in memory.
 
+use crate::Buffers;
 use crate::Completion;
 use crate::Disk;
 use crate::DiskAccess;
@@ -7,6 +8,7 @@ use crate::DiskError;
 use crate::DiskInfo;
 use crate::DiskOperation;
 use crate::DiskQueue;
+use crate::Extent;
 use crate::memory_disk::out_of_memory;
 use crate::sparse::CHUNK;
 use crate::sparse::SparseSectors;
@@ -67,17 +69,18 @@ impl Disk for OverlayDisk {
     }
 }
 
-/// A read that waits for reads of the lower disk.
+/// A read that waits for a read of the lower disk.
 struct PendingRead {
     token: u64,
-    parts: usize,
-    error: Option<DiskError>,
+    offset: u64,
+    buffers: Buffers,
 }
 
 struct OverlayQueue {
     disk: Arc<OverlayDisk>,
     lower: Box<dyn DiskQueue>,
-    /// By the token of their reads of the lower disk.
+    /// By the token of their reads of the lower disk. There is one for each, whatever of its range is in memory: a guest
+    /// can make sectors alternate.
     reads: Slab<PendingRead>,
     completed: Vec<Completion>,
     lower_completed: Vec<Completion>,
@@ -100,22 +103,18 @@ impl OverlayQueue {
 
     /// Handles the completions of the lower disk.
     fn collect(&mut self) {
-        for part in self.lower_completed.drain(..) {
-            let key = part.token as usize;
-            let Some(read) = self.reads.get_mut(key) else {
+        for lower in self.lower_completed.drain(..) {
+            let Some(read) = self.reads.try_remove(lower.token as usize) else {
                 continue;
             };
-            read.parts -= 1;
-            if let Err(e) = part.result {
-                read.error = Some(e);
+            if lower.result.is_ok() {
+                // Over what the lower disk has in their place.
+                self.disk.sectors.read(read.offset, &read.buffers, |_| {});
             }
-            if read.parts == 0 {
-                let read = self.reads.remove(key);
-                self.completed.push(Completion {
-                    token: read.token,
-                    result: read.error.map_or(Ok(()), Err),
-                });
-            }
+            self.completed.push(Completion {
+                token: read.token,
+                result: lower.result,
+            });
         }
     }
 }
@@ -127,26 +126,29 @@ impl DiskQueue for OverlayQueue {
             self.completed.push(Completion { token, result });
             return;
         }
-        if let DiskOperation::Read { offset, buffers } = &operation {
-            let entry = self.reads.vacant_entry();
-            let mut parts = 0;
-            self.disk.sectors.read(*offset, buffers, |absent| {
-                parts += 1;
-                let part = DiskOperation::Read {
-                    offset: offset + absent.offset,
-                    buffers: buffers.part(absent.offset, absent.len),
-                };
-                self.lower.submit(entry.key() as u64, part);
-            });
-            if parts != 0 {
-                entry.insert(PendingRead {
-                    token,
-                    parts,
-                    error: None,
-                });
+        let operation = match operation {
+            DiskOperation::Read { offset, buffers } => {
+                let len = buffers.len();
+                if let Some(absent) = self.disk.sectors.absent(Extent { offset, len }) {
+                    let lower = DiskOperation::Read {
+                        offset: absent.offset,
+                        buffers: buffers.part(absent.offset - offset, absent.len),
+                    };
+                    let read = PendingRead {
+                        token,
+                        offset,
+                        buffers,
+                    };
+                    self.lower.submit(self.reads.insert(read) as u64, lower);
+                    return;
+                }
+                self.disk.sectors.read(offset, &buffers, |_| {});
+                let result = Ok(());
+                self.completed.push(Completion { token, result });
                 return;
             }
-        }
+            operation => operation,
+        };
         let result = self.run(&operation);
         self.completed.push(Completion { token, result });
     }
@@ -175,9 +177,12 @@ mod tests {
     use crate::Faults;
     use crate::FaultyDisk;
     use crate::MemoryDisk;
+    use crate::Space;
     use crate::exercise;
     use crate::exercise::Client;
     use proptest::prelude::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
 
     const SIZE: u64 = 4 * CHUNK;
 
@@ -186,6 +191,63 @@ mod tests {
         let disk = Arc::new(MemoryDisk::new(SIZE, DiskAccess::ReadWrite).unwrap());
         Client::new(disk.clone()).write(0, &content).unwrap();
         (disk, content)
+    }
+
+    /// A disk that counts the operations on it.
+    struct CountingDisk(Arc<MemoryDisk>, AtomicUsize);
+
+    impl Disk for CountingDisk {
+        fn info(&self) -> &DiskInfo {
+            self.0.info()
+        }
+
+        fn flush(&self) -> Result<(), DiskError> {
+            self.0.flush()
+        }
+
+        fn open_queue(
+            self: Arc<Self>,
+            depth: u16,
+            events: &[BorrowedFd<'_>],
+        ) -> io::Result<Box<dyn DiskQueue>> {
+            struct Queue(Box<dyn DiskQueue>, Arc<CountingDisk>);
+            impl DiskQueue for Queue {
+                fn submit(&mut self, token: u64, operation: DiskOperation) {
+                    self.1.1.fetch_add(1, Ordering::Relaxed);
+                    self.0.submit(token, operation);
+                }
+                fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+                    self.0.poll(completions)
+                }
+                fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+                    self.0.wait(completions)
+                }
+            }
+            let queue = self.0.clone().open_queue(depth, events)?;
+            Ok(Box::new(Queue(queue, self)))
+        }
+    }
+
+    #[test]
+    fn a_read_of_alternating_sectors_is_one_read_of_the_lower_disk() {
+        let (lower, mut content) = lower();
+        let lower = Arc::new(CountingDisk(lower, AtomicUsize::new(0)));
+        let mut client = Client::new(Arc::new(OverlayDisk::new(lower.clone())));
+        for sector in (0..SIZE / 512).step_by(2) {
+            let (offset, len, space) = (sector * 512, 512, Space::Keep);
+            let extent = Extent { offset, len };
+            client
+                .run(DiskOperation::WriteZeroes { extent, space })
+                .unwrap();
+            content[offset as usize..][..512].fill(0);
+        }
+        assert!(client.read(0, SIZE).unwrap() == content);
+        assert_eq!(lower.1.load(Ordering::Relaxed), 1);
+        // What is in memory is not read from the lower disk at all.
+        assert_eq!(client.read(0, 512).unwrap(), [0; 512]);
+        assert_eq!(lower.1.load(Ordering::Relaxed), 1);
+        assert!(client.read(512, 1024).unwrap() == content[512..1536]);
+        assert_eq!(lower.1.load(Ordering::Relaxed), 2);
     }
 
     #[test]

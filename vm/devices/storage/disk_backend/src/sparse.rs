@@ -134,6 +134,26 @@ impl SparseSectors {
         }
     }
 
+    /// The smallest extent within `extent` that has all its absent sectors, if there are any.
+    pub(crate) fn absent(&self, extent: Extent) -> Option<Extent> {
+        let mut absent: Option<Extent> = None;
+        for span in spans(extent) {
+            let shard = self.shard(span.chunk).lock();
+            let present = shard.get(&span.chunk).map_or(0, |chunk| chunk.present);
+            let missing = !present & span.mask();
+            if missing == 0 {
+                continue;
+            }
+            let sector = |n: u32| (span.chunk * SECTORS + u64::from(n)) * SECTOR;
+            let first = sector(missing.trailing_zeros());
+            let end = sector(u128::BITS - missing.leading_zeros());
+            let offset = absent.map_or(first, |absent| absent.offset);
+            let len = end - offset;
+            absent = Some(Extent { offset, len });
+        }
+        absent
+    }
+
     /// Writes `buffers` to the sectors starting at `offset`.
     pub(crate) fn write(&self, offset: u64, buffers: &Buffers) -> Result<(), TryReserveError> {
         let len = buffers.len();
