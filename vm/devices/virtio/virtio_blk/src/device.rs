@@ -16,7 +16,6 @@ use chipset_device::SaveError;
 use chipset_device::SavedState;
 use disk_backend::Disk;
 use pci_core::ClassCode;
-use slab::Slab;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -119,15 +118,7 @@ impl VirtioBlk {
                     // Fails only if the receiver is gone, and then `stop` is set.
                     let _ = opened.send(result);
                     if let Some(disk) = disk {
-                        let worker = QueueWorker {
-                            shared: &shared,
-                            queue: &mut queue,
-                            disk,
-                            parser,
-                            in_flight: Slab::new(),
-                            completions: Vec::new(),
-                        };
-                        worker.run();
+                        QueueWorker::new(&shared, &mut queue, disk, parser).run();
                     }
                     queue
                 }
@@ -139,7 +130,7 @@ impl VirtioBlk {
 }
 
 impl Running {
-    /// Stops all threads, after the requests in flight have completed.
+    /// Stops all threads, after what the disk works on has completed.
     fn stop(self) -> Vec<VirtQueue> {
         self.shared.stop.store(true, Ordering::Release);
         for thread in &self.threads {
@@ -190,7 +181,7 @@ impl VirtioDevice for VirtioBlk {
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let features = activation.features;
         let shared = Arc::new(Shared {
-            disk: self.disk.info().name.clone(),
+            disk: self.disk.clone(),
             signals: activation.signals,
             stats: self.stats.clone(),
             caching: if !has(features, VIRTIO_BLK_F_FLUSH) {

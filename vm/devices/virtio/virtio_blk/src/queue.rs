@@ -5,6 +5,8 @@ use crate::request::Request;
 use crate::request::RequestParser;
 use crate::stats::BlkStats;
 use disk_backend::Completion;
+use disk_backend::Disk;
+use disk_backend::DiskError;
 use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
 use slab::Slab;
@@ -22,10 +24,39 @@ use virtio::WakeupPolicy;
 /// should learn of the first requests before the last ones are done.
 const ROUND: u64 = 256 << 10;
 
+/// A queue starts nothing more while the operations in flight affect this many bytes: as much as fast disks need to be
+/// busy, and as little as slow ones do in a moment. So a stop never has to wait for long.
+const MAX_BYTES_IN_FLIGHT: u64 = 4 << 20;
+/// The most bytes that are read or written by one operation. Larger requests are split.
+const MAX_TRANSFER: u64 = 1 << 20;
+/// The most bytes that are overwritten with zeroes by one operation, which a disk may have to write.
+const MAX_ZEROES: u64 = 8 << 20;
+/// The most bytes that are discarded by one operation.
+const MAX_DISCARD: u64 = 64 << 20;
+/// The bits of a token that are the key of its request. The others are its [`weight`]. No queue has more requests.
+const KEY_BITS: u32 = 16;
+
+/// The most bytes that `operation` may affect.
+fn limit(operation: &DiskOperation) -> u64 {
+    match operation {
+        DiskOperation::Read { .. } | DiskOperation::Write { .. } => MAX_TRANSFER,
+        DiskOperation::WriteZeroes { .. } => MAX_ZEROES,
+        DiskOperation::Discard { .. } => MAX_DISCARD,
+        DiskOperation::Flush => 0,
+    }
+}
+
+/// The bytes that `operation` counts as while it is in flight. A discard moves none.
+fn weight(operation: &DiskOperation) -> u64 {
+    match operation {
+        DiskOperation::Discard { extent } => extent.len.min(MAX_TRANSFER),
+        _ => operation.extent().len,
+    }
+}
+
 /// What the queues of a device share.
-#[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) disk: String,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) signals: DeviceSignals,
     pub(crate) stats: Arc<BlkStats>,
     pub(crate) caching: Caching,
@@ -75,26 +106,60 @@ enum NextStep {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     chain: DescriptorChain,
-    /// Operations that have not completed.
+    /// Operations that were started and have not completed.
     pending: usize,
     failed: bool,
     /// A flush must follow, so that the data survives a power loss.
     flush_after: bool,
 }
 
+/// The operations of a request that are not started yet, last one first.
+#[derive(Debug)]
+struct Unstarted {
+    key: usize,
+    operations: Vec<DiskOperation>,
+}
+
 /// The state of the worker.
 pub(crate) struct QueueWorker<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) queue: &'a mut VirtQueue,
-    pub(crate) disk: Box<dyn DiskQueue>,
-    pub(crate) parser: RequestParser,
-    /// By the token of their operations.
-    pub(crate) in_flight: Slab<InFlight>,
-    pub(crate) completions: Vec<Completion>,
+    disk: Box<dyn DiskQueue>,
+    parser: RequestParser,
+    /// By the key in the token of their operations.
+    in_flight: Slab<InFlight>,
+    /// What is left of the request that was taken last. No other is taken before all of it is started, so that it can be
+    /// put back.
+    unstarted: Option<Unstarted>,
+    /// The operations that were started and have not completed.
+    operations: usize,
+    /// The sum of their weights.
+    bytes: u64,
+    completions: Vec<Completion>,
 }
 
-impl QueueWorker<'_> {
-    /// Processes the queue until the worker must stop or fails. Nothing is in flight afterwards.
+impl<'a> QueueWorker<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        queue: &'a mut VirtQueue,
+        disk: Box<dyn DiskQueue>,
+        parser: RequestParser,
+    ) -> Self {
+        Self {
+            shared,
+            queue,
+            disk,
+            parser,
+            in_flight: Slab::new(),
+            unstarted: None,
+            operations: 0,
+            bytes: 0,
+            completions: Vec::new(),
+        }
+    }
+
+    /// Processes the queue until the worker must stop or fails. Nothing is in flight afterwards. A request that was
+    /// started in part is available to the next worker.
     pub(crate) fn run(mut self) {
         let result = self.process().and_then(|()| self.drain());
         let Err(failure) = result else {
@@ -138,12 +203,19 @@ impl QueueWorker<'_> {
         Ok(())
     }
 
-    /// Waits until nothing is in request.
+    /// Waits until nothing is in flight.
     fn drain(&mut self) -> Result<(), QueueFailure> {
-        while !self.in_flight.is_empty() {
+        while self.operations != 0 {
             let result = self.disk.wait(&mut self.completions);
             self.complete()?;
             result.map_err(QueueFailure::Disk)?;
+        }
+        // All requests taken before it have completed. Doing it again from its start is allowed: the driver does not
+        // know how far it came.
+        if let Some(unstarted) = self.unstarted.take()
+            && let Some(request) = self.in_flight.try_remove(unstarted.key)
+        {
+            self.queue.put_back(request.chain);
         }
         Ok(())
     }
@@ -152,20 +224,27 @@ impl QueueWorker<'_> {
     fn take(&mut self) -> Result<(usize, NextStep), QueueFailure> {
         let size = usize::from(self.queue.size());
         self.queue.disable_kicks()?;
-        let mut bytes = 0;
+        let (mut bytes, mut taken) = (0, 0);
         // Bounds a driver that makes chains available twice, or faster than they are processed.
-        for taken in 0..size {
+        while taken < size {
             if bytes >= ROUND {
                 return Ok((taken, NextStep::Continue));
             }
-            if self.in_flight.len() >= size {
+            if self.bytes >= MAX_BYTES_IN_FLIGHT {
                 // Wait for a completion.
+                return Ok((taken, NextStep::Wait));
+            }
+            if self.unstarted.is_some() {
+                bytes += self.start_next();
+                continue;
+            }
+            if self.in_flight.len() >= size {
                 return Ok((taken, NextStep::Wait));
             }
             match self.queue.next()? {
                 Some(chain) => {
-                    bytes += u64::from(chain.readable.len()) + u64::from(chain.writable.len());
-                    self.start(chain)?;
+                    taken += 1;
+                    bytes += self.start(chain)?;
                 }
                 None => {
                     let next = match self.queue.enable_kicks()? {
@@ -176,11 +255,12 @@ impl QueueWorker<'_> {
                 }
             }
         }
-        Ok((size, NextStep::Continue))
+        Ok((taken, NextStep::Continue))
     }
 
-    fn start(&mut self, chain: DescriptorChain) -> Result<(), QueueError> {
-        let operations = match self.parser.request(&chain) {
+    /// Starts the request in `chain`, maybe in part. Returns the number of bytes that it moves for now.
+    fn start(&mut self, chain: DescriptorChain) -> Result<u64, QueueError> {
+        let mut operations = match self.parser.request(&chain) {
             Request::Disk(operations) => operations,
             Request::Done(status) => {
                 let stats = &self.shared.stats;
@@ -188,24 +268,81 @@ impl QueueWorker<'_> {
                 if status != BlkStatus::Ok {
                     BlkStats::add(&stats.failed, 1);
                 }
-                return finish(self.queue, &self.parser, chain, status);
+                let bytes = chain.readable.len().max(chain.writable.len());
+                finish(self.queue, &self.parser, chain, status)?;
+                return Ok(bytes.into());
             }
         };
+        operations
+            .iter()
+            .for_each(|operation| self.count(operation));
+        // A request is refused as a whole.
+        let refused = operations
+            .iter()
+            .filter(|operation| operation.extent().len > limit(operation))
+            .find_map(|operation| self.shared.disk.info().check(operation).err());
+        if let Some(error) = refused {
+            self.failed(&error);
+            finish(self.queue, &self.parser, chain, BlkStatus::IoError)?;
+            return Ok(0);
+        }
         let changes = !matches!(
             operations.first(),
             Some(DiskOperation::Read { .. } | DiskOperation::Flush)
         );
         let key = self.in_flight.insert(InFlight {
             chain,
-            pending: operations.len(),
+            pending: 0,
             failed: false,
             flush_after: changes && self.shared.caching.is_write_through(),
         });
-        for operation in operations {
-            self.count(&operation);
-            self.disk.submit(key as u64, operation);
+        operations.reverse();
+        self.unstarted = Some(Unstarted { key, operations });
+        Ok(self.start_next())
+    }
+
+    /// Starts operations of the unstarted request until it is started or enough is in flight. Returns the number of bytes
+    /// that they move.
+    fn start_next(&mut self) -> u64 {
+        let Some(mut unstarted) = self.unstarted.take() else {
+            return 0;
+        };
+        let mut bytes = 0;
+        while let Some(next) = unstarted.operations.last_mut() {
+            if bytes >= ROUND || self.bytes >= MAX_BYTES_IN_FLIGHT {
+                self.unstarted = Some(unstarted);
+                break;
+            }
+            let limit = limit(next);
+            let operation = if next.extent().len > limit {
+                next.take_front(limit)
+            } else {
+                match unstarted.operations.pop() {
+                    Some(operation) => operation,
+                    None => break,
+                }
+            };
+            bytes += weight(&operation);
+            self.submit(unstarted.key, operation);
         }
-        Ok(())
+        bytes
+    }
+
+    /// Starts `operation` of the request with `key`.
+    fn submit(&mut self, key: usize, operation: DiskOperation) {
+        let weight = weight(&operation);
+        self.bytes += weight;
+        self.operations += 1;
+        if let Some(request) = self.in_flight.get_mut(key) {
+            request.pending += 1;
+        }
+        self.disk.submit(key as u64 | weight << KEY_BITS, operation);
+    }
+
+    fn failed(&self, error: &DiskError) {
+        let device = self.shared.signals.name();
+        let disk = &self.shared.disk.info().name;
+        self.shared.stats.failed(device, disk, error);
     }
 
     fn count(&self, operation: &DiskOperation) {
@@ -228,25 +365,30 @@ impl QueueWorker<'_> {
 
     /// Completes the requests whose operations have completed, and interrupts once for all of them.
     fn complete(&mut self) -> Result<(), QueueError> {
-        for completion in self.completions.drain(..) {
-            let token = completion.token;
-            let key = token as usize;
+        let mut completions = std::mem::take(&mut self.completions);
+        for Completion { token, result } in completions.drain(..) {
+            self.operations -= 1;
+            self.bytes -= token >> KEY_BITS;
+            let key = (token & ((1 << KEY_BITS) - 1)) as usize;
+            if let Err(error) = &result {
+                self.failed(error);
+            }
             let Some(request) = self.in_flight.get_mut(key) else {
                 continue;
             };
-            if let Err(error) = completion.result {
-                request.failed = true;
-                let device = self.shared.signals.name();
-                self.shared.stats.failed(device, &self.shared.disk, &error);
-            }
+            request.failed |= result.is_err();
             request.pending -= 1;
-            if request.pending != 0 {
+            // The rest of a failed request is not done.
+            let is_unstarted = |unstarted: &mut Unstarted| unstarted.key == key;
+            if request.failed {
+                self.unstarted.take_if(is_unstarted);
+            }
+            if request.pending != 0 || self.unstarted.as_mut().is_some_and(is_unstarted) {
                 continue;
             }
             if request.flush_after && !request.failed {
                 request.flush_after = false;
-                request.pending = 1;
-                self.disk.submit(token, DiskOperation::Flush);
+                self.submit(key, DiskOperation::Flush);
                 continue;
             }
             let request = self.in_flight.remove(key);
@@ -256,6 +398,7 @@ impl QueueWorker<'_> {
             };
             finish(self.queue, &self.parser, request.chain, status)?;
         }
+        self.completions = completions;
         self.queue.interrupt()
     }
 }
@@ -274,3 +417,7 @@ fn finish(
     }
     queue.complete(chain, written)
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;
