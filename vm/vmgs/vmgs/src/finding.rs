@@ -36,6 +36,12 @@ pub enum Finding {
     /// The metadata key is zero, as a faulty writer left it: everything encrypted in this store can be
     /// read without a key, and has to be treated as exposed.
     ZeroMetadataKey,
+    /// Free blocks have extended file tables whose metadata key is zero: what they held, and what has kept its key
+    /// since, can be read without a key, and has to be treated as exposed.
+    ZeroKeyTablesLeft {
+        /// The number of such tables.
+        tables: usize,
+    },
     /// The extended file table has an entry for a file that does not exist.
     StaleExtendedEntry(FileId),
     /// The content of a file does not decrypt.
@@ -71,7 +77,9 @@ impl Finding {
             | Self::NoExtendedTable
             | Self::StaleExtendedEntry(_)
             | Self::ReservedNotZero(_) => Severity::Note,
-            Self::DamagedHeader { newer: false, .. } | Self::ZeroMetadataKey => Severity::Warning,
+            Self::DamagedHeader { newer: false, .. }
+            | Self::ZeroMetadataKey
+            | Self::ZeroKeyTablesLeft { .. } => Severity::Warning,
             Self::DamagedHeader { newer: true, .. }
             | Self::DamagedFile { .. }
             | Self::Undecryptable(_)
@@ -88,6 +96,7 @@ impl Finding {
             Self::DamagedFile { .. } => "damaged-file",
             Self::NoExtendedTable => "no-extended-table",
             Self::ZeroMetadataKey => "zero-metadata-key",
+            Self::ZeroKeyTablesLeft { .. } => "zero-key-tables-left",
             Self::StaleExtendedEntry(_) => "stale-extended-entry",
             Self::Undecryptable(_) => "undecryptable",
             Self::ReservedNotZero(_) => "reserved-not-zero",
@@ -129,6 +138,11 @@ impl fmt::Display for Finding {
             Self::ZeroMetadataKey => f.write_str(
                 "the metadata key is zero (a faulty writer): encrypted content can be read without a \
                  key; replace all keys with rekey, and treat what was stored as exposed",
+            ),
+            Self::ZeroKeyTablesLeft { tables } => write!(
+                f,
+                "tables with a zero metadata key are left in free space (found: {tables}): content whose key is in them \
+                 can be read without a key; replace all keys with rekey, and treat what was stored as exposed"
             ),
             Self::StaleExtendedEntry(id) => {
                 write!(f, "the extended file table has an entry for {id}, which does not exist")

@@ -21,6 +21,7 @@ mod finding;
 mod grow;
 mod header;
 mod keys;
+mod leftover;
 mod options;
 mod provisioning;
 mod read;

@@ -18,6 +18,9 @@ impl Vmgs {
     pub fn verify(&mut self, mut progress: impl FnMut(FileId, u64)) -> Vec<Finding> {
         let mut findings = self.findings.clone();
         findings.extend(self.check_extended_table());
+        if !findings.contains(&Finding::ZeroMetadataKey) {
+            findings.extend(self.check_leftover_tables());
+        }
         let files = self
             .files()
             .filter(|(id, _)| id.range() == vmgs_format::FileIdRange::File)

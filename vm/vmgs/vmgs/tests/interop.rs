@@ -346,6 +346,38 @@ fn a_zero_metadata_key_is_found_without_a_key() {
     }
 }
 
+/// The store was written since by a writer without the fault, which leaves the older table in a free block.
+#[test]
+fn tables_with_a_zero_key_in_free_blocks_are_found() {
+    for (from, at, tables) in [
+        (Writer::Faulty, &[12][..], 1),
+        (Writer::Faulty, &[13, 31], 2),
+        (Writer::Current, &[12], 0),
+    ] {
+        let table = encrypted(from).0[9 * 4096..10 * 4096].to_vec();
+        let mut image = encrypted(Writer::Current);
+        for block in at {
+            image.put(block * 4096, &table);
+        }
+        let expected = match tables {
+            0 => Vec::new(),
+            tables => vec![Finding::ZeroKeyTablesLeft { tables }],
+        };
+        let mut store = image.open(512).unwrap();
+        assert_eq!(store.verify(|_, _| ()), expected);
+        store.unlock(&Key::new(DATASTORE)).unwrap();
+        assert_eq!(store.verify(|_, _| ()), expected);
+        // A change does not end it. New keys and wiped free space do.
+        store.delete(FileId(6)).unwrap();
+        assert_eq!(store.verify(|_, _| ()), expected);
+        store.rekey().unwrap();
+        assert_eq!(store.verify(|_, _| ()), []);
+    }
+    let left = Finding::ZeroKeyTablesLeft { tables: 1 };
+    assert_eq!(left.severity(), Severity::Warning);
+    assert_eq!(left.code(), "zero-key-tables-left");
+}
+
 #[test]
 fn an_extended_table_with_content_in_an_unencrypted_store_is_noted() {
     let mut image = plain(512);
