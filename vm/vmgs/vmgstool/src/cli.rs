@@ -7,7 +7,6 @@ use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use std::path::PathBuf;
-use uuid::Uuid;
 use vmgs::Container;
 use vmgs_format::FileId;
 
@@ -60,7 +59,7 @@ pub(crate) enum Command {
     /// Show both headers and which is active
     DumpHeaders(Store),
     /// Print the size of a file's content in bytes
-    QuerySize(OneFile),
+    QuerySize(OneFileKey),
     /// Replace the key of an encrypted store
     UpdateKey(UpdateKey),
     /// Encrypt an unencrypted store with a key
@@ -138,14 +137,6 @@ pub(crate) struct Id {
     /// The file: its name (BIOS_NVRAM, HIBERNATION_TOKEN...) or number
     #[arg(short = 'i', long = "file-id", alias = "fileid", value_name = "ID", value_parser = parse_file_id)]
     pub(crate) id: FileId,
-}
-
-#[derive(Args)]
-pub(crate) struct OneFile {
-    #[command(flatten)]
-    pub(crate) store: Store,
-    #[command(flatten)]
-    pub(crate) file: Id,
 }
 
 #[derive(Args)]
@@ -335,10 +326,10 @@ pub(crate) enum UefiNvram {
     RemoveBootEntries(NvramRemoveBoot),
 }
 
-#[derive(Args, Default)]
+#[derive(Args)]
 pub(crate) struct DumpStyle {
     /// Write to this file
-    #[arg(short, long, alias = "outputpath", value_name = "PATH")]
+    #[arg(short, long, aliases = ["outpath", "outputpath"], value_name = "PATH")]
     pub(crate) output_path: Option<PathBuf>,
     /// Replace an existing file without asking
     #[arg(long, requires = "output_path")]
@@ -370,7 +361,7 @@ pub(crate) struct NvramExport {
     #[command(flatten)]
     pub(crate) target: StoreOptionalKey,
     /// Write to this file
-    #[arg(short, long, alias = "outputpath", value_name = "PATH")]
+    #[arg(short, long, aliases = ["outpath", "outputpath"], value_name = "PATH")]
     pub(crate) output_path: Option<PathBuf>,
     /// Replace an existing file
     #[arg(long, requires = "output_path")]
@@ -394,9 +385,9 @@ pub(crate) struct VariableName {
     /// The variable's name
     #[arg(short, long)]
     pub(crate) name: String,
-    /// The variable's vendor GUID
-    #[arg(short, long)]
-    pub(crate) vendor: Uuid,
+    /// The variable's vendor GUID, with or without braces
+    #[arg(short, long, value_name = "GUID")]
+    pub(crate) vendor: String,
 }
 
 #[derive(Args)]
@@ -457,6 +448,8 @@ pub(crate) enum ResourceCode {
 pub(crate) struct CopyIgvmfile {
     #[command(flatten)]
     pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) key: OptionalKey,
     /// The DLL
     #[arg(short, long, alias = "datapath", value_name = "PATH")]
     pub(crate) data_path: PathBuf,

@@ -2,8 +2,10 @@
 
 use crate::firmware;
 use crate::firmware::Examined;
+use crate::flash_variables;
 use crate::nvram_json;
 use data_encoding::HEXLOWER;
+use ovmf_image::VariablesState;
 use serde_json::Value;
 use serde_json::json;
 use sha2::Digest;
@@ -90,6 +92,13 @@ fn try_view(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::
     Ok(match id {
         FileId::HIBERNATION_TOKEN => token(&store.read_at_most(id, 4096)?),
         FileId::BIOS_NVRAM => nvram(&store.read(id)?),
+        FileId::FLASH_VARIABLES => match flash_variables::check(store)? {
+            Ok(VariablesState::Intact) => View::new("variables of OVMF", Value::Null),
+            Ok(VariablesState::Interrupted) => {
+                View::new("variables of OVMF, which was rewriting them", Value::Null)
+            }
+            Err(error) => View::new(format!("corrupt variables of OVMF: {error}"), Value::Null),
+        },
         FileId::RTC_SKEW => {
             let bytes = store.read_at_most(id, 4096)?;
             match bytes.as_slice().try_into().map(i64::from_le_bytes) {

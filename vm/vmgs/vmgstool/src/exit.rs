@@ -51,6 +51,11 @@ fn classify(error: &anyhow::Error) -> (u8, tracing::Level) {
     (FAILURE, Level::ERROR)
 }
 
+/// Whether this is the answer to a query, and not a failure.
+pub(crate) fn is_answer(error: &anyhow::Error) -> bool {
+    error.is::<QuietExit>()
+}
+
 /// Logs an error and returns its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     if let Some(QuietExit(code)) = error.downcast_ref() {

@@ -2,17 +2,20 @@
 
 use crate::cli;
 use crate::decode;
+use crate::file_uses;
 use crate::firmware;
 use crate::firmware::Wanted;
 use crate::input;
+use crate::open;
 use crate::open::Opener;
 use crate::open::require_unlocked;
 use crate::output;
 use crate::output::Existing;
 use anyhow::Context;
-use std::fs::File;
+use file_identity::FileUse;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 use vmgs::Error;
 use vmgs::Overwrite;
 use vmgs::Protection;
@@ -43,7 +46,7 @@ pub(crate) fn inject(opener: Opener, args: &cli::Inject) -> anyhow::Result<()> {
 fn store_file(opener: Opener, args: &cli::Write, protection: Protection) -> anyhow::Result<()> {
     let cli::OneFileKey { store, file, key } = &args.target;
     let context = || format!("reading {}", args.data_path.display());
-    let mut data = File::open(&args.data_path).with_context(context)?;
+    let mut data = input::open(&args.data_path)?;
     let metadata = data.metadata().with_context(context)?;
     let mut store = opener.open_unlocked(&store.file_path, StoreAccess::ReadWrite, key)?;
     let existing = Existing::AskOrRefuse.unless(args.allow_overwrite);
@@ -109,7 +112,7 @@ pub(crate) fn dump(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let cli::OneFileKey { store, file, key } = &args.source;
-    let id = file.id;
+    let id = open::possible(file.id)?;
     let mut store = opener.open_unlocked(&store.file_path, StoreAccess::ReadOnly, key)?;
     if id.range() != FileIdRange::File {
         return Err(Error::InvalidFileId(id).into());
@@ -157,7 +160,12 @@ pub(crate) fn dump(
     Ok(())
 }
 
-pub(crate) fn extract(opener: Opener, args: &cli::Extract) -> anyhow::Result<()> {
+/// `uses` are the files that the options name.
+pub(crate) fn extract(
+    opener: Opener,
+    args: &cli::Extract,
+    mut uses: Vec<FileUse>,
+) -> anyhow::Result<()> {
     let existing = Existing::AskOrRefuse.unless(args.force);
     let wanted = match &args.section {
         Some(name) => Some(Wanted::Section(name)),
@@ -169,7 +177,7 @@ pub(crate) fn extract(opener: Opener, args: &cli::Extract) -> anyhow::Result<()>
     let mut store =
         opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
     if let Some(id) = args.id {
-        store.file_info(id)?;
+        store.file_info(open::possible(id)?)?;
         return output::write_file(&args.data_path, existing, |out| {
             copy(&mut store, id, args.stored, out)
         });
@@ -177,14 +185,17 @@ pub(crate) fn extract(opener: Opener, args: &cli::Extract) -> anyhow::Result<()>
     let directory: &Path = &args.data_path;
     std::fs::create_dir_all(directory)
         .with_context(|| format!("creating {}", directory.display()))?;
-    let ids: Vec<_> = store
+    let outputs: Vec<_> = store
         .files()
         .map(|(id, _)| id)
         .filter(|id| id.range() == FileIdRange::File)
+        .map(|id| (id, directory.join(id.to_string())))
         .collect();
+    let written = |(_, path): &(_, PathBuf)| FileUse::write("the output", path);
+    uses.extend(outputs.iter().map(written));
+    file_uses::refuse_shared(&uses)?;
     let mut failure = None;
-    for id in ids {
-        let path = directory.join(id.to_string());
+    for (id, path) in outputs {
         let written = output::write_file(&path, existing, |out| {
             copy(&mut store, id, args.stored, out)
         });
@@ -206,7 +217,7 @@ pub(crate) fn move_file(opener: Opener, args: &cli::Move) -> anyhow::Result<()> 
     let mut store =
         opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     require_unlocked(&store)?;
-    let (from, to) = (args.src_file_id, args.dst_file_id);
+    let (from, to) = (open::possible(args.src_file_id)?, args.dst_file_id);
     if !args.allow_overwrite && store.is_allocated(from) && store.is_allocated(to) {
         output::may_replace(&format!("file {to}"), Existing::AskOrRefuse)?;
     }
@@ -219,6 +230,6 @@ pub(crate) fn delete(opener: Opener, args: &cli::OneFileKey) -> anyhow::Result<(
     let mut store =
         opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     store
-        .delete(args.file.id)
+        .delete(open::possible(args.file.id)?)
         .with_context(|| format!("deleting {}", args.file.id))
 }

@@ -12,72 +12,65 @@ fn prefixed(bytes: &[u8]) -> String {
     format!("0x{}", HEXLOWER.encode(bytes))
 }
 
-fn rows(header: &Header) -> Vec<(&'static str, String)> {
+/// The fields of a header with their names, as scripts parse them; a group has no value.
+fn rows(header: &Header) -> Vec<(&'static str, Option<String>)> {
     let version = header.version.get().to_le_bytes();
+    let [first, second] = &header.metadata_keys;
     let mut rows = vec![
         (
-            "Signature",
-            format!("{:#018x}", u64::from_le_bytes(header.signature)),
+            "Signature:",
+            Some(format!("{:#018x}", u64::from_le_bytes(header.signature))),
         ),
-        ("Version", format!("{}.{}", version[2], version[0])),
-        ("Checksum", format!("{:x}", header.checksum)),
-        ("Sequence", header.sequence.to_string()),
-        ("HeaderSize", header.header_size.to_string()),
+        ("Version:", Some(format!("{}.{}", version[2], version[0]))),
+        ("Checksum:", Some(format!("{:x}", header.checksum))),
+        ("Sequence:", Some(header.sequence.to_string())),
+        ("HeaderSize:", Some(header.header_size.to_string())),
         (
-            "FileTableOffset",
-            format!("{:#010x}", header.file_table_offset),
+            "FileTableOffset:",
+            Some(format!("{:#010x}", header.file_table_offset)),
         ),
-        ("FileTableSize", header.file_table_size.to_string()),
+        ("FileTableSize:", Some(header.file_table_size.to_string())),
         (
-            "EncryptionAlgorithm",
-            format!("{:#06x}", header.encryption_algorithm),
+            "EncryptionAlgorithm:",
+            Some(format!("{:#06x}", header.encryption_algorithm)),
         ),
-        ("Markers", format!("{:#06x}", header.markers)),
+        ("Markers:", Some(format!("{:#06x}", header.markers))),
+        ("MetadataKey1:", None),
     ];
-    for (title, record) in ["MetadataKey1", "MetadataKey2"]
-        .into_iter()
-        .zip(&header.metadata_keys)
-    {
-        rows.push((title, String::new()));
-        rows.extend(record_rows(record));
-    }
-    rows.push(("Reserved", format!("0x{:#x}", header.reserved)));
-    // Scripts expect the doubled prefix.
-    if let Some(row) = rows
-        .iter_mut()
-        .rev()
-        .filter(|row| row.0 == "Reserved")
-        .nth(1)
-    {
-        row.1.insert_str(0, "0x");
-    }
+    rows.extend(record_rows(first, ""));
+    rows.push(("MetadataKey2:", None));
+    // Scripts expect the doubled prefix here and in the last row.
+    rows.extend(record_rows(second, "0x"));
+    rows.push(("Reserved:", Some(format!("0x{:#010x}", header.reserved))));
     rows
 }
 
-fn record_rows(record: &MetadataKeyRecord) -> [(&'static str, String); 4] {
+fn record_rows(record: &MetadataKeyRecord, prefix: &str) -> [(&'static str, Option<String>); 4] {
     [
-        ("Nonce", prefixed(&record.nonce)),
-        ("Reserved", format!("{:#x}", record.reserved)),
-        ("AuthenticationTag", prefixed(&record.tag)),
-        ("EncryptionKey", prefixed(&record.encrypted_key)),
+        ("    Nonce:", Some(prefixed(&record.nonce))),
+        (
+            "    Reserved:",
+            Some(format!("{prefix}{:#010x}", record.reserved)),
+        ),
+        ("    AuthenticationTag:", Some(prefixed(&record.tag))),
+        ("    EncryptionKey:", Some(prefixed(&record.encrypted_key))),
     ]
 }
 
 /// Both headers side by side, and which is active.
 pub(crate) fn text(scan: &HeaderScan) -> String {
     let mut text = String::from("FILE HEADERS\n");
-    let _ = writeln!(text, "{:23} {:>70} {:>70}", "Field", "Header 1", "Header 2");
-    let _ = writeln!(
-        text,
-        "{} {} {}",
-        "-".repeat(23),
-        "-".repeat(70),
-        "-".repeat(70)
-    );
+    let _ = writeln!(text, "{:23} {:^70} {:^70}", "Field", "Header 1", "Header 2");
+    let rule = format!("{} {} {}\n", "-".repeat(23), "-".repeat(70), "-".repeat(70));
+    text.push_str(&rule);
     let [first, second] = scan.headers.each_ref().map(rows);
     for ((field, a), (_, b)) in first.into_iter().zip(second) {
-        let _ = writeln!(text, "{field:23} {a:>70} {b:>70}");
+        let _ = match (a, b) {
+            (Some(a), Some(b)) => writeln!(text, "{field:23} {a:>70} {b:>70}"),
+            _ => writeln!(text, "{field:23}"),
+        };
     }
+    text.push_str(&rule);
     text.push('\n');
     for (i, validity) in scan.validity.iter().enumerate() {
         let _ = match validity {
@@ -91,7 +84,7 @@ pub(crate) fn text(scan: &HeaderScan) -> String {
     }
     let _ = match scan.active() {
         Ok(active) => writeln!(text, "Active header is {}", active + 1),
-        Err(error) => writeln!(text, "Unable to determine the active header: {error}"),
+        Err(error) => writeln!(text, "Unable to determine active header: {error}"),
     };
     text
 }

@@ -24,7 +24,8 @@ pub(crate) fn copy_igvmfile(opener: Opener, args: &cli::CopyIgvmfile) -> anyhow:
     let dll = input::read_file(&args.data_path, MAX_LEN)?;
     let image = find_image(&dll, args.resource_code as u16)
         .with_context(|| format!("finding the IGVM image in {}", args.data_path.display()))?;
-    let mut store = opener.open(&args.store.file_path, StoreAccess::ReadWrite)?;
+    let mut store =
+        opener.open_unlocked(&args.store.file_path, StoreAccess::ReadWrite, &args.key)?;
     let existing = Existing::AskOrRefuse.unless(args.allow_overwrite);
     files::may_store(&store, FileId::GUEST_FIRMWARE, existing)?;
     let bar = output::progress(image.len() as u64);

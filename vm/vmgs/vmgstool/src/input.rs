@@ -1,15 +1,21 @@
 //! Reading input files of limited length.
 
+use crate::kind;
 use anyhow::Context;
 use anyhow::bail;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+/// Opens the file at `path`, or a pipe, but none that has a name.
+pub(crate) fn open(path: &Path) -> anyhow::Result<File> {
+    kind::check_stream(path)?;
+    File::open(path).with_context(|| format!("opening {}", path.display()))
+}
+
 /// Reads the file at `path`, which may have at most `limit` bytes.
 pub(crate) fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    read_open_file(file, path, limit)
+    read_open_file(open(path)?, path, limit)
 }
 
 /// Reads an open file, which may have at most `limit` bytes. `path` is for error messages.

@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::decode;
 use crate::headers;
+use crate::open;
 use crate::open::Opener;
 use crate::output;
 use anyhow::Context;
@@ -31,13 +32,17 @@ pub(crate) fn dump_headers(
 
 pub(crate) fn query_size(
     opener: Opener,
-    args: &cli::OneFile,
+    args: &cli::OneFileKey,
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let store = opener.open(&args.store.file_path, StoreAccess::ReadOnly)?;
+    // Sizes are not encrypted.
+    let store = match args.key.key_path {
+        Some(_) => opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?,
+        None => opener.open(&args.store.file_path, StoreAccess::ReadOnly)?,
+    };
     let info = store
-        .file_info(args.file.id)
+        .file_info(open::possible(args.file.id)?)
         .with_context(|| format!("querying the size of {}", args.file.id))?;
     if json {
         let answer = json!({

@@ -4,17 +4,20 @@ use crate::cli;
 use crate::exit;
 use crate::exit::QuietExit;
 use crate::firmware;
+use crate::flash_variables;
 use crate::open::Opener;
 use crate::open::read_key;
 use crate::open::require_unlocked;
 use crate::open::unlock;
 use crate::output;
 use anyhow::Context;
+use ovmf_image::VariablesState;
 use serde_json::json;
 use std::io::Write;
 use vmgs::HeaderPolicy;
 use vmgs::Severity;
 use vmgs::StoreAccess;
+use vmgs::Vmgs;
 use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
 
@@ -70,6 +73,7 @@ pub(crate) fn verify(
         id: Some(p.id),
         message: p.message,
     }));
+    reports.extend(flash_variables(&mut store));
     let worst = reports.iter().map(|report| report.severity).max();
     let locked = store.is_locked();
     if json {
@@ -108,6 +112,31 @@ pub(crate) fn verify(
         Some(Severity::Warning) => Err(QuietExit(exit::VERIFY_WARNING).into()),
         Some(Severity::Note) | None => Ok(()),
     }
+}
+
+/// The variables of PC firmware, if openvmm would refuse them. A file that cannot be read is left to the check of the
+/// store.
+fn flash_variables(store: &mut Vmgs) -> Option<Report> {
+    let id = flash_variables::FILE;
+    let (code, severity, message) = match flash_variables::check(store).ok()? {
+        Ok(VariablesState::Intact) => return None,
+        Ok(VariablesState::Interrupted) => (
+            "interrupted-variables",
+            Severity::Note,
+            format!("the firmware was rewriting {id}, and finishes that at the next start"),
+        ),
+        Err(error) => (
+            "corrupt-variables",
+            Severity::Error,
+            format!("{id} cannot be used by the firmware: {error}"),
+        ),
+    };
+    Some(Report {
+        code,
+        severity,
+        id: Some(id),
+        message,
+    })
 }
 
 fn name(severity: Severity) -> &'static str {

@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::cli::UefiNvram;
+use crate::device_path_text;
 use crate::input;
 use crate::nvram_json;
 use crate::nvram_text;
@@ -12,9 +13,11 @@ use crate::output::Existing;
 use anyhow::Context;
 use anyhow::bail;
 use serde_json::json;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use uefi_nvram_storage::EfiTime;
+use uefi_nvram_storage::LoadOption;
 use uefi_nvram_storage::MAX_DATA_LEN;
 use uefi_nvram_storage::Name;
 use uefi_nvram_storage::NameQuirk;
@@ -101,6 +104,14 @@ fn open(opener: Opener, args: &cli::StoreOptionalKey, access: StoreAccess) -> an
     if access == StoreAccess::ReadWrite {
         require_unlocked(&store)?;
     }
+    let (here, other) = (FileId::BIOS_NVRAM, FileId::FLASH_VARIABLES);
+    if !store.is_allocated(here) && store.is_allocated(other) {
+        tracing::warn!(
+            "this store has no {here}; the variables of its guest are those of OVMF, in {other} (file {}), \
+             which uefi-nvram does not read: change them in the guest, or extract that file for another tool",
+            other.0
+        );
+    }
     Ok(store)
 }
 
@@ -110,10 +121,7 @@ fn load(
     access: StoreAccess,
 ) -> anyhow::Result<(Vmgs, Variables)> {
     let mut store = open(opener, args, access)?;
-    let bytes = store
-        .read(FileId::BIOS_NVRAM)
-        .context("reading the UEFI variables")?;
-    let variables = decode(&bytes)?;
+    let variables = decode(&read_or_empty(&mut store)?)?;
     Ok((store, variables))
 }
 
@@ -202,8 +210,12 @@ fn dump(
 }
 
 fn key_of(variable: &cli::VariableName) -> anyhow::Result<VariableKey> {
+    let vendor = variable
+        .vendor
+        .parse()
+        .with_context(|| format!("{:?} is not a vendor GUID", variable.vendor))?;
     Ok(VariableKey {
-        vendor: variable.vendor,
+        vendor,
         name: Name::new(&variable.name).context("the name of a variable cannot contain a NUL")?,
     })
 }
@@ -247,8 +259,8 @@ fn add(opener: Opener, args: &cli::NvramAdd) -> anyhow::Result<()> {
 }
 
 fn remove_entry(opener: Opener, args: &cli::NvramRemove) -> anyhow::Result<()> {
-    let (mut store, mut variables) = load(opener, &args.target, StoreAccess::ReadWrite)?;
     let key = key_of(&args.variable)?;
+    let (mut store, mut variables) = load(opener, &args.target, StoreAccess::ReadWrite)?;
     if variables.remove(&key).is_none() {
         bail!("there is no variable {} of {}", key.name, key.vendor);
     }
@@ -276,29 +288,44 @@ fn remove_boot_entries(
         None => bail!("there is no BootOrder"),
     };
     // Compare numbers, because some firmware wrote names with lower-case digits.
-    let listed: Vec<VariableKey> = variables
-        .iter()
-        .map(|(key, _)| key)
-        .filter(|key| {
-            let number = boot_option_number(&key.name.to_string());
-            key.vendor == GLOBAL_VARIABLE && number.is_some_and(|n| numbers.contains(&n))
-        })
-        .chain([&order])
-        .cloned()
-        .collect();
-    let mut removed = Variables::new();
-    for key in &listed {
-        if let Some(variable) = variables.remove(key) {
-            removed.set(key.clone(), variable)?;
+    let mut listed = Vec::new();
+    for number in numbers {
+        let found = listed.len();
+        listed.extend(variables.iter().map(|(key, _)| key.clone()).filter(|key| {
+            key.vendor == GLOBAL_VARIABLE
+                && boot_option_number(&key.name.to_string()) == Some(number)
+        }));
+        if listed.len() == found {
+            tracing::warn!("BootOrder lists Boot{number:04X}, which does not exist");
         }
     }
-    dump(
-        &removed,
-        &cli::DumpStyle::default(),
-        nvram_text::Timestamps::Shown,
-        json,
-        out,
-    )?;
+    let mut removed = Variables::new();
+    let mut text = String::new();
+    for (i, key) in listed.iter().enumerate() {
+        // A number can be listed twice.
+        let Some(variable) = variables.remove(key) else {
+            continue;
+        };
+        let _ = match LoadOption::decode(&variable.data) {
+            Ok(option) => writeln!(
+                text,
+                "{i}: {}: {}",
+                key.name,
+                device_path_text::load_option(&option)
+            ),
+            Err(error) => writeln!(text, "{i}: {}: {error}", key.name),
+        };
+        removed.set(key.clone(), variable)?;
+    }
+    variables.remove(&order);
+    if json {
+        let document = json!({ "variables": nvram_json::variables(&removed) });
+        output::print_json(out, &document)?;
+    } else {
+        out.write_all(text.as_bytes())?;
+    }
+    // Errors of the output are found before the store is changed.
+    out.flush()?;
     if args.dry_run {
         return Ok(());
     }

@@ -29,6 +29,7 @@ pub(crate) fn variables(variables: &Variables) -> Vec<Value> {
                 "vendor": key.vendor.to_string(),
                 "name": key.name.to_string(),
                 "attributes": variable.attributes,
+                "size": variable.data.len(),
                 "timestamp": HEXLOWER.encode(variable.timestamp.as_bytes()),
                 "data": HEXLOWER.encode(&variable.data),
             })

@@ -2,9 +2,10 @@
 
 use crate::cli::OptionalKey;
 use crate::headers;
+use crate::input;
+use crate::kind;
 use anyhow::Context;
 use anyhow::bail;
-use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
@@ -19,6 +20,8 @@ use vmgs::Key;
 use vmgs::OpenOptions;
 use vmgs::StoreAccess;
 use vmgs::Vmgs;
+use vmgs_format::FileId;
+use vmgs_format::FileIdRange;
 use zeroize::Zeroizing;
 
 /// Maximum length in bytes of a file that contains a store.
@@ -34,8 +37,7 @@ pub(crate) struct Opener {
 pub(crate) fn read_key(path: &Path) -> anyhow::Result<Key> {
     // Allocated with spare capacity: growing the vector would leave a copy of the key in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(64));
-    let file =
-        File::open(path).with_context(|| format!("opening the key file {}", path.display()))?;
+    let file = input::open(path).context("reading the key")?;
     // Read one more byte than a key has, to detect longer files.
     file.take(33)
         .read_to_end(&mut bytes)
@@ -51,6 +53,7 @@ pub(crate) fn read_key(path: &Path) -> anyhow::Result<Key> {
 impl Opener {
     /// Opens the disk that contains a store.
     pub(crate) fn device(&self, path: &Path, access: StoreAccess) -> anyhow::Result<FileDevice> {
+        kind::check_store(path)?;
         if let Ok(metadata) = std::fs::metadata(path)
             && metadata.len() > MAX_FILE_LEN
         {
@@ -114,6 +117,14 @@ impl Opener {
         let mut store = self.open(path, access)?;
         unlock(&mut store, key.as_ref())?;
         Ok(store)
+    }
+}
+
+/// `id`, unless it is beyond the tables, where no file can be.
+pub(crate) fn possible(id: FileId) -> anyhow::Result<FileId> {
+    match id.range() {
+        FileIdRange::OutOfRange => Err(Error::NotAllocated(id).into()),
+        FileIdRange::File | FileIdRange::Table => Ok(id),
     }
 }
 

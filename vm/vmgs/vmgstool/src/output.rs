@@ -1,5 +1,6 @@
 //! Output: files that replace others only on request, progress bars, and JSON.
 
+use crate::kind;
 use anyhow::Context;
 use anyhow::bail;
 use indicatif::ProgressBar;
@@ -9,6 +10,7 @@ use std::io;
 use std::io::BufRead;
 use std::io::IsTerminal;
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// What to do if the output exists.
@@ -39,7 +41,8 @@ pub(crate) fn may_replace(what: &str, existing: Existing) -> anyhow::Result<()> 
             bail!("{what} exists already; --force replaces it")
         }
         Existing::AskOrRefuse | Existing::AskOrReplace => {
-            eprint!("{what} exists already. Replace it? [y/N] ");
+            // A terminal that cannot show the question does not answer it either.
+            let _ = write!(io::stderr(), "{what} exists already. Replace it? [y/N] ");
             let mut answer = String::new();
             io::stdin().lock().read_line(&mut answer)?;
             if matches!(answer.trim(), "y" | "Y" | "yes") {
@@ -59,18 +62,18 @@ pub(crate) fn write_file(
     write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let context = || format!("writing {}", path.display());
-    match std::fs::metadata(path) {
+    kind::check_stream(path)?;
+    let path = match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
-            let mut file = File::options()
-                .write(true)
-                .open(path)
-                .with_context(context)?;
-            return write(&mut file).with_context(context);
+            return write_in_place(path, write).with_context(context);
         }
-        Ok(_) => may_replace(&path.display().to_string(), existing)?,
-        Err(_) => {}
-    }
-    let path = path.canonicalize().unwrap_or_else(|_| path.into());
+        Ok(_) => {
+            may_replace(&path.display().to_string(), existing)?;
+            // Replace the file, and not a symbolic link to it.
+            path.canonicalize().with_context(context)?
+        }
+        Err(_) => path.into(),
+    };
     let mut temporary = temporary_beside(&path).with_context(context)?;
     write(temporary.as_file_mut()).with_context(context)?;
     temporary.as_file().sync_all().with_context(context)?;
@@ -78,6 +81,19 @@ pub(crate) fn write_file(
         .persist(&path)
         .map_err(|error| error.error)
         .with_context(context)?;
+    Ok(())
+}
+
+/// Writes to a device or pipe.
+fn write_in_place(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    write(&mut file)?;
+    if file.metadata()?.file_type().is_block_device() {
+        file.sync_data()?;
+    }
     Ok(())
 }
 
