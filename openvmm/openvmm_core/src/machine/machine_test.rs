@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::machine::test_bench::*;
+use error_chain::Chain;
 use machine_parts::MachineState;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::UefiVariables;
 use openvmm_defs::request::VmRequest;
 use std::path::Path;
 use std::time::Duration;
@@ -75,6 +77,64 @@ fn a_disk_named_as_the_store_is_kept() {
     std::fs::write(&store, &disk).unwrap();
     assert!(Bench::new(&config, &Start::default()).is_err());
     assert!(std::fs::read(&store).unwrap() == disk);
+}
+
+/// The same bytes are refused, or run, from the VMGS file and from `--uefi-vars`.
+#[test]
+fn variables_are_checked_wherever_they_are() {
+    const LEN: usize = 0x8_4000;
+    let intact = ovmf_image::constructed::variables(LEN);
+    let noise: Vec<u8> = (0..LEN as u64)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8)
+        .collect();
+    let mut header = intact.clone();
+    header[44] ^= 1;
+    let not_a_volume = Some("it does not start with a firmware volume");
+    for (content, expected) in [
+        (&intact, None),
+        (&noise, not_a_volume),
+        (
+            &header,
+            Some("the header of its firmware volume is damaged"),
+        ),
+        (&vec![0xff; LEN], Some("all of its bytes are 0xff")),
+    ] {
+        let files = Files::new();
+        let config = files.config(files.uefi(), IrqchipMode::Kernel);
+        Bench::boot(&config).end(&config);
+        let open = || {
+            let path = files.path("vm.vmgs");
+            // A thread of its own closes it.
+            let device = loop {
+                match vmgs::FileDevice::open(&path, vmgs::Container::Detect, ACCESS) {
+                    Ok(device) => break device,
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            vmgs::Vmgs::open(Box::new(device), vmgs::OpenOptions::default()).unwrap()
+        };
+        let id = vmgs::FileId::FLASH_VARIABLES;
+        open().write(id, vmgs::Protection::Plain, content).unwrap();
+        let mut from_file = config.clone();
+        let path = files.path("vars");
+        std::fs::write(&path, content).unwrap();
+        if let LoadMode::PcUefi(uefi) = &mut from_file.load_mode {
+            uefi.variables = UefiVariables::File(path.clone());
+        }
+        for config in [&config, &from_file] {
+            match (Bench::new(config, &Start::default()), expected) {
+                (Ok(bench), None) => bench.end(config),
+                (Err(error), Some(expected)) => {
+                    let text = Chain(&error).to_string();
+                    assert!(text.contains(expected), "{text}");
+                }
+                (result, _) => panic!("{expected:?}, {:?}", result.err()),
+            }
+            drop(open());
+        }
+        assert!(open().read(id).unwrap() == *content);
+        assert!(std::fs::read(path).unwrap() == *content);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ovmf_image::FirmwareFile;
 use ovmf_image::FirmwareKind;
 use ovmf_image::Ovmf;
 use ovmf_image::VariablesState;
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -59,6 +60,13 @@ pub enum VariablesError {
         #[source]
         source: ovmf_image::VariablesError,
     },
+    /// The VMGS file does not hold variables of PC firmware.
+    #[error(
+        "the variables in file {file} of the VMGS file cannot be used (to start with new ones, delete them: \
+         vmgstool delete -i {file})",
+        file = VmgsStorage::FILE
+    )]
+    Stored(#[source] ovmf_image::VariablesError),
     /// Variables are to be kept in a VMGS file, and there is none.
     #[error("there is no VMGS file for the firmware's variables")]
     NoVmgs,
@@ -97,7 +105,12 @@ impl Variables {
         };
         let content = match content {
             Some((path, content)) => {
-                check(path, &content, ovmf)?;
+                check(&content, ovmf.variables_len, &path.display()).map_err(|source| {
+                    VariablesError::Content {
+                        path: path.into(),
+                        source,
+                    }
+                })?;
                 content
             }
             None => new_variables(&uefi.code, ovmf),
@@ -112,34 +125,36 @@ fn stored(store: &PlannedStore, ovmf: &Ovmf) -> Result<Option<Vec<u8>>, Variable
         return Ok(None);
     };
     let (_, content) = pal_async::block_on(VmgsStorage::open(client.clone()))?;
-    if let Some(content) = &content
-        && content.len() as u64 != ovmf.variables_len
-    {
+    let Some(content) = content else {
+        return Ok(None);
+    };
+    // What is not the variables of any build is refused, and not replaced.
+    let len = content.len() as u64;
+    check(&content, len, &"the VMGS file").map_err(VariablesError::Stored)?;
+    if len != ovmf.variables_len {
         tracing::warn!(
-            stored = content.len(),
+            stored = len,
             expected = ovmf.variables_len,
             "the firmware is another build, which cannot read the stored variables: it starts with new ones"
         );
         return Ok(None);
     }
-    Ok(content)
+    Ok(Some(content))
 }
 
-fn check(path: &Path, content: &[u8], ovmf: &Ovmf) -> Result<(), VariablesError> {
-    match ovmf_image::check_variables(content, ovmf.variables_len) {
-        Ok(VariablesState::Intact) => Ok(()),
-        Ok(VariablesState::Interrupted) => {
-            tracing::warn!(
-                path = %path.display(),
-                "the variables were being rewritten when the VM last ended; the firmware repairs that"
-            );
-            Ok(())
-        }
-        Err(source) => Err(VariablesError::Content {
-            path: path.into(),
-            source,
-        }),
+/// Checks variables that must have `len` bytes, and are in `place`.
+fn check(
+    content: &[u8],
+    len: u64,
+    place: &dyn fmt::Display,
+) -> Result<(), ovmf_image::VariablesError> {
+    if ovmf_image::check_variables(content, len)? == VariablesState::Interrupted {
+        tracing::warn!(
+            %place,
+            "the variables were being rewritten when the VM last ended; the firmware repairs that"
+        );
     }
+    Ok(())
 }
 
 /// New variables: the template in the firmware's file or beside it, if it fits; otherwise erased flash, which some builds
