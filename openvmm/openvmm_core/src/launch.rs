@@ -90,10 +90,11 @@ pub fn launch(
     };
     let mut machine = plan.build(hypervisor, config, &start.start, ends)?;
     let (requests, incoming) = mesh::channel();
+    let serial = &machine.lifecycle.guest().serial;
     let handle = VmHandle {
         requests,
-        console: machine.console(),
-        ptys: machine.ptys(),
+        console: serial.console(),
+        ptys: serial.ptys(),
     };
     events(VmEvent {
         at: Instant::now(),

@@ -64,15 +64,15 @@ impl Launched {
     }
 
     fn press(&self) -> Result<(), RequestError> {
-        block_on(self.vm.requests().call(VmRequest::PowerButton, ())).unwrap()
+        block_on(self.vm.requests.call(VmRequest::PowerButton, ())).unwrap()
     }
 
     fn resume(&self) -> Result<Change, RequestError> {
-        block_on(self.vm.requests().call(VmRequest::Resume, ())).unwrap()
+        block_on(self.vm.requests.call(VmRequest::Resume, ())).unwrap()
     }
 
     fn state(&self) -> Value {
-        let tree = block_on(self.vm.requests().call(VmRequest::Inspect, ())).unwrap();
+        let tree = block_on(self.vm.requests.call(VmRequest::Inspect, ())).unwrap();
         Value::from(tree)["vm"]["state"].clone()
     }
 }
@@ -95,8 +95,8 @@ fn the_worker_answers_in_each_state() {
     assert_eq!(vm.state(), "halted");
     assert_eq!(vm.press(), Err(RequestError::Halted));
     assert_eq!(vm.resume(), Err(RequestError::Halted));
-    block_on(vm.vm.requests().call(VmRequest::Stop, ())).unwrap();
-    assert!(block_on(vm.vm.requests().call(VmRequest::Inspect, ())).is_err());
+    block_on(vm.vm.requests.call(VmRequest::Stop, ())).unwrap();
+    assert!(block_on(vm.vm.requests.call(VmRequest::Inspect, ())).is_err());
 }
 
 #[test]
@@ -106,5 +106,5 @@ fn a_vm_can_run_at_once() {
     for event in ["created", "started", "firstinstruction"] {
         vm.expect(event);
     }
-    block_on(vm.vm.requests().call(VmRequest::Stop, ())).unwrap();
+    block_on(vm.vm.requests.call(VmRequest::Stop, ())).unwrap();
 }

@@ -69,7 +69,7 @@ impl DoorbellTarget for Hypervisor {
 
 /// What a machine offers before it has any device.
 fn services() -> Services {
-    let mut services = Services::new();
+    let mut services = Services::default();
     let msis: Arc<dyn MsiTarget> = Arc::new(MsiRecorder::new());
     services.offer(msis);
     let doorbells: Arc<dyn DoorbellTarget> = Arc::new(Hypervisor);
@@ -100,9 +100,9 @@ fn build(
             name: "x",
             vm: Uuid::nil(),
             pci_slot,
-            waker: DeviceWaker::new(),
+            waker: DeviceWaker::default(),
             decoder: AddressDecoder::detached(),
-            config_space: PciConfigSpace::new(),
+            config_space: PciConfigSpace::default(),
             services,
         })
 }
@@ -214,7 +214,7 @@ fn cause(built: Result<SharedDevice, ResolveError>) -> Box<dyn Error + Send + Sy
 #[test]
 fn a_device_whose_machine_lacks_something_says_so() {
     for resource in chipset_resources() {
-        let built = build(&resource, None, &mut Services::new());
+        let built = build(&resource, None, &mut Services::default());
         if ["q35-ecam", "q35-isa-bridge"].contains(&resource.id()) {
             assert!(built.is_ok());
         } else {
@@ -223,7 +223,7 @@ fn a_device_whose_machine_lacks_something_says_so() {
         }
     }
     let rng = Resource::new(&VirtioRngHandle {});
-    let error = cause(build(&rng, Some(SLOT), &mut Services::new()));
+    let error = cause(build(&rng, Some(SLOT), &mut Services::default()));
     assert!(error.is::<MissingService>(), "{error}");
     let error = cause(build(&rng, None, &mut services()));
     assert!(error.is::<NoPciSlot>(), "{error}");

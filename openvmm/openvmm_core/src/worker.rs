@@ -76,7 +76,7 @@ impl Worker {
             MachineState::Halted => Err(RequestError::Halted),
             MachineState::Paused => Err(RequestError::Paused),
             MachineState::Running => {
-                self.machine.press_power_button();
+                self.machine.pm.press_power_button();
                 (self.events)(VmEvent {
                     at: Instant::now(),
                     kind: VmEventKind::PowerButton,

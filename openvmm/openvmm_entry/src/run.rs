@@ -92,7 +92,7 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
             };
         }
     };
-    for (port, path) in vm.ptys() {
+    for (port, path) in &vm.ptys {
         eprintln!("{port} is at {}", path.display());
     }
     let running = RunningVm {
@@ -127,10 +127,11 @@ impl RunningVm {
             tracing::warn!(%error, "cannot handle signals; one would end the process without stopping the VM first");
         }
         if console == ConsoleMode::Interactive {
-            let control = VmControl(self.vm.requests().clone());
+            let control = VmControl(self.vm.requests.clone());
             let input = self
                 .vm
-                .console()
+                .console
+                .as_ref()
                 .map(|port| Box::new(PortInput(port.clone())) as console::GuestInput);
             let output = self.output.clone();
             let work = move || {
@@ -178,7 +179,7 @@ impl RunningVm {
             tracing::debug!(%error, "cannot write to standard output");
         }
         // Fails only when the worker has ended, and the VM with it.
-        let _ = self.vm.requests().call(VmRequest::Stop, ()).await;
+        let _ = self.vm.requests.call(VmRequest::Stop, ()).await;
         terminal::restore();
         match cause {
             EndCause::Halted(reason) => {

@@ -127,12 +127,6 @@ impl Drop for DefaultPool {
     }
 }
 
-impl std::fmt::Debug for DefaultPool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DefaultPool")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,10 +12,6 @@ use virt::Enlightenment;
 pub struct EnlightenmentUnit(pub Arc<dyn Enlightenment>);
 
 impl StateUnit for EnlightenmentUnit {
-    fn start(&mut self) {}
-
-    fn stop(&mut self) {}
-
     fn reset(&mut self) -> Result<(), ResetError> {
         self.0.reset();
         Ok(())

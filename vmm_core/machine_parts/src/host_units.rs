@@ -6,7 +6,6 @@ use mesh::saved_state::SavedState;
 use serde_json::Value;
 use serde_json::json;
 use serial_16550::SerialConnections;
-use state_unit::ResetError;
 use state_unit::StateUnit;
 use std::sync::Arc;
 use vmgs_broker::VmgsClient;
@@ -15,14 +14,6 @@ use vmgs_broker::VmgsClient;
 pub struct SerialUnit(pub Arc<SerialConnections>);
 
 impl StateUnit for SerialUnit {
-    fn start(&mut self) {}
-
-    fn stop(&mut self) {}
-
-    fn reset(&mut self) -> Result<(), ResetError> {
-        Ok(())
-    }
-
     fn save(&mut self) -> Result<SavedState, SaveError> {
         Ok(self.0.save())
     }
@@ -49,14 +40,6 @@ struct SavedVmgs {
 }
 
 impl StateUnit for VmgsUnit {
-    fn start(&mut self) {}
-
-    fn stop(&mut self) {}
-
-    fn reset(&mut self) -> Result<(), ResetError> {
-        Ok(())
-    }
-
     fn save(&mut self) -> Result<SavedState, SaveError> {
         let info = pal_async::block_on(self.0.info());
         let sequence = info

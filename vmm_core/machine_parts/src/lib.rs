@@ -34,7 +34,6 @@ pub use run_control::RunId;
 pub use targets::PartitionRom;
 pub use targets::PartitionRouting;
 pub use units::ClockUnit;
-pub use units::DeviceUnit;
 pub use units::PartitionUnit;
 pub use units::VpsUnit;
 pub use vps::BindingVps;

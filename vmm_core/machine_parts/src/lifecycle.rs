@@ -5,7 +5,6 @@ use crate::ReportKind;
 use crate::VpSet;
 use chipset_device::PowerEvent;
 use error_chain::Chain;
-use state_unit::MissingUnits;
 use state_unit::ResetUnitsError;
 use state_unit::RestoreUnitsError;
 use state_unit::SaveUnitsError;
@@ -194,7 +193,7 @@ impl<G: Guest> Lifecycle<G> {
 
     /// Takes the saved state of a machine in place of [`Lifecycle::load`]. Every unit must be in it, and no other.
     pub fn restore(&mut self, saved: &SavedUnits) -> Result<(), LifecycleError<G::LoadError>> {
-        Ok(self.units.restore(saved, MissingUnits::Refuse)?)
+        Ok(self.units.restore(saved)?)
     }
 
     /// The state of every unit. The machine must be paused.

@@ -14,11 +14,10 @@ use virt::Partition;
 use virt::Vp;
 use virt::x86::PartitionState;
 use virt::x86::VpState;
-use vmotherboard::AttachedDevice;
 use vmtime::VmClock;
 use vmtime::VmInstant;
 
-/// Guest time.
+/// Guest time. It goes on at a reset; the deadlines of a device go with its own reset.
 pub struct ClockUnit(pub VmClock);
 
 impl StateUnit for ClockUnit {
@@ -28,11 +27,6 @@ impl StateUnit for ClockUnit {
 
     fn stop(&mut self) {
         self.0.stop();
-    }
-
-    fn reset(&mut self) -> Result<(), ResetError> {
-        // Guest time goes on. The deadlines of a device go with its own reset.
-        Ok(())
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
@@ -88,36 +82,6 @@ impl StateUnit for PartitionUnit {
         self.0
             .restore(&state)
             .map_err(|error| RestoreError::Failed(error.into()))
-    }
-
-    fn inspect(&self) -> Value {
-        self.0.inspect()
-    }
-}
-
-/// A device of the chipset.
-pub struct DeviceUnit(pub AttachedDevice);
-
-impl StateUnit for DeviceUnit {
-    fn start(&mut self) {
-        self.0.start();
-    }
-
-    fn stop(&mut self) {
-        self.0.stop();
-    }
-
-    fn reset(&mut self) -> Result<(), ResetError> {
-        self.0.reset();
-        Ok(())
-    }
-
-    fn save(&mut self) -> Result<SavedState, SaveError> {
-        self.0.save()
-    }
-
-    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
-        self.0.restore(state)
     }
 
     fn inspect(&self) -> Value {

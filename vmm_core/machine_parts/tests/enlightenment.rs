@@ -10,7 +10,6 @@ use mesh::saved_state::RestoreError;
 use mesh::saved_state::SaveError;
 use mesh::saved_state::SavedState;
 use parking_lot::Mutex;
-use state_unit::MissingUnits;
 use state_unit::StateUnits;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -120,7 +119,7 @@ fn an_enlightenment_has_its_leaves_its_msrs_and_its_state() {
     assert_eq!(cpuid.iter().find(|e| e.leaf == LEAF).unwrap().eax, 8);
 
     let bus = MachineBus::new(
-        Arc::new(ChipsetBuilder::new().build().unwrap()),
+        Arc::new(ChipsetBuilder::default().build().unwrap()),
         None,
         processor,
     );
@@ -168,7 +167,7 @@ fn an_enlightenment_has_its_leaves_its_msrs_and_its_state() {
     machine.reset().unwrap();
     assert!(scratch.0.lock().is_empty());
     let other = Arc::new(Scratch::default());
-    units(&other).restore(&saved, MissingUnits::Refuse).unwrap();
+    units(&other).restore(&saved).unwrap();
     assert_eq!(other.read_msr(VpIndex(1), SCRATCH), Some(5));
     assert_eq!(other.read_msr(VpIndex(0), SCRATCH), Some(0));
 }

@@ -13,7 +13,6 @@ use machine_parts::RunControl;
 use machine_parts::VpSet;
 use machine_parts::VpsUnit;
 use parking_lot::Mutex;
-use state_unit::MissingUnits;
 use state_unit::StateUnits;
 use std::sync::Arc;
 use virt::Hypervisor as _;
@@ -61,7 +60,7 @@ fn machine() -> Machine {
             processor: ProcessorFeatures::default(),
         })
         .unwrap();
-    let chipset = Arc::new(ChipsetBuilder::new().build().unwrap());
+    let chipset = Arc::new(ChipsetBuilder::default().build().unwrap());
     let processor = ProcessorFeatures::default();
     let bus: Arc<dyn IoBus> = Arc::new(MachineBus::new(chipset, None, processor));
     let reports = Arc::new(Mutex::new(Vec::new()));
@@ -146,7 +145,7 @@ fn what_was_saved_is_restored_and_a_reset_is_power_on() {
     let saved = m.units.save().unwrap();
 
     let mut other = machine();
-    other.units.restore(&saved, MissingUnits::Refuse).unwrap();
+    other.units.restore(&saved).unwrap();
     for vp in [0, 1] {
         assert_eq!(other.hypervisor.vp_state(vp), m.hypervisor.vp_state(vp));
     }

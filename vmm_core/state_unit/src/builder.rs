@@ -146,20 +146,6 @@ impl UnitBuilder<'_> {
     }
 }
 
-impl std::fmt::Debug for StateUnitsBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.units.iter().map(|(name, _)| name))
-            .finish()
-    }
-}
-
-impl std::fmt::Debug for UnitBuilder<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("UnitBuilder").field(&self.name).finish()
-    }
-}
-
 /// Returns an order in which each index comes after those it depends on, or a cycle.
 ///
 /// Among the indices that may come next, the lowest is chosen, so that the start order does not depend on the order

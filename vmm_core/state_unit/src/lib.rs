@@ -2,13 +2,11 @@
 //!
 //! ```
 //! use mesh::saved_state::{RestoreError, SaveError, SavedState};
-//! use state_unit::{MissingUnits, ResetError, StateUnit, StateUnits};
+//! use state_unit::{ResetError, StateUnit, StateUnits};
 //!
 //! struct Counter(u32);
 //!
 //! impl StateUnit for Counter {
-//!     fn start(&mut self) {}
-//!     fn stop(&mut self) {}
 //!     fn reset(&mut self) -> Result<(), ResetError> {
 //!         self.0 = 0;
 //!         Ok(())
@@ -34,7 +32,7 @@
 //! units.stop();
 //! let saved = units.save()?;
 //! units.reset()?;
-//! units.restore(&saved, MissingUnits::Refuse)?;
+//! units.restore(&saved)?;
 //! assert_eq!(units.inspect()["apic"], 2);
 //! # Ok(())
 //! # }
@@ -67,5 +65,4 @@ pub use saved::SavedUnits;
 pub use state::UnitsState;
 pub use unit::ResetError;
 pub use unit::StateUnit;
-pub use units::MissingUnits;
 pub use units::StateUnits;

@@ -4,24 +4,20 @@ use mesh::saved_state::SavedState;
 
 /// A part of a VM that has state, or that must not run while other parts are saved.
 ///
-/// A unit is built stopped. While it is stopped, its state changes only through these methods.
+/// A unit is built stopped. While it is stopped, its state changes only through these methods. The defaults of `start`, `stop`
+/// and `reset` are for a unit that does nothing by itself and has nothing to reset.
 pub trait StateUnit: Send {
     /// Starts the unit. The units it depends on are running. Called only while stopped.
-    fn start(&mut self);
+    fn start(&mut self) {}
 
     /// Stops the unit, and returns when all of its activity has ended. The units it depends on are still running.
     /// Called only while running.
-    fn stop(&mut self);
+    fn stop(&mut self) {}
 
     /// Returns to the state at power-on. Host-side connections stay. Called only while stopped.
     ///
     /// After an error the unit may be in any state; the caller resets it again or drops it.
-    fn reset(&mut self) -> Result<(), ResetError>;
-
-    /// Checks whether the unit supports [`StateUnit::save`], as far as this is known without saving.
-    ///
-    /// Called at any time, also while running, so that a save that must fail is refused before the VM is stopped.
-    fn check_saveable(&self) -> Result<(), SaveError> {
+    fn reset(&mut self) -> Result<(), ResetError> {
         Ok(())
     }
 

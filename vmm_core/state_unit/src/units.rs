@@ -28,15 +28,6 @@ pub(crate) struct Unit {
     pub(crate) unit: Box<dyn StateUnit>,
 }
 
-/// How a restore treats units that have no saved state.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum MissingUnits {
-    /// The restore fails.
-    Refuse,
-    /// They are left unchanged.
-    LeaveUnchanged,
-}
-
 impl StateUnits {
     pub(crate) fn new(units: Vec<Unit>, order: Vec<usize>) -> Self {
         Self {
@@ -109,33 +100,11 @@ impl StateUnits {
         Ok(())
     }
 
-    /// Checks whether the units can be saved, as far as this is known without stopping them. The error lists all
-    /// units that cannot.
-    pub fn check_saveable(&self) -> Result<(), UnitErrors> {
-        let errors = self
-            .units
-            .iter()
-            .filter_map(|Unit { name, unit }| {
-                let source = unit.check_saveable().err()?;
-                Some(UnitSaveError {
-                    unit: name.clone(),
-                    source,
-                })
-            })
-            .collect::<Vec<_>>();
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(UnitErrors(errors))
-        }
-    }
-
     /// Saves the units, in the order of their names. They must be stopped.
     ///
     /// The error lists all units that cannot be saved.
     pub fn save(&mut self) -> Result<SavedUnits, SaveUnitsError> {
         self.require_stopped(UnitsOperation::Save)?;
-        self.check_saveable()?;
         let mut saved = Vec::with_capacity(self.units.len());
         let mut errors = Vec::new();
         for Unit { name, unit } in &mut self.units {
@@ -162,23 +131,15 @@ impl StateUnits {
     ///
     /// The names in `saved` are checked before any unit is changed. If a unit fails, the state becomes
     /// [`UnitsState::Inconsistent`].
-    pub fn restore(
-        &mut self,
-        saved: &SavedUnits,
-        missing_units: MissingUnits,
-    ) -> Result<(), RestoreUnitsError> {
+    pub fn restore(&mut self, saved: &SavedUnits) -> Result<(), RestoreUnitsError> {
         self.require_stopped(UnitsOperation::Restore)?;
-        let states = self.match_names(saved, missing_units)?;
+        let states = self.match_names(saved)?;
         self.state = UnitsState::Inconsistent;
         let mut restored = Vec::new();
         for index in &self.order {
             let Unit { name, unit } = &mut self.units[*index];
-            let Some(state) = states.get(name.as_str()) else {
-                tracing::debug!(unit = %name, "no saved state; leaving the unit unchanged");
-                continue;
-            };
             tracing::trace!(unit = %name, "restoring");
-            if let Err(source) = unit.restore(state) {
+            if let Err(source) = unit.restore(states[name.as_str()]) {
                 return Err(RestoreUnitsError::Unit {
                     unit: name.clone(),
                     restored,
@@ -204,7 +165,6 @@ impl StateUnits {
     fn match_names<'a>(
         &self,
         saved: &'a SavedUnits,
-        missing_units: MissingUnits,
     ) -> Result<BTreeMap<&'a str, &'a SavedState>, RestoreUnitsError> {
         let mut states = BTreeMap::new();
         let mut unknown = Vec::new();
@@ -216,15 +176,11 @@ impl StateUnits {
                 unknown.push(name.clone());
             }
         }
-        let missing = match missing_units {
-            MissingUnits::LeaveUnchanged => Vec::new(),
-            MissingUnits::Refuse => self
-                .units
-                .iter()
-                .filter(|unit| !states.contains_key(unit.name.as_str()))
-                .map(|unit| unit.name.clone())
-                .collect(),
-        };
+        let names = self.units.iter().map(|unit| &unit.name);
+        let missing: Vec<_> = names
+            .filter(|name| !states.contains_key(name.as_str()))
+            .cloned()
+            .collect();
         if unknown.is_empty() && duplicate.is_empty() && missing.is_empty() {
             Ok(states)
         } else {
@@ -280,15 +236,6 @@ fn check_length(saved: &[SavedUnit]) -> Result<(), SaveUnitsError> {
             largest: largest.name.clone(),
         }),
         _ => Ok(()),
-    }
-}
-
-impl std::fmt::Debug for StateUnits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StateUnits")
-            .field("state", &self.state)
-            .field("start_order", &self.start_order().collect::<Vec<_>>())
-            .finish()
     }
 }
 

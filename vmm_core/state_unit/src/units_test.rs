@@ -21,7 +21,6 @@ struct Recorder {
 
 #[derive(Clone, Default)]
 struct Flaws {
-    known_unsaveable: bool,
     unsaveable: bool,
     save_fails: bool,
     restore_fails: bool,
@@ -56,13 +55,6 @@ impl StateUnit for Recorder {
             return Err(ResetError("stuck".into()));
         }
         self.value = 0;
-        Ok(())
-    }
-
-    fn check_saveable(&self) -> Result<(), SaveError> {
-        if self.flaws.known_unsaveable {
-            return Err(SaveError::NotSupported { reason: "known" });
-        }
         Ok(())
     }
 
@@ -173,7 +165,7 @@ fn operations_follow_the_dependency_order() {
     assert_eq!(values(&units), [0, 0, 0]);
 
     let saved = SavedUnits::decode(&saved.encode()).unwrap();
-    units.restore(&saved, MissingUnits::Refuse).unwrap();
+    units.restore(&saved).unwrap();
     assert_eq!(taken(&log), ["restore b", "restore c", "restore a"]);
     assert_eq!(values(&units), [1, 2, 3]);
     assert_eq!(units.state(), UnitsState::Stopped);
@@ -204,9 +196,7 @@ fn running_units_are_neither_saved_nor_restored_nor_reset() {
     };
     assert_eq!(error, wrong(UnitsOperation::Save));
     assert_eq!(error.to_string(), "cannot save the units: they are running");
-    let Err(RestoreUnitsError::WrongState(error)) =
-        units.restore(&saved(&[]), MissingUnits::LeaveUnchanged)
-    else {
+    let Err(RestoreUnitsError::WrongState(error)) = units.restore(&saved(&[])) else {
         panic!("restored");
     };
     assert_eq!(error, wrong(UnitsOperation::Restore));
@@ -216,28 +206,6 @@ fn running_units_are_neither_saved_nor_restored_nor_reset() {
     assert_eq!(error, wrong(UnitsOperation::Reset));
     assert_eq!(taken(&log), [""; 0]);
     assert_eq!(units.state(), UnitsState::Running);
-}
-
-#[test]
-fn units_known_not_to_save_are_reported_before_any_is_saved() {
-    let flawed = || Flaws {
-        known_unsaveable: true,
-        ..Flaws::default()
-    };
-    let (mut units, log) = units([flawed(), Flaws::default(), flawed()]);
-    units.start().unwrap();
-    taken(&log);
-    // While running.
-    let errors = units.check_saveable().unwrap_err();
-    assert_eq!(
-        errors.to_string(),
-        "cannot save unit `a`: saving is not supported: known; \
-         cannot save unit `c`: saving is not supported: known"
-    );
-    units.stop();
-    taken(&log);
-    assert!(matches!(units.save(), Err(SaveUnitsError::Units(errors)) if errors.0.len() == 2));
-    assert_eq!(taken(&log), [""; 0]);
 }
 
 #[test]
@@ -253,7 +221,6 @@ fn all_units_that_fail_to_save_are_reported() {
             ..Flaws::default()
         },
     ]);
-    units.check_saveable().unwrap();
     assert_eq!(
         units.save().unwrap_err().to_string(),
         "cannot save unit `a`: saving is not supported: host; \
@@ -267,43 +234,32 @@ fn all_units_that_fail_to_save_are_reported() {
 
 #[test]
 fn names_that_do_not_match_are_refused_before_any_unit_is_restored() {
-    use MissingUnits::LeaveUnchanged;
-    use MissingUnits::Refuse;
-    type Case<'a> = (
-        &'a [(&'a str, u32)],
-        MissingUnits,
-        [&'a [&'a str]; 3],
-        &'a str,
-    );
+    type Case<'a> = (&'a [(&'a str, u32)], [&'a [&'a str]; 3], &'a str);
     let cases: &[Case<'_>] = &[
         (
             &[("a", 7), ("b", 8), ("c", 9), ("x", 1)],
-            Refuse,
             [&["x"], &[], &[]],
             "unknown: x; saved twice: none; missing: none",
         ),
         (
             &[("a", 7), ("b", 8), ("c", 9), ("b", 8)],
-            LeaveUnchanged,
             [&[], &["b"], &[]],
             "unknown: none; saved twice: b; missing: none",
         ),
         (
             &[("b", 7)],
-            Refuse,
             [&[], &[], &["a", "c"]],
             "unknown: none; saved twice: none; missing: a, c",
         ),
         (
             &[("y", 1), ("a", 7), ("x", 1), ("a", 7), ("a", 7)],
-            Refuse,
             [&["y", "x"], &["a"], &["b", "c"]],
             "unknown: y, x; saved twice: a; missing: b, c",
         ),
     ];
-    for (set, policy, names, text) in cases {
+    for (set, names, text) in cases {
         let (mut units, log) = intact_units();
-        let error = units.restore(&saved(set), *policy).unwrap_err();
+        let error = units.restore(&saved(set)).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
         let RestoreUnitsError::Mismatch {
             unknown,
@@ -321,16 +277,6 @@ fn names_that_do_not_match_are_refused_before_any_unit_is_restored() {
 }
 
 #[test]
-fn missing_units_can_be_left_unchanged() {
-    let (mut units, log) = intact_units();
-    units
-        .restore(&saved(&[("c", 9), ("a", 7)]), MissingUnits::LeaveUnchanged)
-        .unwrap();
-    assert_eq!(taken(&log), ["restore c", "restore a"]);
-    assert_eq!(values(&units), [7, 2, 9]);
-}
-
-#[test]
 fn a_restore_that_fails_midway_lists_the_restored_units() {
     let (mut units, log) = units([
         Flaws::default(),
@@ -341,7 +287,7 @@ fn a_restore_that_fails_midway_lists_the_restored_units() {
         },
     ]);
     let all = saved(&[("a", 7), ("b", 8), ("c", 9)]);
-    let error = units.restore(&all, MissingUnits::Refuse).unwrap_err();
+    let error = units.restore(&all).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot restore unit `c` (already restored: b)"
@@ -366,7 +312,7 @@ fn a_restore_that_fails_midway_lists_the_restored_units() {
     assert_eq!(units.start(), Err(inconsistent(UnitsOperation::Start)));
     assert!(matches!(units.save(), Err(SaveUnitsError::WrongState(_))));
     assert!(matches!(
-        units.restore(&all, MissingUnits::Refuse),
+        units.restore(&all),
         Err(RestoreUnitsError::WrongState(_))
     ));
     units.stop();
@@ -383,9 +329,7 @@ fn a_decoding_error_names_the_unit_and_the_field() {
         name: "c".to_owned(),
         state: SavedState::default(),
     });
-    let error = units
-        .restore(&SavedUnits::new(set), MissingUnits::Refuse)
-        .unwrap_err();
+    let error = units.restore(&SavedUnits::new(set)).unwrap_err();
     assert!(matches!(
         error,
         RestoreUnitsError::Unit {
@@ -472,7 +416,7 @@ proptest! {
         taken(&log);
         units.reset().unwrap();
         let reset = taken(&log);
-        units.restore(&saved, MissingUnits::Refuse).unwrap();
+        units.restore(&saved).unwrap();
         let restored = taken(&log);
         prop_assert_eq!(units.inspect(), before);
 

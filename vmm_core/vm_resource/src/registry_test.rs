@@ -47,9 +47,9 @@ fn build(device: &ResolvedDevice, services: &mut Services) -> Result<SharedDevic
         name: device.name(),
         vm: Uuid::nil(),
         pci_slot: None,
-        waker: DeviceWaker::new(),
+        waker: DeviceWaker::default(),
         decoder: AddressDecoder::detached(),
-        config_space: PciConfigSpace::new(),
+        config_space: PciConfigSpace::default(),
         services,
     })
 }
@@ -64,7 +64,7 @@ fn a_stored_resource_is_the_device_that_its_handle_describes() {
     assert_eq!((lamp.name(), &*identity), ("lamp0", expected));
     let sleep = registry().resolve("sleep", &stored[1]).unwrap();
     assert_eq!(sleep.identity(Uuid::nil()), None);
-    let mut services = Services::new();
+    let mut services = Services::default();
     services.offer(AnnouncementSink::new(|_| {}));
     assert!(build(&sleep, &mut services).is_ok());
 
@@ -102,13 +102,13 @@ fn a_handle_that_does_not_decode_is_an_error_that_says_which_field() {
 #[test]
 fn a_failure_to_build_names_the_device_and_keeps_its_cause() {
     let lamp = registry().resolve("lamp0", &lamp()).unwrap();
-    let error = build(&lamp, &mut Services::new()).err().unwrap();
+    let error = build(&lamp, &mut Services::default()).err().unwrap();
     assert!(error.to_string().contains("lamp0"), "{error}");
     assert_eq!(error.source().unwrap().to_string(), "no power");
 
     let sleep = Resource::new(&SleepPortHandle {});
     let sleep = registry().resolve("sleep", &sleep).unwrap();
-    let error = build(&sleep, &mut Services::new()).err().unwrap();
+    let error = build(&sleep, &mut Services::default()).err().unwrap();
     let ResolveError::Build { source, .. } = error else {
         panic!("{error:?}");
     };

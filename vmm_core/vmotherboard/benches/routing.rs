@@ -5,8 +5,6 @@ use chipset_device::ChipsetDevice;
 use chipset_device::DecodedRanges;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
-use chipset_device::PortIoDevice;
 use criterion::Criterion;
 use criterion::criterion_group;
 use criterion::criterion_main;
@@ -20,12 +18,22 @@ impl ChipsetDevice for Null {
         self.0.clone()
     }
 
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
+    fn read_port(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        data.fill(0);
+        Ok(())
     }
 
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
+    fn write_port(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn read_mmio(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn write_mmio(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
     }
 
     fn inspect(&self) -> serde_json::Value {
@@ -33,30 +41,8 @@ impl ChipsetDevice for Null {
     }
 }
 
-impl PortIoDevice for Null {
-    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        data.fill(0);
-        Ok(())
-    }
-
-    fn write(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
-        Ok(())
-    }
-}
-
-impl MmioDevice for Null {
-    fn read(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        data.fill(0);
-        Ok(())
-    }
-
-    fn write(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
-        Ok(())
-    }
-}
-
 fn routing(criterion: &mut Criterion) {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     for i in 0..20_u16 {
         let gpa = 0xfe00_0000 + u64::from(i) * 0x2000;
         let resources = FixedResources {
@@ -68,7 +54,7 @@ fn routing(criterion: &mut Criterion) {
     }
     let mut decoder = AddressDecoder::detached();
     builder.add("movable", |context| {
-        decoder = context.decoder();
+        decoder = context.decoder.clone();
         Null(FixedResources::default())
     });
     let Ok(chipset) = builder.build() else {

@@ -3,12 +3,14 @@ use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use parking_lot::Mutex;
+use state_unit::ResetError;
+use state_unit::StateUnit;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-/// Starts, stops, resets, saves and restores a device of the chipset. Cheap to clone; each call locks the device.
+/// A device of the chipset, as a state unit. Cheap to clone; each call locks the device.
 #[derive(Clone)]
 pub struct AttachedDevice {
     name: Arc<str>,
@@ -31,41 +33,6 @@ impl AttachedDevice {
         &self.name
     }
 
-    /// Starts the device before VPs run, and polls it for what happened while it was stopped.
-    pub fn start(&mut self) {
-        let mut device = self.device.lock();
-        device.start();
-        self.running.store(true, Ordering::Relaxed);
-        device.poll();
-    }
-
-    /// Stops the device after VPs have stopped. Until the next start, waking the device has no effect.
-    pub fn stop(&mut self) {
-        let mut device = self.device.lock();
-        self.running.store(false, Ordering::Relaxed);
-        device.stop();
-    }
-
-    /// Returns the device to its power-on state.
-    pub fn reset(&mut self) {
-        self.device.lock().reset();
-    }
-
-    /// Returns the device's state. The device must be stopped.
-    pub fn save(&mut self) -> Result<SavedState, SaveError> {
-        self.device.lock().save()
-    }
-
-    /// Restores a saved state. The device must be stopped; on an error it is unchanged.
-    pub fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
-        self.device.lock().restore(state)
-    }
-
-    /// The device's state for debugging.
-    pub fn inspect(&self) -> serde_json::Value {
-        self.device.lock().inspect()
-    }
-
     pub(crate) fn device(&self) -> &Mutex<dyn ChipsetDevice> {
         &self.device
     }
@@ -85,11 +52,36 @@ impl AttachedDevice {
     }
 }
 
-impl std::fmt::Debug for AttachedDevice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AttachedDevice")
-            .field("name", &self.name)
-            .field("running", &self.running.load(Ordering::Relaxed))
-            .finish_non_exhaustive()
+impl StateUnit for AttachedDevice {
+    /// Starts the device before VPs run, and polls it for what happened while it was stopped.
+    fn start(&mut self) {
+        let mut device = self.device.lock();
+        device.start();
+        self.running.store(true, Ordering::Relaxed);
+        device.poll();
+    }
+
+    /// Stops the device after VPs have stopped. Until the next start, waking the device has no effect.
+    fn stop(&mut self) {
+        let mut device = self.device.lock();
+        self.running.store(false, Ordering::Relaxed);
+        device.stop();
+    }
+
+    fn reset(&mut self) -> Result<(), ResetError> {
+        self.device.lock().reset();
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<SavedState, SaveError> {
+        self.device.lock().save()
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
+        self.device.lock().restore(state)
+    }
+
+    fn inspect(&self) -> serde_json::Value {
+        self.device.lock().inspect()
     }
 }

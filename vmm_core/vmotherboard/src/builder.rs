@@ -1,6 +1,5 @@
 use crate::AttachedDevice;
 use crate::Chipset;
-use crate::functions::FunctionAccess;
 use crate::functions::PciFunctions;
 use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
@@ -16,38 +15,23 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// What a device's constructor is passed.
-#[derive(Debug)]
 pub struct DeviceContext {
-    waker: DeviceWaker,
-    decoder: AddressDecoder,
-    config_space: PciConfigSpace,
-}
-
-impl DeviceContext {
     /// Makes the chipset poll the device; connected once the constructor has returned. It has no effect while the
     /// device is stopped, and a device is polled when it starts.
-    pub fn waker(&self) -> DeviceWaker {
-        self.waker.clone()
-    }
-
+    pub waker: DeviceWaker,
     /// Tells the chipset which addresses the device decodes in addition to its fixed resources. It can be used in
     /// the constructor.
-    pub fn decoder(&self) -> AddressDecoder {
-        self.decoder.clone()
-    }
-
+    pub decoder: AddressDecoder,
     /// The configuration space of all functions of the chipset, for a device through which guests access it.
     /// It has no functions until the chipset is built.
-    pub fn pci_config_space(&self) -> PciConfigSpace {
-        self.config_space.clone()
-    }
+    pub config_space: PciConfigSpace,
 }
 
 /// Collects the devices of a [`Chipset`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ChipsetBuilder {
     devices: Vec<(AttachedDevice, FixedResources)>,
-    ignored_ports: Vec<RangeInclusive<u16>>,
+    ignored_ports: Vec<(RangeInclusive<u16>, usize)>,
     routes: Arc<RouteTable>,
     config_space: PciConfigSpace,
 }
@@ -115,11 +99,6 @@ fn list(conflicts: &[Conflict]) -> String {
 }
 
 impl ChipsetBuilder {
-    /// A chipset without devices.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Adds the device that `construct` returns. Its name is also the key of its saved state. Conflicts with other
     /// devices are reported by [`ChipsetBuilder::build`].
     pub fn add<D: ChipsetDevice>(
@@ -148,7 +127,7 @@ impl ChipsetBuilder {
     fn context(&self) -> DeviceContext {
         let (index, routes) = (self.devices.len(), self.routes.clone());
         DeviceContext {
-            waker: DeviceWaker::new(),
+            waker: DeviceWaker::default(),
             decoder: AddressDecoder::new(move |ranges| routes.set_decoded(index, ranges)),
             config_space: self.config_space.clone(),
         }
@@ -163,7 +142,7 @@ impl ChipsetBuilder {
 
     /// Declares ports of hardware that is known to be absent: unclaimed accesses to them are not logged.
     pub fn ignore_ports(&mut self, ports: RangeInclusive<u16>) {
-        self.ignored_ports.push(ports);
+        self.ignored_ports.push((ports, 0));
     }
 
     /// Builds the chipset.
@@ -178,15 +157,15 @@ impl ChipsetBuilder {
         };
         let functions = self.devices.iter().filter_map(function).collect();
         let functions = Arc::new(PciFunctions::new(functions));
-        self.config_space
-            .connect(FunctionAccess(Arc::downgrade(&functions)));
+        let access = Arc::downgrade(&functions);
+        self.config_space.connect(access);
         let (devices, resources): (Vec<_>, Vec<_>) = self.devices.into_iter().unzip();
         self.routes.connect(resources);
         Ok(Chipset::new(
             devices.into(),
             self.routes,
             functions,
-            RangeRoutes::new(self.ignored_ports.into_iter().map(|ports| (ports, 0))),
+            RangeRoutes::new(self.ignored_ports),
         ))
     }
 }

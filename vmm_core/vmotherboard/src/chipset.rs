@@ -3,7 +3,6 @@ use crate::device_errors::DeviceErrors;
 use crate::functions::PciFunctions;
 use crate::route_table::RouteTable;
 use crate::routes::RangeRoutes;
-use chipset_device::IoError;
 use log_limit::LogLimit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,7 +32,7 @@ struct Unclaimed {
 }
 
 /// The number of accesses that no device claimed since the chipset was built.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UnclaimedCounts {
     /// Reads of I/O ports.
     pub port_reads: u64,
@@ -77,10 +76,7 @@ impl Chipset {
                 .ports
                 .count_read("port", port.into(), data.len(), quiet);
         };
-        let result = match device.device().lock().port_io() {
-            Some(io) => io.read(port, data),
-            None => Err(IoError::InvalidRegister),
-        };
+        let result = device.device().lock().read_port(port, data);
         if let Err(error) = result {
             data.fill(0xff);
             self.errors
@@ -94,10 +90,7 @@ impl Chipset {
             let quiet = self.ignored_ports.find(port).is_some();
             return self.ports.count_write("port", port.into(), data, quiet);
         };
-        let result = match device.device().lock().port_io() {
-            Some(io) => io.write(port, data),
-            None => Err(IoError::InvalidRegister),
-        };
+        let result = device.device().lock().write_port(port, data);
         if let Err(error) = result {
             self.errors
                 .log(device, "port write", port.into(), data.len(), error);
@@ -110,10 +103,7 @@ impl Chipset {
             data.fill(0xff);
             return self.mmio.count_read("memory", gpa, data.len(), false);
         };
-        let result = match device.device().lock().mmio() {
-            Some(io) => io.read(gpa, data),
-            None => Err(IoError::InvalidRegister),
-        };
+        let result = device.device().lock().read_mmio(gpa, data);
         if let Err(error) = result {
             data.fill(0xff);
             self.errors
@@ -126,10 +116,7 @@ impl Chipset {
         let Some(device) = self.device(self.routes.mmio(gpa)) else {
             return self.mmio.count_write("memory", gpa, data, false);
         };
-        let result = match device.device().lock().mmio() {
-            Some(io) => io.write(gpa, data),
-            None => Err(IoError::InvalidRegister),
-        };
+        let result = device.device().lock().write_mmio(gpa, data);
         if let Err(error) = result {
             self.errors
                 .log(device, "memory write", gpa, data.len(), error);
@@ -148,14 +135,6 @@ impl Chipset {
 
     fn device(&self, index: Option<usize>) -> Option<&AttachedDevice> {
         self.devices.get(index?)
-    }
-}
-
-impl std::fmt::Debug for Chipset {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Chipset")
-            .field("devices", &self.devices)
-            .finish_non_exhaustive()
     }
 }
 

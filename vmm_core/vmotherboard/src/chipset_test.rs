@@ -5,15 +5,13 @@ use chipset_device::ChipsetDevice;
 use chipset_device::DeviceWaker;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
 use chipset_device::PciConfigSpace;
-use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use proptest::prelude::*;
+use state_unit::StateUnit as _;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -70,16 +68,28 @@ impl ChipsetDevice for Probe {
         self.resources.clone()
     }
 
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        self.read(port.into(), data)
     }
 
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        self.write(port.into(), data)
     }
 
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        Some(self)
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        self.read(gpa, data)
+    }
+
+    fn write_mmio(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+        self.write(gpa, data)
+    }
+
+    fn read_config(&mut self, offset: u16) -> Result<u32, IoError> {
+        Ok(u32::from(self.tag) << 16 | u32::from(offset))
+    }
+
+    fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        self.write(offset.into(), &(value & mask).to_le_bytes())
     }
 
     fn poll(&mut self) {
@@ -112,36 +122,6 @@ impl ChipsetDevice for Probe {
     }
 }
 
-impl PortIoDevice for Probe {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        self.read(port.into(), data)
-    }
-
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
-        self.write(port.into(), data)
-    }
-}
-
-impl MmioDevice for Probe {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        self.read(gpa, data)
-    }
-
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
-        self.write(gpa, data)
-    }
-}
-
-impl PciConfigDevice for Probe {
-    fn read(&mut self, offset: u16) -> Result<u32, IoError> {
-        Ok(u32::from(self.tag) << 16 | u32::from(offset))
-    }
-
-    fn write(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
-        self.write(offset.into(), &(value & mask).to_le_bytes())
-    }
-}
-
 fn port(chipset: &Chipset, port: u16) -> u8 {
     let mut data = [0];
     chipset.read_port(port, &mut data);
@@ -150,16 +130,16 @@ fn port(chipset: &Chipset, port: u16) -> u8 {
 
 #[test]
 fn accesses_reach_the_device_that_claims_the_address() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     let a = builder.add("a", |_| Probe::at_ports(1, [0x10..=0x17, 0x30..=0x30]));
     let function = PciAddress {
         bus: 0,
         device: 3,
         function: 0,
     };
-    let mut space = PciConfigSpace::new();
+    let mut space = PciConfigSpace::default();
     let b = builder.add("b", |context| {
-        space = context.pci_config_space();
+        space = context.config_space.clone();
         Probe::new(
             2,
             FixedResources {
@@ -203,7 +183,7 @@ fn accesses_reach_the_device_that_claims_the_address() {
 
 #[test]
 fn unclaimed_reads_return_all_ones_and_are_counted() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     builder.ignore_ports(0x20..=0x21);
     builder.ignore_ports(0x21..=0x22);
     let chipset = builder.build().unwrap();
@@ -223,7 +203,7 @@ fn unclaimed_reads_return_all_ones_and_are_counted() {
 
 #[test]
 fn an_access_past_the_end_of_a_range_reaches_the_device_as_a_whole() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     let a = builder.add("a", |_| Probe::at_ports(1, [0x10..=0x11]));
     let b = builder.add("b", |_| Probe::at_ports(2, [0x12..=0x13]));
     let chipset = builder.build().unwrap();
@@ -249,13 +229,13 @@ fn all_conflicts_are_reported() {
         mmio: vec![gpa..=gpa + 0xfff],
         pci: Some(function),
     };
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     builder.add("com1", |_| Probe::new(0, resources(0x3f8, 0x1000)));
     builder.add("dbg", |_| Probe::new(0, resources(0x3ff, 0x1800)));
     builder.add("com1", |_| {
         Probe::at_ports(0, [0x400..=0x401, RangeInclusive::new(9, 8)])
     });
-    let error = builder.build().unwrap_err();
+    let error = builder.build().err().unwrap();
     let (com1, dbg) = (String::from("com1"), String::from("dbg"));
     assert_eq!(
         error.conflicts,
@@ -297,9 +277,9 @@ fn all_conflicts_are_reported() {
 
 #[test]
 fn waking_polls_a_device_only_while_it_is_running() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     let device = builder.add("a", |context| Probe {
-        waker: Some(context.waker()),
+        waker: Some(context.waker.clone()),
         ..Probe::at_ports(1, [])
     });
     let waker = device.lock().waker.clone().unwrap();
@@ -327,15 +307,15 @@ fn waking_polls_a_device_only_while_it_is_running() {
         .restore(&SavedState::from_bytes(vec![0xff]))
         .unwrap_err();
     device.lock().accesses.push((0, vec![]));
-    handle.reset();
+    handle.reset().unwrap();
     assert_eq!(device.lock().accesses, []);
 }
 
 #[test]
 fn a_waker_does_not_keep_the_device_alive() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     let device = builder.add("a", |context| Probe {
-        waker: Some(context.waker()),
+        waker: Some(context.waker.clone()),
         ..Probe::at_ports(1, [])
     });
     let weak = Arc::downgrade(&device);
@@ -348,7 +328,7 @@ fn a_waker_does_not_keep_the_device_alive() {
 
 #[test]
 fn vps_access_devices_in_parallel() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     builder.add("a", |_| Probe::at_ports(1, [0..=0]));
     builder.add("b", |_| Probe::at_ports(2, [1..=1]));
     let chipset = builder.build().unwrap();
@@ -369,7 +349,7 @@ proptest! {
     fn a_chipset_is_built_exactly_when_no_two_ranges_overlap(
         ports in prop::collection::vec((0_u16..200, 0_u16..12), 1..12),
     ) {
-        let mut builder = ChipsetBuilder::new();
+        let mut builder = ChipsetBuilder::default();
         let ranges: Vec<_> = ports.iter().map(|(start, len)| *start..=start + len).collect();
         for (i, range) in ranges.iter().enumerate() {
             builder.add(format!("d{i}"), |_| Probe::at_ports(i as u8, [range.clone()]));

@@ -1,9 +1,7 @@
 use crate::AttachedDevice;
 use crate::device_errors::DeviceErrors;
-use chipset_device::IoError;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigAccess;
-use std::sync::Weak;
 
 /// The devices with a PCI configuration space. The set never changes.
 pub(crate) struct PciFunctions {
@@ -27,15 +25,14 @@ impl PciFunctions {
             .binary_search_by_key(&function, |(address, _)| *address);
         found.ok().map(|at| &self.functions[at].1)
     }
+}
 
-    pub(crate) fn read(&self, function: PciAddress, offset: u16) -> u32 {
+impl PciConfigAccess for PciFunctions {
+    fn read(&self, function: PciAddress, offset: u16) -> u32 {
         let Some(device) = self.find(function) else {
             return u32::MAX;
         };
-        let result = match device.device().lock().pci() {
-            Some(pci) => pci.read(offset),
-            None => Err(IoError::InvalidRegister),
-        };
+        let result = device.device().lock().read_config(offset);
         result.unwrap_or_else(|error| {
             let address = offset.into();
             self.errors
@@ -44,34 +41,15 @@ impl PciFunctions {
         })
     }
 
-    pub(crate) fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
+    fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
         let Some(device) = self.find(function) else {
             return;
         };
-        let result = match device.device().lock().pci() {
-            Some(pci) => pci.write(offset, value, mask),
-            None => Err(IoError::InvalidRegister),
-        };
+        let result = device.device().lock().write_config(offset, value, mask);
         if let Err(error) = result {
             let address = offset.into();
             self.errors
                 .log(device, "configuration write", address, 4, error);
-        }
-    }
-}
-
-/// Access to the functions for a device of the chipset. It does not keep them alive.
-pub(crate) struct FunctionAccess(pub(crate) Weak<PciFunctions>);
-
-impl PciConfigAccess for FunctionAccess {
-    fn read(&self, function: PciAddress, offset: u16) -> u32 {
-        let functions = self.0.upgrade();
-        functions.map_or(u32::MAX, |functions| functions.read(function, offset))
-    }
-
-    fn write(&self, function: PciAddress, offset: u16, value: u32, mask: u32) {
-        if let Some(functions) = self.0.upgrade() {
-            functions.write(function, offset, value, mask);
         }
     }
 }

@@ -4,11 +4,8 @@ use chipset_device::ChipsetDevice;
 use chipset_device::DecodedRanges;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
 use chipset_device::PciConfigSpace;
-use chipset_device::PortIoDevice;
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
 
@@ -51,16 +48,33 @@ impl ChipsetDevice for Mover {
         self.resources.clone()
     }
 
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
+    fn read_port(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        data.fill(self.tag);
+        Ok(())
     }
 
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
+    fn write_port(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        let port = u16::from_le_bytes([data[0], data[1]]);
+        self.decoder.set(decodes(vec![port..=port]));
+        Ok(())
     }
 
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        Some(self)
+    fn read_mmio(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        data.fill(self.tag);
+        Ok(())
+    }
+
+    fn write_mmio(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn read_config(&mut self, _offset: u16) -> Result<u32, IoError> {
+        Ok(self.tag.into())
+    }
+
+    fn write_config(&mut self, _offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        self.tag = (value & mask) as u8;
+        Ok(())
     }
 
     fn inspect(&self) -> serde_json::Value {
@@ -68,46 +82,11 @@ impl ChipsetDevice for Mover {
     }
 }
 
-impl PortIoDevice for Mover {
-    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        data.fill(self.tag);
-        Ok(())
-    }
-
-    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
-        let port = u16::from_le_bytes([data[0], data[1]]);
-        self.decoder.set(decodes(vec![port..=port]));
-        Ok(())
-    }
-}
-
-impl MmioDevice for Mover {
-    fn read(&mut self, _gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        data.fill(self.tag);
-        Ok(())
-    }
-
-    fn write(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
-        Ok(())
-    }
-}
-
-impl PciConfigDevice for Mover {
-    fn read(&mut self, _offset: u16) -> Result<u32, IoError> {
-        Ok(self.tag.into())
-    }
-
-    fn write(&mut self, _offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
-        self.tag = (value & mask) as u8;
-        Ok(())
-    }
-}
-
 #[test]
 fn a_device_can_move_its_ranges_during_an_access() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     builder.add("mover", |context| {
-        let decoder = context.decoder();
+        let decoder = context.decoder.clone();
         // Stored until the chipset is built.
         decoder.set(decodes(vec![0x10..=0x11]));
         Mover::new(7, Vec::new(), decoder)
@@ -125,11 +104,11 @@ fn a_device_can_move_its_ranges_during_an_access() {
 
 #[test]
 fn a_decoder_outlives_its_chipset() {
-    let mut builder = ChipsetBuilder::new();
+    let mut builder = ChipsetBuilder::default();
     let mut decoder = None;
     let device = builder.add("mover", |context| {
-        decoder = Some(context.decoder());
-        Mover::new(1, Vec::new(), context.decoder())
+        decoder = Some(context.decoder.clone());
+        Mover::new(1, Vec::new(), context.decoder.clone())
     });
     drop(builder.build().unwrap());
     let weak = std::sync::Arc::downgrade(&device);
@@ -145,14 +124,14 @@ fn the_configuration_space_is_connected_when_the_chipset_is_built() {
         device: 2,
         function: 3,
     };
-    let mut builder = ChipsetBuilder::new();
-    let mut space = PciConfigSpace::new();
+    let mut builder = ChipsetBuilder::default();
+    let mut space = PciConfigSpace::default();
     builder.add("mechanism", |context| {
-        space = context.pci_config_space();
-        Mover::new(1, Vec::new(), context.decoder())
+        space = context.config_space.clone();
+        Mover::new(1, Vec::new(), context.decoder.clone())
     });
     builder.add("function", |context| {
-        let mut device = Mover::new(2, Vec::new(), context.decoder());
+        let mut device = Mover::new(2, Vec::new(), context.decoder.clone());
         device.resources.pci = Some(function);
         device
     });
@@ -195,11 +174,11 @@ proptest! {
         early in prop::collection::vec(ranges(), 4),
         moves in prop::collection::vec((0_usize..4, ranges()), 0..12),
     ) {
-        let mut builder = ChipsetBuilder::new();
+        let mut builder = ChipsetBuilder::default();
         let mut decoders = Vec::new();
         for (device, ports) in fixed.iter().enumerate() {
             builder.add(format!("{device}"), |context| {
-                let decoder = context.decoder();
+                let decoder = context.decoder.clone();
                 decoder.set(decodes(early[device].clone()));
                 decoders.push(decoder.clone());
                 Mover::new(device as u8, ports.clone(), decoder)

@@ -1,3 +1,5 @@
+use rangemap::RangeInclusiveMap;
+use rangemap::StepLite;
 use std::ops::RangeInclusive;
 
 /// The device that each address is routed to, as an index into the devices of the chipset.
@@ -5,35 +7,6 @@ use std::ops::RangeInclusive;
 pub(crate) struct Routes {
     pub(crate) ports: RangeRoutes<u16>,
     pub(crate) mmio: RangeRoutes<u64>,
-}
-
-/// An address whose neighbours can be computed.
-pub(crate) trait Address: Copy + Ord {
-    /// The address after this one, or `None` if this is the last one.
-    fn next(self) -> Option<Self>;
-
-    /// The address before this one, or `None` if this is the first one.
-    fn previous(self) -> Option<Self>;
-}
-
-impl Address for u16 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-
-    fn previous(self) -> Option<Self> {
-        self.checked_sub(1)
-    }
-}
-
-impl Address for u64 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-
-    fn previous(self) -> Option<Self> {
-        self.checked_sub(1)
-    }
 }
 
 /// Disjoint ranges of addresses, each with the index of its owner.
@@ -46,28 +19,20 @@ pub(crate) struct RangeRoutes<A> {
     ends: Box<[(A, usize)]>,
 }
 
-impl<A: Address> RangeRoutes<A> {
-    /// Ranges may be in any order. Where they overlap, the earlier one in the iteration owns the addresses. Empty
-    /// ranges own none.
-    pub(crate) fn new(ranges: impl IntoIterator<Item = (RangeInclusive<A>, usize)>) -> Self {
-        let mut disjoint: Vec<(RangeInclusive<A>, usize)> = Vec::new();
-        for (range, owner) in ranges {
-            // The owned ranges that overlap the new one are adjacent in the list.
-            let first = disjoint.partition_point(|(owned, _)| owned.end() < range.start());
-            let end = disjoint.partition_point(|(owned, _)| owned.start() <= range.end());
-            if range.is_empty() {
-                continue;
+impl<A: Copy + Ord + StepLite> RangeRoutes<A> {
+    /// Ranges may be in any order. Where they overlap, the earlier one in the list owns the addresses. Empty ranges own
+    /// none.
+    pub(crate) fn new(ranges: Vec<(RangeInclusive<A>, usize)>) -> Self {
+        let mut owners = RangeInclusiveMap::new();
+        // A later insertion takes the addresses of an earlier one.
+        for (range, owner) in ranges.into_iter().rev() {
+            if !range.is_empty() {
+                owners.insert(range, owner);
             }
-            let free = gaps(&range, &disjoint[first..end]);
-            let owned = disjoint[first..end].iter().cloned();
-            let mut pieces: Vec<_> = free.into_iter().map(|gap| (gap, owner)).collect();
-            pieces.extend(owned);
-            pieces.sort_by_key(|(piece, _)| *piece.start());
-            disjoint.splice(first..end, pieces);
         }
         Self {
-            starts: disjoint.iter().map(|(range, _)| *range.start()).collect(),
-            ends: disjoint
+            starts: owners.iter().map(|(range, _)| *range.start()).collect(),
+            ends: owners
                 .iter()
                 .map(|(range, owner)| (*range.end(), *owner))
                 .collect(),
@@ -79,30 +44,6 @@ impl<A: Address> RangeRoutes<A> {
         let (end, owner) = *self.ends.get(after.checked_sub(1)?)?;
         (address <= end).then_some(owner)
     }
-}
-
-/// The parts of `range` outside of `owned`, which are sorted disjoint ranges that all overlap it.
-fn gaps<A: Address>(
-    range: &RangeInclusive<A>,
-    owned: &[(RangeInclusive<A>, usize)],
-) -> Vec<RangeInclusive<A>> {
-    let mut gaps = Vec::new();
-    // Where the next gap starts; `None` if the owned range before it ends at the last address.
-    let mut cursor = Some(*range.start());
-    for (owned, _) in owned {
-        if let (Some(start), Some(end)) = (cursor, owned.start().previous())
-            && start <= end
-        {
-            gaps.push(start..=end);
-        }
-        cursor = owned.end().next();
-    }
-    if let Some(start) = cursor
-        && start <= *range.end()
-    {
-        gaps.push(start..=*range.end());
-    }
-    gaps
 }
 
 #[cfg(test)]

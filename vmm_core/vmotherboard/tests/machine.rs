@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serial_16550::Serial16550;
 use serial_16550::SerialBackend;
 use serial_16550::SerialPort;
+use state_unit::StateUnit as _;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl Machine {
         let (handler, interrupts) = mpsc::channel();
         let clock = VmClock::new();
         let com1 = SerialPort::new();
-        let mut builder = ChipsetBuilder::new();
+        let mut builder = ChipsetBuilder::default();
         let ioapic = builder.add("ioapic", |_| {
             let local_apics = LocalApics {
                 routes: Mutex::default(),
@@ -69,12 +70,12 @@ impl Machine {
         let pins = Arc::new(ioapic.lock().pins());
         builder.add("com1", |context| {
             let line = LineInterrupt::new(4, pins.clone());
-            Serial16550::new(0x3f8, line, com1.clone(), context.waker())
+            Serial16550::new(0x3f8, line, com1.clone(), context.waker.clone())
         });
         builder.add("rtc", |context| {
             let line = LineInterrupt::new(8, pins.clone());
             let wall = WallClock::host();
-            Rtc::new(line, &clock, wall, context.waker(), &[0; CMOS_SIZE])
+            Rtc::new(line, &clock, wall, context.waker.clone(), &[0; CMOS_SIZE])
         });
         let machine = Self {
             chipset: builder.build().expect("the devices do not conflict"),

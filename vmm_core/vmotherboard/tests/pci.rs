@@ -4,10 +4,7 @@ use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
-use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::RestoreError;
@@ -24,6 +21,7 @@ use q35::ConfigPorts;
 use q35::Ecam;
 use q35::HostBridge;
 use q35::IsaBridge;
+use state_unit::StateUnit as _;
 use std::sync::Arc;
 use vmotherboard::Chipset;
 use vmotherboard::ChipsetBuilder;
@@ -71,22 +69,32 @@ impl Tagged {
 
 impl ChipsetDevice for Tagged {
     fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            pci: Some(self.address),
-            ..FixedResources::default()
-        }
+        FixedResources::pci(self.address)
     }
 
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        self.read_bar(self.function.locate_port(port), data)
     }
 
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
+    fn write_port(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
     }
 
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        Some(&mut self.function)
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        self.read_bar(self.function.locate_memory(gpa), data)
+    }
+
+    fn write_mmio(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn read_config(&mut self, offset: u16) -> Result<u32, IoError> {
+        Ok(self.function.read_config(offset))
+    }
+
+    fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        self.function.write_config(offset, value, mask);
+        Ok(())
     }
 
     fn reset(&mut self) {
@@ -107,26 +115,6 @@ impl ChipsetDevice for Tagged {
     }
 }
 
-impl PortIoDevice for Tagged {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        self.read_bar(self.function.locate_port(port), data)
-    }
-
-    fn write(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
-        Ok(())
-    }
-}
-
-impl MmioDevice for Tagged {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        self.read_bar(self.function.locate_memory(gpa), data)
-    }
-
-    fn write(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
-        Ok(())
-    }
-}
-
 fn function_at(device: u8) -> PciAddress {
     PciAddress {
         bus: 0,
@@ -142,7 +130,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let mut builder = ChipsetBuilder::new();
+        let mut builder = ChipsetBuilder::default();
         let resets = Arc::new(Mutex::new(0));
         let counted = resets.clone();
         let power = PowerSink::new(move |event| {
@@ -150,10 +138,10 @@ impl Machine {
             *counted.lock() += 1;
         });
         builder.add("config_ports", |context| {
-            ConfigPorts::new(context.pci_config_space(), power)
+            ConfigPorts::new(context.config_space.clone(), power)
         });
         let ecam = builder.add("ecam", |context| {
-            Ecam::new(context.pci_config_space(), context.decoder())
+            Ecam::new(context.config_space.clone(), context.decoder.clone())
         });
         let window = ecam.lock().window();
         builder.add("host_bridge", |_| {
@@ -163,7 +151,7 @@ impl Machine {
             IsaBridge::new(0x600).expect("the layout is valid")
         });
         for (name, tag) in [("first", 2), ("second", 3)] {
-            builder.add(name, |context| Tagged::new(tag, context.decoder()));
+            builder.add(name, |context| Tagged::new(tag, context.decoder.clone()));
         }
         Self {
             chipset: builder.build().expect("the devices do not conflict"),
@@ -314,7 +302,7 @@ fn restored_bars_are_routed() {
     assert_eq!(other.read_memory(0xc000_0004), [4, 2]);
     assert_eq!(other.read_memory(0xe000_0002), [0xc0, 0x29]);
     for (_, mut device) in other.chipset.devices() {
-        device.reset();
+        device.reset().unwrap();
     }
     assert_eq!(other.read_memory(0xc000_0004), [0xff; 2]);
     assert_eq!(other.read_memory(0xe000_0002), [0xff; 2]);

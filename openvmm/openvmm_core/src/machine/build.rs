@@ -21,7 +21,6 @@ use chipset_device::VpCount;
 use disk_backend::AttachedDisks;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
-use machine_parts::DeviceUnit;
 use machine_parts::EnlightenmentUnit;
 use machine_parts::Lifecycle;
 use machine_parts::LifecycleEvent;
@@ -90,7 +89,7 @@ impl MachinePlan {
         };
         let memory = memory::allocate(&config.memory, layout)?;
         let serial = Arc::new(SerialConnections::new(ends.console_output));
-        let mut services = Services::new();
+        let mut services = Services::default();
         services.offer(memory.clone());
         services.offer(VpCount(config.topology.processors));
         services.offer(serial.clone());
@@ -210,7 +209,7 @@ impl Parts {
             before_vps.push(name.to_owned());
         }
         for (name, device) in chipset.devices() {
-            units.add(name, DeviceUnit(device)).depends_on("partition");
+            units.add(name, device).depends_on("partition");
             before_vps.push(name.to_owned());
         }
         let serial = services.get::<Arc<SerialConnections>>()?.clone();

@@ -106,7 +106,7 @@ impl DevicePlan {
         partition: &Arc<dyn Partition>,
         firmware: Option<UefiDevices>,
     ) -> Result<Chipset, MachineError> {
-        let mut builder = ChipsetBuilder::new();
+        let mut builder = ChipsetBuilder::default();
         for ports in platform::IGNORED {
             builder.ignore_ports(ports.clone());
         }
@@ -119,9 +119,9 @@ impl DevicePlan {
                     name: device.name(),
                     vm: self.vm,
                     pci_slot,
-                    waker: context.waker(),
-                    decoder: context.decoder(),
-                    config_space: context.pci_config_space(),
+                    waker: context.waker.clone(),
+                    decoder: context.decoder.clone(),
+                    config_space: context.config_space.clone(),
                     services,
                 })
             })?;

@@ -168,10 +168,10 @@ fn a_worker_ends_while_its_guest_is_busy() {
         let handle = launched(&config, &hypervisor);
         let store = files.path("vm.vmgs");
         in_time(move || {
-            let inspected = handle.requests().call(VmRequest::Inspect, ());
-            let paused = handle.requests().call(VmRequest::Pause, ());
-            let resumed = handle.requests().call(VmRequest::Resume, ());
-            let reset = handle.requests().call(VmRequest::Reset, ());
+            let inspected = handle.requests.call(VmRequest::Inspect, ());
+            let paused = handle.requests.call(VmRequest::Pause, ());
+            let resumed = handle.requests.call(VmRequest::Resume, ());
+            let reset = handle.requests.call(VmRequest::Reset, ());
             pal_async::block_on(async {
                 inspected.await.unwrap();
                 paused.await.unwrap().unwrap();
@@ -180,7 +180,7 @@ fn a_worker_ends_while_its_guest_is_busy() {
             });
             // Whether or not anybody waits for it, the worker ends with its last handle.
             if round < 3 {
-                drop(handle.requests().call(VmRequest::Stop, ()));
+                drop(handle.requests.call(VmRequest::Stop, ()));
             }
             drop(handle);
             while vmgs::FileDevice::open(&store, vmgs::Container::Detect, ACCESS).is_err() {

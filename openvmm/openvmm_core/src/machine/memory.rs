@@ -1,7 +1,6 @@
 //! Guest RAM, from its configuration.
 
 use super::MachineError;
-use super::platform::LOW_RAM_END;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
@@ -9,14 +8,6 @@ use guest_memory::MemorySource;
 use openvmm_defs::config::HostPages;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
-
-/// Where guest RAM lies.
-pub(crate) fn layout(
-    config: &MemoryConfig,
-    address_bits: u8,
-) -> Result<MemoryLayout, MachineError> {
-    Ok(MemoryLayout::new(config.size, LOW_RAM_END, address_bits)?)
-}
 
 /// Takes the memory from the host.
 pub(crate) fn allocate(

@@ -31,8 +31,6 @@ use machine_parts::Lifecycle;
 use openvmm_defs::start::Start;
 use serde_json::Value;
 use serde_json::json;
-use serial_16550::SerialPort;
-use std::path::PathBuf;
 use std::sync::Arc;
 use vmotherboard::Chipset;
 
@@ -40,7 +38,7 @@ use vmotherboard::Chipset;
 pub(crate) struct Machine {
     pub lifecycle: Lifecycle<MachineGuest>,
     chipset: Arc<Chipset>,
-    pm: PmControl,
+    pub pm: PmControl,
 }
 
 impl Machine {
@@ -51,21 +49,6 @@ impl Machine {
             Start::Restore(saved) => self.lifecycle.restore(saved)?,
         }
         Ok(())
-    }
-
-    /// The serial port that is the console.
-    pub(crate) fn console(&mut self) -> Option<SerialPort> {
-        self.lifecycle.guest().serial.console()
-    }
-
-    /// The pseudo-terminals made for serial ports.
-    pub(crate) fn ptys(&mut self) -> Vec<(String, PathBuf)> {
-        self.lifecycle.guest().serial.ptys()
-    }
-
-    /// Presses the power button.
-    pub(crate) fn press_power_button(&self) {
-        self.pm.press_power_button();
     }
 
     /// Ends the machine and its threads, and writes out what serial ports still hold.
@@ -80,7 +63,6 @@ impl Machine {
         let guest = self.lifecycle.guest();
         let layout = guest.memory.layout();
         let ram: Vec<_> = layout.ram().iter().map(ToString::to_string).collect();
-        let unclaimed = self.chipset.unclaimed();
         json!({
             "memory": {
                 "ram_bytes": layout.ram_size(),
@@ -90,12 +72,7 @@ impl Machine {
             "hibernation": units.get(firmware::SESSION_UNIT),
             "serial": units.get("serial"),
             "units": units,
-            "unclaimed": {
-                "port_reads": unclaimed.port_reads,
-                "port_writes": unclaimed.port_writes,
-                "mmio_reads": unclaimed.mmio_reads,
-                "mmio_writes": unclaimed.mmio_writes,
-            },
+            "unclaimed": self.chipset.unclaimed(),
         })
     }
 }

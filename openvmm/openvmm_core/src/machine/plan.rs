@@ -7,7 +7,7 @@ use super::firmware::BootError;
 use super::firmware::HibernationSink;
 use super::firmware::LinuxBoot;
 use super::firmware::UefiPlan;
-use super::memory;
+use super::platform::LOW_RAM_END;
 use super::vmgs_store::PlannedStore;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::LoadMode;
@@ -54,7 +54,7 @@ impl MachinePlan {
     ) -> Result<Self, MachineError> {
         let address_bits = host.address_bits;
         let topology = Topology::new(config.topology)?;
-        let layout = memory::layout(&config.memory, address_bits)?;
+        let layout = MemoryLayout::new(config.memory.size, LOW_RAM_END, address_bits)?;
         let tables = acpi::tables(config, &topology, &layout, address_bits)?;
         let devices = DevicePlan::new(config, &layout)?;
         let store = config.vmgs.as_deref().map(PlannedStore::new).transpose()?;

@@ -214,7 +214,7 @@ fn input_that_was_not_read_is_kept_across_a_restore_and_a_reset() {
     let files = Files::new();
     let config = files.config(files.linux(), IrqchipMode::Kernel);
     let mut first = Bench::boot(&config);
-    let console = first.machine.console().unwrap();
+    let console = first.machine.lifecycle.guest().serial.console().unwrap();
     assert_eq!(console.write_input(&[b'x'; 100]), 100);
     let saved = first.save();
     first.end(&config);

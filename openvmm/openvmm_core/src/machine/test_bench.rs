@@ -34,6 +34,7 @@ use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
 use state_unit::SavedUnits;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::mpsc;
 use std::time::Duration;

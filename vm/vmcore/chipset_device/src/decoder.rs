@@ -35,9 +35,3 @@ impl AddressDecoder {
         (self.0)(ranges);
     }
 }
-
-impl std::fmt::Debug for AddressDecoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AddressDecoder")
-    }
-}

@@ -32,6 +32,32 @@ pub struct FixedResources {
     pub pci: Option<PciAddress>,
 }
 
+impl FixedResources {
+    /// The resources of a device that has I/O ports only.
+    pub fn ports(ports: impl Into<Vec<RangeInclusive<u16>>>) -> Self {
+        Self {
+            ports: ports.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The resources of a device that has memory-mapped registers only.
+    pub fn mmio(mmio: impl Into<Vec<RangeInclusive<u64>>>) -> Self {
+        Self {
+            mmio: mmio.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The resources of a device that is the PCI function at `address`.
+    pub fn pci(address: PciAddress) -> Self {
+        Self {
+            pci: Some(address),
+            ..Self::default()
+        }
+    }
+}
+
 /// A device on the chipset.
 ///
 /// Lifecycle of a device: built stopped; `start`; any mix of accesses and `poll`; `stop`; then `save`,
@@ -40,21 +66,39 @@ pub struct FixedResources {
 /// A device with state implements `reset`, `save` and `restore`. Their defaults are for a device without state.
 pub trait ChipsetDevice: Send + 'static {
     /// The addresses that the device always decodes. Read once, when the device is added.
-    fn fixed_resources(&self) -> FixedResources;
-
-    /// The device's I/O ports, if it has any.
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        None
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::default()
     }
 
-    /// The device's memory-mapped registers, if it has any.
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        None
+    /// Reads from an I/O port of the device. `data` is 1, 2 or 4 bytes, little-endian. On an error the guest reads all ones.
+    fn read_port(&mut self, _port: u16, _data: &mut [u8]) -> Result<(), IoError> {
+        Err(IoError::InvalidRegister)
     }
 
-    /// The device's PCI configuration space, if it has one.
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        None
+    /// Writes to an I/O port of the device, like [`Self::read_port`]. On an error the write is dropped.
+    fn write_port(&mut self, _port: u16, _data: &[u8]) -> Result<(), IoError> {
+        Err(IoError::InvalidRegister)
+    }
+
+    /// Reads from a memory-mapped register of the device. `data` is 1, 2, 4 or 8 bytes, little-endian. On an error the guest
+    /// reads all ones.
+    fn read_mmio(&mut self, _gpa: u64, _data: &mut [u8]) -> Result<(), IoError> {
+        Err(IoError::InvalidRegister)
+    }
+
+    /// Writes to a memory-mapped register of the device, like [`Self::read_mmio`]. On an error the write is dropped.
+    fn write_mmio(&mut self, _gpa: u64, _data: &[u8]) -> Result<(), IoError> {
+        Err(IoError::InvalidRegister)
+    }
+
+    /// Reads the register at `offset` (a multiple of 4) of the device's PCI configuration space.
+    fn read_config(&mut self, _offset: u16) -> Result<u32, IoError> {
+        Err(IoError::InvalidRegister)
+    }
+
+    /// Writes `value` to the bytes of the register at `offset` (a multiple of 4) that `mask` selects.
+    fn write_config(&mut self, _offset: u16, _value: u32, _mask: u32) -> Result<(), IoError> {
+        Err(IoError::InvalidRegister)
     }
 
     /// Handles a change from outside the guest: a deadline passed, or input arrived.
@@ -87,31 +131,4 @@ pub trait ChipsetDevice: Send + 'static {
 
     /// The device's state for debugging.
     fn inspect(&self) -> serde_json::Value;
-}
-
-/// A device with I/O ports. `data` is 1, 2 or 4 bytes, little-endian.
-pub trait PortIoDevice {
-    /// Reads from `port`. On an error the guest reads all ones.
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError>;
-
-    /// Writes to `port`. On an error the write is dropped.
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError>;
-}
-
-/// A device with memory-mapped registers. `data` is 1, 2, 4 or 8 bytes, little-endian.
-pub trait MmioDevice {
-    /// Reads from `gpa`. On an error the guest reads all ones.
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError>;
-
-    /// Writes to `gpa`. On an error the write is dropped.
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError>;
-}
-
-/// A PCI function's configuration space, in aligned 32-bit registers.
-pub trait PciConfigDevice {
-    /// Reads the register at `offset` (a multiple of 4).
-    fn read(&mut self, offset: u16) -> Result<u32, IoError>;
-
-    /// Writes `value` to the bytes of the register at `offset` (a multiple of 4) that `mask` selects.
-    fn write(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError>;
 }

@@ -103,7 +103,7 @@ pub fn exercise_with_bars(
 }
 
 fn port_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, ports: &[(u64, u64)]) {
-    let (Some(address), Some(io)) = (script.address(ports), device.port_io()) else {
+    let Some(address) = script.address(ports) else {
         return;
     };
     let port = address as u16;
@@ -112,31 +112,31 @@ fn port_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, ports: &
     let mut data: [u8; 4] = script.bytes();
     // The device may refuse the access.
     let _ = if shape & 4 == 0 {
-        io.read(port, &mut data[..len])
+        device.read_port(port, &mut data[..len])
     } else {
-        io.write(port, &data[..len])
+        device.write_port(port, &data[..len])
     };
 }
 
 fn mmio_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>, mmio: &[(u64, u64)]) {
-    let (Some(gpa), Some(io)) = (script.address(mmio), device.mmio()) else {
+    let Some(gpa) = script.address(mmio) else {
         return;
     };
     let shape = script.byte();
     let len = [1, 2, 4, 8][usize::from(shape & 3)];
     let mut data: [u8; 8] = script.bytes();
     let _ = if shape & 4 == 0 {
-        io.read(gpa, &mut data[..len])
+        device.read_mmio(gpa, &mut data[..len])
     } else {
-        io.write(gpa, &data[..len])
+        device.write_mmio(gpa, &data[..len])
     };
 }
 
 fn config_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
-    let Some(pci) = device.pci() else {
+    if device.fixed_resources().pci.is_none() {
         // A device without a configuration space is polled instead.
         return device.poll();
-    };
+    }
     // Mostly the first 256 bytes, which conventional functions have.
     let offset = match script.byte() {
         byte @ ..0xf8 => u16::from(byte & 0x3f) * 4,
@@ -146,9 +146,9 @@ fn config_access(device: &mut dyn ChipsetDevice, script: &mut Script<'_>) {
     let mask = [0xff << (shape & 0x18), 0xffff << (shape & 0x10), u32::MAX][usize::from(shape % 3)];
     let value = u32::from_le_bytes(script.bytes());
     let _ = if shape & 0x80 == 0 {
-        pci.read(offset).map(|_| ())
+        device.read_config(offset).map(|_| ())
     } else {
-        pci.write(offset, value, mask)
+        device.write_config(offset, value, mask)
     };
 }
 

@@ -35,7 +35,8 @@ pub struct LineInterrupt {
     source: u32,
 }
 
-struct SharedLine {
+/// An interrupt line that several devices may share: it is high while any of them drives it high.
+pub(crate) struct SharedLine {
     gsi: u32,
     target: Arc<dyn LineTarget>,
     state: Mutex<LineState>,
@@ -48,30 +49,26 @@ struct LineState {
     high: u64,
 }
 
-/// An interrupt line that several devices may share: it is high while any of them drives it high.
-#[derive(Clone)]
-pub struct LineSet(Arc<SharedLine>);
-
-impl LineSet {
+impl SharedLine {
     /// The line of global system interrupt `gsi` at `target`.
-    pub fn new(gsi: u32, target: Arc<dyn LineTarget>) -> Self {
-        Self(Arc::new(SharedLine {
+    pub(crate) fn new(gsi: u32, target: Arc<dyn LineTarget>) -> Arc<Self> {
+        Arc::new(Self {
             gsi,
             target,
             state: Mutex::default(),
-        }))
+        })
     }
 
     /// Adds a source to the line, low at first.
-    pub fn source(&self) -> Result<LineInterrupt, LineError> {
-        let mut state = self.0.state.lock();
+    pub(crate) fn source(self: &Arc<Self>) -> Result<LineInterrupt, LineError> {
+        let mut state = self.state.lock();
         let source = state.sources;
         if source == MAX_SOURCES {
-            return Err(LineError::Full { gsi: self.0.gsi });
+            return Err(LineError::Full { gsi: self.gsi });
         }
         state.sources += 1;
         Ok(LineInterrupt {
-            shared: self.0.clone(),
+            shared: self.clone(),
             source,
         })
     }
@@ -80,7 +77,7 @@ impl LineSet {
 impl LineInterrupt {
     /// A line with one source.
     pub fn new(gsi: u32, target: Arc<dyn LineTarget>) -> Self {
-        let LineSet(shared) = LineSet::new(gsi, target);
+        let shared = SharedLine::new(gsi, target);
         shared.state.lock().sources = 1;
         Self { shared, source: 0 }
     }
@@ -129,14 +126,5 @@ impl LineInterrupt {
         self.shared
             .target
             .set_line(self.shared.gsi, state.high != 0);
-    }
-}
-
-impl std::fmt::Debug for LineInterrupt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LineInterrupt")
-            .field("gsi", &self.shared.gsi)
-            .field("high", &self.is_high())
-            .finish()
     }
 }

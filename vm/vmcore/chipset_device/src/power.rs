@@ -31,9 +31,3 @@ impl PowerSink {
         (self.0)(event);
     }
 }
-
-impl std::fmt::Debug for PowerSink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PowerSink")
-    }
-}

@@ -1,7 +1,7 @@
 use crate::LineError;
 use crate::LineInterrupt;
-use crate::LineSet;
 use crate::LineTarget;
+use crate::interrupt::SharedLine;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::any::TypeId;
@@ -24,11 +24,6 @@ pub struct MissingService {
 }
 
 impl Services {
-    /// Without any.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Offers `service`. It replaces an earlier one of its type.
     pub fn offer<T: Any + Send + Sync>(&mut self, service: T) {
         self.0.insert(TypeId::of::<T>(), Box::new(service));
@@ -56,7 +51,7 @@ const LINES: u32 = 24;
 /// I/O APIC. Devices may share a line.
 pub struct InterruptLines {
     target: Arc<dyn LineTarget>,
-    lines: Mutex<BTreeMap<u32, LineSet>>,
+    lines: Mutex<BTreeMap<u32, Arc<SharedLine>>>,
 }
 
 impl InterruptLines {
@@ -75,7 +70,7 @@ impl InterruptLines {
         }
         let mut lines = self.lines.lock();
         let line = lines.entry(gsi);
-        line.or_insert_with(|| LineSet::new(gsi, self.target.clone()))
+        line.or_insert_with(|| SharedLine::new(gsi, self.target.clone()))
             .source()
     }
 }
@@ -86,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_service_is_found_by_its_type() {
-        let mut services = Services::new();
+        let mut services = Services::default();
         services.offer(VpCount(2));
         services.offer(VpCount(3));
         assert_eq!(services.get(), Ok(&VpCount(3)));

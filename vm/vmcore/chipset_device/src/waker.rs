@@ -11,11 +11,6 @@ type Poll = Box<dyn Fn() + Send + Sync>;
 pub struct DeviceWaker(Arc<OnceLock<Poll>>);
 
 impl DeviceWaker {
-    /// A waker that is not connected yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Connects the waker. Later calls have no effect.
     pub fn connect(&self, poll: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.set(Box::new(poll));
@@ -26,13 +21,5 @@ impl DeviceWaker {
         if let Some(poll) = self.0.get() {
             poll();
         }
-    }
-}
-
-impl std::fmt::Debug for DeviceWaker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeviceWaker")
-            .field("connected", &self.0.get().is_some())
-            .finish()
     }
 }

@@ -160,18 +160,7 @@ impl VmClock {
     }
 }
 
-impl std::fmt::Debug for VmClock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = self.0.shared.state.lock();
-        f.debug_struct("VmClock")
-            .field("now_ns", &state.now())
-            .field("running", &state.is_running())
-            .finish()
-    }
-}
-
 /// Moves a clock made by [`VmClock::manual`].
-#[derive(Debug)]
 pub struct ManualTime(VmClock);
 
 impl ManualTime {

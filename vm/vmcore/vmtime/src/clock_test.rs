@@ -33,7 +33,7 @@ fn time_can_be_set_while_stopped() {
 fn no_thread_is_spawned_without_a_timer() {
     let clock = VmClock::new();
     clock.start();
-    let _timer = clock.new_timer("t", || ());
+    let _timer = clock.new_timer(|| ());
     assert!(clock.0.shared.state.lock().service == Service::NotSpawned);
 }
 
@@ -42,7 +42,7 @@ fn a_timer_fires_on_the_service_thread() {
     let clock = VmClock::new();
     let (send, receive) = mpsc::channel();
     let this = clock.clone();
-    let timer = clock.new_timer("t", move || {
+    let timer = clock.new_timer(move || {
         let _ = send.send((this.now(), std::thread::current().id()));
     });
     let deadline = VmInstant::from_nanos(3_000_000);
@@ -61,9 +61,9 @@ fn a_timer_armed_later_with_an_earlier_deadline_fires_first() {
     let clock = VmClock::new();
     clock.start();
     let (send, receive) = mpsc::channel();
-    let late = clock.new_timer("late", || ());
+    let late = clock.new_timer(|| ());
     late.arm(VmInstant::MAX);
-    let early = clock.new_timer("early", move || {
+    let early = clock.new_timer(move || {
         let _ = send.send(());
     });
     early.arm(clock.now().saturating_add(Duration::from_millis(1)));
@@ -77,7 +77,7 @@ fn nothing_fires_while_stopped() {
     let count = Arc::new(AtomicUsize::new(0));
     let timer = {
         let count = count.clone();
-        clock.new_timer("t", move || {
+        clock.new_timer(move || {
             count.fetch_add(1, Ordering::SeqCst);
         })
     };
@@ -98,7 +98,7 @@ fn stop_from_a_callback_does_not_deadlock() {
     let (send, receive) = mpsc::channel();
     let timer = {
         let stopped = clock.clone();
-        clock.new_timer("t", move || {
+        clock.new_timer(move || {
             stopped.stop();
             let _ = send.send(());
         })
@@ -116,7 +116,7 @@ fn stop_waits_for_a_callback() {
     let done = Arc::new(AtomicUsize::new(0));
     let timer = {
         let done = done.clone();
-        clock.new_timer("t", move || {
+        clock.new_timer(move || {
             let _ = begun.send(());
             std::thread::sleep(Duration::from_millis(20));
             done.store(1, Ordering::SeqCst);
@@ -137,7 +137,7 @@ fn a_manual_clock_fires_in_order_and_at_the_deadlines() {
         .into_iter()
         .map(|(name, at)| {
             let (log, now) = (log.clone(), clock.clone());
-            let timer = clock.new_timer(name, move || {
+            let timer = clock.new_timer(move || {
                 log.lock().push((name, now.now().as_nanos()));
             });
             timer.arm(VmInstant::from_nanos(at));
@@ -163,7 +163,7 @@ fn a_callback_may_arm_its_own_timer() {
     let count = Arc::new(AtomicUsize::new(0));
     let timer = {
         let (slot, count, now) = (Arc::downgrade(&slot), count.clone(), clock.clone());
-        clock.new_timer("t", move || {
+        clock.new_timer(move || {
             count.fetch_add(1, Ordering::SeqCst);
             let next = now.now().saturating_add(Duration::from_nanos(10));
             if let Some(timer) = slot.upgrade()
@@ -183,7 +183,7 @@ fn a_callback_may_arm_its_own_timer() {
 fn the_service_thread_ends_with_the_clock() {
     let clock = VmClock::new();
     clock.start();
-    let timer = clock.new_timer("t", || ());
+    let timer = clock.new_timer(|| ());
     timer.arm(VmInstant::MAX);
     let shared = Arc::downgrade(&clock.0.shared);
     drop((clock, timer));

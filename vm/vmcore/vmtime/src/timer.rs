@@ -8,21 +8,15 @@ use std::sync::Arc;
 pub struct VmTimer {
     clock: VmClock,
     id: usize,
-    name: Arc<str>,
 }
 
 impl VmClock {
-    /// Creates a timer that calls `callback`. It is not armed. `name` is for logs.
-    pub fn new_timer(
-        &self,
-        name: impl Into<Arc<str>>,
-        callback: impl Fn() + Send + Sync + 'static,
-    ) -> VmTimer {
+    /// Creates a timer that calls `callback`. It is not armed.
+    pub fn new_timer(&self, callback: impl Fn() + Send + Sync + 'static) -> VmTimer {
         let mut state = self.0.shared.state.lock();
         VmTimer {
             id: state.queue.register(Arc::new(callback)),
             clock: self.clone(),
-            name: name.into(),
         }
     }
 }
@@ -55,14 +49,5 @@ impl Drop for VmTimer {
         let callback = self.clock.0.shared.state.lock().queue.remove(self.id);
         // With the clock unlocked: the callback may own the last reference to another timer.
         drop(callback);
-    }
-}
-
-impl std::fmt::Debug for VmTimer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VmTimer")
-            .field("name", &self.name)
-            .field("deadline", &self.deadline())
-            .finish()
     }
 }

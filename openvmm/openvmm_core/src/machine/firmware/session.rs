@@ -296,8 +296,6 @@ impl StateUnit for SharedSession {
         }
     }
 
-    fn stop(&mut self) {}
-
     fn reset(&mut self) -> Result<(), ResetError> {
         let restarted = self.0.lock().restart();
         restarted.map_err(|error| ResetError(error.into()))

@@ -205,7 +205,7 @@ fn fw_cfg(
     topology: &Topology,
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<FwCfgBuilder, UefiError> {
-    let mut fw_cfg = FwCfgBuilder::new().boot_cpu_count(topology.vps().len() as u16)?;
+    let mut fw_cfg = FwCfgBuilder::default().boot_cpu_count(topology.vps().len() as u16)?;
     for (name, bytes) in files {
         fw_cfg = fw_cfg.add_file(name, bytes.clone())?;
     }

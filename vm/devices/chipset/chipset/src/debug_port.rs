@@ -3,7 +3,6 @@
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::PortIoDevice;
 use serde_json::json;
 use serial_16550::SerialPort;
 use std::time::Duration;
@@ -18,7 +17,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(20);
 ///
 /// Unlike a UART it has no status by which a guest could wait for the reader. When the line is full, one write
 /// blocks the VP for up to 20 ms, and then output is dropped until there is room.
-#[derive(Debug)]
 pub struct DebugPort {
     port: u16,
     output: SerialPort,
@@ -41,19 +39,19 @@ impl DebugPort {
     }
 }
 
-impl PortIoDevice for DebugPort {
-    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+impl ChipsetDevice for DebugPort {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([self.port..=self.port])
+    }
+
+    fn read_port(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value]: &mut [u8; 1] = data.try_into()?;
         *value = PRESENT;
         Ok(())
     }
 
-    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+    fn write_port(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value]: &[u8; 1] = data.try_into()?;
         let timeout = if self.stalled {
             Duration::ZERO
         } else {
@@ -64,19 +62,6 @@ impl PortIoDevice for DebugPort {
             self.dropped += 1;
         }
         Ok(())
-    }
-}
-
-impl ChipsetDevice for DebugPort {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![self.port..=self.port],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn inspect(&self) -> serde_json::Value {
@@ -118,13 +103,13 @@ mod tests {
             .connect("debug", SerialBackend::sink(Channel(send)))
             .unwrap();
         let mut data = [0];
-        port.read(0x402, &mut data).unwrap();
+        port.read_port(0x402, &mut data).unwrap();
         assert_eq!(data, [0xe9]);
-        port.write(0x402, b"x").unwrap();
+        port.write_port(0x402, b"x").unwrap();
         assert_eq!(receive.recv().unwrap(), b"x");
 
         while port.dropped < 1_000 {
-            port.write(0x402, b"y").unwrap();
+            port.write_port(0x402, b"y").unwrap();
         }
         assert!(receive.recv().unwrap().iter().all(|byte| *byte == b'y'));
         drop(receive);

@@ -46,7 +46,7 @@ pub fn rtc(script: &[u8]) {
         })
     };
     let line = LineInterrupt::detached();
-    let mut rtc = Rtc::new(line, &clock, wall, DeviceWaker::new(), &[0; CMOS_SIZE]);
+    let mut rtc = Rtc::new(line, &clock, wall, DeviceWaker::default(), &[0; CMOS_SIZE]);
     exercise(&mut rtc, script, &mut |byte| {
         if byte % 8 == 0 {
             jump.fetch_add(i64::from(byte as i8) << 26, Ordering::Relaxed);
@@ -60,7 +60,7 @@ pub fn rtc(script: &[u8]) {
 pub fn pm(script: &[u8]) {
     let (clock, time) = VmClock::manual();
     clock.start();
-    let (line, waker) = (LineInterrupt::detached(), DeviceWaker::new());
+    let (line, waker) = (LineInterrupt::detached(), DeviceWaker::default());
     let mut pm = PmDevice::new(0x600, line, ignoring_sink(), &clock, waker);
     if script.len().is_multiple_of(2) {
         pm = pm.with_hibernation();

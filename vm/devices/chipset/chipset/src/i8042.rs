@@ -4,7 +4,6 @@ use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
-use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::RestoreError;
@@ -50,7 +49,6 @@ const RESEND: u8 = 0xfe;
 /// takes that for a machine without a keyboard, and skips waiting for one, which takes seconds. A byte for the
 /// keyboard gets the response of a controller whose keyboard times out, with the interrupt if the guest enabled it.
 /// The reset bit of the output port resets the machine. The A20 bit is stored and has no effect.
-#[derive(Debug)]
 pub struct I8042 {
     line: LineInterrupt,
     power: PowerSink,
@@ -186,11 +184,13 @@ impl I8042 {
     }
 }
 
-impl PortIoDevice for I8042 {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+impl ChipsetDevice for I8042 {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([DATA_PORT..=DATA_PORT, COMMAND_PORT..=COMMAND_PORT])
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value]: &mut [u8; 1] = data.try_into()?;
         *value = if port == DATA_PORT {
             self.state.timed_out = false;
             self.state.output.take().unwrap_or(0)
@@ -201,10 +201,8 @@ impl PortIoDevice for I8042 {
         Ok(())
     }
 
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value]: &[u8; 1] = data.try_into()?;
         if port == DATA_PORT {
             self.write_data(*value);
         } else {
@@ -212,19 +210,6 @@ impl PortIoDevice for I8042 {
         }
         self.update_line();
         Ok(())
-    }
-}
-
-impl ChipsetDevice for I8042 {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![DATA_PORT..=DATA_PORT, COMMAND_PORT..=COMMAND_PORT],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn reset(&mut self) {

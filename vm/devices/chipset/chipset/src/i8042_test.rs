@@ -12,12 +12,12 @@ fn i8042() -> (I8042, Arc<Mutex<Vec<PowerEvent>>>) {
 impl I8042 {
     fn get(&mut self, port: u16) -> u8 {
         let mut data = [0];
-        self.read(port, &mut data).unwrap();
+        self.read_port(port, &mut data).unwrap();
         data[0]
     }
 
     fn set(&mut self, port: u16, value: u8) {
-        self.write(port, &[value]).unwrap();
+        self.write_port(port, &[value]).unwrap();
     }
 
     /// Writes a command and returns its response, which must be available at once.

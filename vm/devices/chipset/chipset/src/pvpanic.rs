@@ -3,7 +3,6 @@
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::RestoreError;
@@ -24,7 +23,6 @@ const CRASH_LOADED: u8 = 1 << 1;
 ///
 /// A panic is reported once until the machine is reset. The start of a crash kernel is only logged: the guest
 /// continues and dumps its memory.
-#[derive(Debug)]
 pub struct PvPanic {
     port: u16,
     power: PowerSink,
@@ -52,20 +50,20 @@ impl PvPanic {
     }
 }
 
-impl PortIoDevice for PvPanic {
-    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+impl ChipsetDevice for PvPanic {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([self.port..=self.port])
+    }
+
+    fn read_port(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value]: &mut [u8; 1] = data.try_into()?;
         // The supported events.
         *value = PANICKED | CRASH_LOADED;
         Ok(())
     }
 
-    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+    fn write_port(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value]: &[u8; 1] = data.try_into()?;
         let events = value & (PANICKED | CRASH_LOADED);
         let new = events & !self.state.events;
         self.state.events |= events;
@@ -81,19 +79,6 @@ impl PortIoDevice for PvPanic {
             self.power.request(PowerEvent::GuestPanicked);
         }
         Ok(())
-    }
-}
-
-impl ChipsetDevice for PvPanic {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![self.port..=self.port],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn reset(&mut self) {
@@ -144,13 +129,13 @@ mod tests {
         let (power, count) = counting_sink();
         let mut device = PvPanic::at_port(0x505, power);
         let mut data = [0];
-        device.read(0x505, &mut data).unwrap();
+        device.read_port(0x505, &mut data).unwrap();
         assert_eq!(data, [3]);
-        device.write(0x505, &[0xfe]).unwrap();
+        device.write_port(0x505, &[0xfe]).unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 0);
         assert_eq!(device.inspect()["crash_loaded"], true);
         for _ in 0..2 {
-            device.write(0x505, &[1]).unwrap();
+            device.write_port(0x505, &[1]).unwrap();
             assert_eq!(count.load(Ordering::SeqCst), 1);
         }
         let state = device.save().unwrap();
@@ -158,7 +143,7 @@ mod tests {
         device.restore(&state).unwrap();
         assert_eq!(device.inspect()["panicked"], true);
         device.reset();
-        device.write(0x505, &[1]).unwrap();
+        device.write_port(0x505, &[1]).unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 }

@@ -1,5 +1,4 @@
 use chipset_device::ChipsetDevice;
-use chipset_device::FixedResources;
 use chipset_device::LineInterrupt;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
@@ -22,7 +21,6 @@ pub const GENERATION_ID_LEN: usize = 16;
 /// The guest's firmware allocates memory for the ID and sets the address; then the device writes the ID there. The ID
 /// changes when the machine is duplicated, for example when a snapshot is restored a second time, and a general-purpose
 /// event notifies the guest. A reset and a migration keep the ID.
-#[derive(Debug)]
 pub struct GenerationId {
     memory: GuestMemory,
     event: LineInterrupt,
@@ -109,10 +107,6 @@ impl GenerationId {
 
 impl ChipsetDevice for GenerationId {
     /// None: the firmware sets the address through fw_cfg.
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources::default()
-    }
-
     /// Clears the address, which the firmware sets again after the reset.
     fn reset(&mut self) {
         self.state.address = None;

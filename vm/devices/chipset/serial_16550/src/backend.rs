@@ -1,7 +1,8 @@
+use crate::endpoint::Endpoint;
+use crate::endpoint::Sink;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::fd::AsFd;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use std::fs::File;
@@ -14,17 +15,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// The host's end of a serial line.
-pub struct SerialBackend(pub(crate) Kind);
-
-pub(crate) enum Kind {
-    /// Always connected; output is written with blocking writes.
-    Sink {
-        sink: Box<dyn Write + Send>,
-        what: String,
-    },
-    Socket(SocketListener),
-    Pty(Pty),
-}
+pub struct SerialBackend(pub(crate) Endpoint);
 
 /// A listening Unix socket. Its file is removed when it is dropped.
 pub(crate) struct SocketListener {
@@ -32,14 +23,9 @@ pub(crate) struct SocketListener {
     path: PathBuf,
 }
 
-/// The controlling side of a pseudo-terminal.
-pub(crate) struct Pty {
-    pub(crate) controller: OwnedFd,
-}
-
-/// Why a backend cannot be created.
+/// Why a serial line cannot be connected to the host.
 #[derive(Debug, thiserror::Error)]
-pub enum BackendError {
+pub enum SerialError {
     /// The output file cannot be created.
     #[error("cannot create the serial output file {}", path.display())]
     File {
@@ -61,36 +47,40 @@ pub enum BackendError {
     /// No pseudo-terminal can be allocated.
     #[error("cannot allocate a pseudo-terminal")]
     Pty(#[source] io::Error),
+    /// The line already has a backend.
+    #[error("the serial port already has a backend")]
+    Connected,
+    /// The host is out of threads or file descriptors.
+    #[error("cannot start the serial port's thread")]
+    Thread(#[source] io::Error),
 }
 
 impl SerialBackend {
     /// Writes output to a file, which is created or truncated.
-    pub fn file(path: &Path) -> Result<Self, BackendError> {
-        let file = File::create(path).map_err(|source| BackendError::File {
+    pub fn file(path: &Path) -> Result<Self, SerialError> {
+        let file = File::create(path).map_err(|source| SerialError::File {
             path: path.into(),
             source,
         })?;
-        Ok(Self(Kind::Sink {
-            sink: Box::new(file),
-            what: path.display().to_string(),
-        }))
+        Ok(Self::writer(file, path.display().to_string()))
     }
 
     /// A Unix socket that listens at `path`. It serves one client at a time. A socket file on which no process
     /// listens is replaced.
-    pub fn unix_listener(path: &Path) -> Result<Self, BackendError> {
-        let listener = listen(path).map_err(|source| BackendError::Socket {
+    pub fn unix_listener(path: &Path) -> Result<Self, SerialError> {
+        let listener = listen(path).map_err(|source| SerialError::Socket {
             path: path.into(),
             source,
         })?;
-        Ok(Self(Kind::Socket(SocketListener {
-            listener,
-            path: path.into(),
-        })))
+        let path = path.into();
+        Ok(Self(Endpoint::Socket {
+            listener: SocketListener { listener, path },
+            client: None,
+        }))
     }
 
     /// A new pseudo-terminal in raw mode. Also returns the path at which programs open it.
-    pub fn pty() -> Result<(Self, PathBuf), BackendError> {
+    pub fn pty() -> Result<(Self, PathBuf), SerialError> {
         let open = || -> rustix::io::Result<_> {
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             let controller = rustix::pty::openpt(flags)?;
@@ -106,44 +96,30 @@ impl SerialBackend {
             rustix::io::ioctl_fionbio(&controller, true)?;
             Ok((controller, path))
         };
-        let (controller, path) = open().map_err(|errno| BackendError::Pty(errno.into()))?;
+        let (controller, path) = open().map_err(|errno| SerialError::Pty(errno.into()))?;
         let path = PathBuf::from(String::from_utf8_lossy(path.as_bytes()).into_owned());
-        Ok((Self(Kind::Pty(Pty { controller })), path))
+        let open = false;
+        Ok((Self(Endpoint::Pty { controller, open }), path))
     }
 
     /// Writes output to the standard output of the process. If that is closed, the output is dropped.
     pub fn stdout() -> Self {
-        Self(Kind::Sink {
-            sink: Box::new(Standard::Output),
-            what: "standard output".into(),
-        })
+        Self::writer(Standard::Output, "standard output".into())
     }
 
     /// Writes output to the standard error of the process. If that is closed, the output is dropped.
     pub fn stderr() -> Self {
-        Self(Kind::Sink {
-            sink: Box::new(Standard::Error),
-            what: "standard error".into(),
-        })
+        Self::writer(Standard::Error, "standard error".into())
     }
 
     /// Writes output to `sink`, on the thread of the connection. A sink that blocks makes the guest wait.
     /// Send input with [`crate::SerialPort::write_input`].
     pub fn sink(sink: impl Write + Send + 'static) -> Self {
-        Self(Kind::Sink {
-            sink: Box::new(sink),
-            what: "sink".into(),
-        })
+        Self::writer(sink, "sink".into())
     }
-}
 
-impl std::fmt::Debug for SerialBackend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Kind::Sink { what, .. } => write!(f, "Sink({what})"),
-            Kind::Socket(socket) => write!(f, "Socket({})", socket.path.display()),
-            Kind::Pty(_) => f.write_str("Pty"),
-        }
+    fn writer(sink: impl Write + Send + 'static, what: String) -> Self {
+        Self(Endpoint::Sink(Sink::new(Box::new(sink), what)))
     }
 }
 

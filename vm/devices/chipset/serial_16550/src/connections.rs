@@ -1,7 +1,6 @@
-use crate::BackendError;
-use crate::ConnectError;
 use crate::SerialBackend;
 use crate::SerialConnection;
+use crate::SerialError;
 use crate::SerialPort;
 use crate::port::SavedLine;
 use chipset_device::RestoreError;
@@ -38,17 +37,6 @@ pub enum SerialEnd {
     /// A new pseudo-terminal.
     #[n(4)]
     Pty,
-}
-
-/// Why a serial line cannot be connected.
-#[derive(Debug, thiserror::Error)]
-pub enum SerialError {
-    /// The host's end cannot be opened.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// The host's end does not run.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
 }
 
 /// All serial lines of a machine, connected to the host: a service of the machine for the devices that have one.
@@ -216,8 +204,8 @@ mod tests {
     fn a_file_that_cannot_be_made_is_an_error() {
         let lines = SerialConnections::new(Box::new(std::io::sink()));
         let end = SerialEnd::File("/nonexistent/x".into());
-        let error = lines.connect("com1", &end).unwrap_err();
-        assert!(matches!(error, SerialError::Backend(_)));
+        let error = lines.connect("com1", &end).err();
+        assert!(matches!(error, Some(SerialError::File { .. })));
         assert_eq!(lines.inspect(), serde_json::json!({}));
     }
 

@@ -1,6 +1,3 @@
-use crate::backend::Kind;
-use crate::backend::Pty;
-use crate::backend::SerialBackend;
 use crate::backend::SocketListener;
 use log_limit::LogLimit;
 use rustix::event::PollFd;
@@ -8,13 +5,14 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::fd::AsFd;
 use rustix::fd::BorrowedFd;
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// A backend in use: polled, read and written by the pump.
+/// The host's end of a line: polled, read and written by the pump.
 pub(crate) enum Endpoint {
     Sink(Sink),
     Socket {
@@ -22,7 +20,8 @@ pub(crate) enum Endpoint {
         client: Option<Client>,
     },
     Pty {
-        pty: Pty,
+        /// The controlling side.
+        controller: OwnedFd,
         /// Whether a process has the terminal open.
         open: bool,
     },
@@ -83,22 +82,6 @@ const OPEN_CHECK: Duration = Duration::from_millis(200);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Endpoint {
-    pub(crate) fn new(backend: SerialBackend) -> Self {
-        match backend.0 {
-            Kind::Sink { sink, what } => Self::Sink(Sink {
-                sink,
-                what,
-                state: SinkState::Working,
-                failures: LogLimit::new(),
-            }),
-            Kind::Socket(listener) => Self::Socket {
-                listener,
-                client: None,
-            },
-            Kind::Pty(pty) => Self::Pty { pty, open: false },
-        }
-    }
-
     /// Whether there is a reader for the output.
     pub(crate) fn is_connected(&self) -> bool {
         match self {
@@ -126,7 +109,10 @@ impl Endpoint {
                 flags.set(PollFlags::IN, room && !client.sent_all);
                 Some(PollFd::new(&client.stream, flags))
             }
-            Self::Pty { pty, open: true } => Some(PollFd::new(&pty.controller, flags)),
+            Self::Pty {
+                controller,
+                open: true,
+            } => Some(PollFd::new(controller, flags)),
         }
     }
 
@@ -166,8 +152,8 @@ impl Endpoint {
                     Event::None
                 }
             }
-            Self::Pty { pty, open } => {
-                let now = poll_now(pty.controller.as_fd());
+            Self::Pty { controller, open } => {
+                let now = poll_now(controller.as_fd());
                 if !now.contains(PollFlags::HUP) {
                     *open = true;
                     Event::Connected
@@ -195,8 +181,8 @@ impl Endpoint {
                 }
                 result => result.ok(),
             },
-            Self::Pty { pty, .. } => {
-                let result = retry(|| rustix::io::read(&pty.controller, &mut *buffer));
+            Self::Pty { controller, .. } => {
+                let result = retry(|| rustix::io::read(&*controller, &mut *buffer));
                 result.ok().filter(|count| *count != 0)
             }
         }
@@ -213,7 +199,10 @@ impl Endpoint {
                 client: Some(client),
                 ..
             } => retry(|| rustix::net::send(&client.stream, bytes, SendFlags::NOSIGNAL)),
-            Self::Pty { pty, open: true } => retry(|| rustix::io::write(&pty.controller, bytes)),
+            Self::Pty {
+                controller,
+                open: true,
+            } => retry(|| rustix::io::write(&*controller, bytes)),
         };
         match result {
             Ok(count) => Written::Bytes(count),
@@ -233,6 +222,15 @@ impl Endpoint {
 }
 
 impl Sink {
+    pub(crate) fn new(sink: Box<dyn Write + Send>, what: String) -> Self {
+        Self {
+            sink,
+            what,
+            state: SinkState::Working,
+            failures: LogLimit::new(),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Written {
         if self.state == SinkState::Broken {
             return Written::Failed(bytes.len());

@@ -10,7 +10,7 @@ use chipset_device::exercise::exercise;
 pub fn serial_16550(script: &[u8]) {
     let port = SerialPort::new();
     let line = LineInterrupt::detached();
-    let mut uart = Serial16550::new(0x3f8, line, port.clone(), DeviceWaker::new());
+    let mut uart = Serial16550::new(0x3f8, line, port.clone(), DeviceWaker::default());
     port.set_reader(script.len().is_multiple_of(2));
     exercise(&mut uart, script, &mut |byte| match byte % 8 {
         0..=2 => {

@@ -21,15 +21,13 @@ mod pump;
 mod registers;
 mod uart;
 
-pub use backend::BackendError;
 pub use backend::SerialBackend;
+pub use backend::SerialError;
 pub use connections::SerialConnections;
 pub use connections::SerialEnd;
-pub use connections::SerialError;
 pub use handle::COM_PORTS;
 pub use handle::Serial16550Handle;
 pub use port::PortStats;
 pub use port::SerialPort;
-pub use pump::ConnectError;
 pub use pump::SerialConnection;
 pub use uart::Serial16550;

@@ -64,10 +64,12 @@ enum PumpState {
     Stopping,
 }
 
+/// What a receiver gets from its line.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Input {
     #[n(0)]
     Byte(#[n(0)] u8),
+    /// A break; it reads as a zero byte.
     #[n(1)]
     Break,
 }
@@ -475,17 +477,5 @@ impl Lines {
 impl Default for SerialPort {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl std::fmt::Debug for SerialPort {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let lines = self.0.lines.lock();
-        f.debug_struct("SerialPort")
-            .field("reader", &lines.reader)
-            .field("output", &lines.output.len())
-            .field("input", &lines.input.len())
-            .field("stats", &lines.stats)
-            .finish()
     }
 }

@@ -1,4 +1,5 @@
 use crate::SerialBackend;
+use crate::SerialError;
 use crate::SerialPort;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Event;
@@ -6,7 +7,6 @@ use crate::endpoint::Written;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
-use std::io;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,19 +22,7 @@ const MAX_UNSENT_INPUT: usize = 1 << 20;
 /// How long dropping a connection waits for its thread to end.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a backend cannot be connected to a line.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The line already has a backend.
-    #[error("the serial port already has a backend")]
-    Connected,
-    /// The host is out of threads or file descriptors.
-    #[error("cannot start the serial port's thread")]
-    Thread(#[source] io::Error),
-}
-
 /// A backend that is connected to a line. Dropping it disconnects it, after a last attempt to write the output.
-#[derive(Debug)]
 pub struct SerialConnection {
     /// `None` once it is closed.
     port: Option<SerialPort>,
@@ -48,12 +36,12 @@ impl SerialPort {
         &self,
         name: &str,
         backend: SerialBackend,
-    ) -> Result<SerialConnection, ConnectError> {
+    ) -> Result<SerialConnection, SerialError> {
         let attached = self.attach_pump();
-        if !attached.map_err(|errno| ConnectError::Thread(errno.into()))? {
-            return Err(ConnectError::Connected);
+        if !attached.map_err(|errno| SerialError::Thread(errno.into()))? {
+            return Err(SerialError::Connected);
         }
-        let endpoint = Endpoint::new(backend);
+        let SerialBackend(endpoint) = backend;
         // Set here and not on the thread, which may start late: until then output would be overwritten.
         self.set_reader(endpoint.is_connected());
         let pump = Pump {
@@ -73,7 +61,7 @@ impl SerialPort {
             }),
             Err(error) => {
                 self.detach_pump();
-                Err(ConnectError::Thread(error))
+                Err(SerialError::Thread(error))
             }
         }
     }

@@ -1,3 +1,4 @@
+use crate::port::Input;
 use chipset_device::RestoreError;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -73,16 +74,6 @@ pub(crate) mod msr {
     pub(crate) const READY: u8 = CTS | DSR | DCD;
 }
 
-/// An entry of the receiver FIFO.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Received {
-    #[n(0)]
-    Byte(#[n(0)] u8),
-    /// A break; it reads as a zero byte.
-    #[n(1)]
-    Break,
-}
-
 /// The size of the receiver FIFO.
 pub(crate) const FIFO_SIZE: usize = 16;
 
@@ -115,7 +106,7 @@ pub(crate) struct Registers {
     #[n(10)]
     pub(crate) transmitter_full: bool,
     #[n(11)]
-    pub(crate) received: VecDeque<Received>,
+    pub(crate) received: VecDeque<Input>,
 }
 
 impl Registers {
@@ -202,7 +193,7 @@ impl Registers {
 
     /// Sets the errors of the first entry of the receiver, when that changes.
     pub(crate) fn show_errors(&mut self) {
-        if self.received.front() == Some(&Received::Break) {
+        if self.received.front() == Some(&Input::Break) {
             self.line_errors |= lsr::BREAK;
         }
     }
@@ -213,7 +204,7 @@ impl Registers {
         if !self.received.is_empty() {
             status |= lsr::DATA;
         }
-        if self.has_fifos() && self.received.contains(&Received::Break) {
+        if self.has_fifos() && self.received.contains(&Input::Break) {
             status |= lsr::FIFO_ERROR;
         }
         status

@@ -1,6 +1,5 @@
 use crate::SerialPort;
 use crate::port::Input;
-use crate::registers::Received;
 use crate::registers::Registers;
 use crate::registers::fcr;
 use crate::registers::ier;
@@ -14,7 +13,6 @@ use chipset_device::DeviceWaker;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
-use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -30,7 +28,6 @@ pub(crate) const LAST_PORT: u16 = 7;
 /// not depend on OUT2.
 ///
 /// Output and input in the buffers of the line is not part of the saved state.
-#[derive(Debug)]
 pub struct Serial16550 {
     base: u16,
     line: LineInterrupt,
@@ -66,16 +63,14 @@ impl Serial16550 {
             return;
         }
         while self.regs.received.len() < self.regs.capacity() {
-            let received = match self.port.receive() {
-                Some(Input::Byte(byte)) => Received::Byte(byte),
-                Some(Input::Break) => Received::Break,
-                None => return,
+            let Some(received) = self.port.receive() else {
+                return;
             };
             self.push_received(received);
         }
     }
 
-    fn push_received(&mut self, received: Received) {
+    fn push_received(&mut self, received: Input) {
         self.regs.received.push_back(received);
         if self.regs.received.len() == 1 {
             self.regs.show_errors();
@@ -83,7 +78,7 @@ impl Serial16550 {
     }
 
     /// Sends from the transmitter to the receiver, which may be full.
-    fn loop_back(&mut self, received: Received) {
+    fn loop_back(&mut self, received: Input) {
         if self.regs.received.len() < self.regs.capacity() {
             self.push_received(received);
             return;
@@ -100,15 +95,15 @@ impl Serial16550 {
         self.regs.show_errors();
         self.fill_receiver();
         match received {
-            Some(Received::Byte(byte)) => byte,
-            Some(Received::Break) | None => 0,
+            Some(Input::Byte(byte)) => byte,
+            Some(Input::Break) | None => 0,
         }
     }
 
     fn write_data(&mut self, byte: u8) {
         self.regs.thre_pending = false;
         if self.regs.in_loopback() {
-            self.loop_back(Received::Byte(byte));
+            self.loop_back(Input::Byte(byte));
             self.regs.thre_pending = true;
         } else {
             let sent = self.port.send(byte);
@@ -173,7 +168,7 @@ impl Serial16550 {
         let break_starts = value & !self.regs.lcr & lcr::BREAK != 0;
         self.regs.lcr = value;
         if break_starts && self.regs.in_loopback() {
-            self.loop_back(Received::Break);
+            self.loop_back(Input::Break);
         }
     }
 
@@ -223,36 +218,23 @@ impl Serial16550 {
     }
 }
 
-impl PortIoDevice for Serial16550 {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+impl ChipsetDevice for Serial16550 {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([self.base..=self.base + LAST_PORT])
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value]: &mut [u8; 1] = data.try_into()?;
         *value = self.read_register(port.wrapping_sub(self.base) & 7);
         self.update_line();
         Ok(())
     }
 
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value]: &[u8; 1] = data.try_into()?;
         self.write_register(port.wrapping_sub(self.base) & 7, *value);
         self.update_line();
         Ok(())
-    }
-}
-
-impl ChipsetDevice for Serial16550 {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![self.base..=self.base + LAST_PORT],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn poll(&mut self) {

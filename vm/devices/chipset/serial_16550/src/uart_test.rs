@@ -4,7 +4,6 @@ use chipset_device::ChipsetDevice;
 use chipset_device::DeviceWaker;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
-use chipset_device::PortIoDevice;
 use chipset_device::SavedState;
 
 const BASE: u16 = 0x3f8;
@@ -21,19 +20,19 @@ const SCR: u16 = 7;
 fn uart() -> (Serial16550, SerialPort) {
     let port = SerialPort::new();
     let line = LineInterrupt::detached();
-    let uart = Serial16550::new(BASE, line, port.clone(), DeviceWaker::new());
+    let uart = Serial16550::new(BASE, line, port.clone(), DeviceWaker::default());
     (uart, port)
 }
 
 impl Serial16550 {
     fn get(&mut self, register: u16) -> u8 {
         let mut data = [0];
-        self.read(BASE + register, &mut data).unwrap();
+        self.read_port(BASE + register, &mut data).unwrap();
         data[0]
     }
 
     fn set(&mut self, register: u16, value: u8) {
-        self.write(BASE + register, &[value]).unwrap();
+        self.write_port(BASE + register, &[value]).unwrap();
     }
 
     fn interrupts(&self) -> bool {
@@ -298,9 +297,9 @@ fn modem_line_changes_in_loopback_set_delta_bits() {
 #[test]
 fn only_byte_accesses_are_accepted() {
     let (mut uart, _port) = uart();
-    let error = uart.read(BASE, &mut [0; 2]).unwrap_err();
+    let error = uart.read_port(BASE, &mut [0; 2]).unwrap_err();
     assert_eq!(error, IoError::InvalidAccessSize);
-    let error = uart.write(BASE + 7, &[0; 4]).unwrap_err();
+    let error = uart.write_port(BASE + 7, &[0; 4]).unwrap_err();
     assert_eq!(error, IoError::InvalidAccessSize);
 }
 
@@ -337,7 +336,7 @@ fn a_restored_uart_continues() {
 fn invalid_states_are_refused() {
     let (mut uart, _port) = uart();
     let mut regs = crate::registers::Registers::new();
-    regs.received = vec![crate::registers::Received::Break; 17].into();
+    regs.received = vec![crate::port::Input::Break; 17].into();
     let error = uart.restore(&SavedState::encode(&regs)).unwrap_err();
     assert!(error.to_string().contains("17 bytes"), "{error}");
     let mut regs = crate::registers::Registers::new();

@@ -2,14 +2,12 @@ use crate::SleepAnnouncement;
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
-use std::fmt;
 use std::sync::Arc;
 
 /// Receives announcements.
@@ -24,17 +22,10 @@ impl AnnouncementSink {
     }
 }
 
-impl fmt::Debug for AnnouncementSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AnnouncementSink")
-    }
-}
-
 /// An I/O port of one byte to which the `_PTS` and `_WAK` methods of the machine's ACPI tables write
 /// ([`SleepAnnouncement::to_byte`]). Other values are rejected.
 ///
 /// It reads as [`SleepPort::PRESENT`]; a port without a device reads 0xFF.
-#[derive(Debug)]
 pub struct SleepPort {
     port: u16,
     sink: AnnouncementSink,
@@ -67,36 +58,23 @@ impl SleepPort {
     }
 }
 
-impl PortIoDevice for SleepPort {
-    fn read(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+impl ChipsetDevice for SleepPort {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([self.port..=self.port])
+    }
+
+    fn read_port(&mut self, _port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value]: &mut [u8; 1] = data.try_into()?;
         *value = Self::PRESENT;
         Ok(())
     }
 
-    fn write(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+    fn write_port(&mut self, _port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value]: &[u8; 1] = data.try_into()?;
         let announcement = SleepAnnouncement::from_byte(*value).ok_or(IoError::InvalidValue)?;
         self.last = Some(announcement);
         (self.sink.0)(announcement);
         Ok(())
-    }
-}
-
-impl ChipsetDevice for SleepPort {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![self.port..=self.port],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn reset(&mut self) {

@@ -4,7 +4,6 @@ use crate::SleepPort;
 use crate::SleepState;
 use chipset_device::ChipsetDevice;
 use chipset_device::IoError;
-use chipset_device::PortIoDevice;
 use chipset_device::SavedState;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -25,12 +24,12 @@ fn announcements_reach_the_sink_in_order() {
     assert_eq!(port.fixed_resources().ports, [0x506..=0x506]);
     assert_eq!(port.inspect()["last"], serde_json::Value::Null);
     for byte in [0x14, 0x24, 0x14] {
-        port.write(0x506, &[byte]).unwrap();
+        port.write_port(0x506, &[byte]).unwrap();
     }
     assert_eq!(*received.lock(), [PREPARING, WOKE, PREPARING]);
     assert_eq!(port.last, Some(PREPARING));
     assert_eq!(port.inspect()["last"], "preparing for S4");
-    port.write(0x506, &[0x23]).unwrap();
+    port.write_port(0x506, &[0x23]).unwrap();
     assert_eq!(port.inspect()["last"], "woke from S3");
 }
 
@@ -38,9 +37,9 @@ fn announcements_reach_the_sink_in_order() {
 fn invalid_writes_are_rejected() {
     let (mut port, received) = device();
     for byte in [0, 0x04, 0x10, 0x16, 0x34, 0x84, 0xff] {
-        assert_eq!(port.write(0x506, &[byte]), Err(IoError::InvalidValue));
+        assert_eq!(port.write_port(0x506, &[byte]), Err(IoError::InvalidValue));
     }
-    let wide = port.write(0x506, &[0x14, 0]);
+    let wide = port.write_port(0x506, &[0x14, 0]);
     assert_eq!(wide, Err(IoError::InvalidAccessSize));
     assert_eq!((received.lock().len(), port.last), (0, None));
 }
@@ -49,14 +48,14 @@ fn invalid_writes_are_rejected() {
 fn the_port_reads_as_present() {
     let (mut port, _) = device();
     let mut data = [0xff];
-    port.read(0x506, &mut data).unwrap();
+    port.read_port(0x506, &mut data).unwrap();
     assert_eq!(data, [SleepPort::PRESENT]);
 }
 
 #[test]
 fn the_last_announcement_is_kept_until_a_reset() {
     let (mut port, _) = device();
-    port.write(0x506, &[0x24]).unwrap();
+    port.write_port(0x506, &[0x24]).unwrap();
     let state = port.save().unwrap();
     let (mut other, received) = device();
     other.restore(&state).unwrap();

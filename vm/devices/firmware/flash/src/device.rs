@@ -10,7 +10,6 @@ use crate::storage::FlashStorage;
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::RestoreError;
 use chipset_device::RomMapping;
 use chipset_device::SaveError;
@@ -276,8 +275,13 @@ impl Flash {
     }
 }
 
-impl MmioDevice for Flash {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+impl ChipsetDevice for Flash {
+    fn fixed_resources(&self) -> FixedResources {
+        // No overflow: the region is not empty and within the address space.
+        FixedResources::mmio([self.gpa()..=self.gpa() + (self.region.len() - 1)])
+    }
+
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
         let offset = self.offset(gpa, data.len())?;
         self.load(offset, data);
         for (at, byte) in (offset..).zip(data) {
@@ -286,26 +290,12 @@ impl MmioDevice for Flash {
         Ok(())
     }
 
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+    fn write_mmio(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
         let offset = self.offset(gpa, data.len())?;
         for (at, byte) in (offset..).zip(data) {
             self.write_byte(at, *byte);
         }
         Ok(())
-    }
-}
-
-impl ChipsetDevice for Flash {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            // No overflow: the region is not empty and within the address space.
-            mmio: vec![self.gpa()..=self.gpa() + (self.region.len() - 1)],
-            ..FixedResources::default()
-        }
-    }
-
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
     }
 
     fn start(&mut self) {
@@ -391,15 +381,6 @@ impl ChipsetDevice for Flash {
             "sha256": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
             "storage": storage,
         })
-    }
-}
-
-impl std::fmt::Debug for Flash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flash")
-            .field("name", &self.name)
-            .field("commands", &self.commands)
-            .finish_non_exhaustive()
     }
 }
 

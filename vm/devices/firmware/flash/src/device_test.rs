@@ -27,7 +27,7 @@ impl Chip {
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         let gpa = self.flash.gpa() + offset;
-        self.flash.write(gpa, bytes).unwrap();
+        self.flash.write_mmio(gpa, bytes).unwrap();
     }
 
     /// Reads like a guest: from the memory while it is mapped, otherwise from the device.
@@ -37,7 +37,7 @@ impl Chip {
             self.flash.load(offset, &mut byte);
         } else {
             let gpa = self.flash.gpa() + offset;
-            self.flash.read(gpa, &mut byte).unwrap();
+            self.flash.read_mmio(gpa, &mut byte).unwrap();
         }
         byte[0]
     }
@@ -121,10 +121,10 @@ fn a_rom_ignores_commands() {
     flash.start();
     let gpa = flash.gpa();
     for bytes in [&[0x10, 0x00][..], &[0x20, 0xd0], &[0x70], &[0x90]] {
-        flash.write(gpa, bytes).unwrap();
+        flash.write_mmio(gpa, bytes).unwrap();
     }
     let mut data = [0; 8];
-    flash.read(gpa, &mut data).unwrap();
+    flash.read_mmio(gpa, &mut data).unwrap();
     assert_eq!(data, [0x11; 8]);
     assert!(shown.0.load(Ordering::Relaxed));
     assert!(flash.control().is_none());
@@ -136,8 +136,8 @@ fn accesses_past_the_end_are_refused() {
     let (start, end) = (chip.flash.gpa(), chip.flash.gpa() + SIZE as u64);
     let flash = &mut chip.flash;
     for gpa in [start - 4, end - 4, end, u64::MAX] {
-        assert!(flash.read(gpa, &mut [0; 8]).is_err(), "{gpa:#x}");
-        assert!(flash.write(gpa, &[0x10; 8]).is_err(), "{gpa:#x}");
+        assert!(flash.read_mmio(gpa, &mut [0; 8]).is_err(), "{gpa:#x}");
+        assert!(flash.write_mmio(gpa, &[0x10; 8]).is_err(), "{gpa:#x}");
     }
     assert_eq!(flash.content(), [0x11; SIZE]);
     assert_eq!(flash.fixed_resources().mmio, [start..=end - 1]);

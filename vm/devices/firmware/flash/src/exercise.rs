@@ -8,7 +8,6 @@ use crate::FlashStorage;
 use crate::MemoryStorage;
 use crate::Update;
 use chipset_device::ChipsetDevice as _;
-use chipset_device::MmioDevice as _;
 use chipset_device::RomMapping;
 use chipset_device::exercise::exercise;
 use parking_lot::Mutex;
@@ -89,11 +88,11 @@ pub fn flash(script: &[u8]) {
     let (variables, shown) = config(SIZE);
     let mut variables = Flash::variables(variables, content, MemoryStorage).expect("a fixed chip");
     exercise(&mut variables, script, &mut |_| ());
-    let _ = variables.write(GPA, &[0x70]);
+    let _ = variables.write_mmio(GPA, &[0x70]);
     // Again, because the first write may have been a byte to program or an erase to confirm.
-    let _ = variables.write(GPA, &[0x70]);
+    let _ = variables.write_mmio(GPA, &[0x70]);
     assert!(!shown.0.load(Ordering::Relaxed), "unmapped in status mode");
-    let _ = variables.write(GPA, &[0xff]);
+    let _ = variables.write_mmio(GPA, &[0xff]);
     assert!(shown.0.load(Ordering::Relaxed), "mapped in array mode");
 }
 
@@ -122,13 +121,13 @@ pub fn crash(script: &[u8]) {
         let at = GPA + offset as u64;
         match op[0] % 16 {
             0..=10 => {
-                let _ = flash.write(at, &[0x10]);
-                let _ = flash.write(at, &op[3..]);
+                let _ = flash.write_mmio(at, &[0x10]);
+                let _ = flash.write_mmio(at, &op[3..]);
                 content[offset] = op[3];
             }
             11 | 12 => {
-                let _ = flash.write(at, &[0x20]);
-                let _ = flash.write(at, &[0xd0]);
+                let _ = flash.write_mmio(at, &[0x20]);
+                let _ = flash.write_mmio(at, &[0xd0]);
                 let start = offset - offset % BLOCK_SIZE;
                 content[start..start + BLOCK_SIZE].fill(0xff);
             }

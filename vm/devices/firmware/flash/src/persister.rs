@@ -140,14 +140,7 @@ impl FlashControl {
     }
 }
 
-impl std::fmt::Debug for FlashControl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("FlashControl").field(&self.0.name).finish()
-    }
-}
-
 /// Queues changes, and stores them in the background.
-#[derive(Debug)]
 pub(crate) struct Persister {
     control: FlashControl,
     thread: Option<JoinHandle<()>>,

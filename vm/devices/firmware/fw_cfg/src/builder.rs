@@ -90,11 +90,6 @@ pub struct FwCfgBuilder {
 }
 
 impl FwCfgBuilder {
-    /// A builder without items. The device always has the signature, the features and the directory.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     fn add_item(
         mut self,
         selector: u16,

@@ -6,7 +6,6 @@ use crate::item::Items;
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -200,8 +199,12 @@ impl FwCfg {
     }
 }
 
-impl PortIoDevice for FwCfg {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+impl ChipsetDevice for FwCfg {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([SELECTOR_PORT..=DATA_PORT, DMA_PORT..=DMA_PORT_END])
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
         match port {
             DATA_PORT => {
                 for byte in data {
@@ -219,7 +222,7 @@ impl PortIoDevice for FwCfg {
         }
     }
 
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         match (port, data) {
             (SELECTOR_PORT, &[low, high]) => {
                 self.select(u16::from_le_bytes([low, high]));
@@ -241,19 +244,6 @@ impl PortIoDevice for FwCfg {
             (SELECTOR_PORT | DMA_PORT..=DMA_PORT_END, _) => Err(IoError::InvalidAccessSize),
             _ => Err(IoError::InvalidRegister),
         }
-    }
-}
-
-impl ChipsetDevice for FwCfg {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![SELECTOR_PORT..=DATA_PORT, DMA_PORT..=DMA_PORT_END],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn reset(&mut self) {
@@ -335,14 +325,6 @@ fn digest(content: &ItemContent) -> Option<String> {
     content.read_at(0, &mut bytes).ok()?;
     let digest = Sha256::digest(&bytes);
     Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-impl std::fmt::Debug for FwCfg {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FwCfg")
-            .field("regs", &self.regs)
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -37,13 +37,15 @@ impl Guest {
     }
 
     fn select(&mut self, number: u16) {
-        self.device.write(0x510, &number.to_le_bytes()).unwrap();
+        self.device
+            .write_port(0x510, &number.to_le_bytes())
+            .unwrap();
     }
 
     fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         for byte in bytes.chunks_mut(1) {
-            self.device.read(0x511, byte).unwrap();
+            self.device.read_port(0x511, byte).unwrap();
         }
         bytes
     }
@@ -76,9 +78,9 @@ impl Guest {
                 .unwrap();
         }
         let high = (at >> 32) as u32;
-        self.device.write(0x514, &high.to_be_bytes()).unwrap();
+        self.device.write_port(0x514, &high.to_be_bytes()).unwrap();
         let low = at as u32;
-        self.device.write(0x518, &low.to_be_bytes()).unwrap();
+        self.device.write_port(0x518, &low.to_be_bytes()).unwrap();
         let mut control = [0; 4];
         self.memory
             .map()
@@ -124,7 +126,7 @@ fn file(bytes: &[u8]) -> ItemContent {
 
 #[test]
 fn firmware_finds_the_device_and_its_items() {
-    let builder = FwCfgBuilder::new()
+    let builder = FwCfgBuilder::default()
         .boot_cpu_count(3)
         .unwrap()
         .add_file("etc/e820", e820_ram_entry(0x1000, 0xb000_0000).to_vec())
@@ -151,26 +153,26 @@ fn firmware_finds_the_device_and_its_items() {
     assert_eq!(guest.item(0x21, 20), e820);
 
     let mut signature = [0; 4];
-    guest.device.read(0x514, &mut signature).unwrap();
+    guest.device.read_port(0x514, &mut signature).unwrap();
     assert_eq!(&signature, b"QEMU");
-    guest.device.read(0x518, &mut signature).unwrap();
+    guest.device.read_port(0x518, &mut signature).unwrap();
     assert_eq!(&signature, b" CFG");
 }
 
 #[test]
 fn wide_reads_of_the_data_port_return_consecutive_bytes() {
-    let builder = FwCfgBuilder::new().add_file("f", pattern(10)).unwrap();
+    let builder = FwCfgBuilder::default().add_file("f", pattern(10)).unwrap();
     let mut guest = Guest::new(builder);
     guest.select(0x20);
     let mut four = [0; 4];
-    guest.device.read(0x511, &mut four).unwrap();
+    guest.device.read_port(0x511, &mut four).unwrap();
     assert_eq!(four, *pattern(4));
     let mut two = [0; 2];
-    guest.device.read(0x511, &mut two).unwrap();
+    guest.device.read_port(0x511, &mut two).unwrap();
     assert_eq!(two, pattern(10)[4..6]);
-    guest.device.read(0x511, &mut four).unwrap();
+    guest.device.read_port(0x511, &mut four).unwrap();
     assert_eq!(four, pattern(10)[6..]);
-    guest.device.read(0x511, &mut four).unwrap();
+    guest.device.read_port(0x511, &mut four).unwrap();
     assert_eq!(four, [0; 4]);
 }
 
@@ -182,7 +184,7 @@ fn a_kernel_and_an_initrd_are_items() {
     kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     kernel[0x202..0x206].copy_from_slice(b"HdrS");
     let initrd = pattern(600_000);
-    let builder = FwCfgBuilder::new()
+    let builder = FwCfgBuilder::default()
         .kernel(&file(&kernel), "quiet")
         .and_then(|builder| builder.initrd(file(&initrd)))
         .unwrap();
@@ -213,7 +215,7 @@ fn a_kernel_and_an_initrd_are_items() {
 #[test]
 fn dma_selects_skips_and_reads_zeros_past_the_end() {
     for content in [ItemContent::from(pattern(100)), file(&pattern(100))] {
-        let builder = FwCfgBuilder::new().add_file("f", content).unwrap();
+        let builder = FwCfgBuilder::default().add_file("f", content).unwrap();
         let mut guest = Guest::new(builder);
         assert_eq!(guest.dma(select_of(0x20), 77), 0);
         assert_eq!(guest.bytes(2), pattern(100)[..2]);
@@ -234,7 +236,7 @@ fn dma_selects_skips_and_reads_zeros_past_the_end() {
 
 #[test]
 fn invalid_requests_set_the_error_bit() {
-    let builder = FwCfgBuilder::new().add_file("f", pattern(100)).unwrap();
+    let builder = FwCfgBuilder::default().add_file("f", pattern(100)).unwrap();
     let mut guest = Guest::new(builder);
     guest.fill(0xaa, 100);
     for (control, len, buffer) in [
@@ -252,15 +254,15 @@ fn invalid_requests_set_the_error_bit() {
     }
     assert_eq!(guest.buffer(100), [0xaa; 100]);
     // A descriptor outside of RAM.
-    guest.device.write(0x514, &[0xff; 4]).unwrap();
-    guest.device.write(0x518, &[0xff; 4]).unwrap();
+    guest.device.write_port(0x514, &[0xff; 4]).unwrap();
+    guest.device.write_port(0x518, &[0xff; 4]).unwrap();
     assert_eq!(guest.item(0x20, 4), pattern(4));
     assert!(guest.device.inspect()["failed_requests"].as_u64().unwrap() >= 6);
 }
 
 #[test]
 fn accesses_of_the_wrong_size_are_refused() {
-    let mut guest = Guest::new(FwCfgBuilder::new());
+    let mut guest = Guest::new(FwCfgBuilder::default());
     let device = &mut guest.device;
     for (port, data) in [
         (0x510, &[1][..]),
@@ -269,23 +271,26 @@ fn accesses_of_the_wrong_size_are_refused() {
         (0x516, &[1; 2]),
         (0x51a, &[1; 4]),
     ] {
-        assert_eq!(device.write(port, data), Err(IoError::InvalidAccessSize));
+        assert_eq!(
+            device.write_port(port, data),
+            Err(IoError::InvalidAccessSize)
+        );
     }
     assert_eq!(
-        device.read(0x510, &mut [0; 2]),
+        device.read_port(0x510, &mut [0; 2]),
         Err(IoError::InvalidRegister)
     );
     assert_eq!(
-        device.read(0x51a, &mut [0; 4]),
+        device.read_port(0x51a, &mut [0; 4]),
         Err(IoError::InvalidAccessSize)
     );
-    assert_eq!(device.write(0x511, &[1]), Ok(()));
+    assert_eq!(device.write_port(0x511, &[1]), Ok(()));
 }
 
 fn with_address(seen: &Arc<Mutex<Vec<Vec<u8>>>>) -> Guest {
     let seen = seen.clone();
     Guest::new(
-        FwCfgBuilder::new()
+        FwCfgBuilder::default()
             .add_writable_file("etc/address", vec![0; 8], move |bytes| {
                 seen.lock().push(bytes.to_vec());
             })
@@ -324,7 +329,7 @@ fn a_reset_undoes_writes_of_the_guest() {
     other.device.restore(&state).unwrap();
     assert_eq!(*seen.lock(), [written]);
 
-    let mut none = Guest::new(FwCfgBuilder::new());
+    let mut none = Guest::new(FwCfgBuilder::default());
     let error = none.device.restore(&state).unwrap_err();
     assert!(error.to_string().contains("etc/address"), "{error}");
 }
@@ -332,13 +337,13 @@ fn a_reset_undoes_writes_of_the_guest() {
 #[test]
 fn a_restored_device_continues_a_read() {
     let builder = || {
-        FwCfgBuilder::new()
+        FwCfgBuilder::default()
             .add_file("f", file(&pattern(10_000)))
             .unwrap()
     };
     let mut guest = Guest::new(builder());
     guest.item(0x20, 5_000);
-    guest.device.write(0x514, &[0, 0, 0, 9]).unwrap();
+    guest.device.write_port(0x514, &[0, 0, 0, 9]).unwrap();
     let state = guest.device.save().unwrap();
     let mut other = Guest::new(builder());
     other.device.restore(&state).unwrap();
@@ -348,7 +353,7 @@ fn a_restored_device_continues_a_read() {
 
 #[test]
 fn invalid_items_are_refused() {
-    let new = FwCfgBuilder::new;
+    let new = FwCfgBuilder::default;
     let message = |result: Result<FwCfgBuilder, FwCfgError>| result.err().unwrap().to_string();
     let long = "x".repeat(56);
     for name in ["", "a b", "ä", "a\0", &long] {
@@ -382,7 +387,7 @@ fn invalid_items_are_refused() {
 #[test]
 fn inspect_lists_all_items() {
     let guest = Guest::new(
-        FwCfgBuilder::new()
+        FwCfgBuilder::default()
             .boot_cpu_count(1)
             .and_then(|builder| builder.add_file("etc/table-loader", vec![1; 128]))
             .and_then(|builder| builder.add_file("etc/acpi/rsdp", vec![2; 36]))
@@ -431,7 +436,7 @@ proptest! {
     ) {
         let bytes = pattern(20_000);
         let content = if in_file { file(&bytes) } else { bytes.clone().into() };
-        let mut guest = Guest::new(FwCfgBuilder::new().add_file("f", content).unwrap());
+        let mut guest = Guest::new(FwCfgBuilder::default().add_file("f", content).unwrap());
         guest.select(0x20);
         let mut at = 0;
         let expected = |at: usize, len: usize| -> Vec<u8> {

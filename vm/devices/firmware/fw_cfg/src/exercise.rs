@@ -4,7 +4,6 @@ use crate::FwCfg;
 use crate::FwCfgBuilder;
 use crate::ItemContent;
 use chipset_device::ChipsetDevice as _;
-use chipset_device::PortIoDevice as _;
 use chipset_device::exercise::exercise;
 use guest_memory::GuestMemory;
 use guest_memory::MIN_RAM;
@@ -20,7 +19,7 @@ const RAM: u64 = MIN_RAM;
 
 fn device(memory: GuestMemory) -> FwCfg {
     let kernel = ItemContent::from([&b"MZ"[..], &[7; 5000]].concat());
-    FwCfgBuilder::new()
+    FwCfgBuilder::default()
         .boot_cpu_count(4)
         .and_then(|builder| builder.kernel(&kernel, "console=ttyS0"))
         .and_then(|builder| builder.add_file("etc/smbios/smbios-tables", vec![1; 300]))
@@ -61,8 +60,8 @@ fn dma(device: &mut FwCfg, memory: &GuestMemory, script: &[u8]) {
     ]
     .concat();
     let there = memory.map().write_slice(&bytes, GuestAddress(at)).is_ok();
-    let _ = device.write(0x514, &((at >> 32) as u32).to_be_bytes());
-    let _ = device.write(0x518, &(at as u32).to_be_bytes());
+    let _ = device.write_port(0x514, &((at >> 32) as u32).to_be_bytes());
+    let _ = device.write_port(0x518, &(at as u32).to_be_bytes());
     if there {
         let mut control = [0; 4];
         // The status of the transfer, unless the transfer itself may have overwritten it.

@@ -11,7 +11,6 @@ use chipset_device::LineInterrupt;
 use chipset_device::MsiTarget;
 
 /// Builds a [`PciFunction`] from its BARs, registers, capabilities and interrupts, and checks that they do not overlap.
-#[derive(Debug)]
 pub struct FunctionBuilder {
     layout: Layout,
     /// A bit for each 32-bit register that is in use.

@@ -15,10 +15,7 @@ use chipset_device::DecodedRanges;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
-use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -94,27 +91,58 @@ impl Device {
 
 impl ChipsetDevice for Device {
     fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            pci: Some(PciAddress {
-                bus: 0,
-                device: 1,
-                function: 0,
-            }),
-            ..FixedResources::default()
+        FixedResources::pci(PciAddress {
+            bus: 0,
+            device: 1,
+            function: 0,
+        })
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let location = self.function.locate_port(port);
+        assert!(matches!(location, Some(Location::Bar { index: 1, offset }) if offset < 8));
+        data.fill(0);
+        Ok(())
+    }
+
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        if let Some(Location::Bar { index, .. }) = self.function.locate_port(port) {
+            self.write_bar(index, data);
+        }
+        Ok(())
+    }
+
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        match self.function.locate_memory(gpa) {
+            Some(Location::Msix(register)) => self.function.read_msix(register, data),
+            Some(Location::Bar { .. }) => {
+                data.fill(0);
+                Ok(())
+            }
+            None => panic!("{gpa:#x} is decoded but has no location"),
         }
     }
 
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
+    fn write_mmio(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+        match self.function.locate_memory(gpa) {
+            Some(Location::Msix(register)) => self.function.write_msix(register, data),
+            Some(Location::Bar { index, .. }) => {
+                self.write_bar(index, data);
+                Ok(())
+            }
+            None => panic!("{gpa:#x} is decoded but has no location"),
+        }
     }
 
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
-    }
-
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
+    fn read_config(&mut self, offset: u16) -> Result<u32, IoError> {
         self.check();
-        Some(&mut self.function)
+        Ok(self.function.read_config(offset))
+    }
+
+    fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        self.check();
+        self.function.write_config(offset, value, mask);
+        Ok(())
     }
 
     fn poll(&mut self) {
@@ -143,46 +171,6 @@ impl ChipsetDevice for Device {
     }
 }
 
-impl PortIoDevice for Device {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let location = self.function.locate_port(port);
-        assert!(matches!(location, Some(Location::Bar { index: 1, offset }) if offset < 8));
-        data.fill(0);
-        Ok(())
-    }
-
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
-        if let Some(Location::Bar { index, .. }) = self.function.locate_port(port) {
-            self.write_bar(index, data);
-        }
-        Ok(())
-    }
-}
-
-impl MmioDevice for Device {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        match self.function.locate_memory(gpa) {
-            Some(Location::Msix(register)) => self.function.read_msix(register, data),
-            Some(Location::Bar { .. }) => {
-                data.fill(0);
-                Ok(())
-            }
-            None => panic!("{gpa:#x} is decoded but has no location"),
-        }
-    }
-
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
-        match self.function.locate_memory(gpa) {
-            Some(Location::Msix(register)) => self.function.write_msix(register, data),
-            Some(Location::Bar { index, .. }) => {
-                self.write_bar(index, data);
-                Ok(())
-            }
-            None => panic!("{gpa:#x} is decoded but has no location"),
-        }
-    }
-}
-
 /// A function that the guest accesses, while its vectors are signalled and changes of its interrupt routes
 /// sometimes fail.
 pub fn pci_function(script: &[u8]) {
@@ -203,7 +191,7 @@ pub fn pci_function(script: &[u8]) {
         (0x04, 0x7),
         (0x48, 1 << 31),
     ] {
-        let _ = device.function.write_config(offset, value, u32::MAX);
+        device.function.write_config(offset, value, u32::MAX);
     }
     let decoded = || reported.lock().clone();
     exercise_with_bars(&mut device, script, &decoded, &mut |byte| match byte {

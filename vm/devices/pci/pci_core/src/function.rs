@@ -10,7 +10,6 @@ use chipset_device::AddressDecoder;
 use chipset_device::DecodedRanges;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
-use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
 use minicbor::Decode;
 use minicbor::Encode;
@@ -41,7 +40,6 @@ impl Layout {
 
 /// The configuration space of a PCI function. It controls which addresses the function decodes and how its
 /// interrupts are delivered.
-#[derive(Debug)]
 pub struct PciFunction {
     layout: Layout,
     registers: [u32; registers::COUNT],
@@ -51,16 +49,6 @@ pub struct PciFunction {
     line: Option<LineInterrupt>,
     intx: bool,
     msix: Option<MsixTable>,
-}
-
-/// Whether a write to the configuration space changed the ranges that the BARs decode.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum ConfigChange {
-    /// The BARs decode the same ranges as before.
-    DecodingUnchanged,
-    /// The BARs decode other ranges, which the chipset has been told. A device with doorbells must move them.
-    DecodingChanged,
 }
 
 /// The meaning of an address that a function decodes.
@@ -122,15 +110,15 @@ impl PciFunction {
         }
     }
 
-    /// Writes `value` to the bits in `mask` of the register at `offset`, a multiple of 4.
-    pub fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> ConfigChange {
+    /// Writes `value` to the bits in `mask` of the register at `offset`, a multiple of 4. If the BARs then decode other
+    /// ranges, the chipset is told; a device with doorbells must move them.
+    pub fn write_config(&mut self, offset: u16, value: u32, mask: u32) {
         let index = usize::from(offset / 4);
-        let Some(register) = self.registers.get_mut(index) else {
-            return ConfigChange::DecodingUnchanged;
-        };
-        let mask = mask & self.layout.writable[index];
-        *register = *register & !mask | value & mask;
-        self.apply()
+        if let Some(register) = self.registers.get_mut(index) {
+            let mask = mask & self.layout.writable[index];
+            *register = *register & !mask | value & mask;
+            self.apply();
+        }
     }
 
     /// Returns the location of guest-physical address `gpa`, if the function decodes it.
@@ -222,7 +210,7 @@ impl PciFunction {
         if let Some(msix) = &mut self.msix {
             msix.reset();
         }
-        let _ = self.apply();
+        self.apply();
     }
 
     /// Returns the state of the function.
@@ -274,7 +262,7 @@ impl PciFunction {
         if let (Some(msix), Some(state)) = (&mut self.msix, &state.msix) {
             msix.load(state);
         }
-        let _ = self.apply();
+        self.apply();
         if let Some(line) = &self.line {
             // The interrupt controller may have been restored with another level.
             line.redrive();
@@ -326,7 +314,7 @@ impl PciFunction {
     }
 
     /// Applies the registers to the decoded ranges and the interrupts.
-    fn apply(&mut self) -> ConfigChange {
+    fn apply(&mut self) {
         self.drive_line();
         let delivers = self.msix_enabled()
             && self.is_bus_master()
@@ -343,12 +331,10 @@ impl PciFunction {
             let high = if bar.registers() == 2 { register(1) } else { 0 };
             bar.window(self.registers[registers::COMMAND], register(0), high)
         });
-        if windows == self.windows {
-            return ConfigChange::DecodingUnchanged;
+        if windows != self.windows {
+            self.windows = windows;
+            self.decoder.set(self.decoded_ranges());
         }
-        self.windows = windows;
-        self.decoder.set(self.decoded_ranges());
-        ConfigChange::DecodingChanged
     }
 
     /// The ranges that the BARs decode.
@@ -368,18 +354,6 @@ impl PciFunction {
             let disabled = self.registers[registers::COMMAND] & registers::INTX_DISABLE != 0;
             line.set(self.intx && !disabled && !self.msix_enabled());
         }
-    }
-}
-
-/// For a device that does not handle configuration accesses itself.
-impl PciConfigDevice for PciFunction {
-    fn read(&mut self, offset: u16) -> Result<u32, IoError> {
-        Ok(self.read_config(offset))
-    }
-
-    fn write(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
-        let _ = self.write_config(offset, value, mask);
-        Ok(())
     }
 }
 

@@ -25,7 +25,6 @@ mod registers;
 pub use bar::Bar;
 pub use builder::FunctionBuilder;
 pub use error::PciLayoutError;
-pub use function::ConfigChange;
 pub use function::FunctionState;
 pub use function::Location;
 pub use function::PciFunction;

@@ -49,12 +49,6 @@ impl MsixInterrupt {
     }
 }
 
-impl std::fmt::Debug for MsixInterrupt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MsixInterrupt")
-    }
-}
-
 /// The MSI-X table of a function and its pending bits.
 ///
 /// A vector's pending bit is the state of its eventfd, which is not read while the vector is disabled.
@@ -333,15 +327,6 @@ impl Vector {
         if self.is_pending() {
             let _ = rustix::io::read(self.interrupt.0.event(), &mut [0; 8]);
         }
-    }
-}
-
-impl std::fmt::Debug for MsixTable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MsixTable")
-            .field("layout", &self.layout)
-            .field("delivering", &self.delivering)
-            .finish_non_exhaustive()
     }
 }
 

@@ -43,7 +43,7 @@ fn function(messages: &MsiRecorder) -> PciFunction {
 }
 
 fn set(function: &mut PciFunction, offset: u16, value: u32) {
-    let _ = function.write_config(offset, value, u32::MAX);
+    function.write_config(offset, value, u32::MAX);
 }
 
 fn write(function: &mut PciFunction, gpa: u64, data: &[u8]) -> Result<(), IoError> {

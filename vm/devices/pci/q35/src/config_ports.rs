@@ -3,7 +3,6 @@ use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
-use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::RestoreError;
@@ -23,7 +22,6 @@ use serde_json::json;
 /// | 0xCFC-0xCFF | any size within the four ports | the selected register |
 ///
 /// Other accesses to the first four ports are ignored. Guests that probe for mechanism #2 make them.
-#[derive(Debug)]
 pub struct ConfigPorts {
     space: PciConfigSpace,
     power: PowerSink,
@@ -79,8 +77,21 @@ impl ConfigPorts {
     }
 }
 
-impl PortIoDevice for ConfigPorts {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+/// The bytes of the data register that an access addresses.
+fn lanes(port: u16, len: usize) -> Result<std::ops::Range<usize>, IoError> {
+    let start = usize::from(port - DATA);
+    let end = start + len;
+    (end <= 4)
+        .then_some(start..end)
+        .ok_or(IoError::InvalidAccessSize)
+}
+
+impl ChipsetDevice for ConfigPorts {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([ADDRESS..=DATA_LAST])
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
         match (port, &mut *data) {
             (ADDRESS, [_, _, _, _]) => data.copy_from_slice(&self.state.address.to_le_bytes()),
             (RESET_CONTROL, [value]) => *value = self.state.reset_control,
@@ -98,7 +109,7 @@ impl PortIoDevice for ConfigPorts {
         Ok(())
     }
 
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         match (port, data) {
             (ADDRESS, &[a, b, c, d]) => {
                 self.state.address = u32::from_le_bytes([a, b, c, d]) & ADDRESS_BITS;
@@ -123,28 +134,6 @@ impl PortIoDevice for ConfigPorts {
             _ => return Err(IoError::InvalidRegister),
         }
         Ok(())
-    }
-}
-
-/// The bytes of the data register that an access addresses.
-fn lanes(port: u16, len: usize) -> Result<std::ops::Range<usize>, IoError> {
-    let start = usize::from(port - DATA);
-    let end = start + len;
-    (end <= 4)
-        .then_some(start..end)
-        .ok_or(IoError::InvalidAccessSize)
-}
-
-impl ChipsetDevice for ConfigPorts {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![ADDRESS..=DATA_LAST],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn reset(&mut self) {

@@ -1,9 +1,7 @@
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::DecodedRanges;
-use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigSpace;
 use parking_lot::Mutex;
@@ -17,17 +15,15 @@ use std::sync::Arc;
 /// The host bridge sets its address and number of buses through the [`EcamWindow`]; until then it has no
 /// address. It supports accesses of 1, 2 and 4 bytes within a register, and aligned ones of 8 bytes, which access
 /// the lower register first.
-#[derive(Debug)]
 pub struct Ecam {
     space: PciConfigSpace,
     window: EcamWindow,
 }
 
 /// The address of configuration space in memory. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EcamWindow(Arc<Window>);
 
-#[derive(Debug)]
 struct Window {
     decoder: AddressDecoder,
     range: Mutex<Option<RangeInclusive<u64>>>,
@@ -102,8 +98,9 @@ struct Target {
     lane: usize,
 }
 
-impl MmioDevice for Ecam {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+/// It has no state: the window is part of the host bridge's state.
+impl ChipsetDevice for Ecam {
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
         let target = self.locate(gpa, data.len())?;
         let lane = target.lane;
         for (register, bytes) in (target.register..).step_by(4).zip(data.chunks_mut(4)) {
@@ -113,7 +110,7 @@ impl MmioDevice for Ecam {
         Ok(())
     }
 
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+    fn write_mmio(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
         let target = self.locate(gpa, data.len())?;
         let lane = target.lane;
         for (register, bytes) in (target.register..).step_by(4).zip(data.chunks(4)) {
@@ -124,17 +121,6 @@ impl MmioDevice for Ecam {
             self.space.write(target.function, register, value, mask);
         }
         Ok(())
-    }
-}
-
-/// It has no state: the window is part of the host bridge's state.
-impl ChipsetDevice for Ecam {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources::default()
-    }
-
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
     }
 
     fn inspect(&self) -> serde_json::Value {

@@ -24,8 +24,8 @@ impl PciConfigAccess for Bridges {
         check(function, offset);
         let (host, isa) = &mut *self.0.lock();
         let value = match function {
-            HostBridge::ADDRESS => host.pci().map(|pci| pci.read(offset)),
-            IsaBridge::ADDRESS => isa.pci().map(|pci| pci.read(offset)),
+            HostBridge::ADDRESS => Some(host.read_config(offset)),
+            IsaBridge::ADDRESS => Some(isa.read_config(offset)),
             _ => None,
         };
         value.and_then(Result::ok).unwrap_or(u32::MAX)
@@ -36,8 +36,8 @@ impl PciConfigAccess for Bridges {
         let (host, isa) = &mut *self.0.lock();
         // The bridge may refuse the access.
         let _ = match function {
-            HostBridge::ADDRESS => host.pci().map(|pci| pci.write(offset, value, mask)),
-            IsaBridge::ADDRESS => isa.pci().map(|pci| pci.write(offset, value, mask)),
+            HostBridge::ADDRESS => Some(host.write_config(offset, value, mask)),
+            IsaBridge::ADDRESS => Some(isa.write_config(offset, value, mask)),
             _ => None,
         };
     }
@@ -60,7 +60,7 @@ pub fn q35(script: &[u8]) {
     let window = Arc::new(Mutex::new(DecodedRanges::default()));
     let reported = window.clone();
     let decoder = AddressDecoder::new(move |ranges| *reported.lock() = ranges);
-    let space = PciConfigSpace::new();
+    let space = PciConfigSpace::default();
     let mut ecam = Ecam::new(space.clone(), decoder);
     let (Ok(mut host), Ok(mut isa)) = (
         HostBridge::new(0xb000_0000, ecam.window()),
@@ -72,13 +72,17 @@ pub fn q35(script: &[u8]) {
         0 => exercise(&mut host, script, &mut |_| ()),
         1 => exercise(&mut isa, script, &mut |_| ()),
         2 => {
-            space.connect(Bridges(Mutex::new((host, isa))));
+            let bridges = Arc::new(Bridges(Mutex::new((host, isa))));
+            let access = Arc::downgrade(&bridges);
+            space.connect(access);
             let power = PowerSink::new(|_| ());
             let mut ports = ConfigPorts::new(space, power);
             exercise(&mut ports, script, &mut |_| ());
         }
         _ => {
-            space.connect(Bridges(Mutex::new((host, isa))));
+            let bridges = Arc::new(Bridges(Mutex::new((host, isa))));
+            let access = Arc::downgrade(&bridges);
+            space.connect(access);
             let decoded = || window.lock().clone();
             exercise_with_bars(&mut ecam, script, &decoded, &mut |_| ());
         }

@@ -4,7 +4,6 @@ use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -28,7 +27,6 @@ use std::ops::RangeInclusive;
 /// | 0x9D, 0x9E | SMRAM control. No effect, there is no SMRAM |
 ///
 /// PCIEXBAR is enabled at reset, so that the ECAM is at the address in the ACPI tables also without firmware.
-#[derive(Debug)]
 pub struct HostBridge {
     function: PciFunction,
     window: EcamWindow,
@@ -113,28 +111,19 @@ impl HostBridge {
     }
 }
 
-impl PciConfigDevice for HostBridge {
-    fn read(&mut self, offset: u16) -> Result<u32, IoError> {
-        PciConfigDevice::read(&mut self.function, offset)
-    }
-
-    fn write(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
-        PciConfigDevice::write(&mut self.function, offset, value, mask)?;
-        self.move_window();
-        Ok(())
-    }
-}
-
 impl ChipsetDevice for HostBridge {
     fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            pci: Some(Self::ADDRESS),
-            ..FixedResources::default()
-        }
+        FixedResources::pci(Self::ADDRESS)
     }
 
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        Some(self)
+    fn read_config(&mut self, offset: u16) -> Result<u32, IoError> {
+        Ok(self.function.read_config(offset))
+    }
+
+    fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        self.function.write_config(offset, value, mask);
+        self.move_window();
+        Ok(())
     }
 
     fn reset(&mut self) {

@@ -1,8 +1,8 @@
 use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
+use chipset_device::IoError;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -27,7 +27,6 @@ use serde_json::json;
 /// | 0x80-0x93 | ports that are forwarded to the LPC bus. No effect, legacy devices are always enabled |
 /// | 0xA0, 0xA4 | power management. No effect |
 /// | 0xF0 | RCBA: the address of the chipset's registers. No effect, they are not implemented |
-#[derive(Debug)]
 pub struct IsaBridge {
     function: PciFunction,
 }
@@ -106,14 +105,16 @@ impl IsaBridge {
 
 impl ChipsetDevice for IsaBridge {
     fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            pci: Some(Self::ADDRESS),
-            ..FixedResources::default()
-        }
+        FixedResources::pci(Self::ADDRESS)
     }
 
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        Some(&mut self.function)
+    fn read_config(&mut self, offset: u16) -> Result<u32, IoError> {
+        Ok(self.function.read_config(offset))
+    }
+
+    fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        self.function.write_config(offset, value, mask);
+        Ok(())
     }
 
     fn reset(&mut self) {

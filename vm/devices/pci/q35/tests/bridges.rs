@@ -8,21 +8,17 @@ use q35::HostBridge;
 use q35::IsaBridge;
 
 fn host_bridge() -> HostBridge {
-    let ecam = Ecam::new(PciConfigSpace::new(), AddressDecoder::detached());
+    let ecam = Ecam::new(PciConfigSpace::default(), AddressDecoder::detached());
     HostBridge::new(0xb000_0000, ecam.window()).expect("the layout is valid")
 }
 
 fn read(bridge: &mut dyn ChipsetDevice, offset: u16) -> u32 {
-    bridge
-        .pci()
-        .expect("it has a function")
-        .read(offset)
-        .expect("the register exists")
+    bridge.read_config(offset).expect("the register exists")
 }
 
 fn write(bridge: &mut dyn ChipsetDevice, offset: u16, value: u32) {
-    let pci = bridge.pci().expect("it has a function");
-    pci.write(offset, value, u32::MAX)
+    bridge
+        .write_config(offset, value, u32::MAX)
         .expect("the register exists");
 }
 

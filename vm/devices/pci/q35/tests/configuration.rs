@@ -4,12 +4,9 @@ use chipset_device::AddressDecoder;
 use chipset_device::ChipsetDevice;
 use chipset_device::DecodedRanges;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
 use chipset_device::PciConfigAccess;
-use chipset_device::PciConfigDevice;
 use chipset_device::PciConfigSpace;
-use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::SavedState;
@@ -25,17 +22,23 @@ use std::sync::Arc;
 /// All bytes of configuration space, by their offset in its 256 MiB. A byte that was not written is a hash of its
 /// offset.
 #[derive(Clone, Default)]
-struct Bytes(Arc<Mutex<BTreeMap<u64, u8>>>);
+struct Bytes(Arc<Map>);
 
-impl Bytes {
+#[derive(Default)]
+struct Map(Mutex<BTreeMap<u64, u8>>);
+
+impl Map {
     fn get(&self, at: u64) -> u8 {
         let initial = (at ^ at >> 8 ^ at >> 16 ^ at >> 24) as u8;
         self.0.lock().get(&at).copied().unwrap_or(initial)
     }
+}
 
+impl Bytes {
     fn space(&self) -> PciConfigSpace {
-        let space = PciConfigSpace::new();
-        space.connect(self.clone());
+        let space = PciConfigSpace::default();
+        let access = Arc::downgrade(&self.0);
+        space.connect(access);
         space
     }
 }
@@ -48,7 +51,7 @@ fn place(function: PciAddress, offset: u16) -> u64 {
         | u64::from(offset)
 }
 
-impl PciConfigAccess for Bytes {
+impl PciConfigAccess for Map {
     fn read(&self, function: PciAddress, offset: u16) -> u32 {
         let at = place(function, offset);
         u32::from_le_bytes(std::array::from_fn(|i| self.get(at + i as u64)))
@@ -75,12 +78,12 @@ fn ports(bytes: &Bytes) -> (ConfigPorts, Arc<Mutex<Vec<PowerEvent>>>) {
 
 fn read<const N: usize>(ports: &mut ConfigPorts, port: u16) -> Result<[u8; N], IoError> {
     let mut data = [0; N];
-    PortIoDevice::read(ports, port, &mut data)?;
+    ChipsetDevice::read_port(ports, port, &mut data)?;
     Ok(data)
 }
 
 fn write(ports: &mut ConfigPorts, port: u16, data: &[u8]) {
-    PortIoDevice::write(ports, port, data).expect("the access is valid");
+    ChipsetDevice::write_port(ports, port, data).expect("the access is valid");
 }
 
 #[test]
@@ -130,7 +133,10 @@ fn accesses_past_the_data_port_are_refused() {
     let refused = Err(IoError::InvalidAccessSize);
     assert_eq!(read::<4>(&mut ports, 0xcfd), refused.map(|()| [0; 4]));
     assert_eq!(read::<2>(&mut ports, 0xcff), refused.map(|()| [0; 2]));
-    assert_eq!(PortIoDevice::write(&mut ports, 0xcfe, &[0; 4]), refused);
+    assert_eq!(
+        ChipsetDevice::write_port(&mut ports, 0xcfe, &[0; 4]),
+        refused
+    );
 }
 
 /// An ECAM and the host bridge that moves it.
@@ -157,9 +163,10 @@ impl Memory {
     }
 
     fn set_pciexbar(&mut self, low: u32, high: u32) {
-        PciConfigDevice::write(&mut self.bridge, 0x64, high, u32::MAX)
+        ChipsetDevice::write_config(&mut self.bridge, 0x64, high, u32::MAX)
             .expect("the register exists");
-        PciConfigDevice::write(&mut self.bridge, 0x60, low, u32::MAX).expect("the register exists");
+        ChipsetDevice::write_config(&mut self.bridge, 0x60, low, u32::MAX)
+            .expect("the register exists");
     }
 
     fn range(&self) -> Option<RangeInclusive<u64>> {
@@ -177,7 +184,7 @@ impl Memory {
 
     fn read<const N: usize>(&mut self, gpa: u64) -> Result<[u8; N], IoError> {
         let mut data = [0; N];
-        MmioDevice::read(&mut self.ecam, gpa, &mut data)?;
+        ChipsetDevice::read_mmio(&mut self.ecam, gpa, &mut data)?;
         Ok(data)
     }
 }
@@ -198,7 +205,8 @@ fn pciexbar_supports_three_sizes() {
         memory.set_pciexbar(low, high);
         assert_eq!(memory.range(), range, "{low:#x} {high:#x}");
     }
-    let read = |bridge: &mut HostBridge, offset| PciConfigDevice::read(bridge, offset).unwrap();
+    let read =
+        |bridge: &mut HostBridge, offset| ChipsetDevice::read_config(bridge, offset).unwrap();
     assert_eq!(read(&mut memory.bridge, 0x60), 0x8400_0004);
     assert_eq!(read(&mut memory.bridge, 0x64), 1);
     memory.set_pciexbar(0xe000_0001, 0);
@@ -265,10 +273,10 @@ proptest! {
             }
             let gpa = 0xb000_0000 + at;
             let result = match &value {
-                Some(value) if through_ports => ports.port_io().unwrap().write(port, &value[..len]),
-                Some(value) => memory.ecam.mmio().unwrap().write(gpa, &value[..len]),
-                None if through_ports => ports.port_io().unwrap().read(port, &mut data[..len]),
-                None => memory.ecam.mmio().unwrap().read(gpa, &mut data[..len]),
+                Some(value) if through_ports => ports.write_port(port, &value[..len]),
+                Some(value) => memory.ecam.write_mmio(gpa, &value[..len]),
+                None if through_ports => ports.read_port(port, &mut data[..len]),
+                None => memory.ecam.read_mmio(gpa, &mut data[..len]),
             };
             if !fits {
                 prop_assert_eq!(result, Err(IoError::InvalidAccessSize));
@@ -280,11 +288,11 @@ proptest! {
                     Some(value) => drop(model.insert(at, value[i])),
                     None => {
                         let expected = model.get(&at).copied();
-                        prop_assert_eq!(data[i], expected.unwrap_or_else(|| initial.get(at)));
+                        prop_assert_eq!(data[i], expected.unwrap_or_else(|| initial.0.get(at)));
                     }
                 }
             }
         }
-        prop_assert_eq!(&*bytes.0.lock(), &model);
+        prop_assert_eq!(&*bytes.0.0.lock(), &model);
     }
 }

@@ -23,7 +23,6 @@ pub struct DeviceInfo {
 }
 
 /// What a device type receives when its driver is ready.
-#[derive(Debug)]
 pub struct Activation {
     /// The negotiated features.
     pub features: u64,

@@ -152,15 +152,6 @@ fn transferred(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
-impl std::fmt::Debug for GuestIoVec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GuestIoVec")
-            .field("pieces", &self.pieces.len())
-            .field("len", &self.len)
-            .finish()
-    }
-}
-
 #[cfg(test)]
 #[path = "iovec_test.rs"]
 mod tests;

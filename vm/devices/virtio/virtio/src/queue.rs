@@ -78,7 +78,7 @@ pub struct QueueStats {
 }
 
 /// What a queue needs besides its configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct QueueParts {
     pub(crate) index: u16,
     pub(crate) memory: GuestMemory,
@@ -93,7 +93,6 @@ pub(crate) struct QueueParts {
 /// return them with [`complete`](Self::complete), [`interrupt`](Self::interrupt), and when there are no more
 /// [`enable_kicks`](Self::enable_kicks). If that returns `true`, chains arrived meanwhile: start over. Otherwise wait
 /// for [`kick`](Self::kick). On an error call [`fail`](Self::fail) and stop using the queue.
-#[derive(Debug)]
 pub struct VirtQueue {
     parts: QueueParts,
     queue: Queue,

@@ -96,12 +96,3 @@ impl DeviceSignals {
         self.0.sink.queue(index);
     }
 }
-
-impl std::fmt::Debug for DeviceSignals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeviceSignals")
-            .field("name", &self.0.name)
-            .field("needs_reset", &self.needs_reset())
-            .finish()
-    }
-}

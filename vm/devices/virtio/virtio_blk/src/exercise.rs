@@ -18,7 +18,6 @@ const ARENA: u64 = 16 << 20;
 const ARENA_END: u64 = 32 << 20;
 
 /// A guest with a block device.
-#[derive(Debug)]
 pub struct Guest {
     /// The driver of the device.
     pub driver: GuestDriver,

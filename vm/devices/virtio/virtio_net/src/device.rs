@@ -54,14 +54,12 @@ pub struct NetConfig {
 /// A network device with one pair of queues.
 ///
 /// Each queue has its own thread: frames in one direction do not wait for those in the other.
-#[derive(Debug)]
 pub struct NetDevice<B> {
     shared: Arc<Shared<B>>,
     config: NetConfig,
     workers: Vec<WorkerThread<VirtQueue>>,
 }
 
-#[derive(Debug)]
 struct Shared<B> {
     backend: B,
     link: Link,

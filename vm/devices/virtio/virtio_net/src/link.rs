@@ -11,14 +11,13 @@ pub enum LinkState {
     Down,
 }
 
-#[derive(Debug)]
 struct LinkShared {
     state: LinkState,
     signals: Option<DeviceSignals>,
 }
 
 /// The link of a network device. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Link(Arc<Mutex<LinkShared>>);
 
 impl Link {

@@ -25,7 +25,6 @@ const MAX_REQUEST: u32 = 64 << 10;
 const PIECE: usize = 4096;
 
 /// An entropy device.
-#[derive(Debug)]
 pub struct EntropyDevice {
     rate: EntropyRate,
     /// Kept across resets: a guest gets no new burst by a reset.

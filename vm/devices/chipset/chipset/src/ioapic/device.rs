@@ -6,7 +6,6 @@ use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineTarget;
-use chipset_device::MmioDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -70,8 +69,12 @@ impl LineTarget for IoApicPins {
     }
 }
 
-impl MmioDevice for IoApic {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+impl ChipsetDevice for IoApic {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::mmio([self.gpa..=self.gpa.saturating_add(PAGE - 1)])
+    }
+
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
         let core = self.core.lock();
         let value = match gpa.wrapping_sub(self.gpa) {
             SELECT => core.state.select.into(),
@@ -84,7 +87,7 @@ impl MmioDevice for IoApic {
         Ok(())
     }
 
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+    fn write_mmio(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
         let mut bytes = [0; 4];
         let len = data.len().min(4);
         bytes[..len].copy_from_slice(&data[..len]);
@@ -99,19 +102,6 @@ impl MmioDevice for IoApic {
             _ => return Err(IoError::InvalidRegister),
         }
         Ok(())
-    }
-}
-
-impl ChipsetDevice for IoApic {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            mmio: vec![self.gpa..=self.gpa.saturating_add(PAGE - 1)],
-            ..FixedResources::default()
-        }
-    }
-
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
     }
 
     fn reset(&mut self) {
@@ -139,20 +129,6 @@ impl ChipsetDevice for IoApic {
             "lines": format!("{:#08x}", core.lines()),
             "redirections": redirections,
         })
-    }
-}
-
-impl std::fmt::Debug for IoApic {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IoApic")
-            .field("gpa", &format_args!("{:#x}", self.gpa))
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for IoApicPins {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("IoApicPins")
     }
 }
 

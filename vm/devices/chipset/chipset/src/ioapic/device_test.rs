@@ -53,15 +53,16 @@ fn ioapic() -> (IoApic, IoApicPins, Arc<Kernel>) {
 
 impl IoApic {
     fn get(&mut self, register: u8) -> u32 {
-        self.write(GPA, &[register]).unwrap();
+        self.write_mmio(GPA, &[register]).unwrap();
         let mut data = [0; 4];
-        self.read(GPA + 0x10, &mut data).unwrap();
+        self.read_mmio(GPA + 0x10, &mut data).unwrap();
         u32::from_le_bytes(data)
     }
 
     fn set(&mut self, register: u8, value: u32) {
-        self.write(GPA, &u32::from(register).to_le_bytes()).unwrap();
-        self.write(GPA + 0x10, &value.to_le_bytes()).unwrap();
+        self.write_mmio(GPA, &u32::from(register).to_le_bytes())
+            .unwrap();
+        self.write_mmio(GPA + 0x10, &value.to_le_bytes()).unwrap();
     }
 
     fn rte(&mut self, pin: u8) -> u64 {
@@ -89,9 +90,9 @@ fn id_and_version_registers() {
         ioapic.set_rte(pin, u64::MAX);
         assert_eq!(ioapic.rte(pin), 0xfffe_0000_0001_afff);
     }
-    ioapic.read(GPA + 4, &mut [0; 4]).unwrap_err();
-    ioapic.write(GPA + 0x10, &[0; 2]).unwrap_err();
-    ioapic.write(GPA + 0x20, &[0; 4]).unwrap_err();
+    ioapic.read_mmio(GPA + 4, &mut [0; 4]).unwrap_err();
+    ioapic.write_mmio(GPA + 0x10, &[0; 2]).unwrap_err();
+    ioapic.write_mmio(GPA + 0x20, &[0; 4]).unwrap_err();
 }
 
 #[test]
@@ -153,7 +154,9 @@ fn level_triggered_pins() {
     assert_eq!(ioapic.rte(9) & REMOTE_IRR, 0);
     // By the EOI register.
     pins.set_line(9, true);
-    ioapic.write(GPA + 0x40, &0x51_u32.to_le_bytes()).unwrap();
+    ioapic
+        .write_mmio(GPA + 0x40, &0x51_u32.to_le_bytes())
+        .unwrap();
     assert_eq!(kernel.vectors(), [0x51, 0x51]);
 }
 

@@ -7,7 +7,6 @@ use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
 use chipset_device::LineTarget;
-use chipset_device::PortIoDevice;
 use chipset_device::PowerEvent;
 use chipset_device::PowerSink;
 use chipset_device::RestoreError;
@@ -43,7 +42,6 @@ const PM1_STATUS_BYTES: Range<usize> = registers::PM1_STATUS..registers::PM1_ENA
 /// and span registers.
 ///
 /// The interrupt (SCI) is level-triggered: high while an event is both set and enabled.
-#[derive(Debug)]
 pub struct PmDevice {
     base: u16,
     line: LineInterrupt,
@@ -60,7 +58,7 @@ pub struct PmDevice {
 ///
 /// Cheap to clone. Events that occur while the VM is stopped become visible when it starts. It locks the PM device,
 /// so it must not be called while that is locked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PmControl {
     events: Arc<Mutex<Events>>,
     waker: DeviceWaker,
@@ -105,7 +103,7 @@ impl PmControl {
     pub(crate) fn detached(&self) -> Self {
         Self {
             events: self.events.clone(),
-            waker: DeviceWaker::new(),
+            waker: DeviceWaker::default(),
         }
     }
 }
@@ -138,7 +136,7 @@ impl PmDevice {
             line,
             power,
             clock: clock.clone(),
-            timer: clock.new_timer("pm", move || timer_waker.wake()),
+            timer: clock.new_timer(move || timer_waker.wake()),
             offers_hibernation: false,
             control: PmControl {
                 events: Arc::default(),
@@ -231,8 +229,12 @@ impl PmDevice {
     }
 }
 
-impl PortIoDevice for PmDevice {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+impl ChipsetDevice for PmDevice {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([self.base..=self.base + (PM_BLOCK_LENGTH - 1)])
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
         if start + data.len() > usize::from(PM_BLOCK_LENGTH) {
             return Err(IoError::InvalidAccessSize);
@@ -253,7 +255,7 @@ impl PortIoDevice for PmDevice {
         Ok(())
     }
 
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
         if start + data.len() > usize::from(PM_BLOCK_LENGTH) {
             return Err(IoError::InvalidAccessSize);
@@ -264,19 +266,6 @@ impl PortIoDevice for PmDevice {
         }
         self.catch_up();
         Ok(())
-    }
-}
-
-impl ChipsetDevice for PmDevice {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![self.base..=self.base + (PM_BLOCK_LENGTH - 1)],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn poll(&mut self) {

@@ -23,7 +23,7 @@ impl Machine {
         let requests: Arc<Mutex<Vec<PowerEvent>>> = Arc::default();
         let log = requests.clone();
         let power = PowerSink::new(move |event| log.lock().push(event));
-        let waker = DeviceWaker::new();
+        let waker = DeviceWaker::default();
         let line = LineInterrupt::detached();
         let pm = PmDevice::new(BASE, line, power, &clock, waker.clone());
         let pm = Arc::new(Mutex::new(configure(pm)));
@@ -45,7 +45,7 @@ impl Machine {
 
     fn get<const N: usize>(&self, offset: u16) -> [u8; N] {
         let mut data = [0; N];
-        self.pm.lock().read(BASE + offset, &mut data).unwrap();
+        self.pm.lock().read_port(BASE + offset, &mut data).unwrap();
         data
     }
 
@@ -54,7 +54,7 @@ impl Machine {
     }
 
     fn set(&self, offset: u16, data: &[u8]) {
-        self.pm.lock().write(BASE + offset, data).unwrap();
+        self.pm.lock().write_port(BASE + offset, data).unwrap();
     }
 
     fn set_word(&self, offset: u16, value: u16) {
@@ -196,8 +196,8 @@ fn accesses_span_registers_and_stay_in_the_block() {
     assert_eq!(m.get(0x10), 0x0002_3e1e_u32.to_le_bytes());
     assert_eq!(m.get(0x14), [0, 0]);
     let mut pm = m.pm.lock();
-    pm.read(BASE + 0x7d, &mut [0; 4]).unwrap_err();
-    pm.write(BASE + 0x7f, &[0; 2]).unwrap_err();
+    pm.read_port(BASE + 0x7d, &mut [0; 4]).unwrap_err();
+    pm.write_port(BASE + 0x7f, &[0; 2]).unwrap_err();
 }
 
 #[test]

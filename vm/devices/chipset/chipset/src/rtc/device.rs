@@ -9,7 +9,6 @@ use chipset_device::DeviceWaker;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
 use chipset_device::LineInterrupt;
-use chipset_device::PortIoDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
@@ -83,12 +82,6 @@ impl WallClock {
     }
 }
 
-impl std::fmt::Debug for WallClock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WallClock")
-    }
-}
-
 fn signed_nanos(duration: Duration) -> i128 {
     i128::from(duration.as_secs()) * SECOND + i128::from(duration.subsec_nanos())
 }
@@ -101,7 +94,6 @@ fn signed_nanos(duration: Duration) -> i128 {
 ///
 /// A reset of the machine keeps the time, the CMOS RAM and the number formats, as on hardware
 /// with a battery. It resumes a clock that the guest had halted.
-#[derive(Debug)]
 pub struct Rtc {
     line: LineInterrupt,
     clock: VmClock,
@@ -150,7 +142,7 @@ impl Rtc {
             line,
             clock: clock.clone(),
             wall,
-            timer: clock.new_timer("rtc", move || waker.wake()),
+            timer: clock.new_timer(move || waker.wake()),
             state: State {
                 index: 0,
                 cmos,
@@ -436,11 +428,13 @@ fn clamp_seconds(seconds: i128) -> i64 {
     seconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
-impl PortIoDevice for Rtc {
-    fn read(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+impl ChipsetDevice for Rtc {
+    fn fixed_resources(&self) -> FixedResources {
+        FixedResources::ports([INDEX_PORT..=DATA_PORT])
+    }
+
+    fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
+        let [value]: &mut [u8; 1] = data.try_into()?;
         // The index cannot be read back.
         *value = if port == DATA_PORT {
             self.read_register()
@@ -450,10 +444,8 @@ impl PortIoDevice for Rtc {
         Ok(())
     }
 
-    fn write(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
-        let [value] = data else {
-            return Err(IoError::InvalidAccessSize);
-        };
+    fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
+        let [value]: &[u8; 1] = data.try_into()?;
         if port == DATA_PORT {
             self.write_register(*value);
         } else {
@@ -461,19 +453,6 @@ impl PortIoDevice for Rtc {
             self.state.index = value & 0x7f;
         }
         Ok(())
-    }
-}
-
-impl ChipsetDevice for Rtc {
-    fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            ports: vec![INDEX_PORT..=DATA_PORT],
-            ..FixedResources::default()
-        }
-    }
-
-    fn port_io(&mut self) -> Option<&mut dyn PortIoDevice> {
-        Some(self)
     }
 
     fn poll(&mut self) {

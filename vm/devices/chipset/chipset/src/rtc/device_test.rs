@@ -40,7 +40,7 @@ impl Machine {
                 i128::from(seconds) * 1_000_000_000 + i128::from(clock.now().as_nanos())
             })
         };
-        let waker = DeviceWaker::new();
+        let waker = DeviceWaker::default();
         let line = LineInterrupt::new(8, edges.clone());
         let mut cmos = [0; CMOS_SIZE];
         cmos[0x34] = 0x12;
@@ -64,15 +64,15 @@ impl Machine {
     fn get(&self, register: u8) -> u8 {
         let mut rtc = self.rtc.lock();
         let mut data = [0];
-        PortIoDevice::write(&mut *rtc, 0x70, &[register | 0x80]).unwrap();
-        PortIoDevice::read(&mut *rtc, 0x71, &mut data).unwrap();
+        ChipsetDevice::write_port(&mut *rtc, 0x70, &[register | 0x80]).unwrap();
+        ChipsetDevice::read_port(&mut *rtc, 0x71, &mut data).unwrap();
         data[0]
     }
 
     fn set(&self, register: u8, value: u8) {
         let mut rtc = self.rtc.lock();
-        PortIoDevice::write(&mut *rtc, 0x70, &[register]).unwrap();
-        PortIoDevice::write(&mut *rtc, 0x71, &[value]).unwrap();
+        ChipsetDevice::write_port(&mut *rtc, 0x70, &[register]).unwrap();
+        ChipsetDevice::write_port(&mut *rtc, 0x71, &[value]).unwrap();
     }
 
     fn time(&self) -> [u8; 8] {
@@ -317,9 +317,9 @@ fn reset_keeps_time_and_ram_and_disables_interrupts() {
 fn only_bytes_are_accepted_and_the_index_cannot_be_read() {
     let m = Machine::new();
     let mut rtc = m.rtc.lock();
-    PortIoDevice::read(&mut *rtc, 0x70, &mut [0; 2]).unwrap_err();
-    PortIoDevice::write(&mut *rtc, 0x71, &[0; 2]).unwrap_err();
+    ChipsetDevice::read_port(&mut *rtc, 0x70, &mut [0; 2]).unwrap_err();
+    ChipsetDevice::write_port(&mut *rtc, 0x71, &[0; 2]).unwrap_err();
     let mut data = [0];
-    PortIoDevice::read(&mut *rtc, 0x70, &mut data).unwrap();
+    ChipsetDevice::read_port(&mut *rtc, 0x70, &mut data).unwrap();
     assert_eq!(data, [0xff]);
 }

@@ -4,10 +4,8 @@ use crate::VirtioPciDevice;
 use crate::testing::Ring;
 use crate::testing::TestMachine;
 use crate::testing::ring::must;
-use chipset_device::ChipsetDevice as _;
+use chipset_device::ChipsetDevice;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
-use chipset_device::PciConfigDevice;
 use std::time::Duration;
 use std::time::Instant;
 use vm_memory::Bytes as _;
@@ -34,7 +32,6 @@ pub enum Interrupts {
 }
 
 /// A driver of a virtio device over PCI. Its methods panic if the device misbehaves.
-#[derive(Debug)]
 pub struct GuestDriver {
     /// The device.
     pub device: VirtioPciDevice,
@@ -89,12 +86,12 @@ impl GuestDriver {
 
     /// Reads a register of the configuration space.
     pub fn read_pci(&mut self, offset: u16) -> u32 {
-        must(PciConfigDevice::read(&mut self.device, offset))
+        must(ChipsetDevice::read_config(&mut self.device, offset))
     }
 
     /// Writes a register of the configuration space.
     pub fn write_pci(&mut self, offset: u16, value: u32) {
-        must(PciConfigDevice::write(
+        must(ChipsetDevice::write_config(
             &mut self.device,
             offset,
             value,
@@ -117,12 +114,12 @@ impl GuestDriver {
 
     fn read(&mut self, gpa: u64, len: usize) -> Result<u64, IoError> {
         let mut data = [0; 8];
-        MmioDevice::read(&mut self.device, gpa, &mut data[..len])?;
+        ChipsetDevice::read_mmio(&mut self.device, gpa, &mut data[..len])?;
         Ok(u64::from_le_bytes(data))
     }
 
     fn write(&mut self, gpa: u64, len: usize, value: u64) -> Result<(), IoError> {
-        MmioDevice::write(&mut self.device, gpa, &value.to_le_bytes()[..len])
+        ChipsetDevice::write_mmio(&mut self.device, gpa, &value.to_le_bytes()[..len])
     }
 
     /// Reads a field of the common configuration.

@@ -6,9 +6,7 @@ use crate::testing::Interrupts;
 use crate::testing::driver::BAR;
 use crate::testing::driver::FREE;
 use crate::testing::driver::MSIX_BAR;
-use chipset_device::ChipsetDevice as _;
-use chipset_device::MmioDevice;
-use chipset_device::PciConfigDevice;
+use chipset_device::ChipsetDevice;
 use chipset_device::SavedState;
 use chipset_device::exercise::Script;
 use vm_memory::Bytes as _;
@@ -29,7 +27,7 @@ pub fn exercise(driver: &mut GuestDriver, script: &[u8], outside: &mut dyn FnMut
             10..=12 => {
                 // Fails if the function does not decode the BAR.
                 let gpa = BAR + 0x3000 + 4 * u64::from(script.byte() % 4);
-                let _ = MmioDevice::write(&mut driver.device, gpa, &[0, 0]);
+                let _ = ChipsetDevice::write_mmio(&mut driver.device, gpa, &[0, 0]);
             }
             13 | 14 => access_memory(driver, &mut script),
             15 => access_config(driver, &mut script),
@@ -129,9 +127,9 @@ fn access_memory(driver: &mut GuestDriver, script: &mut Script<'_>) {
     let mut data: [u8; 8] = script.bytes();
     let device = &mut driver.device;
     let _ = if script.byte() & 1 == 0 {
-        MmioDevice::read(device, gpa, &mut data[..len])
+        ChipsetDevice::read_mmio(device, gpa, &mut data[..len])
     } else {
-        MmioDevice::write(device, gpa, &data[..len])
+        ChipsetDevice::write_mmio(device, gpa, &data[..len])
     };
 }
 
@@ -141,8 +139,8 @@ fn access_config(driver: &mut GuestDriver, script: &mut Script<'_>) {
         script.u32(),
         script.choose(&[u32::MAX, 0xff, 0xffff, 0xff00_0000]),
     );
-    let _ = PciConfigDevice::write(&mut driver.device, offset, value, mask);
-    let _ = PciConfigDevice::read(&mut driver.device, offset);
+    let _ = ChipsetDevice::write_config(&mut driver.device, offset, value, mask);
+    let _ = ChipsetDevice::read_config(&mut driver.device, offset);
 }
 
 fn save(driver: &mut GuestDriver) -> SavedState {

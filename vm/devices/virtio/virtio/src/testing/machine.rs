@@ -226,7 +226,7 @@ impl std::fmt::Debug for TestMachine {
 }
 
 /// A device type that copies the readable bytes of each chain to its writable buffers, for tests of transports.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MirrorDevice {
     workers: Vec<WorkerThread<VirtQueue>>,
     config: [u8; 8],

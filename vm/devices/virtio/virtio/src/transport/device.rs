@@ -29,15 +29,12 @@ use chipset_device::DoorbellMatch;
 use chipset_device::DoorbellTarget;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
-use chipset_device::MmioDevice;
 use chipset_device::PciAddress;
-use chipset_device::PciConfigDevice;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
 use guest_memory::GuestMemory;
 use log_limit::LogLimit;
-use pci_core::ConfigChange;
 use pci_core::Location;
 use serde_json::json;
 use std::os::fd::AsFd as _;
@@ -320,29 +317,64 @@ impl VirtioPciDevice {
         valid.then_some((offset.into(), len))
     }
 
-    fn changed(&mut self, change: ConfigChange) {
+    fn config_written(&mut self) {
         self.function.msix_changed(&self.function.lock());
-        if change == ConfigChange::DecodingChanged {
-            self.move_doorbells();
-        }
+        self.move_doorbells();
         self.update_activation();
     }
 }
 
 impl ChipsetDevice for VirtioPciDevice {
     fn fixed_resources(&self) -> FixedResources {
-        FixedResources {
-            pci: Some(self.address),
-            ..Default::default()
+        FixedResources::pci(self.address)
+    }
+
+    fn read_mmio(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
+        let inner = self.function.lock();
+        match inner.pci.locate_memory(gpa) {
+            Some(Location::Msix(register)) => inner.pci.read_msix(register, data),
+            Some(Location::Bar { index, offset }) if index == function::BAR => {
+                drop(inner);
+                self.read_structure(offset, data)
+            }
+            _ => Err(IoError::InvalidRegister),
         }
     }
 
-    fn mmio(&mut self) -> Option<&mut dyn MmioDevice> {
-        Some(self)
+    fn write_mmio(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
+        let mut inner = self.function.lock();
+        match inner.pci.locate_memory(gpa) {
+            Some(Location::Msix(register)) => inner.pci.write_msix(register, data),
+            Some(Location::Bar { index, offset }) if index == function::BAR => {
+                drop(inner);
+                self.write_structure(offset, data)
+            }
+            _ => Err(IoError::InvalidRegister),
+        }
     }
 
-    fn pci(&mut self) -> Option<&mut dyn PciConfigDevice> {
-        Some(self)
+    fn read_config(&mut self, offset: u16) -> Result<u32, IoError> {
+        if offset == self.window + 16 {
+            let Some((offset, len)) = self.window_target() else {
+                return Ok(0);
+            };
+            let mut data = [0; 4];
+            self.read_structure(offset, &mut data[..len])?;
+            return Ok(u32::from_le_bytes(data));
+        }
+        Ok(self.function.lock().pci.read_config(offset))
+    }
+
+    fn write_config(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
+        if offset == self.window + 16 {
+            let Some((offset, len)) = self.window_target() else {
+                return Ok(());
+            };
+            return self.write_structure(offset, &value.to_le_bytes()[..len]);
+        }
+        self.function.lock().pci.write_config(offset, value, mask);
+        self.config_written();
+        Ok(())
     }
 
     fn start(&mut self) {
@@ -459,71 +491,9 @@ fn inspect_queue(
     value
 }
 
-impl MmioDevice for VirtioPciDevice {
-    fn read(&mut self, gpa: u64, data: &mut [u8]) -> Result<(), IoError> {
-        let inner = self.function.lock();
-        match inner.pci.locate_memory(gpa) {
-            Some(Location::Msix(register)) => inner.pci.read_msix(register, data),
-            Some(Location::Bar { index, offset }) if index == function::BAR => {
-                drop(inner);
-                self.read_structure(offset, data)
-            }
-            _ => Err(IoError::InvalidRegister),
-        }
-    }
-
-    fn write(&mut self, gpa: u64, data: &[u8]) -> Result<(), IoError> {
-        let mut inner = self.function.lock();
-        match inner.pci.locate_memory(gpa) {
-            Some(Location::Msix(register)) => inner.pci.write_msix(register, data),
-            Some(Location::Bar { index, offset }) if index == function::BAR => {
-                drop(inner);
-                self.write_structure(offset, data)
-            }
-            _ => Err(IoError::InvalidRegister),
-        }
-    }
-}
-
-impl PciConfigDevice for VirtioPciDevice {
-    fn read(&mut self, offset: u16) -> Result<u32, IoError> {
-        if offset == self.window + 16 {
-            let Some((offset, len)) = self.window_target() else {
-                return Ok(0);
-            };
-            let mut data = [0; 4];
-            self.read_structure(offset, &mut data[..len])?;
-            return Ok(u32::from_le_bytes(data));
-        }
-        Ok(self.function.lock().pci.read_config(offset))
-    }
-
-    fn write(&mut self, offset: u16, value: u32, mask: u32) -> Result<(), IoError> {
-        if offset == self.window + 16 {
-            let Some((offset, len)) = self.window_target() else {
-                return Ok(());
-            };
-            return self.write_structure(offset, &value.to_le_bytes()[..len]);
-        }
-        let change = self.function.lock().pci.write_config(offset, value, mask);
-        self.changed(change);
-        Ok(())
-    }
-}
-
 impl Drop for VirtioPciDevice {
     fn drop(&mut self) {
         self.deactivate();
-    }
-}
-
-impl std::fmt::Debug for VirtioPciDevice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VirtioPciDevice")
-            .field("signals", &self.signals)
-            .field("address", &self.address)
-            .field("registers", &self.registers)
-            .finish_non_exhaustive()
     }
 }
 

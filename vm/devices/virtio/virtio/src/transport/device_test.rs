@@ -145,7 +145,7 @@ fn the_bar_is_accessible_through_the_configuration_space() {
         if let Some(value) = write {
             driver.write_pci(window + 16, value);
         }
-        PciConfigDevice::read(&mut driver.device, window + 16)
+        ChipsetDevice::read_config(&mut driver.device, window + 16)
     };
     assert_eq!(access(0x12, 2, None), Ok(2));
     assert_eq!(access(0x16, 2, Some(1)), Ok(1));
