@@ -82,8 +82,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) vmgs: Option<PathBuf>,
 
-    /// Add a virtio disk: file:PATH, mem:SIZE or memdiff:file:PATH; after commas any of ro, serial=TEXT, queues=N,
-    /// format=raw|vhd, aio=io_uring|threads, slot=DEV[.FN]
+    /// Add a virtio disk: [file:]PATH[;create=SIZE], mem:SIZE or memdiff:PATH; after commas any of ro, serial=TEXT,
+    /// queues=N, sector=512|4096, format=raw|vhd|qcow2, aio=io_uring|threads, slot=DEV[.FN]
     #[arg(long, value_name = "DISK")]
     pub(crate) disk: Vec<String>,
 

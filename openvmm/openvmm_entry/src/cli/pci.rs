@@ -2,8 +2,10 @@
 
 use super::Options;
 use super::config::Errors;
+use disk_spec::DiskSpec;
 use disk_spec::ParseError;
 use disk_spec::VirtioBlkHandle;
+use error_chain::Chain;
 use openvmm_defs::devices::PciDeviceConfig;
 use openvmm_defs::devices::PciDeviceRequest;
 use openvmm_defs::devices::PciSlot;
@@ -24,9 +26,10 @@ impl Options {
         let generators = vec![String::new(); self.virtio_rng.into()];
         let options: [(&str, &str, &[String], Parse); 3] = [
             ("--disk", "disk", &self.disk, |text| {
-                let disk = text
+                let disk: DiskSpec = text
                     .parse()
                     .map_err(|error: ParseError| error.to_string())?;
+                disk.check().map_err(|error| Chain(&error).to_string())?;
                 Ok(Resource::new(&VirtioBlkHandle { disk }))
             }),
             ("--net", "net", &self.net, |text| {

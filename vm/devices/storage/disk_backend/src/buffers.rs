@@ -45,6 +45,8 @@ pub struct Buffers {
     first: usize,
     len: u64,
     owner: Owner,
+    /// What [`Self::freeze`] copied, to which pieces point.
+    frozen: Vec<Arc<[u8]>>,
 }
 
 // SAFETY: the addresses are valid in the whole process as long as `owner` lives, and all access through them is by
@@ -80,6 +82,7 @@ impl Buffers {
             first: 0,
             len: total,
             owner: Owner::Guest(memory.clone()),
+            frozen: Vec::new(),
         })
     }
 
@@ -102,6 +105,7 @@ impl Buffers {
             first: 0,
             len: total,
             owner: Owner::Static,
+            frozen: Vec::new(),
         }
     }
 
@@ -145,6 +149,25 @@ impl Buffers {
         front
     }
 
+    /// Replaces the `N` bytes starting at `start` by a copy, which the guest cannot change, and returns them. Nothing can
+    /// be read into the memory afterwards. Bytes beyond the end are taken as zeroes.
+    pub fn freeze<const N: usize>(&mut self, start: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.copy_to(start, &mut bytes);
+        let copy: Arc<[u8]> = Arc::from(&bytes[..]);
+        let end = start.saturating_add(N as u64);
+        let mut pieces = self.part(0, start).pieces;
+        pieces.push(libc::iovec {
+            iov_base: copy.as_ptr().cast_mut().cast(),
+            iov_len: N.min(self.len.saturating_sub(start) as usize),
+        });
+        pieces.append(&mut self.part(end, u64::MAX).pieces);
+        self.pieces = pieces;
+        self.first = 0;
+        self.frozen.push(copy);
+        bytes
+    }
+
     /// The `len` bytes starting at `start`, or fewer at the end.
     #[must_use]
     pub fn part(&self, start: u64, len: u64) -> Self {
@@ -162,6 +185,7 @@ impl Buffers {
             first: 0,
             len: total,
             owner: self.owner.clone(),
+            frozen: self.frozen.clone(),
         }
     }
 
@@ -190,7 +214,8 @@ impl Buffers {
     pub fn copy_to(&self, start: u64, to: &mut [u8]) {
         let mut done = 0;
         self.walk(start, to.len() as u64, |base, count| {
-            // SAFETY: the piece is in a mapping that `self.owner` keeps; the slice does not outlive it.
+            // SAFETY: the piece is in a mapping that `self.owner` keeps, or in `self.frozen`, and is only read; the slice
+            // does not outlive it.
             let slice = unsafe { VolatileSlice::new(base, count) };
             done += slice.copy_to(&mut to[done..done + count]);
         });
@@ -198,7 +223,7 @@ impl Buffers {
 
     /// Copies `from` to the bytes starting at `start`, or less at the end.
     pub fn copy_from(&self, start: u64, from: &[u8]) {
-        if matches!(self.owner, Owner::Static) {
+        if matches!(self.owner, Owner::Static) || !self.frozen.is_empty() {
             return;
         }
         let mut done = 0;
@@ -296,6 +321,34 @@ mod tests {
         assert_eq!(all.part(0x1d, 100).len(), 1);
         all.advance(u64::MAX);
         assert!(all.is_empty() && all.iovecs().is_empty());
+    }
+
+    #[test]
+    fn frozen_bytes_are_not_changed_by_the_guest() {
+        let memory = memory();
+        let ranges = [(0xff0, 0x20), (0x4000, 0x10)].map(|(gpa, len)| (GuestAddress(gpa), len));
+        let mut buffers = Buffers::guest(&memory, ranges).unwrap();
+        let bytes: Vec<u8> = (0..0x30).collect();
+        buffers.copy_from(0, &bytes);
+        assert_eq!(buffers.freeze::<8>(0x0c)[..], bytes[0x0c..0x14]);
+        memory
+            .write_slice(&[0xff; 0x2000], GuestAddress(0))
+            .unwrap();
+        let mut out = [0; 0x30];
+        buffers.copy_to(0, &mut out);
+        assert_eq!(out[..0x0c], [0xff; 0x0c]);
+        assert_eq!(out[0x0c..0x14], bytes[0x0c..0x14]);
+        assert_eq!(out[0x14..0x20], [0xff; 0x0c]);
+        assert_eq!(out[0x20..], bytes[0x20..]);
+        assert_eq!((buffers.len(), buffers.iovecs().len()), (0x30, 4));
+        // They stay alive in parts of it.
+        let part = buffers.part(0x10, 8);
+        drop(buffers);
+        let mut out = [0; 8];
+        part.copy_to(0, &mut out);
+        assert_eq!(out, [0x10, 0x11, 0x12, 0x13, 0xff, 0xff, 0xff, 0xff]);
+        part.copy_from(0, &[1; 8]);
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1004)).unwrap(), 0xff);
     }
 
     #[test]

@@ -243,6 +243,12 @@ pub enum DiskError {
     /// A discard was requested of a disk that does not support it.
     #[error("the disk does not support discards")]
     CannotDiscard,
+    /// After the write, the disk would be found to have another format than it has.
+    #[error("the write would make the disk look like a {becomes} file at the next start")]
+    ChangesFormat {
+        /// The name of that format.
+        becomes: &'static str,
+    },
     /// The file has become shorter than the disk.
     #[error("failed to {operation} at {offset:#x}: the file ends there")]
     Truncated {

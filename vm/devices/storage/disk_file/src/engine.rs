@@ -1,5 +1,6 @@
 //! How a disk's system calls are made.
 
+use crate::guard::FormatGuard;
 use crate::job::Job;
 use crate::lock;
 use crate::system_call;
@@ -34,20 +35,26 @@ pub(crate) struct OpenFile {
     pub(crate) info: DiskInfo,
     /// A flush failed. The kernel reports that once and then considers the pages clean, so it is remembered here.
     flush_failed: AtomicBool,
+    /// Refuses writes that change the format, if it was not given.
+    guard: Option<FormatGuard>,
 }
 
 impl OpenFile {
-    pub(crate) fn new(file: File, info: DiskInfo) -> Self {
+    pub(crate) fn new(file: File, info: DiskInfo, guard: Option<FormatGuard>) -> Self {
         Self {
             file,
             info,
             flush_failed: AtomicBool::new(false),
+            guard,
         }
     }
 
     /// Begins an operation, or returns its result if there is nothing to do or it cannot be done.
-    pub(crate) fn begin(&self, operation: DiskOperation) -> Result<Job, Result<(), DiskError>> {
+    pub(crate) fn begin(&self, mut operation: DiskOperation) -> Result<Job, Result<(), DiskError>> {
         self.info.check(&operation).map_err(Err)?;
+        if let Some(guard) = &self.guard {
+            guard.check(&self.info.name, &mut operation).map_err(Err)?;
+        }
         let job = Job::new(operation);
         if job.is_empty() {
             return Err(Ok(()));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::LockHolder;
 use disk_backend::Buffers;
 use disk_backend::Completion;
 use disk_backend::DiskError;
@@ -13,9 +14,11 @@ use proptest::prelude::*;
 use rustix::event::EventfdFlags;
 use std::error::Error as _;
 use std::fs;
+use std::fs::File;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use tempfile::TempDir;

@@ -2,9 +2,9 @@
 
 use crate::engine;
 use crate::engine::OpenFile;
-use crate::job::Job;
 use crate::page_cache::PageCache;
 use disk_backend::Completion;
+use disk_backend::DiskError;
 use disk_backend::DiskOperation;
 use disk_backend::DiskQueue;
 use disk_backend::EventSet;
@@ -22,11 +22,14 @@ use std::sync::Arc;
 
 /// The maximum number of threads of a disk, which is also its number of concurrent operations.
 const MAX_THREADS: usize = 32;
-const STACK: usize = 64 << 10;
+const STACK: usize = 256 << 10;
+
+/// What a thread does for an operation.
+type Work = Box<dyn FnOnce() -> Result<(), DiskError> + Send>;
 
 struct Task {
     token: u64,
-    job: Job,
+    work: Work,
     results: Arc<Results>,
 }
 
@@ -46,7 +49,8 @@ struct State {
 }
 
 struct Shared {
-    file: Arc<OpenFile>,
+    /// The name of the disk in messages.
+    disk: String,
     state: Mutex<State>,
     changed: Condvar,
     log_limit: LogLimit,
@@ -56,9 +60,10 @@ struct Shared {
 pub(crate) struct Pool(Arc<Shared>);
 
 impl Pool {
-    pub(crate) fn new(file: Arc<OpenFile>) -> Self {
+    /// A pool for the disk called `disk` in messages.
+    pub(crate) fn new(disk: &str) -> Self {
         Self(Arc::new(Shared {
-            file,
+            disk: disk.to_owned(),
             state: Mutex::default(),
             changed: Condvar::new(),
             log_limit: LogLimit::new(),
@@ -74,12 +79,10 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn run(&self, mut task: Task) {
-        let result = engine::run(&self.file.file, &mut task.job);
-        self.file.end(&task.job, &result);
-        let token = task.token;
+    fn run(task: Task) {
         // The memory is released before the completion is reported.
-        drop(task.job);
+        let result = (task.work)();
+        let token = task.token;
         task.results.push(Completion { token, result });
     }
 
@@ -88,7 +91,7 @@ impl Shared {
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 drop(state);
-                self.run(task);
+                Self::run(task);
                 state = self.state.lock();
             } else if state.closed {
                 break;
@@ -117,7 +120,7 @@ impl Shared {
             .spawn(move || shared.run_tasks());
         if let Err(error) = thread {
             if let Some(suppressed) = self.log_limit.allow() {
-                let disk = &self.file.info.name;
+                let disk = &self.disk;
                 tracing::warn!(disk, %error, suppressed, "failed to start a disk thread");
             }
             state.threads -= 1;
@@ -128,7 +131,7 @@ impl Shared {
             };
             drop(state);
             match task {
-                Some(task) => self.run(task),
+                Some(task) => Self::run(task),
                 None => drop(self.changed.notify_one()),
             }
         }
@@ -147,13 +150,11 @@ impl Results {
     }
 }
 
-/// A disk queue on a pool.
+/// The operations of a disk queue on a pool.
 pub(crate) struct PoolQueue {
     pool: Arc<Pool>,
     events: EventSet,
     results: Arc<Results>,
-    completed: Vec<Completion>,
-    page_cache: PageCache,
     in_flight: usize,
 }
 
@@ -169,45 +170,34 @@ impl PoolQueue {
                 completed: Mutex::default(),
                 event,
             }),
-            completed: Vec::new(),
-            page_cache: PageCache::default(),
             in_flight: 0,
         })
     }
-}
 
-impl DiskQueue for PoolQueue {
-    fn submit(&mut self, token: u64, operation: DiskOperation) {
-        match self.pool.0.file.begin(operation) {
-            Ok(mut job) => {
-                if let ControlFlow::Break(result) =
-                    self.page_cache.try_read(&self.pool.0.file, &mut job)
-                {
-                    self.completed.push(Completion { token, result });
-                    return;
-                }
-                self.in_flight += 1;
-                let results = self.results.clone();
-                let task = Task {
-                    token,
-                    job,
-                    results,
-                };
-                self.pool.0.start(task);
-            }
-            Err(result) => self.completed.push(Completion { token, result }),
-        }
+    /// Starts an operation.
+    pub(crate) fn start(
+        &mut self,
+        token: u64,
+        work: impl FnOnce() -> Result<(), DiskError> + Send + 'static,
+    ) {
+        self.in_flight += 1;
+        self.pool.0.start(Task {
+            token,
+            work: Box::new(work),
+            results: self.results.clone(),
+        });
     }
 
-    fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        completions.append(&mut self.completed);
+    /// As [`DiskQueue::poll`].
+    pub(crate) fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         let mut completed = self.results.completed.lock();
         self.in_flight -= completed.len();
         completions.append(&mut completed);
         Ok(())
     }
 
-    fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+    /// As [`DiskQueue::wait`].
+    pub(crate) fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         let before = completions.len();
         self.poll(completions)?;
         if completions.len() == before {
@@ -228,5 +218,62 @@ impl Drop for PoolQueue {
                 break;
             }
         }
+    }
+}
+
+/// A queue of a raw disk on a pool.
+pub(crate) struct ThreadsQueue {
+    file: Arc<OpenFile>,
+    queue: PoolQueue,
+    completed: Vec<Completion>,
+    page_cache: PageCache,
+}
+
+impl ThreadsQueue {
+    pub(crate) fn open(
+        file: Arc<OpenFile>,
+        pool: Arc<Pool>,
+        events: &[BorrowedFd<'_>],
+    ) -> io::Result<Self> {
+        Ok(Self {
+            file,
+            queue: PoolQueue::open(pool, events)?,
+            completed: Vec::new(),
+            page_cache: PageCache::default(),
+        })
+    }
+}
+
+impl DiskQueue for ThreadsQueue {
+    fn submit(&mut self, token: u64, operation: DiskOperation) {
+        let mut job = match self.file.begin(operation) {
+            Ok(job) => job,
+            Err(result) => {
+                self.completed.push(Completion { token, result });
+                return;
+            }
+        };
+        if let ControlFlow::Break(result) = self.page_cache.try_read(&self.file, &mut job) {
+            self.completed.push(Completion { token, result });
+            return;
+        }
+        let file = self.file.clone();
+        self.queue.start(token, move || {
+            let result = engine::run(&file.file, &mut job);
+            file.end(&job, &result);
+            result
+        });
+    }
+
+    fn poll(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        completions.append(&mut self.completed);
+        self.queue.poll(completions)
+    }
+
+    fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if self.completed.is_empty() {
+            return self.queue.wait(completions);
+        }
+        self.poll(completions)
     }
 }

@@ -69,6 +69,7 @@ mod tests {
             "file:/a,ro,serial=x,queues=3,format=raw,aio=io_uring",
             "file:/a,format=vhd,aio=threads",
             "memdiff:file:/a",
+            "/a;create=1M,sector=4096",
             "mem:1G",
         ] {
             let handle = handle(text);

@@ -7,7 +7,6 @@ use disk_backend::DiskAccess;
 use disk_backend::MemoryDisk;
 use disk_backend::MemoryDiskError;
 use disk_backend::OverlayDisk;
-use disk_file::FileDisk;
 use disk_file::FileDiskError;
 use disk_file::FileOptions;
 use std::sync::Arc;
@@ -26,14 +25,8 @@ pub enum DiskOpenError {
 impl DiskSpec {
     /// Opens the disk. Its file is locked as long as it is open.
     pub fn open(&self) -> Result<Arc<dyn Disk>, DiskOpenError> {
-        let options = |access| FileOptions {
-            access,
-            format: self.format,
-            engine: self.engine,
-            sector: self.sector,
-        };
         Ok(match &self.source {
-            DiskSource::File(path) => Arc::new(FileDisk::open(path, options(self.access))?),
+            DiskSource::File(path) => disk_file::open(path, self.file_options(self.access))?,
             DiskSource::Memory { size } => {
                 let disk = MemoryDisk::new(*size, self.access)?;
                 Arc::new(match self.sector {
@@ -42,10 +35,32 @@ impl DiskSpec {
                 })
             }
             DiskSource::Overlay(path) => {
-                let lower = FileDisk::open(path, options(DiskAccess::ReadOnly))?;
-                Arc::new(OverlayDisk::new(Arc::new(lower)))
+                let lower = disk_file::open(path, self.file_options(DiskAccess::ReadOnly))?;
+                Arc::new(OverlayDisk::new(lower))
             }
         })
+    }
+
+    /// Checks that the disk can be opened, as far as this can be known without locking its file. Nothing is created.
+    pub fn check(&self) -> Result<(), DiskOpenError> {
+        match &self.source {
+            DiskSource::File(path) => disk_file::check(path, self.file_options(self.access))?,
+            DiskSource::Overlay(path) => {
+                disk_file::check(path, self.file_options(DiskAccess::ReadOnly))?;
+            }
+            DiskSource::Memory { .. } => drop(self.open()?),
+        }
+        Ok(())
+    }
+
+    fn file_options(&self, access: DiskAccess) -> FileOptions {
+        FileOptions {
+            access,
+            format: self.format,
+            engine: self.engine,
+            sector: self.sector,
+            create: self.create,
+        }
     }
 }
 
@@ -64,9 +79,24 @@ mod tests {
             (format!("memdiff:file:{path}"), 8, DiskAccess::ReadWrite),
             ("mem:1K".into(), 2, DiskAccess::ReadWrite),
             ("mem:1K,ro".into(), 2, DiskAccess::ReadOnly),
+            ("mem:4K,sector=4096".into(), 8, DiskAccess::ReadWrite),
+            (path.to_string(), 8, DiskAccess::ReadWrite),
+            (format!("memdiff:{path}"), 8, DiskAccess::ReadWrite),
+            (format!("file:{path};create=8K"), 8, DiskAccess::ReadWrite),
         ] {
+            text.parse::<DiskSpec>().unwrap().check().unwrap();
             let disk = text.parse::<DiskSpec>().unwrap().open().unwrap();
             assert_eq!((disk.info().sectors, disk.info().access), (sectors, access));
+        }
+        for text in [
+            "/missing/disk".to_owned(),
+            "memdiff:/missing/disk".into(),
+            "/missing/disk;create=1M".into(),
+            format!("{path},sector=4096,format=qcow2"),
+            "mem:512,sector=4096".into(),
+        ] {
+            let disk: DiskSpec = text.parse().unwrap();
+            assert!(disk.check().is_err() && disk.open().is_err(), "{text}");
         }
         let base: DiskSpec = format!("memdiff:file:{path}").parse().unwrap();
         let writer: DiskSpec = format!("file:{path}").parse().unwrap();

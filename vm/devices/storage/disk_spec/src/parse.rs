@@ -34,9 +34,10 @@ pub enum DiskSource {
 
 /// A disk and how it is presented to the guest.
 ///
-/// As text: a source, `file:PATH`, `mem:SIZE` or `memdiff:file:PATH`, followed by comma-separated options: `ro`,
-/// `serial=TEXT`, `queues=N`, and for files `format=raw|vhd` and `aio=io_uring|threads`. A comma in a path is doubled.
-/// Sizes are in bytes, or have a suffix K, M, G or T (powers of 1024).
+/// As text: a source, `file:PATH` or just `PATH`, `mem:SIZE`, or `memdiff:` and a file, followed by comma-separated options:
+/// `ro`, `serial=TEXT`, `queues=N`, `sector=512|4096`, and for files `format=raw|vhd|qcow2` and `aio=io_uring|threads`. A
+/// path may be followed by `;create=SIZE`. A comma or semicolon in a path is doubled. Sizes are in bytes, or have a suffix
+/// K, M, G or T (powers of 1024).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct DiskSpec {
@@ -61,6 +62,9 @@ pub struct DiskSpec {
     /// The logical block size in bytes, or none for that of the source.
     #[n(7)]
     pub sector: Option<u32>,
+    /// The size in bytes to create the file with if it does not exist, or none not to create it.
+    #[n(8)]
+    pub create: Option<u64>,
 }
 
 /// Why a text does not describe a disk.
@@ -69,6 +73,22 @@ pub enum ParseError {
     /// The kind of source is unknown.
     #[error("{0:?} is not a disk; use file:PATH, mem:SIZE or memdiff:file:PATH")]
     Source(String),
+    /// The kind of source is one of the reference's that is not supported.
+    #[error(
+        "disks of the kind {0}: are not supported; use file:PATH, mem:SIZE or memdiff:file:PATH"
+    )]
+    Kind(String),
+    /// What follows a semicolon in a path is unknown.
+    #[error(
+        "a disk file has no option {0:?}; there is ;create=SIZE (double a semicolon in a path)"
+    )]
+    FileOption(String),
+    /// Direct I/O was asked for.
+    #[error("direct I/O (;direct) is not supported: disks use the page cache of the host")]
+    Direct,
+    /// A file that is created is raw.
+    #[error(";create=SIZE makes a raw file; `qemu-img create` makes others")]
+    CreateFormat,
     /// The source has no path.
     #[error("{0:?} lacks a path")]
     NoPath(String),
@@ -79,8 +99,8 @@ pub enum ParseError {
     Size(String),
     /// The option is unknown or has an invalid value.
     #[error(
-        "a disk has no option {0:?}; there are ro, serial=TEXT, queues=N, format=raw|vhd and aio=io_uring|threads \
-         (double a comma in a path)"
+        "a disk has no option {0:?}; there are ro, serial=TEXT, queues=N, sector=512|4096, format=raw|vhd|qcow2, \
+         aio=io_uring|threads and slot=DEV[.FN] (double a comma in a path)"
     )]
     Option(String),
     /// An option occurs more than once.
@@ -100,12 +120,12 @@ pub enum ParseError {
     Config(#[from] BlkConfigError),
 }
 
-/// Splits at single commas. A double comma is a comma in the text.
-fn split(text: &str) -> Vec<String> {
+/// Splits at single separators. A double separator is one in the text.
+fn split(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
-        if character == ',' && characters.next_if_eq(&',').is_none() {
+        if character == separator && characters.next_if_eq(&separator).is_none() {
             parts.push(String::new());
         } else if let Some(part) = parts.last_mut() {
             part.push(character);
@@ -114,21 +134,33 @@ fn split(text: &str) -> Vec<String> {
     parts
 }
 
-fn path(path: &str, text: &str) -> Result<PathBuf, ParseError> {
-    match path {
-        "" => Err(ParseError::NoPath(text.into())),
-        path => Ok(path.into()),
+/// Reads `PATH[;create=SIZE]`.
+fn file(text: &str) -> Result<(PathBuf, Option<u64>), ParseError> {
+    let mut parts = split(text, ';').into_iter();
+    let path = parts.next().filter(|path| !path.is_empty());
+    let path = path.ok_or_else(|| ParseError::NoPath(text.into()))?;
+    let mut create = None;
+    for part in parts {
+        match part.split_once('=') {
+            Some(("create", _)) if create.is_some() => {
+                return Err(ParseError::Twice("create".into()));
+            }
+            Some(("create", value)) => create = Some(size(value)?),
+            None if part == "direct" => return Err(ParseError::Direct),
+            _ => return Err(ParseError::FileOption(part)),
+        }
     }
+    Ok((path.into(), create))
 }
 
 fn size(text: &str) -> Result<u64, ParseError> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {
         "" => Some(0),
-        "K" | "k" | "KiB" => Some(10),
-        "M" | "m" | "MiB" => Some(20),
-        "G" | "g" | "GiB" => Some(30),
-        "T" | "t" | "TiB" => Some(40),
+        "K" | "k" | "KB" | "KiB" => Some(10),
+        "M" | "m" | "MB" | "MiB" => Some(20),
+        "G" | "g" | "GB" | "GiB" => Some(30),
+        "T" | "t" | "TB" | "TiB" => Some(40),
         _ => None,
     };
     let number = digits.parse::<u64>().ok();
@@ -139,15 +171,28 @@ fn size(text: &str) -> Result<u64, ParseError> {
         .ok_or_else(|| ParseError::Size(text.into()))
 }
 
-fn source(text: &str) -> Result<DiskSource, ParseError> {
-    if let Some(file) = text.strip_prefix("memdiff:file:") {
-        Ok(DiskSource::Overlay(path(file, text)?))
-    } else if let Some(file) = text.strip_prefix("file:") {
-        Ok(DiskSource::File(path(file, text)?))
-    } else if let Some(text) = text.strip_prefix("mem:") {
-        Ok(DiskSource::Memory { size: size(text)? })
-    } else {
-        Err(ParseError::Source(text.into()))
+/// Reads a source. Also returns the size to create its file with.
+fn source(text: &str) -> Result<(DiskSource, Option<u64>), ParseError> {
+    let (kind, rest) = text.split_once(':').unwrap_or(("file", text));
+    match kind {
+        "mem" => Ok((DiskSource::Memory { size: size(rest)? }, None)),
+        "memdiff" => match source(rest)? {
+            (DiskSource::File(path), create) => Ok((DiskSource::Overlay(path), create)),
+            _ => Err(ParseError::Source(text.into())),
+        },
+        "file" => {
+            let (path, create) = file(rest)?;
+            Ok((DiskSource::File(path), create))
+        }
+        "sql" | "sqldiff" | "autocache" | "blob" | "crypt" | "prwrap" | "delay" => {
+            Err(ParseError::Kind(kind.into()))
+        }
+        // A colon in a path.
+        _ if text.starts_with('/') => {
+            let (path, create) = file(text)?;
+            Ok((DiskSource::File(path), create))
+        }
+        _ => Err(ParseError::Source(text.into())),
     }
 }
 
@@ -155,15 +200,17 @@ impl FromStr for DiskSpec {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let mut parts = split(text).into_iter();
+        let mut parts = split(text, ',').into_iter();
+        let (source, create) = source(&parts.next().unwrap_or_default())?;
         let mut spec = Self {
-            source: source(&parts.next().unwrap_or_default())?,
+            source,
             access: DiskAccess::ReadWrite,
             serial: None,
             queues: None,
             format: Format::Auto,
             engine: Engine::Auto,
             sector: None,
+            create,
         };
         let mut seen = Vec::new();
         for part in parts {
@@ -181,6 +228,9 @@ impl FromStr for DiskSpec {
         spec.blk_config(1)?;
         if matches!(spec.source, DiskSource::Overlay(_)) && spec.access == DiskAccess::ReadOnly {
             return Err(ParseError::ReadOnlyOverlay);
+        }
+        if spec.create.is_some() && matches!(spec.format, Format::Vhd | Format::Qcow2) {
+            return Err(ParseError::CreateFormat);
         }
         if matches!(spec.source, DiskSource::Memory { .. })
             && let Some(key) = seen.into_iter().find(|key| key == "format" || key == "aio")
@@ -202,6 +252,7 @@ impl DiskSpec {
             }
             ("format", Some("raw")) => self.format = Format::Raw,
             ("format", Some("vhd")) => self.format = Format::Vhd,
+            ("format", Some("qcow2")) => self.format = Format::Qcow2,
             ("sector", Some("512")) => self.sector = Some(512),
             ("sector", Some("4096")) => self.sector = Some(4096),
             ("aio", Some("io_uring")) => self.engine = Engine::IoUring,
@@ -252,15 +303,47 @@ mod tests {
             let spec = parse(&format!("mem:{text}"));
             assert_eq!(spec.source, DiskSource::Memory { size });
         }
-        let spec = parse("memdiff:file:/x");
-        assert_eq!(spec.source, DiskSource::Overlay("/x".into()));
+        for text in ["memdiff:file:/x", "memdiff:/x"] {
+            assert_eq!(parse(text).source, DiskSource::Overlay("/x".into()));
+        }
+        for (text, path) in [
+            ("disk.img", "disk.img"),
+            ("./a,ro", "./a"),
+            ("/a:b,,c;;d", "/a:b,c;d"),
+            ("file:mem:1G", "mem:1G"),
+        ] {
+            assert_eq!(parse(text).source, DiskSource::File(path.into()));
+        }
+        for text in [
+            "file:/x;create=1GB,ro",
+            "/x;create=1G",
+            "memdiff:/x;create=1G",
+        ] {
+            assert_eq!(parse(text).create, Some(1 << 30), "{text}");
+        }
+        assert_eq!(parse("/x").create, None);
+        assert_eq!(parse("mem:1G,sector=4096").sector, Some(4096));
+        assert_eq!(parse("/x,format=qcow2").format, Format::Qcow2);
     }
 
     #[test]
     fn invalid_texts_are_refused_with_a_reason() {
         for (text, reason) in [
-            ("", "not a disk"),
-            ("/a/b.img", "file:PATH"),
+            ("", "lacks a path"),
+            ("a:b", "file:PATH"),
+            ("memdiff:memdiff:/x", "not a disk"),
+            ("sql:x", "sql: are not supported"),
+            ("crypt:xts-aes-256:key:file:x", "crypt: are not supported"),
+            ("memdiff:blob:flat:http://x", "blob: are not supported"),
+            ("file:x;direct", "direct I/O"),
+            ("file:x;create=1", "not a disk size"),
+            ("file:x;create", "no option"),
+            ("file:x;create=1K;create=1K", "twice"),
+            ("file:x;y", "double a semicolon"),
+            ("file:x;create=1M,format=qcow2", "makes a raw file"),
+            ("file:x,dvd", "no option \"dvd\""),
+            ("file:x,nothing", "slot=DEV[.FN]"),
+            ("file:x,sector=1024", "sector=512|4096"),
             ("file:", "lacks a path"),
             ("memdiff:file:", "lacks a path"),
             ("memdiff:mem:1G", "not a disk"),
@@ -274,7 +357,7 @@ mod tests {
             ("file:x,", "no option"),
             ("file:x,rw", "no option"),
             ("file:x,ro=1", "no option"),
-            ("file:x,format=qcow2", "no option"),
+            ("file:x,format=vmdk", "no option"),
             ("file:x,ro,ro", "twice"),
             ("file:x,queues=0", "1 to 64"),
             ("file:x,queues=-1", "not a number"),
@@ -290,7 +373,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_texts_do_not_panic(
-            text in "(file:|mem:|memdiff:file:)?[a-zA-Z0-9é,=:/]{0,12}(,ro|,serial=[a-z,]{0,3}|,queues=[0-9]{1,2}|,aio=threads){0,3}"
+            text in "(file:|mem:|memdiff:file:|memdiff:)?[a-zA-Z0-9é,;=:/]{0,12}(;create=[0-9A-Z]{0,3}|;direct)?(,ro|,serial=[a-z,]{0,3}|,queues=[0-9]{1,2}|,aio=threads){0,3}"
         ) {
             let _ = text.parse::<DiskSpec>();
         }

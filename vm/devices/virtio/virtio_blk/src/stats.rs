@@ -1,6 +1,8 @@
 //! Counters of a device, and its errors in the log.
 
+use disk_backend::DiskError;
 use log_limit::LogLimit;
+use std::error::Error as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -23,8 +25,12 @@ impl BlkStats {
     }
 
     /// Counts an error, and logs it at a limited rate.
-    pub(crate) fn failed(&self, device: &str, disk: &str, error: &dyn std::error::Error) {
+    pub(crate) fn failed(&self, device: &str, disk: &str, error: &DiskError) {
         Self::add(&self.failed, 1);
+        if matches!(error, DiskError::ChangesFormat { .. }) {
+            // The disk says it, once.
+            return;
+        }
         if let Some(suppressed) = self.log.allow() {
             let cause = error.source().map(tracing::field::display);
             tracing::warn!(device, disk, %error, cause, suppressed, "disk I/O failed");
