@@ -40,7 +40,7 @@ const MAX_STALE: u32 = 4096;
 /// An Ethernet frame's header with a VLAN tag, in bytes.
 const ETHERNET_HEADER: u32 = 18;
 /// The MTU of a network for which none is configured, in bytes.
-const DEFAULT_MTU: u16 = 1500;
+pub(crate) const DEFAULT_MTU: u16 = 1500;
 
 /// The configuration of a network device.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]

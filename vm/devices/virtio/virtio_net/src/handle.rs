@@ -3,6 +3,7 @@ use crate::NetConfig;
 use crate::NetDevice;
 use crate::Tap;
 use crate::TapError;
+use crate::device::DEFAULT_MTU;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
@@ -23,7 +24,7 @@ pub struct VirtioNetHandle {
     /// The guest's address; derived from the VM's identity and the device's name where `None`.
     #[n(2)]
     pub mac: Option<MacAddress>,
-    /// The largest packet the guest is told of, at least 68.
+    /// The MTU of the guest's interface, in bytes, at least 68; the tap's where `None`.
     #[n(3)]
     pub mtu: Option<u16>,
 }
@@ -62,8 +63,11 @@ impl DeviceHandle for VirtioNetHandle {
             return Err(MtuError { mtu }.into());
         }
         let mac = self.mac(machine.name, machine.vm);
-        let tap = Tap::open(&self.tap, mac.other_end()).map_err(ConnectError)?;
-        let config = NetConfig { mac, mtu: self.mtu };
+        let tap = Tap::open(&self.tap, mac.other_end(), self.mtu).map_err(ConnectError)?;
+        // A guest that is told nothing uses 1500.
+        let found = Some(tap.mtu()).filter(|mtu| *mtu != DEFAULT_MTU);
+        let mtu = self.mtu.or(found);
+        let config = NetConfig { mac, mtu };
         virtio::build_pci_function(NetDevice::new(tap, config), machine)
     }
 }

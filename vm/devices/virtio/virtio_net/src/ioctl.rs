@@ -73,6 +73,29 @@ pub(crate) fn set_address(tun: &File, name: &str, address: [u8; 6]) -> io::Resul
     })
 }
 
+/// Calls `ioctl` for the interface that `request` names, in the calling thread's network namespace.
+fn interface_ioctl(operation: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: the kernel reads and writes one ifreq, which lives until it returns.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), operation as _, &raw mut *request) })
+}
+
+/// The MTU of the interface `name`, in bytes.
+pub(crate) fn mtu(name: &str) -> io::Result<u32> {
+    let mut request = request(name);
+    interface_ioctl(libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: the kernel wrote the MTU, an integer for which all bits are valid.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Ok(u32::try_from(mtu).unwrap_or(0))
+}
+
+/// Sets the MTU of the interface `name`, in bytes.
+pub(crate) fn set_mtu(name: &str, mtu: u16) -> io::Result<()> {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_mtu = mtu.into();
+    interface_ioctl(libc::SIOCSIFMTU, &mut request)
+}
+
 /// Sets the length of the header of each frame.
 pub(crate) fn set_header_len(tun: &File, len: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads one int, which lives until it returns.
@@ -89,16 +112,8 @@ pub(crate) fn set_offload(tun: &File, flags: libc::c_uint) -> io::Result<()> {
 /// The Ethernet address of the interface `name` in the calling thread's network namespace.
 #[cfg(test)]
 pub(crate) fn address(name: &str) -> io::Result<[u8; 6]> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     let mut request = request(name);
-    // SAFETY: the kernel reads and writes one ifreq, which lives until it returns.
-    checked(unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCGIFHWADDR as _,
-            &raw mut request,
-        )
-    })?;
+    interface_ioctl(libc::SIOCGIFHWADDR, &mut request)?;
     // SAFETY: the kernel wrote the address, bytes for which all values are valid.
     let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
     Ok(std::array::from_fn(|index| data[index] as u8))
@@ -107,30 +122,22 @@ pub(crate) fn address(name: &str) -> io::Result<[u8; 6]> {
 /// Gives the interface `name` in the calling thread's network namespace an IPv4 address, and brings it up.
 #[cfg(test)]
 pub(crate) fn bring_up(name: &str, address: std::net::Ipv4Addr) -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     let mut request = request(name);
     let [a, b, c, d] = address.octets();
     request.ifr_ifru.ifru_addr = libc::sockaddr {
         sa_family: libc::AF_INET as libc::sa_family_t,
         sa_data: [0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0].map(|byte| byte as libc::c_char),
     };
-    // SAFETY: the kernel reads one ifreq, which lives until it returns.
-    checked(unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFADDR as _,
-            &raw const request,
-        )
-    })?;
+    interface_ioctl(libc::SIOCSIFADDR, &mut request)?;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: as above.
-    checked(unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as _,
-            &raw const request,
-        )
-    })
+    interface_ioctl(libc::SIOCSIFFLAGS, &mut request)
+}
+
+/// Makes the attached interface outlive the file.
+#[cfg(test)]
+pub(crate) fn keep(tun: &File) -> io::Result<()> {
+    // SAFETY: the argument is a number.
+    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as _, 1) })
 }
 
 /// Moves the calling thread to a new network namespace.

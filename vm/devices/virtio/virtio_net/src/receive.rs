@@ -7,9 +7,12 @@ use crate::link::Link;
 use crate::link::LinkState;
 use crate::stats::NetStats;
 use log_limit::LogLimit;
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 use virtio::DescriptorChain;
 use virtio::GuestIoVec;
 use virtio::StopSignal;
@@ -19,13 +22,15 @@ use virtio::Wakeup;
 /// The maximum number of frames before the guest is interrupted.
 const BATCH: u32 = 64;
 
+/// The pause after a failed read, so that a network that fails all the time does not occupy a processor.
+const RETRY: Duration = Duration::from_millis(1);
+
 /// How frames are distributed over the guest's buffers.
 #[derive(Debug, Copy, Clone)]
 pub(crate) enum BufferMode {
     /// Each frame goes into one chain.
     Single,
-    /// A frame may span several chains (5.1.6.3.1, `VIRTIO_NET_F_MRG_RXBUF`). A frame is received only once there are
-    /// this many bytes of buffers.
+    /// A frame may span several chains (5.1.6.3.1, `VIRTIO_NET_F_MRG_RXBUF`). The largest frame has this many bytes.
     Mergeable(u32),
 }
 
@@ -53,13 +58,15 @@ impl ReceiveBuffers {
     }
 }
 
-/// Whether a frame can be received.
+/// What [`Receiver::fill`] reached.
 #[derive(PartialEq, Eq)]
-enum Readiness {
-    /// There are enough buffers.
-    Ready,
+enum Filled {
+    /// There are as many bytes of buffers as wanted.
+    Enough,
     /// The guest must supply more.
     Short,
+    /// No more can be used at once.
+    Full,
 }
 
 impl<B: NetBackend> Receiver<'_, B> {
@@ -79,26 +86,35 @@ impl<B: NetBackend> Receiver<'_, B> {
         queue: &mut VirtQueue,
         buffers: &mut ReceiveBuffers,
     ) -> Result<(), NetQueueError> {
-        // What does not fit into the buffers, to detect that: such frames are dropped.
+        // What does not fit into the buffers at hand. Also frames that arrive while the link is down.
         let mut spill = vec![0; header::MAX_LEN as usize];
         queue.disable_kicks()?;
         let mut batch = 0;
         while !self.stop.is_set() {
-            if self.fill(queue, buffers)? == Readiness::Short {
-                queue.interrupt()?;
-                if !queue.enable_kicks()? {
-                    if self.wait(queue.kick())? == Wakeup::Stop {
+            let link = self.link.state();
+            if link == LinkState::Up {
+                self.fill(queue, buffers, self.wanted())?;
+                // Without mergeable buffers, more than one chain is never wanted.
+                if buffers.chains.is_empty() {
+                    if self.wait_for_buffers(queue)? == Wakeup::Stop {
                         break;
                     }
-                    queue.clear_kick();
+                    continue;
                 }
-                queue.disable_kicks()?;
-                continue;
             }
-            match buffers.pieces.read_message(self.backend, &mut spill) {
+            let room = buffers.pieces.len();
+            let read = match link {
+                LinkState::Up => buffers.pieces.read_message(self.backend, &mut spill),
+                LinkState::Down => read(self.backend, &mut spill),
+            };
+            match read {
                 // No frame is empty: the other side is gone.
                 Ok(0) => return self.idle(queue, &io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => self.deliver(queue, buffers, len)?,
+                Ok(_) if link == LinkState::Down => self.stats.drop_frame(),
+                Ok(len) => {
+                    let tail = &spill[..len.saturating_sub(room)];
+                    self.deliver(queue, buffers, len, tail)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     queue.interrupt()?;
                     batch = 0;
@@ -107,7 +123,19 @@ impl<B: NetBackend> Receiver<'_, B> {
                     }
                     continue;
                 }
-                Err(error) => return self.idle(queue, &error),
+                // The interface is gone.
+                Err(error) if error.raw_os_error() == Some(Errno::BADFD.raw_os_error()) => {
+                    return self.idle(queue, &error);
+                }
+                Err(error) => {
+                    self.stats.drop_frame();
+                    if let Some(suppressed) = self.error_log.allow() {
+                        tracing::warn!(%error, suppressed, "failed to receive a frame; it is dropped");
+                    }
+                    if self.stop.sleep(RETRY).map_err(NetQueueError::Wait)? == Wakeup::Stop {
+                        break;
+                    }
+                }
             }
             batch += 1;
             if batch % BATCH == 0 {
@@ -115,6 +143,27 @@ impl<B: NetBackend> Receiver<'_, B> {
             }
         }
         Ok(queue.interrupt()?)
+    }
+
+    /// The bytes of buffers in which every frame fits.
+    fn wanted(&self) -> usize {
+        match self.mode {
+            BufferMode::Single => 1,
+            BufferMode::Mergeable(largest) => largest as usize,
+        }
+    }
+
+    /// Waits until the guest supplies more buffers.
+    fn wait_for_buffers(&self, queue: &mut VirtQueue) -> Result<Wakeup, NetQueueError> {
+        queue.interrupt()?;
+        if !queue.enable_kicks()? {
+            if self.wait(queue.kick())? == Wakeup::Stop {
+                return Ok(Wakeup::Stop);
+            }
+            queue.clear_kick();
+        }
+        queue.disable_kicks()?;
+        Ok(Wakeup::Ready)
     }
 
     /// Waits until the worker must stop, because no more frames can be received.
@@ -135,23 +184,19 @@ impl<B: NetBackend> Receiver<'_, B> {
         self.stop.wait(&[fd]).map_err(NetQueueError::Wait)
     }
 
-    /// Takes chains from the queue until a frame can be received.
+    /// Takes chains from the queue until they have `wanted` bytes.
     fn fill(
         &self,
         queue: &mut VirtQueue,
         buffers: &mut ReceiveBuffers,
-    ) -> Result<Readiness, NetQueueError> {
-        let wanted = match self.mode {
-            BufferMode::Single => 1,
-            BufferMode::Mergeable(wanted) => wanted as usize,
-        };
+        wanted: usize,
+    ) -> Result<Filled, NetQueueError> {
         while buffers.pieces.len() < wanted {
-            // If the whole ring holds fewer bytes, only frames that fit are received.
             if buffers.chains.len() == usize::from(queue.size()) {
-                break;
+                return Ok(Filled::Full);
             }
             let Some(chain) = queue.next()? else {
-                return Ok(Readiness::Short);
+                return Ok(Filled::Short);
             };
             // The header must fit into the first chain; a smaller one could never be used.
             if chain.writable.len() < header::LEN {
@@ -162,27 +207,66 @@ impl<B: NetBackend> Receiver<'_, B> {
                 if buffers.chains.is_empty() {
                     return Err(NetQueueError::Pieces(error));
                 }
-                // The kernel takes no more pieces at once: use what there is.
+                // The kernel takes no more pieces at once.
                 queue.put_back(chain);
-                break;
+                return Ok(Filled::Full);
             }
             buffers.chains.push_back(chain);
         }
-        if buffers.chains.is_empty() {
-            return Ok(Readiness::Short);
-        }
-        Ok(Readiness::Ready)
+        Ok(Filled::Enough)
     }
 
-    /// Passes the frame that was read into the first `len` bytes to the guest.
+    /// Puts `tail`, the end of a frame of `len` bytes that was read when there were too few buffers, into those that the
+    /// guest supplies now. Returns whether it fits.
+    fn put_tail(
+        &self,
+        queue: &mut VirtQueue,
+        buffers: &mut ReceiveBuffers,
+        len: usize,
+        tail: &[u8],
+    ) -> Result<bool, NetQueueError> {
+        if let BufferMode::Single = self.mode {
+            return Ok(false);
+        }
+        let mut at = len - tail.len();
+        loop {
+            match self.fill(queue, buffers, len)? {
+                Filled::Enough => break,
+                Filled::Full => return Ok(false),
+                Filled::Short => {
+                    if self.wait_for_buffers(queue)? == Wakeup::Stop {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        let mut left = tail;
+        let mut start = 0;
+        for chain in &buffers.chains {
+            let end = start + chain.writable.len() as usize;
+            if at < end && !left.is_empty() {
+                let piece;
+                (piece, left) = left.split_at(left.len().min(end - at));
+                let offset = (at - start) as u32;
+                chain.writable.write(queue.memory(), offset, piece);
+                at += piece.len();
+            }
+            start = end;
+        }
+        Ok(true)
+    }
+
+    /// Passes the frame of `len` bytes that was read to the guest. Its `tail` did not fit into the buffers.
     fn deliver(
         &self,
         queue: &mut VirtQueue,
         buffers: &mut ReceiveBuffers,
         len: usize,
+        tail: &[u8],
     ) -> Result<(), NetQueueError> {
-        let fits = len >= header::LEN as usize && len <= buffers.pieces.len();
-        if !fits || self.link.state() == LinkState::Down {
+        let fits = len >= header::LEN as usize
+            && (tail.is_empty() || self.put_tail(queue, buffers, len, tail)?);
+        if !fits {
             // The buffers are kept for the next frame.
             self.stats.drop_frame();
             return Ok(());
@@ -214,4 +298,11 @@ impl<B: NetBackend> Receiver<'_, B> {
         self.stats.frame(len - header::LEN as usize);
         Ok(())
     }
+}
+
+/// Reads a frame into memory of the host.
+fn read(file: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::retry_on_intr(|| {
+        rustix::io::read(&file, &mut *bytes)
+    })?)
 }

@@ -33,8 +33,15 @@ impl SocketBackend {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        let offloads = Arc::new(Mutex::new(Offloads::NONE));
-        Ok((Self { socket, offloads }, peer))
+        Ok((Self::over(socket), peer))
+    }
+
+    /// Creates a backend over a connected socket that does not block.
+    pub(crate) fn over(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            offloads: Arc::new(Mutex::new(Offloads::NONE)),
+        }
     }
 }
 

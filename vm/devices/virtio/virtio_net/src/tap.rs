@@ -27,6 +27,7 @@ pub struct Tap {
     name: String,
     file: File,
     offloads: Offloads,
+    mtu: u16,
 }
 
 /// Why a tap interface cannot be used.
@@ -58,6 +59,19 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
+    /// The interface exists, with another MTU than the guest's.
+    #[error(
+        "tap interface {name}: its MTU is {tap}, but the guest's is {guest}; run `ip link set {name} mtu {guest}`, or \
+         give no MTU"
+    )]
+    Mtu {
+        /// The interface.
+        name: String,
+        /// Its MTU, in bytes.
+        tap: u16,
+        /// The guest's.
+        guest: u16,
+    },
 }
 
 fn flags(offloads: Offloads) -> libc::c_uint {
@@ -83,11 +97,11 @@ fn flags(offloads: Offloads) -> libc::c_uint {
 }
 
 impl Tap {
-    /// Opens the interface `name`. If it does not exist, it is created with the address `host` and removed when the tap
-    /// is closed; an existing one keeps its address.
+    /// Opens the interface `name`. If it does not exist, it is created with the address `host` and, if given, this MTU, and
+    /// removed when the tap is closed; an existing one keeps its address, and must have this MTU.
     ///
     /// If the address is the same each time, the ARP cache of a guest that was hibernated remains valid.
-    pub fn open(name: &str, host: MacAddress) -> Result<Self, TapError> {
+    pub fn open(name: &str, host: MacAddress, mtu: Option<u16>) -> Result<Self, TapError> {
         let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
         let valid = (1..=MAX_NAME).contains(&name.len())
             && name.bytes().all(allowed)
@@ -103,30 +117,51 @@ impl Tap {
             Ok(file) => file,
             Err(source) => return Err(TapError::Open { name, source }),
         };
-        match Self::set_up(&file, &name, host) {
-            Ok(offloads) => Ok(Self {
+        let (offloads, tap_mtu) = match Self::set_up(&file, &name, host, mtu) {
+            Ok(found) => found,
+            Err((operation, source)) => {
+                return Err(TapError::Attach {
+                    name,
+                    operation,
+                    source,
+                });
+            }
+        };
+        match mtu {
+            Some(guest) if guest != tap_mtu => Err(TapError::Mtu {
+                name,
+                tap: tap_mtu,
+                guest,
+            }),
+            _ => Ok(Self {
                 name,
                 file,
                 offloads,
-            }),
-            Err((operation, source)) => Err(TapError::Attach {
-                name,
-                operation,
-                source,
+                mtu: tap_mtu,
             }),
         }
     }
 
-    /// Attaches to the interface, and determines its offloads.
+    /// The MTU of the interface, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Attaches to the interface, and determines its offloads and its MTU.
     fn set_up(
         file: &File,
         name: &str,
         host: MacAddress,
-    ) -> Result<Offloads, (&'static str, io::Error)> {
+        mtu: Option<u16>,
+    ) -> Result<(Offloads, u16), (&'static str, io::Error)> {
         ioctl::attach(file, name).map_err(|e| ("attach to it", e))?;
         if !ioctl::is_persistent(file).map_err(|e| ("read its flags", e))? {
             ioctl::set_address(file, name, host.bytes()).map_err(|e| ("set its address", e))?;
+            if let Some(mtu) = mtu {
+                ioctl::set_mtu(name, mtu).map_err(|e| ("set its MTU", e))?;
+            }
         }
+        let mtu = ioctl::mtu(name).map_err(|e| ("read its MTU", e))?;
         ioctl::set_header_len(file, header::LEN as i32).map_err(|e| ("set its header", e))?;
         let segmentation = Offloads {
             checksum: true,
@@ -148,7 +183,9 @@ impl Tap {
             .find(|offloads| ioctl::set_offload(file, flags(*offloads)).is_ok());
         // None are in use until the guest accepts them.
         ioctl::set_offload(file, 0).map_err(|e| ("set its offloads", e))?;
-        Ok(offloads.unwrap_or(Offloads::NONE))
+        // The largest MTU of a tap is 65521.
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        Ok((offloads.unwrap_or(Offloads::NONE), mtu))
     }
 }
 

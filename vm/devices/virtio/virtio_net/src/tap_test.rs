@@ -42,7 +42,7 @@ fn invalid_names_are_refused() {
         "tap\u{e9}",
     ] {
         assert!(
-            matches!(Tap::open(name, host_mac()), Err(TapError::Name(_))),
+            matches!(Tap::open(name, host_mac(), None), Err(TapError::Name(_))),
             "{name}"
         );
     }
@@ -59,9 +59,29 @@ fn a_created_tap_has_the_address_each_time() {
         return;
     }
     for _ in 0..2 {
-        let _tap = Tap::open("vtest2", host_mac()).unwrap();
+        let _tap = Tap::open("vtest2", host_mac(), None).unwrap();
         assert_eq!(ioctl::address("vtest2").unwrap(), host_mac().bytes());
     }
+}
+
+#[test]
+fn both_ends_have_the_same_mtu() {
+    if !have_taps() {
+        return;
+    }
+    let tap = Tap::open("vtest3", host_mac(), Some(9000)).unwrap();
+    assert_eq!((tap.mtu(), ioctl::mtu("vtest3").unwrap()), (9000, 9000));
+    // An interface that exists keeps its own.
+    ioctl::keep(&tap.file).unwrap();
+    drop(tap);
+    assert_eq!(Tap::open("vtest3", host_mac(), None).unwrap().mtu(), 9000);
+    let error = Tap::open("vtest3", host_mac(), Some(1400)).unwrap_err();
+    assert!(
+        error.to_string().contains("`ip link set vtest3 mtu 1400`"),
+        "{error}"
+    );
+    assert_eq!(ioctl::mtu("vtest3").unwrap(), 9000);
+    assert_eq!(Tap::open("vtest4", host_mac(), None).unwrap().mtu(), 1500);
 }
 
 #[test]
@@ -69,7 +89,7 @@ fn a_tap_is_exclusive() {
     if !have_taps() {
         return;
     }
-    let tap = Tap::open("vtest0", host_mac()).unwrap();
+    let tap = Tap::open("vtest0", host_mac(), None).unwrap();
     assert!(tap.offloads().checksum && tap.offloads().tso4);
     // The kernel accepts every choice of a driver, including invalid combinations.
     for bits in 0..32 {
@@ -83,12 +103,12 @@ fn a_tap_is_exclusive() {
         };
         tap.set_guest_offloads(offloads).unwrap();
     }
-    let second = Tap::open("vtest0", host_mac()).unwrap_err();
+    let second = Tap::open("vtest0", host_mac(), None).unwrap_err();
     assert!(second.to_string().contains("vtest0"), "{second}");
     drop(tap);
-    Tap::open("vtest0", host_mac()).unwrap();
+    Tap::open("vtest0", host_mac(), None).unwrap();
     assert!(matches!(
-        Tap::open("lo", host_mac()),
+        Tap::open("lo", host_mac(), None),
         Err(TapError::Attach { .. })
     ));
 }
@@ -115,7 +135,7 @@ fn the_host_talks_to_the_guest_through_a_tap() {
     if !have_taps() {
         return;
     }
-    let tap = Tap::open("vtest1", host_mac()).unwrap();
+    let tap = Tap::open("vtest1", host_mac(), None).unwrap();
     ioctl::bring_up("vtest1", HOST).unwrap();
     let config = NetConfig {
         mac: MacAddress::new(GUEST_MAC).unwrap(),
