@@ -249,4 +249,22 @@ mod tests {
         assert!(path.metadata().unwrap().len() > MAX_SIZE);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+
+    /// The kernel refuses to synchronize a device that has nothing to synchronize.
+    #[test]
+    fn what_was_stored_is_synchronized() {
+        let mut storage = FileStorage {
+            file: File::open("/dev/zero").unwrap(),
+            path: "/dev/zero".into(),
+            len: BLOCK_SIZE as u64,
+        };
+        let image = vec![0; BLOCK_SIZE];
+        let update = Update {
+            image: &image,
+            blocks: &[],
+        };
+        let error = storage.persist(update).unwrap_err();
+        let error = error.downcast::<io::Error>().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
 }
