@@ -2,10 +2,12 @@
 
 mod file;
 mod memory;
+mod staged;
 mod writeback;
 
 pub use file::FileDevice;
 pub use memory::MemoryDevice;
+pub use staged::StagedDevice;
 
 use crate::error::Error;
 use std::io;

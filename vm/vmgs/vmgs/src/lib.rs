@@ -47,6 +47,7 @@ pub use device::BlockDevice;
 pub use device::FileDevice;
 pub use device::MemoryDevice;
 pub use error::Error;
+pub use device::StagedDevice;
 pub use error::ErrorKind;
 pub use finding::Finding;
 pub use finding::Severity;

@@ -91,6 +91,13 @@ impl FileDevice {
     }
 
     /// Records that these bytes were written, and starts writeback after [`WRITEBACK_LEN`] bytes.
+    /// The device, with another name for the file in messages.
+    #[must_use]
+    pub fn known_as(mut self, path: &Path) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
     fn note_written(&mut self, written: Range<u64>) {
         if written.start != self.unstarted.end {
             self.unstarted.start = written.start;
