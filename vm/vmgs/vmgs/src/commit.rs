@@ -17,7 +17,7 @@ use vmgs_format::FileAttributes;
 use vmgs_format::FileId;
 use vmgs_format::FileIdRange;
 
-/// Whether a file is to be encrypted.
+/// Whether a file is to be encrypted. An empty file never is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// Not encrypted. Replacing an encrypted file is an error.
@@ -215,7 +215,8 @@ impl Vmgs {
             id,
             blocks: blocks_for(id, size)?,
             size,
-            key: if encrypt {
+            // Other readers take an encrypted file of no bytes for damaged.
+            key: if encrypt && size > 0 {
                 Some(Key::generate()?)
             } else {
                 None
