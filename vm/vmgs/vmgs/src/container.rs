@@ -5,6 +5,7 @@ use std::io;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vhd_footer::FOOTER_LEN;
@@ -14,7 +15,8 @@ use vhd_footer::FooterError;
 /// The format of a file that contains a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Container {
-    /// A fixed VHD if the file ends with a VHD footer, else raw with 512-byte sectors.
+    /// A fixed VHD if the file ends with a VHD footer, else raw: with 512-byte sectors in a file, with the logical blocks
+    /// of a block device.
     #[default]
     Detect,
     /// A fixed VHD: 512-byte sectors, followed by a footer.
@@ -30,7 +32,7 @@ pub enum Container {
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// The file cannot be opened.
-    #[error("opening {} failed", path.display())]
+    #[error("it cannot be opened")]
     Open {
         /// Path of the file.
         path: PathBuf,
@@ -39,7 +41,7 @@ pub enum ContainerError {
         source: io::Error,
     },
     /// Another process has locked the file.
-    #[error("{} is in use by another process", path.display())]
+    #[error("another process uses it")]
     InUse {
         /// Path of the file.
         path: PathBuf,
@@ -103,7 +105,9 @@ impl DiskShape {
             Container::Vhd1 => Self::of_vhd1(file, len),
             Container::Raw { sector_size } => Self::of_raw(len, sector_size),
             Container::Detect => match Self::of_vhd1(file, len) {
-                Err(ContainerError::Footer(FooterError::Missing)) => Self::of_raw(len, 512),
+                Err(ContainerError::Footer(FooterError::Missing)) => {
+                    Self::of_raw(len, native_sector_size(file)?)
+                }
                 shape => shape,
             },
         }
@@ -136,6 +140,18 @@ impl DiskShape {
             vhd_id: Some(vhd.id),
         })
     }
+}
+
+/// The size of the logical blocks of a block device; 512 for a file.
+fn native_sector_size(file: &File) -> Result<u32, ContainerError> {
+    let is_device = file.metadata().map(|m| m.file_type().is_block_device());
+    let size = is_device.and_then(|is_device| {
+        Ok(match is_device {
+            true => rustix::fs::ioctl_blksszget(file)?,
+            false => 512,
+        })
+    });
+    size.map_err(|source| io_error("finding the sector size of the device", source))
 }
 
 pub(crate) fn io_error(action: impl Into<String>, source: io::Error) -> ContainerError {

@@ -17,7 +17,7 @@ pub enum Finding {
         /// The damaged header seems to be the newer one: the last change is lost.
         newer: bool,
     },
-    /// An older header is at the place for disks of another sector size.
+    /// A header is at the place for disks of another sector size, left over from an earlier use of the disk.
     ForeignHeader {
         /// The other sector size in bytes.
         sector_size: u32,
@@ -128,7 +128,7 @@ impl fmt::Display for Finding {
             }
             Self::ForeignHeader { sector_size } => write!(
                 f,
-                "an old header is at the place for disks with {sector_size}-byte sectors"
+                "a header that is not used is at the place for disks with {sector_size}-byte sectors"
             ),
             Self::MisplacedTableEntry => {
                 f.write_str("the file table's entry for itself is wrong; the next change repairs it")

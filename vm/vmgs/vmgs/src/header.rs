@@ -163,15 +163,25 @@ impl HeaderScan {
                 });
             }
         };
-        if self.foreign_valid
-            && is_ahead(
-                self.foreign.sequence.get(),
-                self.headers[active].sequence.get(),
-            )
-        {
+        if self.is_continued_elsewhere(active) {
             return Err(self.sector_size_changed());
         }
         Ok(active)
+    }
+
+    /// Whether the header at the place for disks of the other sector size is newer than the active one, and not left
+    /// over from an earlier use of the disk. Then the store was last written on a disk with those sectors.
+    fn is_continued_elsewhere(&self, active: usize) -> bool {
+        let foreign = self.foreign.sequence.get();
+        let sequence = self.headers[active].sequence.get();
+        self.foreign_valid
+            && match (self.validity, active) {
+                // This disk has both of its headers.
+                ([Ok(()), Ok(())], _) => false,
+                // Both places share the first header, of which a newer one would be the successor.
+                (_, 0) => foreign == sequence.wrapping_add(1),
+                _ => is_ahead(foreign, sequence),
+            }
     }
 
     fn sector_size_changed(&self) -> Error {

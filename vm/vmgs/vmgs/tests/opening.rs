@@ -208,6 +208,34 @@ fn a_newer_header_for_another_sector_size_is_an_error() {
     );
 }
 
+/// Headers that an earlier use of the disk left at the place for disks with 4096-byte sectors.
+#[test]
+fn a_left_over_header_does_not_stop_the_store_from_being_opened() {
+    for (writes, left_sequence) in [(1, 9), (2, 9), (5, 6), (5, 7), (0, 9)] {
+        let (device, mut store) = new_store(512, 64);
+        for n in 0..writes {
+            store.write(ID, Protection::Plain, &[n]).unwrap();
+        }
+        let active = store.active_header();
+        device.with(|bytes| {
+            let mut header = bytes[..168].to_vec();
+            header[16..20].copy_from_slice(&u32::to_le_bytes(left_sequence));
+            let sum = vmgs_format::Header::checksum_of(&header);
+            header[12..16].fill(0);
+            let sum_of_zeroed = vmgs_format::Header::checksum_of(&header);
+            assert_eq!(sum, sum_of_zeroed);
+            header[12..16].copy_from_slice(&sum.to_le_bytes());
+            bytes[4096..4096 + 168].copy_from_slice(&header);
+        });
+        let mut store = open(&device);
+        assert_eq!(store.active_header(), active);
+        let expected = [Finding::ForeignHeader { sector_size: 4096 }];
+        assert_eq!(store.findings(), expected);
+        store.write(ID, Protection::Plain, b"more").unwrap();
+        assert_eq!(open(&device).read(ID).unwrap(), b"more");
+    }
+}
+
 #[test]
 fn a_store_grows_with_its_device() {
     let dir = tempfile::tempdir().unwrap();
