@@ -114,7 +114,7 @@ pub trait Storage: Send {
         file: HibernationFile,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError>;
-    /// Makes the change durable, or changes nothing.
+    /// Makes the change durable, or changes nothing. A change of nothing makes durable what was read before.
     fn commit(&mut self, change: StoreChange) -> Result<(), StorageError>;
 }
 

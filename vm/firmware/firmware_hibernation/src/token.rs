@@ -116,7 +116,7 @@ pub(crate) fn read(storage: &mut dyn Storage) -> TokenOutcome {
 const WRITE_ATTEMPTS: u32 = 3;
 
 /// Makes a token durable that says that the guest hibernated, and whether its firmware is `stored`. If the token is
-/// there already, nothing is written. On failure also returns the number of attempts.
+/// there already, it is not written again. On failure also returns the number of attempts.
 pub(crate) fn write(storage: &mut dyn Storage, stored: bool) -> Result<(), (u32, StorageError)> {
     let (value, token) = if stored {
         (TokenValue::Stored, HibernationToken::HIBERNATED_WITH_IMAGE)
@@ -126,16 +126,17 @@ pub(crate) fn write(storage: &mut dyn Storage, stored: bool) -> Result<(), (u32,
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // A session that started from this token and did not consume it needs no other.
-        if matches!(read(storage), TokenOutcome::Found(found) if found == value) {
-            return Ok(());
-        }
         let bytes = token.to_bytes();
-        let result = storage.commit(StoreChange::of_token(FileChange::Write {
-            len: bytes.len() as u64,
-            source: Box::new(io::Cursor::new(bytes)),
-        }));
-        match result {
+        let token = match read(storage) {
+            // A session that started from this token and did not consume it needs no other. But it may be one that an
+            // earlier attempt left in a cache, which the empty change makes durable.
+            TokenOutcome::Found(found) if found == value => FileChange::Keep,
+            _ => FileChange::Write {
+                len: bytes.len() as u64,
+                source: Box::new(io::Cursor::new(bytes)),
+            },
+        };
+        match storage.commit(StoreChange::of_token(token)) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind == StorageErrorKind::Io && attempts < WRITE_ATTEMPTS => {
                 tracing::warn!(%error, attempts, "writing the hibernation token failed, trying again");

@@ -141,7 +141,8 @@ impl Vmgs {
         }
     }
 
-    /// Makes all changes, or none. A commit that changes nothing writes nothing.
+    /// Makes all changes, or none. A commit that changes nothing writes nothing, except for a header that may not be on
+    /// the medium: when this returns, what the store says is durable.
     ///
     /// If this fails, nothing was changed, with one exception: if writing or flushing the header failed,
     /// the changes may have been made, and further commits fail with [`Error::InDoubt`].
@@ -173,7 +174,7 @@ impl Vmgs {
             planned.push(self.plan(write)?);
         }
         if !changed {
-            return Ok(());
+            return self.make_header_durable();
         }
         self.transact(next, planned)
     }
@@ -283,7 +284,7 @@ impl Vmgs {
             }
         }
         if from == to {
-            return Ok(());
+            return self.make_header_durable();
         }
         let mut next = self.state.clone();
         let moved = remove(&mut next, from);

@@ -54,7 +54,8 @@ pub struct Vmgs {
     /// The blocks that the other header refers to. They are not overwritten if there is other space,
     /// because they are used if the active header is damaged.
     pub(crate) previous: Option<Vec<Extent>>,
-    /// The active header is known to be on the medium, not only in a cache.
+    /// The active header is known to be on the medium, not only in a cache. Else a flush does not put it there: if
+    /// flushing it failed, perhaps in another process, the cache holds it and is not dirty.
     pub(crate) header_durable: bool,
     /// A commit failed and may have taken effect.
     pub(crate) in_doubt: bool,
@@ -385,9 +386,24 @@ impl Vmgs {
         Ok((file.extent.start, file.extent.blocks))
     }
 
-    /// Flushes the device. Changes are already durable when they return.
-    pub fn flush(&mut self) -> Result<(), Error> {
-        self.disk.flush()
+    /// Reserves space for a file of `len` bytes, until the store is closed: it can be written and replaced whatever
+    /// becomes of the rest of the store, and of the host's disk.
+    ///
+    /// The space of the whole device is allocated (see [`BlockDevice::allocate`]), and blocks for the file, for its
+    /// successor, and for the tables are kept free. A commit that would take them fails with [`Error::Reserved`]. Only files of one block are sure to find their blocks in one piece.
+    ///
+    /// If this fails because blocks or the host's space are missing, those blocks that are free are kept.
+    pub fn reserve(&mut self, id: FileId, len: u64) -> Result<(), Error> {
+        self.check_writable()?;
+        let blocks = blocks_for(user_file(id)?, len)?;
+        self.reserved.retain(|(other, _)| *other != id);
+        self.reserved.push((id, blocks));
+        self.disk.allocate()?;
+        let needed = self.reserved_blocks(&self.state) + self.state.table_blocks();
+        if self.free_size() < needed * u64::from(BLOCK_SIZE) {
+            return Err(Error::NoSpace { id, blocks });
+        }
+        Ok(())
     }
 }
 

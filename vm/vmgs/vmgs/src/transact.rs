@@ -199,10 +199,7 @@ impl Vmgs {
         }
         // The blocks of the previous generation may be overwritten only if a crash cannot make it active
         // again: the active header must be on the medium.
-        if !self.header_durable {
-            self.disk.flush()?;
-            self.header_durable = true;
-        }
+        self.make_header_durable()?;
         let occupied = Occupied::new(blocks, current);
         place(occupied.clone(), strategies[0], with_extended, files)
             .or_else(|_| place(occupied, strategies[1], with_extended, files))
@@ -369,7 +366,6 @@ impl Vmgs {
         next.slot = 1 - self.state.slot;
         next.sequence = self.state.sequence.wrapping_add(1);
         self.disk.flush()?;
-        // The flush also made the active header durable.
         self.header_durable = true;
         let offset = self.disk.geometry.header_offset(next.slot);
         self.in_doubt = true;
@@ -420,6 +416,9 @@ fn wrap(state: &mut State, index: usize, key: &Key) -> Result<(), Error> {
     state.records[index] = MetadataKeyRecord {
         nonce,
         reserved: 0.into(),
+        if !self.header_durable {
+            self.rewrite_header()?;
+        }
         tag,
         encrypted_key,
     };
@@ -430,4 +429,23 @@ fn encrypts_to_zeros(key: &Key, nonce: &[u8; NONCE_LEN], content: &[u8]) -> bool
     crypto::seal(key, nonce, &mut sealed);
     sealed.iter().all(|byte| *byte == 0)
 }
+
+    /// Makes sure that the active header is on the medium.
+    pub(crate) fn make_header_durable(&mut self) -> Result<(), Error> {
+        if !self.header_durable {
+            self.rewrite_header()?;
+            self.disk.flush()?;
+            self.header_durable = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the active header again. That it is torn does no harm: the medium has the same bytes, or the other header
+    /// is the last that was durable.
+    fn rewrite_header(&mut self) -> Result<(), Error> {
+        let mut sector = vec![0; self.disk.geometry.sector_size as usize];
+        let offset = self.disk.geometry.header_offset(self.state.slot);
+        self.disk.read(offset, &mut sector)?;
+        self.disk.write(offset, &sector)
+    }
 

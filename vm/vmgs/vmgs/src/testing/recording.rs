@@ -16,6 +16,8 @@ pub enum Operation {
     Write(u64, Vec<u8>),
     /// A flush of the cache.
     Flush,
+    /// A flush that failed. The writes before it are lost: they stay in the cache, and no flush writes them.
+    LostFlush,
 }
 
 /// The effect of a crash on writes that were not flushed.
@@ -45,6 +47,9 @@ pub enum Fault {
     Fails(usize),
     /// The write or flush after this many others takes effect, but reports a failure.
     FailsAfterEffect(usize),
+    /// The flush after this many other writes and flushes fails as a flush of Linux's page cache does: what was written
+    /// since the last flush is read back, but is never written to the medium.
+    LosesUnflushed(usize),
 }
 
 #[derive(Debug, Default)]
@@ -91,12 +96,12 @@ impl RecordingDevice {
     /// Number of recorded writes and number of recorded flushes.
     pub fn counts(&self) -> (usize, usize) {
         let log = self.log();
-        let flushes = log
-            .operations
-            .iter()
-            .filter(|op| **op == Operation::Flush)
-            .count();
-        (log.operations.len() - flushes, flushes)
+        let count =
+            |wanted: fn(&Operation) -> bool| log.operations.iter().filter(|op| wanted(op)).count();
+        (
+            count(|op| matches!(op, Operation::Write(..))),
+            count(|op| *op == Operation::Flush),
+        )
     }
 
     /// Clears the recording. All writes so far count as flushed.
@@ -133,6 +138,7 @@ impl RecordingDevice {
                         apply(&mut durable, offset, bytes);
                     }
                 }
+                Some(Operation::LostFlush) => pending.clear(),
                 None => {}
             }
         }
@@ -230,13 +236,15 @@ fn tears(len: usize) -> Vec<(String, usize, usize)> {
 impl RecordingDevice {
     fn perform(&mut self, operation: &Operation) -> io::Result<()> {
         let mut log = self.log();
-        let (fails, effect) = match &mut log.fault {
-            None => (false, true),
-            Some(Fault::Fails(0)) => (true, false),
-            Some(Fault::FailsAfterEffect(0)) => (true, true),
-            Some(Fault::Fails(n) | Fault::FailsAfterEffect(n)) => {
+        let (fails, effect, lost) = match &mut log.fault {
+            None => (false, true, false),
+            Some(Fault::Fails(0)) => (true, false, false),
+            Some(Fault::FailsAfterEffect(0)) => (true, true, false),
+            Some(Fault::LosesUnflushed(0)) if *operation == Operation::Flush => (true, false, true),
+            Some(Fault::LosesUnflushed(0)) => (false, true, false),
+            Some(Fault::Fails(n) | Fault::FailsAfterEffect(n) | Fault::LosesUnflushed(n)) => {
                 *n -= 1;
-                (false, true)
+                (false, true, false)
             }
         };
         if fails {
@@ -244,6 +252,9 @@ impl RecordingDevice {
         }
         if effect {
             log.operations.push(operation.clone());
+        }
+        if lost {
+            log.operations.push(Operation::LostFlush);
         }
         drop(log);
         if effect && let Operation::Write(offset, bytes) = operation {
