@@ -33,8 +33,8 @@ pub enum Finding {
     },
     /// There is no extended file table. The next commit repairs this, unless the store is encrypted.
     NoExtendedTable,
-    /// The metadata key is zero, as a faulty writer left it: everything encrypted in this store can be
-    /// read without a key, and has to be treated as exposed.
+    /// The metadata key is zero, as a faulty writer left it, or was in the generation before, of which the tables are
+    /// still there: everything encrypted in this store can be read without a key, and has to be treated as exposed.
     ZeroMetadataKey,
     /// Free blocks have extended file tables whose metadata key is zero: what they held, and what has kept its key
     /// since, can be read without a key, and has to be treated as exposed.
@@ -137,7 +137,8 @@ impl fmt::Display for Finding {
             Self::NoExtendedTable => f.write_str("there is no extended file table"),
             Self::ZeroMetadataKey => f.write_str(
                 "the metadata key is zero (a faulty writer): encrypted content can be read without a \
-                 key; replace all keys with rekey, and treat what was stored as exposed",
+                 key; the next change with the store's key, or rekey, replaces all keys; treat what was stored as \
+                 exposed",
             ),
             Self::ZeroKeyTablesLeft { tables } => write!(
                 f,

@@ -7,12 +7,11 @@ use crate::disk::byte_of;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::options::StoreAccess;
+use crate::renew::renewed;
 use crate::state;
 use crate::state::State;
 use crate::state::Unlocked;
 use crate::store::Vmgs;
-use crate::transact::Input;
-use crate::transact::Planned;
 use vmgs_format::BLOCK_SIZE;
 use vmgs_format::EncryptionAlgorithm;
 use vmgs_format::ExtendedFileTable;
@@ -59,7 +58,8 @@ impl Vmgs {
 
         let mut state = self.state.clone();
         let mut findings = Vec::new();
-        if metadata_key.is_zero() {
+        let exposed = metadata_key.is_zero() || matches!(self.exposed_tables(), Ok(Some(_)));
+        if exposed {
             findings.push(Finding::ZeroMetadataKey);
         }
         apply(&mut state, table, &mut findings);
@@ -84,6 +84,7 @@ impl Vmgs {
         });
         self.findings.extend(findings);
         self.state = state;
+        self.exposed = exposed;
         Ok(())
     }
 
@@ -205,14 +206,7 @@ impl Vmgs {
                 }
                 checked => checked?,
             }
-            let planned = Planned {
-                id,
-                size: file.size,
-                blocks: file.extent.blocks,
-                key: Some(Key::generate()?),
-                input: Input::Stored(file),
-            };
-            self.transact(self.state.clone(), vec![planned])?;
+            self.transact(self.state.clone(), vec![renewed(id, file)?])?;
         }
         let mut next = self.state.clone();
         if let Some(unlocked) = &next.unlocked {
@@ -238,7 +232,9 @@ impl Vmgs {
         for (extent, size) in files.map(|f| (f.extent, f.size)).collect::<Vec<_>>() {
             self.disk.zero(extent, size)?;
         }
-        self.disk.flush()
+        self.disk.flush()?;
+        self.exposed = self.state.has_zero_metadata_key();
+        Ok(())
     }
 
     /// Writes a copy of the active header over the other header.

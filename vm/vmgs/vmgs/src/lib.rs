@@ -25,6 +25,7 @@ mod leftover;
 mod options;
 mod provisioning;
 mod read;
+mod renew;
 mod saved;
 mod state;
 mod store;

@@ -150,7 +150,7 @@ impl Vmgs {
     }
 
     /// Reads an encrypted file completely, authenticates it, and then decrypts the range at `offset`.
-    fn read_authentic(
+    pub(crate) fn read_authentic(
         &mut self,
         id: FileId,
         file: &FileRecord,

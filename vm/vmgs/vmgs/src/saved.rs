@@ -233,7 +233,9 @@ impl Vmgs {
             previous: None,
             findings: Vec::new(),
         };
-        Self::opened(disk, loaded, options)
+        let mut store = Self::opened(disk, loaded, options)?;
+        store.exposed = store.state.has_zero_metadata_key();
+        Ok(store)
     }
 }
 

@@ -223,6 +223,16 @@ impl State {
         self.is_encrypted() && self.unlocked.is_none()
     }
 
+    pub(crate) fn has_zero_metadata_key(&self) -> bool {
+        let unlocked = self.unlocked.as_ref();
+        unlocked.is_some_and(|unlocked| unlocked.metadata_key.is_zero())
+    }
+
+    /// How many blocks new tables need.
+    pub(crate) fn table_blocks(&self) -> u64 {
+        if self.is_encrypted() { 2 } else { 1 }
+    }
+
     /// All blocks that this generation uses.
     pub(crate) fn extents(&self) -> Vec<Extent> {
         let mut extents = vec![Extent::new(self.table, 1)];

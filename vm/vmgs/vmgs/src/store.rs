@@ -62,6 +62,10 @@ pub struct Vmgs {
     pub(crate) provisioned: Option<ProvisioningReason>,
 }
 
+    /// A zero metadata key opens the tables of this generation or of the one before.
+    pub(crate) exposed: bool,
+    /// The files for which blocks are kept free, and how many.
+    pub(crate) reserved: Vec<(FileId, u32)>,
 /// How much of a device must be zero before it is formatted as an empty one. What else uses a disk has data there.
 const BLANK_LEN: u64 = 1 << 30;
 
@@ -158,6 +162,8 @@ impl Vmgs {
             provisioned: None,
         }
     }
+            exposed: false,
+            reserved: Vec::new(),
 
     /// Formats the device, whatever its content.
     pub fn format(device: Box<dyn BlockDevice>, options: OpenOptions) -> Result<Self, Error> {
@@ -413,7 +419,7 @@ pub(crate) struct Loaded {
     pub(crate) findings: Vec<Finding>,
 }
 
-fn read_table(disk: &mut Disk, block: u32) -> Result<FileTable, Error> {
+pub(crate) fn read_table(disk: &mut Disk, block: u32) -> Result<FileTable, Error> {
     let mut table = FileTable::new_zeroed();
     disk.read(byte_of(block), table.as_mut_bytes())?;
     Ok(table)

@@ -21,6 +21,7 @@ use crate::disk::byte_of;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::read::PIECE;
+use crate::renew::Tables;
 use crate::state::FileRecord;
 use crate::state::State;
 use crate::store::Vmgs;
@@ -128,7 +129,29 @@ impl Vmgs {
         mut files: Vec<Planned<'_>>,
         added: Option<(usize, Key)>,
     ) -> Result<(), Error> {
+        if self.exposed && !self.state.has_zero_metadata_key() {
+            // An earlier change replaced the zero key and was cut off. The header that this one replaces tells so.
+            if let Some(tables) = self.exposed_tables()? {
+                self.wipe_exposed(&tables)?;
+            }
+        }
+        let renews = self.exposed && next.unlocked.is_some();
+        let exposed = self.state.extended_table().map(|table| Tables {
+            file_table: Extent::new(self.state.table, 1),
+            extended: table.extent,
+        });
+        let asked = files.iter().map(|file| file.id).collect::<Vec<_>>();
+        if renews {
+            next.extended_stale = true;
+            files.extend(self.files_to_renew(&next, &asked)?);
+        }
         files.sort_by_key(|file| file.id);
+        if renews && self.place(true, &files).is_err() {
+            tracing::warn!(
+                "there is no space to replace the keys of the files, which an earlier zero metadata key exposed"
+            );
+            files.retain(|file| asked.contains(&file.id));
+        }
         for file in &files {
             if let Some(entry) = next.file_mut(file.id) {
                 *entry = Some(FileRecord {
@@ -157,7 +180,18 @@ impl Vmgs {
                 *entry = Some(record);
             }
         }
-        self.finish(next, placement.table, placement.extended, added)
+        self.finish(next, placement.table, placement.extended, added)?;
+        if renews
+            && let Some(tables) = exposed
+            && let Err(error) = self.wipe_exposed(&tables)
+        {
+            // The change is made. The next one wipes first.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the tables that a zero metadata key opens could not be wiped"
+            );
+        }
+        Ok(())
     }
 
     /// Fails if adding the files would leave no space for new tables, which deleting a file needs.
@@ -381,11 +415,7 @@ impl Vmgs {
 
     /// Drops the findings that the last commit repaired.
     fn drop_repaired_findings(&mut self, new_table: bool) {
-        let state = &self.state;
-        let zero_key = state
-            .unlocked
-            .as_ref()
-            .is_some_and(|unlocked| unlocked.metadata_key.is_zero());
+        let (state, exposed) = (&self.state, self.exposed);
         self.findings.retain(|finding| match finding {
             Finding::DamagedHeader { .. } => false,
             Finding::MisplacedTableEntry | Finding::ReservedNotZero(_) => !new_table,
@@ -393,7 +423,7 @@ impl Vmgs {
             Finding::DamagedFile { id, damage } => {
                 state.file(*id).is_some_and(|f| f.damage == Some(*damage))
             }
-            Finding::ZeroMetadataKey => zero_key,
+            Finding::ZeroMetadataKey => exposed,
             Finding::StaleExtendedEntry(_) => state.extended_stale,
             _ => true,
         });

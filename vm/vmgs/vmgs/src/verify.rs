@@ -60,8 +60,11 @@ impl Vmgs {
             return (!blank).then_some(Finding::ReservedNotZero("extended file table"));
         }
         // Unlocking finds this too, but it can be found without a key.
-        let open = self.is_locked()
-            && crypto::open(&Key::new([0; KEY_LEN]), &file.nonce, &file.tag, &mut table);
+        if !self.is_locked() {
+            return None;
+        }
+        let open = crypto::open(&Key::new([0; KEY_LEN]), &file.nonce, &file.tag, &mut table)
+            || matches!(self.exposed_tables(), Ok(Some(_)));
         open.then_some(Finding::ZeroMetadataKey)
     }
 }
