@@ -36,6 +36,7 @@ impl From<vmgs::Error> for StorageError {
             (_, ErrorKind::Corrupt) => StorageErrorKind::Corrupt,
             (_, ErrorKind::Locked) => StorageErrorKind::Locked,
             (_, ErrorKind::NoSpace) => StorageErrorKind::NoSpace,
+            (_, ErrorKind::DiskFull) => StorageErrorKind::DiskFull,
             _ => StorageErrorKind::Io,
         };
         Self::new(kind, error)

@@ -54,6 +54,9 @@ pub(crate) enum CaptureError {
         /// The length of the longest contiguous free space in bytes.
         largest_gap: u64,
     },
+    /// The host's disk that holds the store is full.
+    #[error("the host's disk with the store is full")]
+    DiskFull(#[source] StorageError),
     /// The store is read-only.
     #[error("the store is read-only")]
     ReadOnly,
@@ -73,6 +76,7 @@ impl CaptureError {
             Self::StoreTooSmall { .. } => "store_too_small",
             Self::Full { .. } => "store_full",
             Self::Fragmented { .. } => "store_fragmented",
+            Self::DiskFull(_) => "disk_full",
             Self::ReadOnly => "store_read_only",
             Self::Locked => "store_locked",
             Self::Store(_) => "store_failed",
@@ -91,6 +95,7 @@ impl CaptureError {
                 "make the store larger (`vmgstool grow`), or copy its files to a new one (`vmgstool extract`, \
                  `create`, `inject`)"
             }
+            Self::DiskFull(_) => "free space on the file system that the VMGS file is on",
             Self::ReadOnly => "make the store writable",
             Self::Locked => "give the VM the store's key",
             Self::Store(_) => "check the disk that the store is on",
@@ -166,6 +171,7 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
     written.map_err(|error| match error.kind {
         StorageErrorKind::ReadOnly => CaptureError::ReadOnly,
         StorageErrorKind::Locked => CaptureError::Locked,
+        StorageErrorKind::DiskFull => CaptureError::DiskFull(error),
         StorageErrorKind::NoSpace => match storage.state() {
             Ok(state) if state.free >= len.next_multiple_of(BLOCK) + TOKEN_RESERVE => {
                 CaptureError::Fragmented {

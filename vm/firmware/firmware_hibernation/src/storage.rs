@@ -48,8 +48,10 @@ pub enum StorageErrorKind {
     Locked,
     /// The store is read-only.
     ReadOnly,
-    /// There is not enough contiguous free space.
+    /// There is not enough contiguous free space in the store.
     NoSpace,
+    /// The host's disk that holds the store is full.
+    DiskFull,
     /// The device, or the connection to it, failed.
     Io,
 }

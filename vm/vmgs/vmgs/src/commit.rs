@@ -114,13 +114,13 @@ impl<'a> Commit<'a> {
 }
 
 /// The number of blocks for content of `size` bytes. An empty file has one block.
-fn blocks_for(id: FileId, size: u64) -> Result<u32, Error> {
+pub(crate) fn blocks_for(id: FileId, size: u64) -> Result<u32, Error> {
     u32::try_from(size.div_ceil(u64::from(BLOCK_SIZE)).max(1))
         .map_err(|_| Error::FileTooLarge { id, size })
 }
 
 /// Returns `id` if callers may change the file: the tables are changed by the store only.
-fn user_file(id: FileId) -> Result<FileId, Error> {
+pub(crate) fn user_file(id: FileId) -> Result<FileId, Error> {
     match id.range() {
         FileIdRange::File => Ok(id),
         FileIdRange::Table | FileIdRange::OutOfRange => Err(Error::InvalidFileId(id)),

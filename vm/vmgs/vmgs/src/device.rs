@@ -11,6 +11,7 @@ pub use staged::StagedDevice;
 
 use crate::error::Error;
 use std::io;
+use std::path::Path;
 use vmgs_format::BLOCK_SIZE;
 
 /// A disk. Offsets and lengths are multiples of its sector size.
@@ -30,8 +31,17 @@ pub trait BlockDevice: Send {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
     /// Writes `buf` at `offset`.
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> io::Result<()>;
-    /// Makes all completed writes durable.
+    /// Makes all completed writes durable. If this fails, none of the writes since the last flush count as durable,
+    /// even if reading returns them and a later flush succeeds: the operating system may have dropped them.
     fn flush(&mut self) -> io::Result<()>;
+    /// Gets all the space of the device from what holds it, so that no later write fails for want of space.
+    fn allocate(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    /// The file that is the device, for messages.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// The size of a device that can hold a store.

@@ -4,6 +4,7 @@ use crate::alloc::Extent;
 use crate::device::BlockDevice;
 use crate::device::Geometry;
 use crate::error::Error;
+use std::io;
 use vmgs_format::BLOCK_SIZE;
 
 /// Maximum length in bytes of one request to the device.
@@ -12,12 +13,18 @@ const MAX_TRANSFER: usize = 1 << 20;
 pub(crate) struct Disk {
     device: Box<dyn BlockDevice>,
     pub(crate) geometry: Geometry,
+    /// Bytes written since the last flush.
+    unflushed: u64,
 }
 
 impl Disk {
     pub(crate) fn new(device: Box<dyn BlockDevice>) -> Result<Self, Error> {
         let geometry = Geometry::of(&*device)?;
-        Ok(Self { device, geometry })
+        Ok(Self {
+            device,
+            geometry,
+            unflushed: 0,
+        })
     }
 
     pub(crate) fn device(&mut self) -> &mut dyn BlockDevice {
@@ -97,13 +104,42 @@ impl Disk {
     }
 
     fn write_piece(&mut self, offset: u64, piece: &[u8]) -> Result<(), Error> {
-        self.device
-            .write_at(offset, piece)
-            .map_err(|source| Error::Write {
+        let len = piece.len();
+        let result = self.device.write_at(offset, piece);
+        result.map_err(|source| self.write_error(offset, len as u64, source))?;
+        self.unflushed += len as u64;
+        Ok(())
+    }
+
+    fn write_error(&self, offset: u64, len: u64, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.full(len, source),
+            io::ErrorKind::FileTooLarge => Error::FileSizeLimit {
+                path: self.device.path().map(Into::into),
                 offset,
-                len: piece.len(),
+                len,
                 source,
-            })
+            },
+            _ => Error::Write {
+                offset,
+                len,
+                source,
+            },
+        }
+    }
+
+    fn full(&self, needed: u64, source: io::Error) -> Error {
+        Error::DiskFull {
+            path: self.device.path().map(Into::into),
+            needed,
+            source,
+        }
+    }
+
+    /// Gets all the space of the device from the host.
+    pub(crate) fn allocate(&mut self) -> Result<(), Error> {
+        let result = self.device.allocate();
+        result.map_err(|source| self.write_error(0, self.geometry.len, source))
     }
 
     /// Fills the blocks with zeros, except for the sectors with their first `spared` bytes.
@@ -121,7 +157,15 @@ impl Disk {
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
-        self.device.flush().map_err(Error::Flush)
+        let result = self.device.flush();
+        result.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.full(self.unflushed, source)
+            }
+            _ => Error::Flush(source),
+        })?;
+        self.unflushed = 0;
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::damage::Damage;
 use crate::damage::HeaderError;
 use std::io;
+use std::path::PathBuf;
 use vmgs_format::FileId;
 use vmgs_format::Version;
 
@@ -28,7 +29,7 @@ pub enum Error {
         /// Offset in bytes.
         offset: u64,
         /// Length in bytes.
-        len: usize,
+        len: u64,
         /// The device's error.
         #[source]
         source: io::Error,
@@ -36,6 +37,34 @@ pub enum Error {
     /// The device failed to flush.
     #[error("flushing the store failed")]
     Flush(#[source] io::Error),
+    /// The host's disk with the store has no space.
+    #[error("the host's disk is full: it has no {needed} bytes for the VMGS store{}", in_file(path.as_ref()))]
+    DiskFull {
+        /// The file with the store, if it is in one.
+        path: Option<PathBuf>,
+        /// How many bytes are needed.
+        needed: u64,
+        /// The device's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The file with the store may not be as long as it is: a limit of the process or the file system.
+    #[error(
+        "writing {len} bytes at byte {offset} of the store{} failed: that is beyond the process's limit on the size of \
+         files (`ulimit -f`)",
+        in_file(path.as_ref())
+    )]
+    FileSizeLimit {
+        /// The file with the store, if it is in one.
+        path: Option<PathBuf>,
+        /// Offset in bytes.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+        /// The device's error.
+        #[source]
+        source: io::Error,
+    },
     /// The device cannot hold a store.
     #[error("a device of {sector_count} sectors of {sector_size} bytes cannot hold a store")]
     Geometry {
@@ -165,6 +194,14 @@ pub enum Error {
         /// Length of the new content in bytes.
         size: u64,
     },
+    /// A change would take blocks that are [reserved](crate::Vmgs::reserve) for other files.
+    #[error("no space for file {id}: {reserved} bytes of the store are kept free for other files")]
+    Reserved {
+        /// The file.
+        id: FileId,
+        /// How many bytes are kept free.
+        reserved: u64,
+    },
     /// There is no run of free blocks that is long enough.
     #[error("no space: no {blocks} contiguous blocks are free for file {id}")]
     NoSpace {
@@ -245,8 +282,10 @@ pub enum ErrorKind {
     Locked,
     /// The device failed.
     Io,
-    /// The store, or the file system that holds it, is full.
+    /// The store is full.
     NoSpace,
+    /// The host's disk that holds the store is full.
+    DiskFull,
     /// The request is invalid or is refused.
     Refused,
 }
@@ -254,16 +293,11 @@ pub enum ErrorKind {
 impl Error {
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
-        use std::io::ErrorKind as Io;
         match self {
-            // The file that holds the store is sparse, and its file system is full.
-            Self::Write { source, .. } | Self::Flush(source)
-                if matches!(source.kind(), Io::StorageFull | Io::QuotaExceeded) =>
-            {
-                ErrorKind::NoSpace
-            }
+            Self::DiskFull { .. } => ErrorKind::DiskFull,
             Self::Read { .. }
             | Self::Write { .. }
+            | Self::FileSizeLimit { .. }
             | Self::Flush(_)
             | Self::Sink { .. }
             | Self::Source { .. }
@@ -282,7 +316,7 @@ impl Error {
             | Self::DamagedFile { .. }
             | Self::Authentication(_) => ErrorKind::Corrupt,
             Self::NotAllocated(_) => ErrorKind::Missing,
-            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::NoSpace { .. } | Self::Reserved { .. } => ErrorKind::NoSpace,
             Self::Locked | Self::WrongKey | Self::StaleKey { .. } => ErrorKind::Locked,
             Self::Geometry { .. }
             | Self::InvalidFileId(_)
@@ -300,4 +334,9 @@ impl Error {
             | Self::Json(_) => ErrorKind::Refused,
         }
     }
+}
+
+/// ` in FILE`, if there is one.
+fn in_file(path: Option<&PathBuf>) -> String {
+    path.map_or_else(String::new, |path| format!(" in {}", path.display()))
 }

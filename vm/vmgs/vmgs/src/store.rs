@@ -1,6 +1,8 @@
 //! An open store: opening, formatting, and queries.
 
 use crate::alloc::Extent;
+use crate::commit::blocks_for;
+use crate::commit::user_file;
 use crate::device::BlockDevice;
 use crate::disk::Disk;
 use crate::disk::byte_of;
@@ -60,12 +62,12 @@ pub struct Vmgs {
     /// A commit failed and may have taken effect.
     pub(crate) in_doubt: bool,
     pub(crate) provisioned: Option<ProvisioningReason>,
-}
-
     /// A zero metadata key opens the tables of this generation or of the one before.
     pub(crate) exposed: bool,
     /// The files for which blocks are kept free, and how many.
     pub(crate) reserved: Vec<(FileId, u32)>,
+}
+
 /// How much of a device must be zero before it is formatted as an empty one. What else uses a disk has data there.
 const BLANK_LEN: u64 = 1 << 30;
 
@@ -160,10 +162,10 @@ impl Vmgs {
             header_durable: false,
             in_doubt: false,
             provisioned: None,
-        }
-    }
             exposed: false,
             reserved: Vec::new(),
+        }
+    }
 
     /// Formats the device, whatever its content.
     pub fn format(device: Box<dyn BlockDevice>, options: OpenOptions) -> Result<Self, Error> {

@@ -194,7 +194,8 @@ impl Vmgs {
         Ok(())
     }
 
-    /// Fails if adding the files would leave no space for new tables, which deleting a file needs.
+    /// Fails if adding the files would leave no space for new tables, which deleting a file needs, or for files that
+    /// have space reserved.
     fn check_reserve(&self, next: &State, files: &[Planned<'_>]) -> Result<(), Error> {
         let Some(largest) = files.iter().max_by_key(|file| file.blocks) else {
             return Ok(());
@@ -207,14 +208,31 @@ impl Vmgs {
             .map(|file| u64::from(file.extent.blocks))
             .sum::<u64>()
             + 1;
-        let reserve = if next.is_encrypted() { 2 } else { 1 };
-        if u64::from(FIRST_DATA_BLOCK) + used + reserve > u64::from(self.disk.geometry.blocks) {
+        let needed = u64::from(FIRST_DATA_BLOCK) + used + next.table_blocks();
+        let capacity = u64::from(self.disk.geometry.blocks);
+        if needed > capacity {
             return Err(Error::NoSpace {
                 id: largest.id,
                 blocks: largest.blocks,
             });
         }
+        let reserved = self.reserved_blocks(next);
+        if needed + reserved > capacity {
+            return Err(Error::Reserved {
+                id: largest.id,
+                reserved: (reserved + next.table_blocks()) * u64::from(BLOCK_SIZE),
+            });
+        }
         Ok(())
+    }
+
+    /// The blocks to be kept free for reserved files: to write each, and to replace it.
+    pub(crate) fn reserved_blocks(&self, next: &State) -> u64 {
+        let blocks = |(id, blocks): &(FileId, u32)| {
+            let copies = if next.file(*id).is_some() { 1 } else { 2 };
+            u64::from(*blocks) * copies
+        };
+        self.reserved.iter().map(blocks).sum()
     }
 
     /// Allocates blocks, if possible without using those of the previous generation.
@@ -290,6 +308,14 @@ impl Vmgs {
                 gcm.authenticate(piece);
                 gcm.decrypt_at(position, piece);
             }
+            // Other readers take ciphertext of zeros only for damage.
+            while let Some(used) = &mut key
+                && size <= TAG_LEN as u64
+                && encrypts_to_zeros(used, &record.nonce, piece)
+            {
+                *used = Key::generate()?;
+                sealing = Some(Gcm::new(used, &record.nonce));
+            }
             if let Some(gcm) = &mut sealing {
                 gcm.encrypt(piece);
             }
@@ -339,14 +365,6 @@ impl Vmgs {
                 self.disk.write(byte_of(table), file_table)?;
             }
         }
-            // Other readers take ciphertext of zeros only for damage.
-            while let Some(used) = &mut key
-                && size <= TAG_LEN as u64
-                && encrypts_to_zeros(used, &record.nonce, piece)
-            {
-                *used = Key::generate()?;
-                sealing = Some(Gcm::new(used, &record.nonce));
-            }
         self.activate(next)
     }
 
@@ -399,6 +417,9 @@ impl Vmgs {
     pub(crate) fn activate(&mut self, mut next: State) -> Result<(), Error> {
         next.slot = 1 - self.state.slot;
         next.sequence = self.state.sequence.wrapping_add(1);
+        if !self.header_durable {
+            self.rewrite_header()?;
+        }
         self.disk.flush()?;
         self.header_durable = true;
         let offset = self.disk.geometry.header_offset(next.slot);
@@ -412,53 +433,6 @@ impl Vmgs {
         self.drop_repaired_findings(new_table);
         Ok(())
     }
-
-    /// Drops the findings that the last commit repaired.
-    fn drop_repaired_findings(&mut self, new_table: bool) {
-        let (state, exposed) = (&self.state, self.exposed);
-        self.findings.retain(|finding| match finding {
-            Finding::DamagedHeader { .. } => false,
-            Finding::MisplacedTableEntry | Finding::ReservedNotZero(_) => !new_table,
-            Finding::NoExtendedTable => state.extended_table().is_none(),
-            Finding::DamagedFile { id, damage } => {
-                state.file(*id).is_some_and(|f| f.damage == Some(*damage))
-            }
-            Finding::ZeroMetadataKey => exposed,
-            Finding::StaleExtendedEntry(_) => state.extended_stale,
-            _ => true,
-        });
-    }
-}
-
-/// Wraps the metadata key under `key` in key record `index`.
-fn wrap(state: &mut State, index: usize, key: &Key) -> Result<(), Error> {
-    let Some(unlocked) = &state.unlocked else {
-        return Err(Error::Locked);
-    };
-    let old = &state.records[index];
-    let nonce: [u8; NONCE_LEN] = if old.is_occupied() {
-        crypto::next_nonce(&old.nonce)?
-    } else {
-        crypto::fresh_nonce()?
-    };
-    let mut encrypted_key = *unlocked.metadata_key.as_bytes();
-    let tag: [u8; TAG_LEN] = crypto::seal(key, &nonce, &mut encrypted_key);
-    state.records[index] = MetadataKeyRecord {
-        nonce,
-        reserved: 0.into(),
-        if !self.header_durable {
-            self.rewrite_header()?;
-        }
-        tag,
-        encrypted_key,
-    };
-    Ok(())
-}
-fn encrypts_to_zeros(key: &Key, nonce: &[u8; NONCE_LEN], content: &[u8]) -> bool {
-    let mut sealed = Zeroizing::new(content.to_vec());
-    crypto::seal(key, nonce, &mut sealed);
-    sealed.iter().all(|byte| *byte == 0)
-}
 
     /// Makes sure that the active header is on the medium.
     pub(crate) fn make_header_durable(&mut self) -> Result<(), Error> {
@@ -479,3 +453,47 @@ fn encrypts_to_zeros(key: &Key, nonce: &[u8; NONCE_LEN], content: &[u8]) -> bool
         self.disk.write(offset, &sector)
     }
 
+    /// Drops the findings that the last commit repaired.
+    fn drop_repaired_findings(&mut self, new_table: bool) {
+        let (state, exposed) = (&self.state, self.exposed);
+        self.findings.retain(|finding| match finding {
+            Finding::DamagedHeader { .. } => false,
+            Finding::MisplacedTableEntry | Finding::ReservedNotZero(_) => !new_table,
+            Finding::NoExtendedTable => state.extended_table().is_none(),
+            Finding::DamagedFile { id, damage } => {
+                state.file(*id).is_some_and(|f| f.damage == Some(*damage))
+            }
+            Finding::ZeroMetadataKey => exposed,
+            Finding::StaleExtendedEntry(_) => state.extended_stale,
+            _ => true,
+        });
+    }
+}
+
+fn encrypts_to_zeros(key: &Key, nonce: &[u8; NONCE_LEN], content: &[u8]) -> bool {
+    let mut sealed = Zeroizing::new(content.to_vec());
+    crypto::seal(key, nonce, &mut sealed);
+    sealed.iter().all(|byte| *byte == 0)
+}
+
+/// Wraps the metadata key under `key` in key record `index`.
+fn wrap(state: &mut State, index: usize, key: &Key) -> Result<(), Error> {
+    let Some(unlocked) = &state.unlocked else {
+        return Err(Error::Locked);
+    };
+    let old = &state.records[index];
+    let nonce: [u8; NONCE_LEN] = if old.is_occupied() {
+        crypto::next_nonce(&old.nonce)?
+    } else {
+        crypto::fresh_nonce()?
+    };
+    let mut encrypted_key = *unlocked.metadata_key.as_bytes();
+    let tag: [u8; TAG_LEN] = crypto::seal(key, &nonce, &mut encrypted_key);
+    state.records[index] = MetadataKeyRecord {
+        nonce,
+        reserved: 0.into(),
+        tag,
+        encrypted_key,
+    };
+    Ok(())
+}

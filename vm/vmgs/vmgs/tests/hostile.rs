@@ -259,12 +259,12 @@ impl BlockDevice for Failing {
 }
 
 #[test]
-fn a_full_file_system_is_reported_as_no_space() {
+fn a_full_file_system_is_reported_as_a_full_disk() {
     use std::io::ErrorKind as Io;
     let cases = [
-        (Some(Io::StorageFull), None, ErrorKind::NoSpace),
-        (Some(Io::QuotaExceeded), None, ErrorKind::NoSpace),
-        (None, Some(Io::StorageFull), ErrorKind::NoSpace),
+        (Some(Io::StorageFull), None, ErrorKind::DiskFull),
+        (Some(Io::QuotaExceeded), None, ErrorKind::DiskFull),
+        (None, Some(Io::StorageFull), ErrorKind::DiskFull),
         (Some(Io::Other), None, ErrorKind::Io),
         (None, Some(Io::Other), ErrorKind::Io),
     ];

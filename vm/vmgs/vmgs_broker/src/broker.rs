@@ -95,6 +95,9 @@ impl Broker {
                 Ok(())
             }),
             Request::Commit(rpc) => answer(rpc, |commit| Ok(self.unsealed()?.commit(commit)?)),
+            Request::Reserve(rpc) => {
+                answer(rpc, |(id, len)| Ok(self.unsealed()?.reserve(id, len)?));
+            }
             Request::Unlock(rpc) => answer(rpc, |key| Ok(self.unsealed()?.unlock(&key)?)),
             Request::UpdateKey(rpc) => answer(rpc, |key| Ok(self.unsealed()?.update_key(&key)?)),
             Request::Save(rpc) => answer(rpc, |()| self.save()),

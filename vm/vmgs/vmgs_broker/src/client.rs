@@ -105,6 +105,11 @@ impl VmgsClient {
         self.call(Request::Commit, commit).await
     }
 
+    /// Reserves space for a file of `len` bytes, until the broker ends. See [`vmgs::Vmgs::reserve`].
+    pub async fn reserve(&self, id: FileId, len: u64) -> Result<(), BrokerError> {
+        self.call(Request::Reserve, (id, len)).await
+    }
+
     /// Unlocks the store.
     pub async fn unlock(&self, key: Key) -> Result<(), BrokerError> {
         self.call(Request::Unlock, key).await

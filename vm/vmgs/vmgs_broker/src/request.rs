@@ -72,6 +72,7 @@ pub(crate) enum Request {
     ReadRange(Call<(FileId, u64, usize), Vec<u8>>),
     ReadChunks(Call<ReadChunks, ()>),
     Commit(Call<Commit<'static>, ()>),
+    Reserve(Call<(FileId, u64), ()>),
     Unlock(Call<Key, ()>),
     UpdateKey(Call<Key, ()>),
     Save(Call<(), SavedState>),

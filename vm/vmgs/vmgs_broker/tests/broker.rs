@@ -230,3 +230,26 @@ fn the_store_is_reloaded_before_the_change_after_a_commit_in_doubt() {
         assert_eq!(block_on(client.read(FileId(21))).unwrap(), b"next");
     }
 }
+
+#[test]
+fn blocks_are_kept_free_for_a_reserved_file() {
+    let device = MemoryDevice::new(512, 8 * 4096);
+    let (client, _thread) = Broker::spawn(store(&device)).unwrap();
+    block_on(client.reserve(ID, 8)).unwrap();
+    // Of the four free blocks two are for the file and its successor, and one for a table.
+    block_on(client.write(FileId(21), Protection::Plain, vec![1])).unwrap();
+    let error = block_on(client.write(FileId(22), Protection::Plain, vec![1])).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BrokerError::Store(vmgs::Error::Reserved {
+                id: FileId(22),
+                reserved: 12288,
+            })
+        ),
+        "{error}"
+    );
+    for content in [b"first", b"again"] {
+        block_on(client.write(ID, Protection::Plain, content.to_vec())).unwrap();
+    }
+}

@@ -6,6 +6,7 @@ use crate::container::Container;
 use crate::container::ContainerError;
 use crate::container::DiskShape;
 use crate::options::StoreAccess;
+use rustix::fs::FallocateFlags;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
@@ -14,6 +15,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// Number of consecutive bytes written before the kernel is asked to start writeback. Otherwise writeback
 /// of a large file would start only at the flush, and the medium would be idle until then.
@@ -23,6 +25,7 @@ const WRITEBACK_LEN: u64 = 512 << 10;
 #[derive(Debug)]
 pub struct FileDevice {
     file: File,
+    path: Option<PathBuf>,
     shape: DiskShape,
     access: StoreAccess,
     /// The last consecutive bytes written for which writeback was not started.
@@ -65,7 +68,9 @@ impl FileDevice {
             // this file was opened before that and locked after, it is the old one, and changes to it
             // would be lost.
             if is_at(&file, path).map_err(opening)? {
-                return Self::new(file, container, access);
+                let mut device = Self::new(file, container, access)?;
+                device.path = Some(path.into());
+                return Ok(device);
             }
         }
     }
@@ -79,10 +84,18 @@ impl FileDevice {
         let shape = DiskShape::of(&file, container)?;
         Ok(Self {
             file,
+            path: None,
             shape,
             access,
             unstarted: 0..0,
         })
+    }
+
+    /// The device, with another name for the file in messages.
+    #[must_use]
+    pub fn known_as(mut self, path: &Path) -> Self {
+        self.path = Some(path.into());
+        self
     }
 
     /// The location of the disk in the file.
@@ -91,13 +104,6 @@ impl FileDevice {
     }
 
     /// Records that these bytes were written, and starts writeback after [`WRITEBACK_LEN`] bytes.
-    /// The device, with another name for the file in messages.
-    #[must_use]
-    pub fn known_as(mut self, path: &Path) -> Self {
-        self.path = Some(path.into());
-        self
-    }
-
     fn note_written(&mut self, written: Range<u64>) {
         if written.start != self.unstarted.end {
             self.unstarted.start = written.start;
@@ -162,6 +168,41 @@ impl BlockDevice for FileDevice {
     fn flush(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    fn allocate(&mut self) -> io::Result<()> {
+        // A block device has its space.
+        if !self.file.metadata()?.is_file() {
+            return Ok(());
+        }
+        let len = self.shape.len;
+        // Allocating may fail halfway and keep what it got, so it is not tried if it cannot succeed.
+        let missing = len.saturating_sub(self.file.metadata()?.blocks() * 512);
+        let host = rustix::fs::fstatvfs(&self.file)?;
+        let free = host.f_bavail.saturating_mul(host.f_frsize);
+        if missing > free {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("{missing} more bytes are needed, and {free} are free"),
+            ));
+        }
+        let allocated = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len)
+        });
+        match allocated.map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(
+                    path = self.path.as_ref().map(|path| path.display().to_string()),
+                    "the file system cannot reserve space for the store: writes fail if the disk becomes full"
+                );
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +224,54 @@ mod tests {
         let mut sector = [0; 512];
         device.read_at(0, &mut sector).unwrap();
         assert_eq!(sector, [1; 512]);
+    }
+
+    /// Replaces the file again and again, as a process does that honours its lock.
+    #[test]
+    fn the_file_that_is_open_and_locked_is_the_one_at_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        std::fs::write(&path, [0; 8192]).unwrap();
+        let replacing = {
+            let (path, other) = (path.clone(), dir.path().join("other"));
+            move || {
+                for _ in 0..2000 {
+                    std::fs::write(&other, [1; 8192]).unwrap();
+                    let old = File::open(&path).unwrap();
+                    while old.try_lock().is_err() {}
+                    std::fs::rename(&other, &path).unwrap();
+                    old.unlock().unwrap();
+                }
+            }
+        };
+        let thread = std::thread::spawn(replacing);
+        let raw = Container::Raw { sector_size: 512 };
+        while !thread.is_finished() {
+            match FileDevice::open(&path, raw, StoreAccess::ReadWrite) {
+                Ok(device) => assert!(is_at(&device.file, &path).unwrap()),
+                Err(error) => assert!(matches!(error, ContainerError::InUse { .. }), "{error}"),
+            }
+        }
+        thread.join().unwrap();
+    }
+
+    /// The kernel refuses to synchronize a device that has nothing to synchronize.
+    #[test]
+    fn flushing_synchronizes_the_file() {
+        let shape = DiskShape {
+            sector_size: 512,
+            len: 8192,
+            vhd_id: None,
+        };
+        let mut device = FileDevice {
+            file: File::open("/dev/zero").unwrap(),
+            path: None,
+            shape,
+            access: StoreAccess::ReadWrite,
+            unstarted: 0..0,
+        };
+        let error = device.flush().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
