@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use virt::Hypervisor;
 use virt::MAX_PROCESSORS;
+use vmgs::Key;
 
 /// Reports that the worker has not seen yet: at most two of each VP and a power request for each of two runs.
 const MAX_REPORTS: NonZeroUsize = NonZeroUsize::new(2 * (2 * MAX_PROCESSORS as usize + 1)).unwrap();
@@ -33,6 +34,8 @@ pub struct LaunchOptions {
     pub console_output: Box<dyn Write + Send>,
     /// Takes the VM's events.
     pub events: VmEventSink,
+    /// The key of an encrypted VMGS store; with it, a new store is encrypted.
+    pub vmgs_key: Option<Key>,
 }
 
 /// Why a VM could not be launched.
@@ -56,6 +59,7 @@ pub fn launch(
     let LaunchOptions {
         console_output,
         events,
+        vmgs_key,
     } = options;
     let host = hypervisor.host_info().map_err(MachineError::from)?;
     let sink = events.clone();
@@ -63,6 +67,7 @@ pub fn launch(
         &host,
         config,
         &start.start,
+        vmgs_key,
         Arc::new(move |event| {
             sink(VmEvent {
                 at: Instant::now(),
@@ -104,10 +109,13 @@ pub fn launch(
         // Start VPs before spawning the worker: what follows happens while the guest boots.
         machine.lifecycle.resume().map_err(MachineError::from)?;
     }
-    let worker = Worker { machine, events };
+    let mut worker = Worker { machine, events };
     std::thread::Builder::new()
         .name("vm-worker".into())
-        .spawn(move || pal_async::block_on(worker.run(incoming, reports)))
+        .spawn(move || {
+            worker.machine.started();
+            pal_async::block_on(worker.run(incoming, reports));
+        })
         .map_err(LaunchError::Thread)?;
     Ok(handle)
 }

@@ -37,6 +37,7 @@ impl Launched {
         let options = LaunchOptions {
             console_output: Box::new(io::sink()),
             events: Arc::new(move |event| drop(send.send(name(&event.kind)))),
+            vmgs_key: None,
         };
         let start = StartOptions {
             initial_state,

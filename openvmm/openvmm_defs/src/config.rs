@@ -43,6 +43,20 @@ pub struct VmConfig {
     /// The VM's identity, in the order in which it is printed. The same for the VM's whole life.
     #[cbor(n(9), with = "minicbor::bytes")]
     pub uuid: [u8; 16],
+    /// That the VM's state is kept in memory until the VM ends, and how.
+    #[n(10)]
+    pub vmgs_memory: Option<VmgsMemory>,
+}
+
+/// How the VM's state is kept in memory.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum VmgsMemory {
+    /// A new store of this size in bytes.
+    #[n(0)]
+    New(#[n(0)] u64),
+    /// Changes to the VMGS file, which is not written.
+    #[n(1)]
+    Overlay,
 }
 
 /// Whether and how the guest can hibernate.

@@ -27,6 +27,7 @@ fn config(load_mode: LoadMode) -> VmConfig {
         },
         pci_devices: Vec::new(),
         vmgs: Some("/vm.vmgs".into()),
+        vmgs_memory: Some(VmgsMemory::New(4 << 20)),
         uuid: std::array::from_fn(|n| n as u8),
     }
 }

@@ -39,6 +39,21 @@ pub struct BootOptions {
     /// How to start although the firmware stored for a hibernated guest cannot be used, or is not wanted.
     #[n(1)]
     pub hibernation_override: Option<Override>,
+    /// Whether the VMGS store is made anew although there is one.
+    #[n(2)]
+    pub vmgs_format: Option<FormatVmgs>,
+}
+
+/// When a VMGS store is made anew, and its content lost.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum FormatVmgs {
+    /// When it is damaged, or what is there is no store.
+    #[n(0)]
+    IfDamaged,
+    /// Always.
+    #[n(1)]
+    Always,
 }
 
 /// Whether a new VM runs at once.
@@ -69,6 +84,7 @@ mod tests {
     fn each_start_survives_encoding() {
         let boot = BootOptions {
             hibernation_override: Some(Override::Discard),
+            vmgs_format: Some(FormatVmgs::IfDamaged),
         };
         for start in [Start::Boot(boot), Start::Restore(SavedUnits::default())] {
             let options = StartOptions {

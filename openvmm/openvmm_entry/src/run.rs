@@ -2,6 +2,7 @@
 
 use crate::cli::ConsoleMode;
 use crate::cli::Invocation;
+use crate::cli::KeySource;
 use crate::console;
 use crate::console::ConsoleEnd;
 use crate::console::GuestOutput;
@@ -65,12 +66,21 @@ pub(crate) fn run(invocation: &Invocation, head_start: Option<HeadStart>) -> Exi
             return ExitCode::HYPERVISOR;
         }
     };
+    let vmgs_key = invocation.vmgs_key.as_ref().map(KeySource::read);
+    let vmgs_key = match vmgs_key.transpose() {
+        Ok(key) => key,
+        Err(error) => {
+            eprintln!("error: --vmgs-key: {error}");
+            return ExitCode::CONFIG;
+        }
+    };
     let (send, mut main_events) = mesh::channel();
     let output = GuestOutput::new();
     let vm_events = send.clone();
     let options = LaunchOptions {
         console_output: Box::new(output.clone()),
         events: Arc::new(move |event| drop(vm_events.send(MainEvent::Vm(event)))),
+        vmgs_key,
     };
     let vm = match openvmm_core::launch(&hypervisor, &invocation.vm, &invocation.start, options) {
         Ok(vm) => vm,

@@ -79,6 +79,9 @@ impl MachinePlan {
         } = self;
         if let Some(store) = &store {
             store.create()?;
+            if config.hibernation.enabled {
+                store.reserve()?;
+            }
         }
         let (kernel, session, firmware) = match load {
             LoadPlan::Linux(kernel) => (Some(kernel), None, None),
@@ -150,8 +153,12 @@ impl MachinePlan {
             lifecycle: Lifecycle::new(units, vps, guest, ends.on_reset, ends.events),
             chipset,
             pm,
+            new_file: None,
         };
         machine.enter(start)?;
+        if let Some(store) = &store {
+            machine.new_file = Some(store.keep()?);
+        }
         Ok(machine)
     }
 }

@@ -40,6 +40,7 @@ fn config(irqchip: IrqchipMode) -> VmConfig {
         hibernation: HibernationConfig::default(),
         pci_devices: Vec::new(),
         vmgs: None,
+        vmgs_memory: None,
         uuid: std::array::from_fn(|n| n as u8 * 0x11),
     }
 }

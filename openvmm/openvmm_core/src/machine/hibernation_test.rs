@@ -39,6 +39,7 @@ fn a_hibernated_session_can_be_discarded() {
         &config,
         &Start::Boot(BootOptions {
             hibernation_override: Some(Override::Discard),
+            ..BootOptions::default()
         }),
     )
     .unwrap();
@@ -140,6 +141,7 @@ fn a_machine_that_cannot_be_built_keeps_the_hibernated_session() {
     ));
     let discard = Start::Boot(BootOptions {
         hibernation_override: Some(Override::Discard),
+        ..BootOptions::default()
     });
     let error = Bench::new(&broken, &discard).err().unwrap();
     assert!(matches!(error, MachineError::Device(_)), "{error}");
@@ -175,6 +177,7 @@ fn a_store_that_is_gone_since_the_guest_hibernated_refuses_the_start() {
     refused();
     let discard = Start::Boot(BootOptions {
         hibernation_override: Some(Override::Discard),
+        ..BootOptions::default()
     });
     let bench = Bench::new(&config, &discard).unwrap();
     let events = bench.take_events();

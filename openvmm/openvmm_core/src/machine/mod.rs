@@ -23,6 +23,7 @@ pub use firmware::VariablesError;
 pub use guest::LoadGuestError;
 pub(crate) use plan::MachinePlan;
 pub(crate) use platform::LOW_RAM_END;
+use vmgs_store::NewFile;
 pub use vmgs_store::VmgsError;
 
 use chipset::pm::PmControl;
@@ -39,6 +40,8 @@ pub(crate) struct Machine {
     pub lifecycle: Lifecycle<MachineGuest>,
     chipset: Arc<Chipset>,
     pub pm: PmControl,
+    /// The VMGS file, if it is new.
+    new_file: Option<NewFile>,
 }
 
 impl Machine {
@@ -49,6 +52,13 @@ impl Machine {
             Start::Restore(saved) => self.lifecycle.restore(saved)?,
         }
         Ok(())
+    }
+
+    /// The machine runs: what its start created stays.
+    pub(crate) fn started(&mut self) {
+        if let Some(file) = self.new_file.take() {
+            file.stays();
+        }
     }
 
     /// Ends the machine and its threads, and writes out what serial ports still hold.

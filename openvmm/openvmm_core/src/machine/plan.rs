@@ -15,6 +15,7 @@ use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
 use virt::HostInfo;
 use virt::Topology;
+use vmgs::Key;
 
 /// The shape of a machine: all that its tables and its firmware are told about it.
 #[derive(Clone, Copy)]
@@ -45,11 +46,12 @@ pub(crate) enum LoadPlan {
 }
 
 impl MachinePlan {
-    /// Plans the machine of `config` for this start on a host.
+    /// Plans the machine of `config` for this start on a host. `key` is that of its VMGS store.
     pub(crate) fn new(
         host: &HostInfo,
         config: &VmConfig,
         start: &Start,
+        key: Option<Key>,
         events: HibernationSink,
     ) -> Result<Self, MachineError> {
         let address_bits = host.address_bits;
@@ -57,7 +59,7 @@ impl MachinePlan {
         let layout = MemoryLayout::new(config.memory.size, LOW_RAM_END, address_bits)?;
         let tables = acpi::tables(config, &topology, &layout, address_bits)?;
         let devices = DevicePlan::new(config, &layout)?;
-        let store = config.vmgs.as_deref().map(PlannedStore::new).transpose()?;
+        let store = PlannedStore::new(config, start, key)?;
         if let (Start::Restore(_), Some(store)) = (start, &store) {
             store.require()?;
         }

@@ -168,6 +168,7 @@ impl Files {
                 pci("rng0", 2, &VirtioRngHandle {}),
             ],
             vmgs,
+            vmgs_memory: None,
             uuid: [7; 16],
         }
     }
@@ -183,6 +184,15 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(config: &VmConfig, start: &Start) -> Result<Self, MachineError> {
+        Self::with_key(config, start, None)
+    }
+
+    /// With the key of the VMGS store.
+    pub(crate) fn with_key(
+        config: &VmConfig,
+        start: &Start,
+        key: Option<vmgs::Key>,
+    ) -> Result<Self, MachineError> {
         let hypervisor = FakeHypervisor::new();
         let events = Arc::new(Mutex::new(Vec::new()));
         let (hibernation, lifecycle) = (events.clone(), events.clone());
@@ -190,6 +200,7 @@ impl Bench {
             &hypervisor.host_info()?,
             config,
             start,
+            key,
             Arc::new(move |event| {
                 let event = serde_json::to_value(event).unwrap();
                 hibernation
@@ -209,7 +220,8 @@ impl Bench {
             }),
             on_reset: OnReset::Restart,
         };
-        let machine = plan.build(&hypervisor, config, start, ends)?;
+        let mut machine = plan.build(&hypervisor, config, start, ends)?;
+        machine.started();
         Ok(Self {
             machine,
             hypervisor,
@@ -349,6 +361,7 @@ pub(crate) fn launched(config: &VmConfig, hypervisor: &FakeHypervisor) -> VmHand
     let options = LaunchOptions {
         console_output: Box::new(std::io::sink()),
         events: Arc::new(|_| {}),
+        vmgs_key: None,
     };
     launch(hypervisor, config, &StartOptions::default(), options).unwrap()
 }

@@ -1,4 +1,7 @@
 //! Opening the VMGS file that keeps the VM's state, and starting its broker.
+//!
+//! A start that fails leaves the file as it was. So what is written before the machine is built is held back: a new
+//! file has another name until then, and changes to a file that is there stay in memory.
 
 use firmware_hibernation::BrokerStorage;
 use firmware_hibernation::HibernationFile;
@@ -8,26 +11,45 @@ use firmware_hibernation::StorageError;
 use firmware_hibernation::StorageErrorKind;
 use firmware_hibernation::StoreChange;
 use firmware_hibernation::StoreState;
+use openvmm_defs::config::VmConfig;
+use openvmm_defs::config::VmgsMemory;
+use openvmm_defs::start::FormatVmgs;
+use openvmm_defs::start::Start;
+use parking_lot::Mutex;
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use tempfile::TempPath;
+use vmgs::BlockDevice;
 use vmgs::Container;
 use vmgs::ContainerError;
 use vmgs::ErrorKind;
 use vmgs::FileDevice;
+use vmgs::FileId;
+use vmgs::Key;
+use vmgs::MemoryDevice;
 use vmgs::OnProblem;
 use vmgs::OpenOptions;
 use vmgs::OpenPolicy;
+use vmgs::StagedDevice;
 use vmgs::StoreAccess;
 use vmgs::Vmgs;
 use vmgs_broker::Broker;
+use vmgs_broker::BrokerError;
 use vmgs_broker::VmgsClient;
 
 /// Size of a new store in bytes: room for a firmware image, the image that replaces it, and the variables.
 const NEW_STORE: u64 = 64 << 20;
+
+/// The largest store in memory in bytes.
+const LARGEST_IN_MEMORY: u64 = 1 << 30;
+
+/// Size of a hibernation token in bytes.
+const TOKEN_LEN: u64 = 8;
 
 /// Why a VMGS file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +72,15 @@ pub enum VmgsError {
         #[source]
         source: ContainerError,
     },
+    /// The file cannot be written.
+    #[error("cannot write the VMGS file {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The store in the file cannot be used.
     #[error("cannot use the store in the VMGS file {}", path.display())]
     Store {
@@ -59,53 +90,138 @@ pub enum VmgsError {
         #[source]
         source: vmgs::Error,
     },
+    /// The store is encrypted.
+    #[error(
+        "the store in the VMGS file {} is encrypted, and its key is not given (`--vmgs-key`)",
+        path.display()
+    )]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store is not encrypted.
+    #[error(
+        "a key is given, and the store in the VMGS file {} is not encrypted; `vmgstool encrypt` encrypts it",
+        path.display()
+    )]
+    NotEncrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What hibernation needs cannot be reserved in a new store.
+    #[error("cannot reserve space for hibernation in the VMGS file {}", path.display())]
+    Reserve {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: BrokerError,
+    },
     /// The saved VM had a store, and there is none.
     #[error("there is no store in the VMGS file {}, and the saved VM had one", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
+    /// A store in memory cannot have this size.
+    #[error("a store in memory has 16384 bytes to 1 GiB, in steps of 4096; not {size}")]
+    MemorySize {
+        /// The size in bytes.
+        size: u64,
+    },
+    /// The configuration has an overlay, and no file below it.
+    #[error("a store that is kept in memory over a file needs the file")]
+    NothingBelow,
     /// The broker's thread cannot be started.
     #[error("cannot start the thread that owns the VMGS file")]
     Thread(#[source] io::Error),
 }
 
-/// The VMGS file as it was found. Nothing is written to it before [`PlannedStore::create`].
+/// The store as it was found. The file is as it was before [`PlannedStore::keep`].
 pub(crate) struct PlannedStore {
+    /// The file; for messages, a word for what is in memory.
     path: PathBuf,
     found: Found,
+    key: Option<Key>,
+    /// A new file under another name.
+    new_file: Mutex<Option<TempPath>>,
     /// The store's client, once there is a store.
     client: Arc<OnceLock<VmgsClient>>,
 }
 
 enum Found {
-    Store,
+    Store(StagedDevice),
+    /// A device that is to be formatted.
+    ToFormat(StagedDevice, Format),
     NoFile,
-    EmptyFile,
+    InMemory(u64),
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    /// If it is blank, or also if it is damaged.
+    As(OpenPolicy),
+    Always,
 }
 
 impl PlannedStore {
-    /// Opens the store in the file at `path`, if there is one.
-    pub(crate) fn new(path: &Path) -> Result<Self, VmgsError> {
-        let planned = |found| Self {
-            path: path.into(),
+    /// Opens the store of the machine, if it has one and it exists. `key` is the key of an encrypted store; with it, a
+    /// new store is encrypted.
+    pub(crate) fn new(
+        config: &VmConfig,
+        start: &Start,
+        key: Option<Key>,
+    ) -> Result<Option<Self>, VmgsError> {
+        let format = match start {
+            Start::Boot(options) => options.vmgs_format,
+            Start::Restore(_) => None,
+        };
+        let (path, found) = match (&config.vmgs, config.vmgs_memory) {
+            (None, None) => return Ok(None),
+            (_, Some(VmgsMemory::New(size))) => {
+                if !(16384..=LARGEST_IN_MEMORY).contains(&size) || !size.is_multiple_of(4096) {
+                    return Err(VmgsError::MemorySize { size });
+                }
+                (PathBuf::from("(in memory)"), Found::InMemory(size))
+            }
+            (None, Some(VmgsMemory::Overlay)) => return Err(VmgsError::NothingBelow),
+            (Some(path), memory) => (path.clone(), find(path, memory, format)?),
+        };
+        let store = Self {
+            path,
             found,
+            key,
+            new_file: Mutex::default(),
             client: Arc::default(),
         };
-        if !path.exists() {
-            return Ok(planned(Found::NoFile));
+        if let Found::Store(device) = &store.found {
+            store.serve(store.open(device)?)?;
         }
-        match Vmgs::open(open_device(path)?, OpenOptions::default()) {
-            Ok(store) => {
-                let planned = planned(Found::Store);
-                planned.serve(store)?;
-                Ok(planned)
+        Ok(Some(store))
+    }
+
+    /// Opens and unlocks the store that was found.
+    fn open(&self, device: &StagedDevice) -> Result<Vmgs, VmgsError> {
+        let path = || self.path.clone();
+        let store = Vmgs::open(Box::new(device.clone()), OpenOptions::default());
+        let mut store = store.map_err(|source| self.store_error(source))?;
+        match &self.key {
+            None if store.is_encrypted() => return Err(VmgsError::Locked { path: path() }),
+            None => {}
+            Some(_) if !store.is_encrypted() => {
+                return Err(VmgsError::NotEncrypted { path: path() });
             }
-            Err(error) if error.kind() == ErrorKind::Empty => Ok(planned(Found::EmptyFile)),
-            Err(source) => Err(VmgsError::Store {
-                path: path.into(),
-                source,
-            }),
+            Some(key) => store
+                .unlock(key)
+                .map_err(|source| self.store_error(source))?,
+        }
+        Ok(store)
+    }
+
+    fn store_error(&self, source: vmgs::Error) -> VmgsError {
+        VmgsError::Store {
+            path: self.path.clone(),
+            source,
         }
     }
 
@@ -122,9 +238,13 @@ impl PlannedStore {
         })
     }
 
-    /// The file in which the store's sequence number is noted.
+    /// The file in which the store's sequence number is noted, for a store that outlives the VM.
     pub(crate) fn sequence_note(&self) -> Option<SequenceNoteFile> {
-        SequenceNoteFile::beside(&self.path)
+        match &self.found {
+            Found::InMemory(_) => None,
+            Found::Store(device) | Found::ToFormat(device, _) if device.is_overlay() => None,
+            _ => SequenceNoteFile::beside(&self.path),
+        }
     }
 
     /// Requires the store to be there: a machine that is to be restored had one.
@@ -135,27 +255,101 @@ impl PlannedStore {
 
     /// Creates the store if there is none.
     pub(crate) fn create(&self) -> Result<(), VmgsError> {
-        let path = &self.path;
-        match self.found {
-            Found::Store => return Ok(()),
-            Found::NoFile => {
-                tracing::info!(path = %path.display(), "creating the VMGS file");
-                create_file(path).map_err(|source| VmgsError::Create {
-                    path: path.clone(),
-                    source,
-                })?;
+        let options = OpenOptions::default();
+        let store = match &self.found {
+            Found::Store(_) => return Ok(()),
+            Found::ToFormat(device, format) => {
+                let device = Box::new(device.clone());
+                match format {
+                    Format::As(policy) => Vmgs::open_or_format(device, options, *policy),
+                    Format::Always => Vmgs::format(device, options),
+                }
             }
-            Found::EmptyFile => {}
-        }
-        let policy = OpenPolicy {
-            on_empty: OnProblem::Format,
-            ..OpenPolicy::default()
+            Found::NoFile => Vmgs::format(self.create_file()?, options),
+            Found::InMemory(size) => {
+                // The size is at most LARGEST_IN_MEMORY.
+                Vmgs::format(Box::new(MemoryDevice::new(512, *size as usize)), options)
+            }
         };
-        let store = Vmgs::open_or_format(open_device(path)?, OpenOptions::default(), policy);
-        self.serve(store.map_err(|source| VmgsError::Store {
-            path: path.clone(),
-            source,
-        })?)
+        let store = store.and_then(|mut store| {
+            if let Some(key) = &self.key {
+                store.encrypt(key)?;
+            }
+            Ok(store)
+        });
+        self.serve(store.map_err(|source| self.store_error(source))?)
+    }
+
+    /// Creates the file under another name.
+    fn create_file(&self) -> Result<Box<dyn BlockDevice>, VmgsError> {
+        let path = &self.path;
+        tracing::info!(path = %path.display(), "creating the VMGS file");
+        let create = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+            let (file, temporary) = tempfile::Builder::new()
+                .prefix(".vmgs-")
+                .tempfile_in(directory(path))?
+                .into_parts();
+            vmgs::create_file(&file, NEW_STORE, Container::Vhd1, None)?;
+            let device = FileDevice::open(&temporary, Container::Vhd1, StoreAccess::ReadWrite)?;
+            Ok((temporary, device.known_as(path)))
+        };
+        let (temporary, device) = create().map_err(|source| self.create_error(source))?;
+        *self.new_file.lock() = Some(temporary);
+        Ok(Box::new(device))
+    }
+
+    fn create_error(
+        &self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> VmgsError {
+        VmgsError::Create {
+            path: self.path.clone(),
+            source: source.into(),
+        }
+    }
+
+    /// Reserves what the token of a guest that hibernates needs, in the store and on the host's disk. A VM whose store
+    /// exists starts without it: its guest may be hibernated, and resuming needs no space.
+    pub(crate) fn reserve(&self) -> Result<(), VmgsError> {
+        let Some(client) = self.client() else {
+            return Ok(());
+        };
+        let reserved = client.reserve(FileId::HIBERNATION_TOKEN, TOKEN_LEN);
+        match (pal_async::block_on(reserved), &self.found) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), Found::Store(_)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the guest may be unable to hibernate: no space can be reserved for it in the VMGS file"
+                );
+                Ok(())
+            }
+            (Err(source), _) => Err(VmgsError::Reserve {
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Writes what was held back: the machine is built. A file that is new is removed again when the result is dropped.
+    pub(crate) fn keep(&self) -> Result<NewFile, VmgsError> {
+        if let Found::Store(device) | Found::ToFormat(device, _) = &self.found {
+            device.release().map_err(|source| VmgsError::Write {
+                path: self.path.clone(),
+                source,
+            })?;
+        }
+        let Some(temporary) = self.new_file.lock().take() else {
+            return Ok(NewFile(None));
+        };
+        temporary
+            .persist_noclobber(&self.path)
+            .map_err(|error| self.create_error(error.error))?;
+        let new = NewFile(Some(self.path.clone()));
+        File::open(directory(&self.path))
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| self.create_error(source))?;
+        Ok(new)
     }
 
     /// Starts the store's broker, whose thread ends with its last client.
@@ -167,29 +361,91 @@ impl PlannedStore {
     }
 }
 
-fn open_device(path: &Path) -> Result<Box<FileDevice>, VmgsError> {
-    let device = FileDevice::open(path, Container::Detect, StoreAccess::ReadWrite);
-    device.map(Box::new).map_err(|source| VmgsError::Open {
-        path: path.into(),
-        source,
-    })
+/// A file that this start created. It is removed unless the start succeeds.
+#[must_use]
+pub(crate) struct NewFile(Option<PathBuf>);
+
+impl NewFile {
+    /// The start succeeded.
+    pub(crate) fn stays(mut self) {
+        self.0 = None;
+    }
 }
 
-/// Creates a file with an empty store at `path`. If that fails, there is no file.
-fn create_file(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let parent = match path.parent() {
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(%error, path = %path.display(), "the new VMGS file cannot be removed");
+        }
+    }
+}
+
+/// What is at `path`. Nothing is written.
+fn find(
+    path: &Path,
+    memory: Option<VmgsMemory>,
+    format: Option<FormatVmgs>,
+) -> Result<Found, VmgsError> {
+    let exists = path.try_exists().map_err(|source| VmgsError::Open {
+        path: path.into(),
+        source: ContainerError::Open {
+            path: path.into(),
+            source,
+        },
+    })?;
+    let below = |access| {
+        let device = FileDevice::open(path, Container::Detect, access);
+        device.map(Box::new).map_err(|source| VmgsError::Open {
+            path: path.into(),
+            source,
+        })
+    };
+    let device = match memory {
+        // An overlay over nothing is an error.
+        Some(_) => StagedDevice::overlay(below(StoreAccess::ReadOnly)?),
+        None if exists => StagedDevice::new(below(StoreAccess::ReadWrite)?),
+        None => return Ok(Found::NoFile),
+    };
+    let policy = OpenPolicy {
+        on_empty: OnProblem::Format,
+        on_corrupt: match format {
+            Some(FormatVmgs::IfDamaged) => OnProblem::Format,
+            _ => OnProblem::Fail,
+        },
+    };
+    if format == Some(FormatVmgs::Always) {
+        return Ok(Found::ToFormat(device, Format::Always));
+    }
+    // What is held back of this does not matter: the device is opened again.
+    let options = OpenOptions {
+        access: StoreAccess::ReadOnly,
+        ..OpenOptions::default()
+    };
+    match Vmgs::open(Box::new(device.clone()), options) {
+        Ok(_) => Ok(Found::Store(device)),
+        Err(error) if error.kind() == ErrorKind::Empty => {
+            Ok(Found::ToFormat(device, Format::As(policy)))
+        }
+        Err(error)
+            if error.kind() == ErrorKind::Corrupt && policy.on_corrupt == OnProblem::Format =>
+        {
+            Ok(Found::ToFormat(device, Format::As(policy)))
+        }
+        Err(source) => Err(VmgsError::Store {
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// The directory that holds `path`.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    let temporary = tempfile::Builder::new()
-        .prefix(".vmgs-")
-        .tempfile_in(parent)?;
-    vmgs::create_file(temporary.as_file(), NEW_STORE, Container::Vhd1, None)?;
-    let file = temporary.as_file().try_clone()?;
-    let device = FileDevice::new(file, Container::Vhd1, StoreAccess::ReadWrite)?;
-    drop(Vmgs::format(Box::new(device), OpenOptions::default())?);
-    temporary.persist_noclobber(path)?;
-    Ok(())
+    }
 }
 
 /// The store of hibernation, which may be created after it was first asked.
@@ -250,3 +506,7 @@ impl Storage for PlannedStorage {
         self.created()?.commit(change)
     }
 }
+
+#[cfg(test)]
+#[path = "vmgs_store_test.rs"]
+mod tests;

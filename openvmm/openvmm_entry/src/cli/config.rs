@@ -7,6 +7,7 @@ use super::choice::OnOff;
 use super::choice::Smt;
 use super::choice::parse_choice;
 use super::memory::parse_memory;
+use super::vmgs_key::KeySource;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
 use openvmm_defs::config::HibernationConfig;
@@ -36,6 +37,8 @@ pub(crate) struct Invocation {
     pub(crate) console: ConsoleMode,
     /// Where the VM's events are written.
     pub(crate) events: Option<EventsTarget>,
+    /// Where the key of the VMGS store is.
+    pub(crate) vmgs_key: Option<KeySource>,
 }
 
 /// Whether the console reads standard input.
@@ -107,6 +110,11 @@ impl Options {
             .as_deref()
             .and_then(|text| errors.take("--json-events", parse_events(text).map(Some), None));
 
+        let vmgs_key = self.vmgs_key.as_deref().and_then(|text| {
+            let parsed = text.parse().map(Some);
+            errors.take("--vmgs-key", parsed.map_err(str::to_owned), None)
+        });
+
         let (Some(memory), Some(load_mode), true) = (memory, load_mode, errors.0.is_empty()) else {
             return Err(errors);
         };
@@ -123,8 +131,10 @@ impl Options {
                 hibernation,
                 pci_devices,
                 vmgs: self.vmgs,
+                vmgs_memory: None,
                 uuid,
             },
+            vmgs_key,
             start: StartOptions {
                 start: Start::Boot(boot),
                 initial_state: match self.paused {
@@ -169,6 +179,7 @@ impl Options {
         });
         BootOptions {
             hibernation_override,
+            vmgs_format: None,
         }
     }
 
