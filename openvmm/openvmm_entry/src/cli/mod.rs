@@ -9,6 +9,7 @@ mod options;
 mod pci;
 mod serial;
 mod size;
+mod vmgs_key;
 
 pub(crate) use config::ConsoleMode;
 pub(crate) use config::EventsTarget;
@@ -16,3 +17,4 @@ pub(crate) use config::Invocation;
 pub(crate) use options::CliCommand;
 pub(crate) use options::HibernationCommand;
 pub(crate) use options::Options;
+pub(crate) use vmgs_key::KeySource;

@@ -82,6 +82,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) vmgs: Option<PathBuf>,
 
+    /// Key of the VMGS store, 32 bytes: file:PATH, or fd:N for a descriptor that openvmm inherits. A new store is
+    /// encrypted with it
+    #[arg(long, value_name = "KEY", requires = "vmgs")]
+    pub(crate) vmgs_key: Option<String>,
+
     /// Add a virtio disk: [file:]PATH[;create=SIZE], mem:SIZE or memdiff:PATH; after commas any of ro, serial=TEXT,
     /// queues=N, sector=512|4096, format=raw|vhd|qcow2, aio=io_uring|threads, slot=DEV[.FN]
     #[arg(long, value_name = "DISK")]

@@ -15,11 +15,13 @@ use aes::cipher::StreamCipherSeek;
 use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 use std::fmt;
+use std::io;
 use vmgs_format::KEY_LEN;
 use vmgs_format::NONCE_LEN;
 use vmgs_format::TAG_LEN;
 use zeroize::Zeroize;
 use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
 /// Maximum length in bytes of a message: the block counter has 32 bits and starts at 2.
 pub(crate) const MAX_ENCRYPTED_LEN: u64 = ((1 << 32) - 2) * 16;
@@ -40,6 +42,23 @@ impl Key {
     /// The key with these bytes; none if they are not exactly 32.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+
+    /// Reads a key: exactly 32 bytes.
+    pub fn read_from(source: &mut dyn io::Read) -> io::Result<Self> {
+        // One more byte than a key has, to notice what is longer.
+        let mut bytes = Zeroizing::new([0; KEY_LEN + 1]);
+        let mut len = 0;
+        while len < bytes.len() {
+            match source.read(&mut bytes[len..]) {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Self::from_slice(&bytes[..len])
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a key has exactly 32 bytes"))
     }
 
     /// The bytes of the key.
