@@ -27,7 +27,7 @@ fn config(load_mode: LoadMode) -> VmConfig {
         },
         pci_devices: Vec::new(),
         vmgs: Some("/vm.vmgs".into()),
-        vmgs_memory: Some(VmgsMemory::New(4 << 20)),
+        vmgs_memory: None,
         uuid: std::array::from_fn(|n| n as u8),
     }
 }
@@ -62,6 +62,17 @@ fn each_load_mode_survives_encoding() {
     });
     for load_mode in uefi.chain([linux()]) {
         let config = config(load_mode);
+        assert_eq!(payload::decode(&payload::encode(&config)), Ok(config));
+    }
+}
+
+#[test]
+fn a_store_in_memory_survives_encoding() {
+    for memory in [VmgsMemory::New(4 << 20), VmgsMemory::Overlay] {
+        let config = VmConfig {
+            vmgs_memory: Some(memory),
+            ..config(linux())
+        };
         assert_eq!(payload::decode(&payload::encode(&config)), Ok(config));
     }
 }
