@@ -1,8 +1,6 @@
 //! Stores of writers that used a key of zeros: the first change that can, ends that.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[allow(dead_code, reason = "not all of it is needed")]
-mod fixture;
 mod image;
 
 use image::*;
