@@ -13,6 +13,10 @@ pub struct Environment {
     pub kernel: PathBuf,
     /// `VMM_TESTS_INITRD`: an initramfs whose init executes commands from the kernel's command line and the console.
     pub initrd: PathBuf,
+    /// `VMM_TESTS_KERNEL_13` and `VMM_TESTS_INITRD_13`: the same of Debian 13.
+    pub kernel_13: PathBuf,
+    /// See [`Self::kernel_13`].
+    pub initrd_13: PathBuf,
     /// `VMM_TESTS_OVMF_CODE_4M` and `VMM_TESTS_OVMF_VARS_4M`: UEFI firmware for 4 MiB of flash.
     pub ovmf_4m: OvmfBuild,
     /// `VMM_TESTS_OVMF_CODE_2M` and `VMM_TESTS_OVMF_VARS_2M`: the same firmware built for 2 MiB of flash, which
@@ -63,6 +67,15 @@ impl FromStr for Share {
 }
 
 impl Environment {
+    /// The same with Debian 13's kernel.
+    pub fn with_kernel_13(&self) -> Self {
+        Self {
+            kernel: self.kernel_13.clone(),
+            initrd: self.initrd_13.clone(),
+            ..self.clone()
+        }
+    }
+
     /// Reads the environment variables.
     pub fn from_env() -> anyhow::Result<Self> {
         let path = |name| {
@@ -74,6 +87,8 @@ impl Environment {
             openvmm: path("VMM_TESTS_OPENVMM")?,
             kernel: path("VMM_TESTS_KERNEL")?,
             initrd: path("VMM_TESTS_INITRD")?,
+            kernel_13: path("VMM_TESTS_KERNEL_13")?,
+            initrd_13: path("VMM_TESTS_INITRD_13")?,
             ovmf_4m: OvmfBuild {
                 code: path("VMM_TESTS_OVMF_CODE_4M")?,
                 vars: path("VMM_TESTS_OVMF_VARS_4M")?,

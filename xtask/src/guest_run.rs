@@ -75,6 +75,8 @@ impl GuestPlace {
             ("OPENVMM", Arg::Program("openvmm")),
             ("KERNEL", Arg::Guest(GuestFile::Kernel)),
             ("INITRD", Arg::Guest(GuestFile::Initrd)),
+            ("KERNEL_13", Arg::Guest(GuestFile::Kernel13)),
+            ("INITRD_13", Arg::Guest(GuestFile::Initrd13)),
             ("OVMF_CODE_4M", Arg::Guest(GuestFile::Ovmf4mCode)),
             ("OVMF_VARS_4M", Arg::Guest(GuestFile::Ovmf4mVars)),
             ("OVMF_CODE_2M", Arg::Guest(GuestFile::Ovmf2mCode)),

@@ -1,6 +1,7 @@
 //! The end-to-end tests, by topic.
 
 mod boot;
+mod debian_13;
 mod disk;
 mod errors;
 mod hibernate;
@@ -50,6 +51,14 @@ struct Context {
 }
 
 impl Context {
+    /// The same with guests that run Debian 13's kernel.
+    fn with_kernel_13(&self) -> Self {
+        Self {
+            environment: self.environment.with_kernel_13(),
+            limit: self.limit,
+        }
+    }
+
     /// openvmm with the Linux guest, which executes `commands`.
     fn linux(&self, commands: &str) -> VmBuilder {
         VmBuilder::linux(&self.environment, self.limit, commands)
@@ -105,6 +114,8 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         boot::file_backed_memory,
         boot::split_irqchip,
         boot::events_come_in_order,
+        debian_13::boots,
+        debian_13::wakes_on_its_own_firmware,
         disk::written_and_read,
         disk::nothing_kept,
         disk::locked,

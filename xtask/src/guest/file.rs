@@ -15,6 +15,10 @@ pub(crate) enum GuestFile {
     Kernel,
     /// The initramfs.
     Initrd,
+    /// The boot image of Debian 13's kernel.
+    Kernel13,
+    /// The initramfs for it.
+    Initrd13,
     /// The code of the firmware in 4 MiB of flash.
     Ovmf4mCode,
     /// The template of its variables.
@@ -31,9 +35,11 @@ pub(crate) enum GuestFile {
 
 impl GuestFile {
     /// All files that need no build of a workspace package.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Kernel,
         Self::Initrd,
+        Self::Kernel13,
+        Self::Initrd13,
         Self::Ovmf4mCode,
         Self::Ovmf4mVars,
         Self::Ovmf2mCode,
@@ -46,6 +52,8 @@ impl GuestFile {
         match self {
             Self::Kernel => "vmlinuz",
             Self::Initrd => "initrd",
+            Self::Kernel13 => "vmlinuz-13",
+            Self::Initrd13 => "initrd-13",
             Self::Ovmf4mCode => "OVMF_CODE_4M.fd",
             Self::Ovmf4mVars => "OVMF_VARS_4M.fd",
             Self::Ovmf2mCode => "OVMF_CODE.fd",
@@ -62,6 +70,8 @@ impl GuestFile {
         match self {
             Self::Kernel => link(&fetched.kernel.vmlinuz()),
             Self::Initrd => fs::write(&path, initramfs(&fetched.kernel)?),
+            Self::Kernel13 => link(&fetched.kernel_13.vmlinuz()),
+            Self::Initrd13 => fs::write(&path, initramfs(&fetched.kernel_13)?),
             Self::BenchInitrd => fs::write(&path, bench_initramfs(&fetched.kernel)?),
             Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
             Self::Ovmf4mCode | Self::Ovmf2mCode => link(&fetched.ovmf.dir().join(self.name())),

@@ -17,8 +17,9 @@ use std::process::ExitCode;
 
 /// Make the files of the guest that tests boot, to run it by hand.
 ///
-/// vmlinuz and initrd; OVMF_*.fd, two builds of UEFI firmware, each as code and a template of its variables; disk.img,
-/// which that firmware boots by itself; bench-initrd, for measurements. Replaces files of these names in DIR.
+/// vmlinuz and initrd, and the same of Debian 13 as vmlinuz-13 and initrd-13; OVMF_*.fd, two builds of UEFI firmware, each
+/// as code and a template of its variables; disk.img, which that firmware boots by itself; bench-initrd, for measurements.
+/// Replaces files of these names in DIR.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
     /// Where to put them.

@@ -44,14 +44,16 @@ pub(super) fn install_line(packages: &[&str]) -> String {
 }
 
 /// Package lists, with the mirrors that they come from.
-pub(super) enum Lists {
-    /// The machine's own.
-    Machine,
-    /// Those that apt uses with this configuration file, which it reads after the machine's own.
-    Configured(PathBuf),
+pub(super) struct Lists {
+    /// The configuration file with which apt uses them. It reads the file after the machine's own.
+    config: PathBuf,
 }
 
 impl Lists {
+    pub(super) fn new(config: PathBuf) -> Self {
+        Self { config }
+    }
+
     /// The first package that `package` depends on: what a meta package currently stands for.
     pub(super) fn real_package(&self, package: &str) -> anyhow::Result<String> {
         let listing = process::output(self.command("apt-cache").args(["depends", package]))?;
@@ -84,9 +86,7 @@ impl Lists {
 
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        if let Self::Configured(path) = self {
-            command.arg("--config-file").arg(path);
-        }
+        command.arg("--config-file").arg(&self.config);
         command
     }
 }
@@ -117,8 +117,9 @@ fn update() -> anyhow::Result<()> {
     process::run(apt_get_as_root().args(["--quiet", "update"]))
 }
 
-/// Tries `attempt`. If it fails, updates the machine's package lists and tries once more.
-pub(super) fn with_fresh_lists<T>(attempt: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+/// Tries `attempt`. If it fails, updates the machine's package lists and tries once more: outdated lists name files that
+/// the mirror has no more.
+fn with_fresh_lists<T>(attempt: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     attempt().or_else(|err| {
         eprintln!("setup: {err:#}");
         update()?;

@@ -2,7 +2,6 @@
 
 use super::package::DebianPackage;
 use super::package::PackageName;
-use super::package::PackageSource;
 use super::package::Unpacked;
 use super::package::keep_file;
 use std::path::PathBuf;
@@ -19,7 +18,7 @@ impl Unpacked for EfiStub {
     const PACKAGE: DebianPackage = DebianPackage {
         link: "efi-stub",
         names: &[PackageName::Fixed("systemd-boot-efi")],
-        source: PackageSource::Machine,
+        suite: "bookworm",
         program: None,
         keep: |tree, kept| {
             keep_file(

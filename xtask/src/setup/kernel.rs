@@ -1,35 +1,55 @@
-//! The kernel that the lab and its guests boot: Debian's cloud kernel.
+//! The kernels that the lab and guests boot: Debian's cloud kernels.
 
 use super::package::DebianPackage;
 use super::package::PackageName;
-use super::package::PackageSource;
 use super::package::Unpacked;
 use super::package::keep_file;
+use crate::process;
 use anyhow::Context;
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use walkdir::WalkDir;
 
-/// The kernel's files in the cache.
+/// The files in the cache of Debian 12's kernel, which the lab and most guests boot.
 #[derive(Debug, Clone)]
 pub(crate) struct DebianKernel {
     /// Holds `vmlinuz`, `release` and `modules/`.
     pub(crate) dir: PathBuf,
 }
 
+/// Debian 13's kernel, which some guests boot.
+#[derive(Debug, Clone)]
+pub(crate) struct Debian13Kernel(pub(crate) DebianKernel);
+
 impl Unpacked for DebianKernel {
     const PACKAGE: DebianPackage = DebianPackage {
         link: "kernel",
         // The meta package that always depends on the newest kernel.
         names: &[PackageName::DependencyOf("linux-image-cloud-amd64")],
-        source: PackageSource::Machine,
+        suite: "bookworm",
         program: None,
         keep,
     };
 
     fn at(dir: PathBuf) -> Self {
         Self { dir }
+    }
+}
+
+impl Unpacked for Debian13Kernel {
+    const PACKAGE: DebianPackage = DebianPackage {
+        link: "kernel-13",
+        suite: "trixie",
+        ..DebianKernel::PACKAGE
+    };
+
+    fn at(dir: PathBuf) -> Self {
+        Self(DebianKernel { dir })
     }
 }
 
@@ -47,19 +67,23 @@ impl DebianKernel {
         Ok(text.trim_end().to_owned())
     }
 
-    /// The files of the modules `names` and of all modules that they depend on, in the order to load them.
+    /// The files of the modules `names` and of all modules that they depend on, in the order to load them. Modules that are
+    /// built into the kernel have none.
     pub(crate) fn modules(&self, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-        let all = find_modules(&self.dir.join("modules"))?;
+        let all = Modules::find(&self.dir.join("modules"))?;
         let mut ordered = Vec::new();
         for name in names {
-            add_module(&all, name, &mut ordered)?;
+            all.add(name, &mut ordered)?;
         }
         Ok(ordered)
     }
 }
 
 fn keep(tree: &Path, kept: &Path) -> anyhow::Result<()> {
-    let modules = only_entry(&tree.join("lib/modules"))?;
+    // Debian 13 has no /lib in packages.
+    let lib = [tree.join("lib/modules"), tree.join("usr/lib/modules")];
+    let lib = lib.iter().find(|dir| dir.exists());
+    let modules = only_entry(lib.context("the package has no modules")?)?;
     let release = modules
         .file_name()
         .and_then(|name| name.to_str())
@@ -69,7 +93,26 @@ fn keep(tree: &Path, kept: &Path) -> anyhow::Result<()> {
         &kept.join("vmlinuz"),
     )?;
     fs::write(kept.join("release"), format!("{release}\n"))?;
+    decompress(&modules)?;
     fs::rename(&modules, kept.join("modules")).context("cannot keep the modules")
+}
+
+/// Decompresses the modules in `dir`: busybox's insmod takes only uncompressed ones.
+fn decompress(dir: &Path) -> anyhow::Result<()> {
+    let mut compressed = Vec::new();
+    for entry in WalkDir::new(dir) {
+        let path = entry
+            .context("cannot list the kernel's modules")?
+            .into_path();
+        if path.extension().is_some_and(|extension| extension == "xz") {
+            compressed.push(path);
+        }
+    }
+    // A command line has room for some thousand paths.
+    for paths in compressed.chunks(500) {
+        process::run(Command::new("xz").args(["--decompress", "--"]).args(paths))?;
+    }
+    Ok(())
 }
 
 fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -80,43 +123,68 @@ fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(entry.path())
 }
 
-/// Finds the module files under `dir`. Returns their names as `modprobe` prints them, and their paths.
-fn find_modules(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in WalkDir::new(dir) {
-        let entry = entry.context("cannot list the kernel's modules")?;
-        let file_name = entry.file_name().to_string_lossy();
-        if let Some(name) = file_name.strip_suffix(".ko") {
-            found.push((module_name(name), entry.path().to_owned()));
+/// The modules of a kernel, by their names as `modprobe` prints them.
+struct Modules {
+    files: HashMap<String, PathBuf>,
+    built_in: HashSet<String>,
+}
+
+impl Modules {
+    /// Finds the modules under `dir`, and those that its `modules.builtin` lists.
+    fn find(dir: &Path) -> anyhow::Result<Self> {
+        let mut files = HashMap::new();
+        for entry in WalkDir::new(dir) {
+            let path = entry
+                .context("cannot list the kernel's modules")?
+                .into_path();
+            if let Some(name) = module_name(&path) {
+                files.insert(name, path);
+            }
         }
+        let list = dir.join("modules.builtin");
+        let built_in = match fs::read_to_string(&list) {
+            Ok(paths) => paths
+                .lines()
+                .map(Path::new)
+                .filter_map(module_name)
+                .collect(),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => HashSet::new(),
+            Err(err) => return Err(err).with_context(|| format!("cannot read {}", list.display())),
+        };
+        Ok(Self { files, built_in })
     }
-    Ok(found)
+
+    /// Adds the module `name` to `ordered`, after those that it depends on.
+    fn add(&self, name: &str, ordered: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+        let name = same_dashes(name);
+        if self.built_in.contains(&name) {
+            return Ok(());
+        }
+        let path = self
+            .files
+            .get(&name)
+            .with_context(|| format!("the kernel has no module {name}"))?;
+        if ordered.contains(path) {
+            return Ok(());
+        }
+        let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        for dependency in dependencies(&module) {
+            self.add(&dependency, ordered)?;
+        }
+        ordered.push(path.clone());
+        Ok(())
+    }
+}
+
+/// The module's name, if `path` is a module's.
+fn module_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".ko")?;
+    Some(same_dashes(name))
 }
 
 /// In module names, `-` and `_` are the same.
-fn module_name(name: &str) -> String {
+fn same_dashes(name: &str) -> String {
     name.replace('-', "_")
-}
-
-fn add_module(
-    all: &[(String, PathBuf)],
-    name: &str,
-    ordered: &mut Vec<PathBuf>,
-) -> anyhow::Result<()> {
-    let name = module_name(name);
-    let (_, path) = all
-        .iter()
-        .find(|(found, _)| *found == name)
-        .with_context(|| format!("the kernel has no module {name}"))?;
-    if ordered.contains(path) {
-        return Ok(());
-    }
-    let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    for dependency in dependencies(&module) {
-        add_module(all, &dependency, ordered)?;
-    }
-    ordered.push(path.clone());
-    Ok(())
 }
 
 /// Reads the dependencies in the information section of `module`, an ELF file.
@@ -165,5 +233,26 @@ mod tests {
             .collect();
         assert_eq!(names, ["irqbypass", "base", "kvm", "kvm-amd"]);
         assert!(kernel.modules(&["nonesuch"]).is_err());
+        fs::write(
+            dir.path().join("modules/modules.builtin"),
+            "kernel/drivers/virtio/virtio_pci.ko\nkernel/x/irq-bypass.ko\n",
+        )
+        .unwrap();
+        let base = modules.join("base.ko");
+        assert_eq!(kernel.modules(&["virtio-pci", "base"]).unwrap(), [base]);
+    }
+
+    #[test]
+    fn compressed_modules_are_decompressed() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules = dir.path().join("kernel");
+        fs::create_dir(&modules).unwrap();
+        module(&modules, "virtio_blk", "");
+        let path = modules.join("virtio_blk.ko");
+        let plain = fs::read(&path).unwrap();
+        process::run(Command::new("xz").arg(&path)).unwrap();
+        assert!(!path.exists());
+        decompress(dir.path()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), plain);
     }
 }

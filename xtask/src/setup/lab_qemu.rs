@@ -6,7 +6,6 @@
 
 use super::package::DebianPackage;
 use super::package::PackageName;
-use super::package::PackageSource;
 use super::package::keep_file;
 use crate::process;
 use crate::workspace;
@@ -27,7 +26,7 @@ const PACKAGE: DebianPackage = DebianPackage {
         PackageName::Fixed("qemu-system-data"),
         PackageName::Fixed("seabios"),
     ],
-    source: PackageSource::Backports("bookworm"),
+    suite: "bookworm-backports",
     program: Some(PROGRAM),
     keep: |tree, kept| {
         keep_file(&tree.join("usr/bin").join(PROGRAM), &kept.join(PROGRAM))?;

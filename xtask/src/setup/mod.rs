@@ -1,7 +1,6 @@
 //! `cargo xtask setup`: installs and downloads what the other commands need.
 
 mod apt;
-mod backports;
 mod efi_stub;
 mod kernel;
 mod lab_qemu;
@@ -9,8 +8,10 @@ mod libraries;
 mod needs;
 mod ovmf;
 mod package;
+mod suite;
 
 pub(crate) use efi_stub::EfiStub;
+pub(crate) use kernel::Debian13Kernel;
 pub(crate) use kernel::DebianKernel;
 pub(crate) use lab_qemu::LabQemu;
 pub(crate) use needs::Need;
@@ -38,6 +39,7 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     let fetched = if args.update {
         Fetched {
             kernel: DebianKernel::fetch()?,
+            kernel_13: Debian13Kernel::fetch()?.0,
             ovmf: DebianOvmf::fetch()?,
             efi_stub: EfiStub::fetch()?,
         }
@@ -49,11 +51,13 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
         found => found,
     };
     println!("programs: complete");
-    println!(
-        "kernel:   {} in {}",
-        fetched.kernel.release()?,
-        fetched.kernel.dir.display()
-    );
+    for kernel in [&fetched.kernel, &fetched.kernel_13] {
+        println!(
+            "kernel:   {} in {}",
+            kernel.release()?,
+            kernel.dir.display()
+        );
+    }
     println!("firmware: in {}", fetched.ovmf.dir().display());
     println!("EFI stub: {}", fetched.efi_stub.path().display());
     println!("lab:      {lab_qemu}");
@@ -64,6 +68,8 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Clone)]
 pub(crate) struct Fetched {
     pub(crate) kernel: DebianKernel,
+    /// Debian 13's.
+    pub(crate) kernel_13: DebianKernel,
     pub(crate) ovmf: DebianOvmf,
     pub(crate) efi_stub: EfiStub,
 }
@@ -72,6 +78,7 @@ impl Fetched {
     fn ensure() -> anyhow::Result<Self> {
         Ok(Self {
             kernel: DebianKernel::ensure()?,
+            kernel_13: Debian13Kernel::ensure()?.0,
             ovmf: DebianOvmf::ensure()?,
             efi_stub: EfiStub::ensure()?,
         })

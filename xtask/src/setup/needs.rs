@@ -1,5 +1,6 @@
 //! The programs that the commands need, and their Debian packages.
 
+use super::suite;
 use crate::process;
 use object::Endianness;
 use object::elf::PT_INTERP;
@@ -50,6 +51,18 @@ pub(crate) static NEEDS: &[Need] = &[
         purpose: "unpacking packages",
         package: "dpkg",
         found: || process::find("dpkg-deb").is_some(),
+    },
+    Need {
+        what: "xz",
+        purpose: "unpacking kernel modules",
+        package: "xz-utils",
+        found: || process::find("xz").is_some(),
+    },
+    Need {
+        what: "Debian's keys",
+        purpose: "verifying packages",
+        package: "debian-archive-keyring",
+        found: || Path::new(suite::KEYRING).exists(),
     },
     Need {
         what: "cc",

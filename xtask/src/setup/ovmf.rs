@@ -2,7 +2,6 @@
 
 use super::package::DebianPackage;
 use super::package::PackageName;
-use super::package::PackageSource;
 use super::package::Unpacked;
 use super::package::keep_file;
 use std::path::Path;
@@ -26,7 +25,7 @@ impl Unpacked for DebianOvmf {
     const PACKAGE: DebianPackage = DebianPackage {
         link: "ovmf",
         names: &[PackageName::Fixed("ovmf")],
-        source: PackageSource::Machine,
+        suite: "bookworm",
         program: None,
         keep: |tree, kept| {
             for name in FILES {

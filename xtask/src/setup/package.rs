@@ -1,8 +1,8 @@
 //! Downloads Debian packages and keeps some of their files in the cache, without installing them.
 
-use super::apt;
-use super::backports;
+use super::apt::Lists;
 use super::libraries;
+use super::suite;
 use crate::process;
 use crate::workspace;
 use anyhow::Context;
@@ -19,7 +19,8 @@ pub(crate) struct DebianPackage {
     pub(super) link: &'static str,
     /// The packages. The first one gives its name and version to the directory.
     pub(super) names: &'static [PackageName],
-    pub(super) source: PackageSource,
+    /// The suite of Debian's archive that it comes from.
+    pub(super) suite: &'static str,
     /// A kept program that runs on this machine, and needs its shared libraries here.
     pub(super) program: Option<&'static str>,
     /// Moves the files to keep from the unpacked packages (the first path) to the directory of kept files (the second).
@@ -32,14 +33,6 @@ pub(crate) enum PackageName {
     Fixed(&'static str),
     /// The name of the package that this meta package depends on now.
     DependencyOf(&'static str),
-}
-
-/// Where a package comes from.
-pub(crate) enum PackageSource {
-    /// The machine's own package sources.
-    Machine,
-    /// Debian's backports for the release with this code name.
-    Backports(&'static str),
 }
 
 /// The files of a package in the cache.
@@ -83,18 +76,10 @@ impl DebianPackage {
     /// Downloads the newest version, unless it is in the cache, and makes it the version in use.
     pub(super) fn fetch(&self) -> anyhow::Result<PathBuf> {
         let cache = workspace::locked_cache()?;
-        let dir = match self.source {
-            // Outdated lists name files that the mirror has no more.
-            PackageSource::Machine => {
-                apt::with_fresh_lists(|| self.download_newest(&apt::Lists::Machine, &cache.dir))?
-            }
-            PackageSource::Backports(release) => {
-                let lists = tempfile::Builder::new()
-                    .prefix(".lists-")
-                    .tempdir_in(&cache.dir)?;
-                self.download_newest(&backports::lists(release, lists.path())?, &cache.dir)?
-            }
-        };
+        let lists = tempfile::Builder::new()
+            .prefix(".lists-")
+            .tempdir_in(&cache.dir)?;
+        let dir = self.download_newest(&suite::lists(self.suite, lists.path())?, &cache.dir)?;
         self.put_in_use(&cache.dir, &dir)?;
         Ok(dir)
     }
@@ -110,7 +95,7 @@ impl DebianPackage {
     }
 
     /// Unpacks the newest version into its own directory in `cache`, unless that exists.
-    fn download_newest(&self, lists: &apt::Lists, cache: &Path) -> anyhow::Result<PathBuf> {
+    fn download_newest(&self, lists: &Lists, cache: &Path) -> anyhow::Result<PathBuf> {
         let packages = self
             .names
             .iter()

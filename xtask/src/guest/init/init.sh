@@ -83,13 +83,23 @@ for word in $(cat /proc/cmdline); do
     esac
 done
 
+# pressed: reads an event of the power button's device. A resume is reported there too, as the key KEY_WAKEUP.
+pressed() {
+    dd bs=24 count=1 of=/tmp/event 2>/dev/null
+    # EV_KEY (1), KEY_POWER (116), pressed (1).
+    case "$(od -An -tu2 -j16 -N6 /tmp/event | tr -s ' ')" in
+    " 1 116 1"*) true ;;
+    *) false ;;
+    esac
+}
+
 # Waits for the power button in the background, and powers the machine off as an operating system does. The device is
 # opened before "ready" is printed: earlier events would be lost.
 for device in /sys/class/input/event*; do
     if [ "$(cat "$device/device/name" 2>/dev/null)" = "Power Button" ]; then
         mknod /tmp/button c $(tr : ' ' <"$device/dev")
         exec 3</tmp/button
-        { dd bs=24 count=1 <&3 >/dev/null 2>&1 && say "power button" && poweroff -f; } &
+        { until pressed; do :; done <&3 && say "power button" && poweroff -f; } &
     fi
 done
 

@@ -1,6 +1,7 @@
-//! Reads the package lists of Debian's backports, without adding them to the machine's package sources.
+//! Reads the package lists of a suite of Debian's archive, without adding them to the machine's package sources.
+//!
+//! Guests and the lab are the same on every machine, whatever release it has, and if it is not Debian's.
 
-use super::apt;
 use super::apt::Lists;
 use crate::process;
 use anyhow::Context;
@@ -10,57 +11,56 @@ use std::path::Path;
 use std::process::Command;
 
 /// The keys that Debian signs its package lists with, from the package `debian-archive-keyring`.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Downloads the package lists of `release`'s backports into `dir`, from the mirror that the machine uses.
+/// The mirror for machines whose package sources name none.
+const MIRROR: &str = "http://deb.debian.org/debian/";
+
+/// Downloads the package lists of `suite` (`bookworm`, `bookworm-backports`) into `dir`, from the mirror that the machine
+/// uses for its own.
 ///
 /// apt keeps all of its files for them in `dir`. Fails unless Debian signed the lists.
-pub(super) fn lists(release: &str, dir: &Path) -> anyhow::Result<Lists> {
-    let mirror = apt::with_fresh_lists(|| {
-        let targets = process::output(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
-            "Created-By: Packages",
-        ]))?;
-        mirror(&targets, release)
-            .map(str::to_owned)
-            .with_context(|| format!("no package source of this machine is Debian's {release}"))
-    })?;
+pub(super) fn lists(suite: &str, dir: &Path) -> anyhow::Result<Lists> {
+    let targets = process::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
+        "Created-By: Packages",
+    ]))?;
+    let mirror = mirror(&targets).unwrap_or(MIRROR);
     for directory in ["state/lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(dir.join(directory))?;
     }
     // For these lists, no package is installed.
     fs::write(dir.join("status"), "")?;
-    fs::write(dir.join("sources.list"), source(&mirror, release))?;
+    fs::write(dir.join("sources.list"), source(mirror, suite))?;
     let config = dir.join("apt.conf");
     fs::write(&config, configuration(dir))?;
-    let lists = Lists::Configured(config);
-    eprintln!("setup: reading {release}-backports of {mirror}");
+    let lists = Lists::new(config);
+    eprintln!("setup: reading {suite} of {mirror}");
     process::run(
         lists
             .command("apt-get")
             .args(["--quiet", "update"])
             .stdout(io::stderr()),
     )
-    .with_context(|| format!("cannot read {release}-backports of {mirror}"))?;
+    .with_context(|| format!("cannot read {suite} of {mirror}"))?;
     Ok(lists)
 }
 
-/// Finds the mirror of Debian's `release` among apt's index targets.
-fn mirror<'a>(targets: &'a str, release: &str) -> Option<&'a str> {
+/// Finds a mirror of Debian's releases among apt's index targets. Such a mirror has all suites, but one of security
+/// updates (`bookworm-security`) has only those.
+fn mirror(targets: &str) -> Option<&str> {
     targets.lines().find_map(|line| {
         let mut words = line.split(' ');
         let found =
-            words.next()? == "Debian" && words.next()? == release && words.next()? == "main";
+            words.next()? == "Debian" && !words.next()?.contains('-') && words.next()? == "main";
         words.next().filter(|_| found)
     })
 }
 
-fn source(mirror: &str, release: &str) -> String {
-    format!(
-        "deb [arch=amd64 target=Packages signed-by={KEYRING}] {mirror} {release}-backports main\n"
-    )
+fn source(mirror: &str, suite: &str) -> String {
+    format!("deb [arch=amd64 target=Packages signed-by={KEYRING}] {mirror} {suite} main\n")
 }
 
 /// The configuration that makes apt use `dir`. apt reads it after the machine's own, which may name proxies.
@@ -102,12 +102,10 @@ mod tests {
             $(ORIGIN) bookworm main http://unknown.example/\n\
             Debian bookworm contrib http://contrib.example/debian/\n\
             Debian bookworm main http://mirror.example/debian/\n";
-        assert_eq!(
-            mirror(targets, "bookworm"),
-            Some("http://mirror.example/debian/")
-        );
-        assert_eq!(mirror(targets, "trixie"), None);
-        assert_eq!(mirror("", "bookworm"), None);
+        assert_eq!(mirror(targets), Some("http://mirror.example/debian/"));
+        let ubuntu = "Ubuntu noble main http://archive.ubuntu.com/ubuntu/\n";
+        assert_eq!(mirror(ubuntu), None);
+        assert_eq!(mirror(""), None);
     }
 
     #[test]
