@@ -47,8 +47,6 @@ pub(crate) fn ssdt(event: u8) -> Table {
 
     // Last in the table, so that its offset is known.
     let high_half = 0u8;
-    // The ID that the specification requires, and one of a length that ACPI allows.
-    let ids = Package::new(vec![&"VM_Gen_Counter", &"VMGENCTR"]);
     let address = Package::new(vec![&Address(GENERATION_ID_OFFSET), &high_half]);
     let mut device = Vec::new();
     Device::new(
@@ -56,7 +54,8 @@ pub(crate) fn ssdt(event: u8) -> Table {
         vec![
             // The ID of the device on Hyper-V.
             &Name::new(Path::new("_HID"), &"MSFT1002"),
-            &Name::new(Path::new("_CID"), &ids),
+            // The ID that the specification requires, which has not the form of an ACPI ID. Linux knows it too.
+            &Name::new(Path::new("_CID"), &"VM_Gen_Counter"),
             &Name::new(Path::new("_DDN"), &"VM_Gen_Counter"),
             &Name::new(Path::new("ADDR"), &address),
         ],

@@ -24,6 +24,7 @@ use crate::table_set::tests::values;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::process::Command;
 
 /// A firmware's memory after it ran a script.
@@ -226,7 +227,8 @@ fn the_generation_id_is_where_the_tables_and_the_machine_are_told() {
     let expected = format!("{address:#010X}").replace("0X", "0x");
     for part in [
         "Device (VGEN)",
-        "\"VM_Gen_Counter\"",
+        "Name (_HID, \"MSFT1002\")",
+        "Name (_CID, \"VM_Gen_Counter\")",
         "Method (_E05, 0, NotSerialized)",
         "Notify (\\_SB.VGEN, 0x80)",
         &expected,
@@ -253,6 +255,9 @@ fn a_pc_is_read_by_iasl_as_it_is_meant() {
         "33db4d5b-1ff7-401c-9657-7441c03dd766",
         "WordBusNumber",
         "QWordMemory",
+        // The ports besides the configuration ports.
+        "0x0CF7,             // Range Maximum",
+        "0x0D00,             // Range Minimum",
         "0xB0000000,         // Address Base",
     ] {
         assert!(dsdt.contains(part), "no {part} in {dsdt}");
@@ -260,7 +265,11 @@ fn a_pc_is_read_by_iasl_as_it_is_meant() {
     // 32 devices with four pins each.
     assert_eq!(dsdt.matches("FFFF, \n").count(), 128, "{dsdt}");
 
+    // Both of ACPI 6.5, in which the MADT has revision 6.
     let fadt = listing(&listings, "FACP");
+    assert_eq!(values(fadt, "Revision"), ["06"]);
+    assert_eq!(values(fadt, "FADT Minor Revision"), ["05"]);
+    assert_eq!(values(listing(&listings, "APIC"), "Revision"), ["06"]);
     assert_eq!(values(fadt, "PM1A Event Block Address"), ["00000600"]);
     assert_eq!(values(fadt, "PM1A Control Block Address"), ["00000604"]);
     assert_eq!(values(fadt, "PM Timer Block Address"), ["00000608"]);
@@ -402,6 +411,38 @@ fn the_same_machine_is_the_same_files() {
         names,
         [SCRIPT_FILE, TABLES_FILE, RSDP_FILE, GENERATION_ID_FILE]
     );
+}
+
+/// Firmware knows the size of a file, and may know the script, before it decides where PCI functions are.
+#[test]
+fn addresses_change_neither_sizes_nor_the_script() {
+    let files = |ecam: u64, low: Range<u64>, high: Range<u64>| {
+        let mut machine = pc_uefi(processors(3));
+        machine.generation_id_event = Some(0);
+        let pci = machine.pci.as_mut().unwrap();
+        pci.last_bus = 0;
+        pci.ecam = Some(ecam);
+        pci.mmio.low = Some(low);
+        pci.mmio.high = Some(high);
+        TableSet::new(&machine).unwrap().loader_files().unwrap()
+    };
+    let all = [
+        files(0xb000_0000, 0xc000_0000..0xfc00_0000, 1 << 35..1 << 36),
+        files(
+            0xe000_0000,
+            0x8000_0000..0xe000_0000,
+            0xe0 << 32..0xe8 << 32,
+        ),
+        files(0x4000_0000, 0x1000..0x2000, 1 << 32..(1 << 32) + 0x1000),
+    ];
+    let tables = |files: &[LoaderFile]| files[1].bytes.clone();
+    for files in &all[1..] {
+        assert_ne!(tables(files), tables(&all[0]));
+        for (file, first) in files.iter().zip(&all[0]) {
+            assert_eq!(file.bytes.len(), first.bytes.len(), "{}", file.name);
+            assert!(file.name == TABLES_FILE || file == first, "{}", file.name);
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U16;
 use zerocopy::little_endian::U32;
 
-const REVISION: u8 = 5;
+/// That of ACPI 6.5, as the FADT.
+const REVISION: u8 = 6;
 const LOCAL_APIC_ADDRESS: u32 = 0xfee0_0000;
 const IO_APIC_ADDRESS: u32 = 0xfec0_0000;
 const IO_APIC_ID: u8 = 0;

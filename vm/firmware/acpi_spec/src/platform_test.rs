@@ -28,7 +28,7 @@ pub(crate) fn pc_uefi(processors: Vec<Processor>) -> AcpiPlatform {
         pci: Some(PciRoot {
             last_bus: 255,
             ecam: Some(0xb000_0000),
-            io: vec![0x6000..=0xffff],
+            io: vec![0..=0xcf7, 0xd00..=0xffff],
             mmio: MmioWindows {
                 low: Some(0xc000_0000..0xfc00_0000),
                 high: Some(0x8_0000_0000..0x10_0000_0000),
