@@ -30,6 +30,7 @@ pub mod exercise;
 mod handle;
 mod host_bridge;
 mod isa_bridge;
+mod programmed;
 
 pub use config_ports::ConfigPorts;
 pub use config_ports::RESET_CONTROL;
@@ -42,3 +43,4 @@ pub use handle::HostBridgeHandle;
 pub use handle::IsaBridgeHandle;
 pub use host_bridge::HostBridge;
 pub use isa_bridge::IsaBridge;
+pub use programmed::memory_bars;
