@@ -3,6 +3,8 @@
 use crate::content::ItemContent;
 use crate::device::FwCfg;
 use crate::item::Items;
+use crate::item::Made;
+use crate::item::MakeContent;
 use crate::item::OnWrite;
 use crate::item::StoredItem;
 use crate::item::Writable;
@@ -16,7 +18,7 @@ use std::collections::btree_map::Entry;
 /// The maximum length of a file name in bytes, without the NUL that follows it in the directory.
 const MAX_NAME: usize = 55;
 
-/// The maximum size of a writable item in bytes. Its content is part of the device's saved state.
+/// The maximum size in bytes of an item that is written or made. Its content is part of the device's saved state.
 const MAX_WRITABLE: usize = 1 << 20;
 
 /// The maximum number of files.
@@ -106,7 +108,21 @@ impl FwCfgBuilder {
 
     /// Adds a file that the guest can read.
     pub fn add_file(self, name: &str, content: impl Into<ItemContent>) -> Result<Self, FwCfgError> {
-        self.insert(name, content.into(), None)
+        self.insert(name, content.into(), None, None)
+    }
+
+    /// Adds a file whose content is made when the guest first selects it after a reset, such as tables that say where
+    /// firmware has placed things. Until then, and where `make` returns nothing, it is `initial`. All have one length.
+    ///
+    /// The device is locked while `make` runs, on the thread of the VP that selects the file.
+    pub fn add_made_file(
+        self,
+        name: &str,
+        initial: Vec<u8>,
+        make: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
+    ) -> Result<Self, FwCfgError> {
+        check_len(|| name.into(), initial.len() as u64, MAX_WRITABLE as u64)?;
+        self.insert(name, initial.into(), None, Some(Box::new(make)))
     }
 
     /// Adds a file that the guest can also write, such as one into which a write-pointer command of the table loader
@@ -122,7 +138,7 @@ impl FwCfgBuilder {
     ) -> Result<Self, FwCfgError> {
         check_len(|| name.into(), initial.len() as u64, MAX_WRITABLE as u64)?;
         let content = ItemContent::from(initial.as_slice());
-        self.insert(name, content, Some((initial, Box::new(on_write))))
+        self.insert(name, content, Some((initial, Box::new(on_write))), None)
     }
 
     fn insert(
@@ -130,6 +146,7 @@ impl FwCfgBuilder {
         name: &str,
         content: ItemContent,
         writable: Option<(Vec<u8>, OnWrite)>,
+        make: Option<MakeContent>,
     ) -> Result<Self, FwCfgError> {
         let name = name.to_owned();
         let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
@@ -144,6 +161,7 @@ impl FwCfgBuilder {
             name: Some(name.clone()),
             content,
             writable: writable.map(|(bytes, on_write)| Writable { bytes, on_write }),
+            made: make.map(|make| Made { make, done: false }),
         };
         self.files.insert(name, item);
         Ok(self)
@@ -193,6 +211,7 @@ impl FwCfgBuilder {
             name: None,
             content,
             writable: None,
+            made: None,
         };
         let mut items = Items::default();
         let numbered = self.numbered.into_iter();

@@ -3,6 +3,7 @@ use crate::dma;
 use crate::dma::Transfer;
 use crate::dma::TransferError;
 use crate::item::Items;
+use crate::item::StoredItem;
 use chipset_device::ChipsetDevice;
 use chipset_device::FixedResources;
 use chipset_device::IoError;
@@ -83,6 +84,9 @@ struct State {
     /// The content of writable files.
     #[n(4)]
     written: BTreeMap<String, ByteVec>,
+    /// The content of files that were made since the last reset; absent where none could be made.
+    #[n(5)]
+    made: Option<BTreeMap<String, ByteVec>>,
 }
 
 impl FwCfg {
@@ -101,6 +105,9 @@ impl FwCfg {
         self.regs.selected = selector & !WRITE_CHANNEL;
         self.regs.offset = 0;
         self.window = Window::default();
+        if let Some(item) = self.items.get_mut(self.regs.selected) {
+            item.select();
+        }
     }
 
     fn skip(&mut self, len: u64) {
@@ -197,6 +204,25 @@ impl FwCfg {
             writable.set(bytes);
         }
     }
+
+    /// Sets the content of files that were made; the others are made when the guest selects them. `None` is the state of
+    /// a device whose files were all fixed: they stay as they are.
+    fn set_made(&mut self, content: Option<&BTreeMap<String, ByteVec>>) {
+        for item in self.items.0.values_mut() {
+            let Some(made) = &mut item.made else {
+                continue;
+            };
+            let Some(content) = content else {
+                made.done = true;
+                continue;
+            };
+            let saved = item.name.as_ref().and_then(|name| content.get(name));
+            made.done = saved.is_some();
+            if let Some(bytes) = saved {
+                item.content = bytes.as_slice().into();
+            }
+        }
+    }
 }
 
 impl ChipsetDevice for FwCfg {
@@ -250,6 +276,7 @@ impl ChipsetDevice for FwCfg {
         self.regs = Registers::default();
         self.window = Window::default();
         self.set_written(&BTreeMap::new());
+        self.set_made(Some(&BTreeMap::new()));
     }
 
     fn save(&mut self) -> Result<SavedState, SaveError> {
@@ -257,11 +284,17 @@ impl ChipsetDevice for FwCfg {
             let bytes = item.writable.as_ref()?.bytes.clone();
             Some((item.name.clone()?, bytes.into()))
         });
+        let made = self.items.0.values().filter_map(|item| {
+            item.made.as_ref().filter(|made| made.done)?;
+            let bytes = item.content.as_bytes()?.to_vec();
+            Some((item.name.clone()?, bytes.into()))
+        });
         Ok(SavedState::encode(&State {
             selected: self.regs.selected,
             offset: self.regs.offset,
             dma_high: self.regs.dma_high,
             written: written.collect(),
+            made: Some(made.collect()),
         }))
     }
 
@@ -273,16 +306,24 @@ impl ChipsetDevice for FwCfg {
                 state.selected
             )));
         }
-        for (name, bytes) in &state.written {
+        type IsOfKind = fn(&StoredItem) -> bool;
+        let (writable, made): (IsOfKind, IsOfKind) =
+            (|item| item.writable.is_some(), |item| item.made.is_some());
+        let written = state
+            .written
+            .iter()
+            .map(|file| ("writable", writable, file));
+        let made = state.made.iter().flatten().map(|file| ("made", made, file));
+        for (kind, is_of_kind, (name, bytes)) in written.chain(made) {
             let mut items = self.items.0.values();
             let item = items.find(|item| {
                 item.name.as_ref() == Some(name)
-                    && item.writable.is_some()
+                    && is_of_kind(item)
                     && item.len() == bytes.len() as u64
             });
             if item.is_none() {
                 return Err(RestoreError::Invalid(format!(
-                    "there is no writable fw_cfg file `{name}` of {} bytes, which the saved device has",
+                    "there is no {kind} fw_cfg file `{name}` of {} bytes, which the saved device has",
                     bytes.len()
                 )));
             }
@@ -294,6 +335,7 @@ impl ChipsetDevice for FwCfg {
         };
         self.window = Window::default();
         self.set_written(&state.written);
+        self.set_made(state.made.as_ref());
         Ok(())
     }
 
@@ -304,6 +346,7 @@ impl ChipsetDevice for FwCfg {
                 "name": item.name,
                 "size": item.len(),
                 "writable": item.writable.is_some(),
+                "made": item.made.as_ref().map(|made| made.done),
                 "sha256": digest(&item.content),
             })
         });

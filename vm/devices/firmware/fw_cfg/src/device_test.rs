@@ -351,6 +351,88 @@ fn a_restored_device_continues_a_read() {
     assert_eq!(other.device.regs.dma_high, 9);
 }
 
+/// A device with a file that counts how often it was made, and is not made the fourth time.
+fn with_made_file() -> Guest {
+    let mut count = 0;
+    let builder =
+        FwCfgBuilder::default().add_made_file("etc/made", b"initial!".to_vec(), move || {
+            count += 1;
+            (count < 4).then(|| format!("made {count:03}").into_bytes())
+        });
+    Guest::new(builder.unwrap())
+}
+
+#[test]
+fn a_file_is_made_when_it_is_first_selected_after_a_reset() {
+    let mut guest = with_made_file();
+    let (number, size) = guest.find("etc/made");
+    assert_eq!(size, 8);
+    assert_eq!(guest.item(number, 8), b"made 001");
+    assert_eq!(guest.dma(select_of(number) | READ, 8), 0);
+    assert_eq!(guest.buffer(8), b"made 001");
+    guest.device.reset();
+    assert_eq!(guest.dma(select_of(number) | READ, 8), 0);
+    assert_eq!(guest.buffer(8), b"made 002");
+
+    // A restored device has what the saved one had, and makes it again after a reset.
+    let made = guest.device.save().unwrap();
+    let mut other = with_made_file();
+    let fresh = other.device.save().unwrap();
+    other.device.restore(&made).unwrap();
+    assert_eq!(other.item(number, 8), b"made 002");
+    other.device.restore(&fresh).unwrap();
+    assert_eq!(other.item(number, 8), b"made 001");
+    other.device.reset();
+    assert_eq!(other.item(number, 8), b"made 002");
+    Guest::new(FwCfgBuilder::default())
+        .device
+        .restore(&made)
+        .unwrap_err();
+
+    // A file that cannot be made stays as it is.
+    for expected in [b"made 003", b"made 003"] {
+        guest.device.reset();
+        assert_eq!(&guest.item(number, 8), expected);
+    }
+}
+
+#[test]
+fn a_file_of_a_state_without_made_files_stays_as_it_is() {
+    #[derive(minicbor::Encode)]
+    #[cbor(map)]
+    struct Older {
+        #[n(1)]
+        selected: u16,
+        #[n(2)]
+        offset: u64,
+        #[n(3)]
+        dma_high: u32,
+        #[n(4)]
+        written: BTreeMap<String, ByteVec>,
+    }
+    let older = SavedState::encode(&Older {
+        selected: 0,
+        offset: 0,
+        dma_high: 0,
+        written: BTreeMap::new(),
+    });
+    let mut guest = with_made_file();
+    guest.device.restore(&older).unwrap();
+    let (number, _) = guest.find("etc/made");
+    assert_eq!(guest.item(number, 8), b"initial!");
+    guest.device.reset();
+    assert_eq!(guest.item(number, 8), b"made 001");
+}
+
+#[test]
+fn a_file_of_another_length_is_not_taken() {
+    let builder =
+        FwCfgBuilder::default().add_made_file("etc/made", vec![7; 8], || Some(vec![1; 9]));
+    let mut guest = Guest::new(builder.unwrap());
+    let (number, _) = guest.find("etc/made");
+    assert_eq!(guest.item(number, 9), [7, 7, 7, 7, 7, 7, 7, 7, 0]);
+}
+
 #[test]
 fn invalid_items_are_refused() {
     let new = FwCfgBuilder::default;

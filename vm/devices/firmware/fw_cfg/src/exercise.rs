@@ -28,6 +28,13 @@ fn device(memory: GuestMemory) -> FwCfg {
                 assert_eq!(bytes.len(), WRITABLE, "the length changed");
             })
         })
+        .and_then(|builder| {
+            let mut made = 0;
+            builder.add_made_file("etc/acpi/tables", vec![0; 300], move || {
+                made += 1;
+                (made % 3 != 0).then(|| vec![made; 299 + usize::from(made % 2)])
+            })
+        })
         .and_then(|builder| builder.build(memory))
         .expect("fixed items")
 }

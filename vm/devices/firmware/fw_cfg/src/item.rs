@@ -7,12 +7,23 @@ use std::collections::BTreeMap;
 /// Called with the content of a writable item when that has changed.
 pub(crate) type OnWrite = Box<dyn FnMut(&[u8]) + Send>;
 
+/// Makes the content of an item when the guest asks for it.
+pub(crate) type MakeContent = Box<dyn FnMut() -> Option<Vec<u8>> + Send>;
+
 pub(crate) struct StoredItem {
     /// The name of a file in the directory.
     pub(crate) name: Option<String>,
     /// The content. For a writable item, the initial content.
     pub(crate) content: ItemContent,
     pub(crate) writable: Option<Writable>,
+    pub(crate) made: Option<Made>,
+}
+
+/// What makes the content of an item when the guest selects it.
+pub(crate) struct Made {
+    pub(crate) make: MakeContent,
+    /// Whether it was made since the last reset.
+    pub(crate) done: bool,
 }
 
 /// The current content of a writable item.
@@ -34,6 +45,27 @@ impl Writable {
 impl StoredItem {
     pub(crate) fn len(&self) -> u64 {
         self.content.len()
+    }
+
+    /// The guest selects the item: makes its content, unless that was made since the last reset.
+    pub(crate) fn select(&mut self) {
+        let Some(made) = self.made.as_mut().filter(|made| !made.done) else {
+            return;
+        };
+        made.done = true;
+        let Some(bytes) = (made.make)() else { return };
+        let (len, expected) = (bytes.len() as u64, self.content.len());
+        if len == expected {
+            self.content = bytes.into();
+        } else {
+            // The directory has told the guest another length.
+            tracing::error!(
+                name = self.name,
+                len,
+                expected,
+                "a fw_cfg file was made with another length"
+            );
+        }
     }
 
     /// The current content, if it is in memory.
