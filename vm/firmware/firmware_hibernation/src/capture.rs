@@ -108,11 +108,12 @@ impl CaptureError {
     }
 }
 
-/// Stores a record, unless an equivalent one is there. On failure no record remains, so that a later token cannot
-/// mean an outdated one.
+/// Stores a record, unless one is there that `is_same` says is equivalent. On failure no record remains, so that a later
+/// token cannot mean an outdated one.
 pub(crate) fn store(
     storage: &mut dyn Storage,
     new: &NewRecord,
+    is_same: impl Fn(&Record, &Record) -> bool,
 ) -> Result<(Record, Stored), CaptureError> {
     let record = new.record();
     let old_len = storage
@@ -123,7 +124,7 @@ pub(crate) fn store(
             FIRMWARE_RECORD_HEADER_LEN + record.sections.len() * FIRMWARE_RECORD_SECTION_LEN;
         if let Ok(start) = storage.read_start(HibernationFile::Record, start)
             && let Ok(old) = decode_start(&start)
-            && old.is_equivalent(record)
+            && is_same(&old, record)
         {
             return Ok((old, Stored::Unchanged));
         }

@@ -47,6 +47,7 @@ use crate::token::TokenValue;
 use mesh::saved_state::RestoreError;
 use mesh::saved_state::SaveError;
 use mesh::saved_state::SavedState;
+use platform_digest::Digest;
 use platform_digest::PlatformView;
 use serde::Serialize;
 use std::time::Duration;
@@ -62,6 +63,8 @@ pub struct HibernationEngine {
     storage: Option<Box<dyn Storage>>,
     note_file: Option<SequenceNoteFile>,
     note: Option<SequenceNote>,
+    /// The pinned file whose content is settled after the capture.
+    late_file: Option<String>,
     events: HibernationEventSink,
     /// The probe of the start that is under way.
     probe: Option<Probe>,
@@ -130,6 +133,7 @@ impl HibernationEngine {
             storage,
             note_file: None,
             note: None,
+            late_file: None,
             events,
             probe: None,
             record: None,
@@ -141,6 +145,14 @@ impl HibernationEngine {
     #[must_use]
     pub fn with_sequence_note(mut self, file: SequenceNoteFile) -> Self {
         self.note_file = Some(file);
+        self
+    }
+
+    /// The content of the pinned file `name` is settled only when the firmware asks for it, and then given to
+    /// [`Self::settle_file`]. Until then it is likely what was stored for the last session, so that is kept.
+    #[must_use]
+    pub fn with_late_file(mut self, name: &str) -> Self {
+        self.late_file = Some(name.to_owned());
         self
     }
 
@@ -211,7 +223,12 @@ impl HibernationEngine {
             return ImageStatus::NotStored;
         }
         let started = Instant::now();
-        let status = match self.try_capture(description, image, pinned, view) {
+        let late = self.late_file.clone();
+        let is_same = |old: &Record, new: &Record| match &late {
+            Some(name) => old.is_equivalent_except(new, name),
+            None => old.is_equivalent(new),
+        };
+        let status = match self.try_capture(description, image, pinned, view, is_same) {
             Ok((record, stored)) => {
                 self.emit(HibernationEvent::Captured {
                     image_id: record.image_id,
@@ -236,19 +253,51 @@ impl HibernationEngine {
         status
     }
 
+    /// The late file is settled: `pinned` has what the firmware of this session is given. Unless that is stored, stores
+    /// the firmware again, with the same description, image and view as at its capture. Does nothing if the firmware is
+    /// not stored; a failure is emitted as an event.
+    pub fn settle_file(
+        &mut self,
+        description: &FirmwareDescription,
+        image: FirmwareImage,
+        pinned: &PinnedFiles,
+        view: &PlatformView,
+    ) {
+        let (Some(record), Some(name)) = (&self.record, &self.late_file) else {
+            return;
+        };
+        let settled = pinned.get(name).map(|bytes| Digest::of(bytes));
+        if record.pinned_digest(name) == settled {
+            return;
+        }
+        match self.try_capture(description, image, pinned, view, Record::is_equivalent) {
+            Ok((record, _)) => self.record = Some(record),
+            Err(error) => {
+                // No record is left, so the token will not say that there is one.
+                self.record = None;
+                self.emit(HibernationEvent::NotCaptured {
+                    reason: error.code(),
+                    detail: error.in_full(),
+                    advice: error.advice(),
+                });
+            }
+        }
+    }
+
     fn try_capture(
         &mut self,
         description: &FirmwareDescription,
         image: FirmwareImage,
         pinned: &PinnedFiles,
         view: &PlatformView,
+        is_same: impl Fn(&Record, &Record) -> bool,
     ) -> Result<(Record, Stored), CaptureError> {
         let Some(storage) = &mut self.storage else {
             let error = StorageError::new(StorageErrorKind::Io, "there is no store");
             return Err(CaptureError::Store(error));
         };
         match NewRecord::new(description, image, pinned, view) {
-            Ok(new) => capture::store(&mut **storage, &new),
+            Ok(new) => capture::store(&mut **storage, &new, is_same),
             Err(error) => {
                 capture::delete_if_present(&mut **storage);
                 Err(error.into())

@@ -123,6 +123,70 @@ fn a_full_size_image_through_the_broker() {
     assert!(flash.parts == contents(&image));
 }
 
+/// Firmware whose tables are settled while it runs is stored with those, and at the next start it is still the same.
+#[test]
+fn a_file_that_is_settled_late_is_stored_as_the_guest_got_it() {
+    const LATE: &str = "etc/acpi/tables";
+    let device = recording();
+    let heard = Heard::default();
+    let image = || firmware(1);
+    let description = FirmwareDescription::reset_vector();
+    let pinned = |late: u8| {
+        let mut files = tables(1);
+        files.insert(LATE.to_owned(), vec![late; 100]);
+        files
+    };
+    let new = || {
+        let store = open(device.clone(), None);
+        vm(store, Setup::default(), &heard).with_late_file(LATE)
+    };
+    let begin = |vm: &mut HibernationEngine| {
+        let view = usual_machine();
+        assert!(matches!(vm.start(&view).unwrap(), StartPlan::Capture));
+        let status = vm.capture(&description, image(), &pinned(0), &view);
+        assert_eq!(status, ImageStatus::Stored);
+        vm.run();
+        heard.take();
+        device.operations().len()
+    };
+    let mut vm = new();
+    let captured = begin(&mut vm);
+    vm.settle_file(&description, image(), &pinned(7), &usual_machine());
+    let settled = device.operations().len();
+    assert!(settled > captured);
+    vm.settle_file(&description, image(), &pinned(7), &usual_machine());
+    assert_eq!(device.operations().len(), settled);
+    vm.power_off();
+
+    // What was settled last time is not undone, and it is the same again.
+    let mut vm = new();
+    assert_eq!(begin(&mut vm), settled);
+    vm.settle_file(&description, image(), &pinned(7), &usual_machine());
+    assert_eq!(device.operations().len(), settled);
+    hibernate(&mut vm).unwrap();
+
+    let mut vm = new();
+    let StartPlan::Restore(files) = vm.start(&usual_machine()).unwrap() else {
+        panic!("it does not resume");
+    };
+    assert_eq!(files, pinned(7));
+    let mut flash = Flash::default();
+    vm.restore_firmware(&mut flash).unwrap();
+    vm.run();
+    vm.wake();
+    vm.power_off();
+
+    // Another one is stored instead.
+    let mut vm = new();
+    begin(&mut vm);
+    vm.settle_file(&description, image(), &pinned(8), &usual_machine());
+    hibernate(&mut vm).unwrap();
+    let StartPlan::Restore(files) = new().start(&usual_machine()).unwrap() else {
+        panic!("it does not resume");
+    };
+    assert_eq!(files, pinned(8));
+}
+
 #[test]
 fn a_token_costs_two_flushes_on_a_store_just_opened() {
     let device = recording();
