@@ -2,9 +2,8 @@
 
 use crate::smm::LZMA;
 use crate::smm::SMM_ACCESS_PEIM;
-use crate::variables::AUTHENTICATED_STORE;
-use crate::variables::VOLUME_GUID;
 use crate::volume::Guid;
+use crate::volume::checksum;
 use lzma_rust2::LzmaOptions;
 use lzma_rust2::LzmaWriter;
 use std::io::Write as _;
@@ -38,10 +37,7 @@ pub enum Smm {
 /// Corrects the checksum of the volume header at the start.
 pub fn fix_checksum(bytes: &mut [u8]) {
     bytes[50..52].fill(0);
-    let words = bytes[..HEADER].chunks_exact(2);
-    let sum = words.fold(0_u16, |sum, word| {
-        sum.wrapping_add(u16::from_le_bytes([word[0], word[1]]))
-    });
+    let sum = checksum(&bytes[..HEADER]);
     bytes[50..52].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
 }
 
@@ -154,13 +150,7 @@ fn variables_len(flash_len: usize) -> usize {
 
 /// A variable store of `len` bytes without variables.
 pub fn variables(len: usize) -> Vec<u8> {
-    let mut bytes = volume(VOLUME_GUID, len);
-    let store = &mut bytes[HEADER..];
-    store[..16].copy_from_slice(&AUTHENTICATED_STORE);
-    let store_len = len / 2 - 0x2000 - HEADER;
-    store[16..20].copy_from_slice(&(store_len as u32).to_le_bytes());
-    store[20..28].copy_from_slice(&[0x5a, 0xfe, 0, 0, 0, 0, 0, 0]);
-    bytes
+    crate::fresh_variables(len as u64).expect("a known size")
 }
 
 /// Length of the compressed data in `image`.

@@ -9,6 +9,7 @@
 pub mod constructed;
 mod error;
 mod file;
+mod fresh;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod image;
@@ -22,6 +23,7 @@ pub use error::SmmError;
 pub use error::VariablesError;
 pub use file::FirmwareFile;
 pub use file::FirmwareFileError;
+pub use fresh::fresh_variables;
 pub use image::FirmwareKind;
 pub use image::Ovmf;
 pub use image::Region;

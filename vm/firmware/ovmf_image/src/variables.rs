@@ -21,8 +21,8 @@ pub(crate) const AUTHENTICATED_STORE: Guid =
 const PLAIN_STORE: Guid = uuid!("ddcf3616-3275-4164-98b6-fe85707ffe7d").to_bytes_le();
 
 const STORE_HEADER: usize = 28;
-const FORMATTED: u8 = 0x5a;
-const HEALTHY: u8 = 0xfe;
+pub(crate) const FORMATTED: u8 = 0x5a;
+pub(crate) const HEALTHY: u8 = 0xfe;
 
 /// The state of a variable store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

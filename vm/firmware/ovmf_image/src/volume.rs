@@ -58,6 +58,14 @@ pub(crate) fn repeated_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().all(|byte| *byte == first).then_some(first)
 }
 
+/// The sum of the words of a header, which is 0 if it is valid.
+pub(crate) fn checksum(header: &[u8]) -> u16 {
+    let words = header.chunks_exact(2);
+    words.fold(0, |sum: u16, word| {
+        sum.wrapping_add(u16::from_le_bytes([word[0], word[1]]))
+    })
+}
+
 fn u24_at(bytes: &[u8], at: usize) -> Option<u32> {
     let [a, b, c] = array_at(bytes, at)?;
     Some(u32::from_le_bytes([a, b, c, 0]))
@@ -87,11 +95,7 @@ impl<'a> Volume<'a> {
         let header = bytes
             .get(..header_len)
             .ok_or(VolumeError::Truncated { len })?;
-        let words = header.chunks_exact(2);
-        let sum = words.fold(0, |sum: u16, word| {
-            sum.wrapping_add(u16::from_le_bytes([word[0], word[1]]))
-        });
-        if sum != 0 {
+        if checksum(header) != 0 {
             return Err(VolumeError::Damaged("its header's checksum is wrong"));
         }
         if !matches!(header[REVISION], 1 | 2) {

@@ -67,6 +67,18 @@ pub enum VariablesError {
         file = VmgsStorage::FILE
     )]
     Stored(#[source] ovmf_image::VariablesError),
+    /// There is no template, and the build is not known.
+    #[error(
+        "the firmware {} has a variable store of {len} bytes, and its template is neither in the file nor beside it: \
+         give a copy of the template with --uefi-vars",
+        firmware.display()
+    )]
+    NoTemplate {
+        /// The firmware.
+        firmware: PathBuf,
+        /// The size of its store in bytes.
+        len: u64,
+    },
     /// Variables are to be kept in a VMGS file, and there is none.
     #[error("there is no VMGS file for the firmware's variables")]
     NoVmgs,
@@ -98,7 +110,10 @@ impl Variables {
             UefiVariables::Vmgs => {
                 let store = store.ok_or(VariablesError::NoVmgs)?;
                 let content = stored(store, ovmf)?;
-                let content = content.unwrap_or_else(|| new_variables(&uefi.code, ovmf));
+                let content = match content {
+                    Some(content) => content,
+                    None => new_variables(&uefi.code, ovmf)?,
+                };
                 let storage = VariableStorage::Vmgs;
                 return Ok(Some(Self { content, storage }));
             }
@@ -113,7 +128,7 @@ impl Variables {
                 })?;
                 content
             }
-            None => new_variables(&uefi.code, ovmf),
+            None => new_variables(&uefi.code, ovmf)?,
         };
         Ok(Some(Self { content, storage }))
     }
@@ -157,9 +172,9 @@ fn check(
     Ok(())
 }
 
-/// New variables: the template in the firmware's file or beside it, if it fits; otherwise erased flash, which some builds
-/// of OVMF format, and others (Debian's) do not start on.
-fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
+/// New variables: the template in the firmware's file or beside it, if it fits; otherwise a store as the template of such a
+/// build has it.
+fn new_variables(code: &Path, ovmf: &Ovmf) -> Result<Vec<u8>, VariablesError> {
     let within = FirmwareFile::open(code).ok().and_then(|file| {
         let FirmwareKind::Ovmf(Ovmf {
             template: Some(template),
@@ -171,15 +186,85 @@ fn new_variables(code: &Path, ovmf: &Ovmf) -> Vec<u8> {
         Some(file.region(template).to_vec())
     });
     let beside = || std::fs::read(ovmf_image::template_beside(code)?).ok();
-    within
+    let template = within
         .or_else(beside)
-        .filter(|template| ovmf_image::check_variables(template, ovmf.variables_len).is_ok())
-        .unwrap_or_else(|| {
-            tracing::warn!(
-                firmware = %code.display(),
-                "no template of the variables belongs to the firmware: they start as erased flash, on which some builds \
-                 of OVMF do not start; --uefi-vars names a copy of the template to start with"
-            );
-            vec![0xff; ovmf.variables_len as usize]
-        })
+        .filter(|template| ovmf_image::check_variables(template, ovmf.variables_len).is_ok());
+    if let Some(template) = template {
+        return Ok(template);
+    }
+    tracing::info!(
+        firmware = %code.display(),
+        "no template of the variables belongs to the firmware: it starts with a new, empty store"
+    );
+    ovmf_image::fresh_variables(ovmf.variables_len).ok_or_else(|| VariablesError::NoTemplate {
+        firmware: code.into(),
+        len: ovmf.variables_len,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ovmf_image::constructed;
+    use ovmf_image::constructed::Smm;
+
+    /// New variables for a build that is alone in its folder.
+    fn alone(image: &[u8]) -> Result<Vec<u8>, VariablesError> {
+        let folder = tempfile::tempdir().unwrap();
+        let code = folder.path().join("OVMF_CODE.fd");
+        std::fs::write(&code, image).unwrap();
+        let file = FirmwareFile::open(&code).unwrap();
+        let FirmwareKind::Ovmf(ovmf) = file.kind() else {
+            panic!("{:?}", file.kind());
+        };
+        new_variables(&code, ovmf)
+    }
+
+    #[test]
+    fn a_build_without_a_template_starts_with_an_empty_store() {
+        for (flash, variables) in [
+            (1 << 20, 0x2_0000),
+            (2 << 20, 0x2_0000),
+            (4 << 20, 0x8_4000),
+        ] {
+            let new = alone(&constructed::code(flash, Smm::Without)).unwrap();
+            assert!(new == constructed::variables(variables), "{flash:#x}");
+        }
+        // One with its template.
+        let mut image = constructed::combined(2 << 20, Smm::Without);
+        image[0x100] = 7;
+        assert!(alone(&image).unwrap() == image[..0x2_0000]);
+        // A layout that is not known.
+        let code = constructed::code(2 << 20, Smm::Without);
+        let error = alone(&[code.clone(), code].concat()).unwrap_err();
+        assert!(
+            matches!(error, VariablesError::NoTemplate { len: 0x4_0000, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_template_that_does_not_fit_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let code = folder.path().join("OVMF_CODE.fd");
+        std::fs::write(&code, constructed::code(2 << 20, Smm::Without)).unwrap();
+        let template = folder.path().join("OVMF_VARS.fd");
+        let ovmf = |len| Ovmf {
+            variables_len: len,
+            ..match FirmwareFile::open(&code).unwrap().kind() {
+                FirmwareKind::Ovmf(ovmf) => ovmf.clone(),
+                kind => panic!("{kind:?}"),
+            }
+        };
+        let mut mine = constructed::variables(0x2_0000);
+        mine[0x100] = 7;
+        std::fs::write(&template, &mine).unwrap();
+        assert!(new_variables(&code, &ovmf(0x2_0000)).unwrap() == mine);
+        // The code is that of a hibernated guest, of another build.
+        let fresh = constructed::variables(0x8_4000);
+        assert!(new_variables(&code, &ovmf(0x8_4000)).unwrap() == fresh);
+        std::fs::write(&template, vec![0; 0x2_0000]).unwrap();
+        let fresh = constructed::variables(0x2_0000);
+        assert!(new_variables(&code, &ovmf(0x2_0000)).unwrap() == fresh);
+    }
 }
