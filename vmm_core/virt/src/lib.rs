@@ -24,6 +24,7 @@ pub use hypervisor::PartitionConfig;
 pub use io_bus::IoBus;
 pub use partition::MappingAccess;
 pub use partition::Partition;
+pub use partition::ProcessorIdentity;
 pub use processor::CpuidOverride;
 pub use processor::Enlightenment;
 pub use processor::ProcessorFeatures;

@@ -16,6 +16,15 @@ pub enum MappingAccess {
     ReadOnly,
 }
 
+/// What VPs say of the processor.
+#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
+pub struct ProcessorIdentity {
+    /// EAX (low half) and EDX (high half) of CPUID leaf 1 on the boot processor: model and features.
+    pub signature: u64,
+    /// The frequency of the time stamp counter in kHz.
+    pub tsc_khz: u32,
+}
+
 /// One VM without its VPs: memory map, interrupt controllers and clocks. Shared by VP threads and devices.
 ///
 /// Devices use it through the device contracts: an `Arc<dyn Partition>` coerces to an `Arc<dyn LineTarget>` (interrupt
@@ -33,6 +42,9 @@ pub trait Partition: LineTarget + MsiTarget + DoorbellTarget {
 
     /// In split mode, delivers the MSI of IOAPIC pin `gsi` once.
     fn assert_line(&self, gsi: u32) -> Result<(), Error>;
+
+    /// What VPs say of the processor.
+    fn processor(&self) -> Result<ProcessorIdentity, Error>;
 
     /// Stops the guest's paravirtual clock and time stamp counters. All VPs are stopped.
     fn stop_clock(&self) -> Result<(), Error>;

@@ -28,4 +28,5 @@ mod vp;
 
 pub use event::Event;
 pub use hypervisor::FakeHypervisor;
+pub use partition::PROCESSOR;
 pub use step::Step;

@@ -24,9 +24,16 @@ use virt::Error;
 use virt::IrqchipMode;
 use virt::MappingAccess;
 use virt::Partition;
+use virt::ProcessorIdentity;
 use virt::x86::PartitionState;
 
 const IOAPIC_PINS: u32 = 24;
+
+/// What every partition's VPs say of the processor.
+pub const PROCESSOR: ProcessorIdentity = ProcessorIdentity {
+    signature: 0x178b_fbff_00a0_0f11,
+    tsc_khz: 2_450_000,
+};
 
 pub(crate) struct FakePartition {
     pub(crate) shared: Arc<Shared>,
@@ -176,6 +183,10 @@ impl Partition for FakePartition {
         state.events.extend(msi.map(Event::Msi));
         self.shared.changed.notify_all();
         Ok(())
+    }
+
+    fn processor(&self) -> Result<ProcessorIdentity, Error> {
+        Ok(PROCESSOR)
     }
 
     fn stop_clock(&self) -> Result<(), Error> {

@@ -24,6 +24,7 @@ use virt::IrqchipMode;
 use virt::MappingAccess;
 use virt::Partition;
 use virt::ProcessorFeatures;
+use virt::ProcessorIdentity;
 use virt::Topology;
 use virt::VpTopology;
 use virt::x86::CpuidEntry;
@@ -136,6 +137,19 @@ impl Partition for KvmPartition {
 
     fn assert_line(&self, gsi: u32) -> Result<(), Error> {
         self.0.set_line(gsi, true)
+    }
+
+    fn processor(&self) -> Result<ProcessorIdentity, Error> {
+        let Some(bsp) = self.0.vps.first() else {
+            return Ok(ProcessorIdentity::default());
+        };
+        let cpuid = self.0.cpuid(bsp.topology)?;
+        let leaf = cpuid.iter().find(|entry| entry.leaf == 1);
+        let tsc_khz = bsp.vcpu.get_tsc_khz();
+        Ok(ProcessorIdentity {
+            signature: leaf.map_or(0, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.eax)),
+            tsc_khz: tsc_khz.map_err(|e| Error::call("read the TSC frequency", e))?,
+        })
     }
 
     fn stop_clock(&self) -> Result<(), Error> {
