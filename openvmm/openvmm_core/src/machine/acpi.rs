@@ -1,8 +1,9 @@
 //! The ACPI tables that tell of the machine.
 
-use super::MachineError;
 use super::firmware::GENERATION_ID_EVENT;
 use super::platform;
+use super::platform::PciWindows;
+use acpi_spec::AcpiError;
 use acpi_spec::AcpiPlatform;
 use acpi_spec::ComPort;
 use acpi_spec::InterruptControllers;
@@ -23,16 +24,68 @@ use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
 use sleep_port::SleepPort;
 use std::ops::Range;
+use std::ops::RangeInclusive;
 use virt::IrqchipMode;
 use virt::Topology;
 
-/// The tables. `address_bits` is the width of the processors' physical addresses.
-pub(crate) fn tables(
-    config: &VmConfig,
-    topology: &Topology,
-    memory: &MemoryLayout,
-    address_bits: u8,
-) -> Result<TableSet, MachineError> {
+/// The tables of a machine, whose firmware decides where PCI functions are.
+#[derive(Debug, Clone)]
+pub(crate) struct MachineTables {
+    platform: AcpiPlatform,
+    layout: MemoryLayout,
+    at_reset: PciWindows,
+}
+
+impl MachineTables {
+    /// `address_bits` is the width of the processors' physical addresses.
+    pub(crate) fn new(
+        config: &VmConfig,
+        topology: &Topology,
+        layout: &MemoryLayout,
+        address_bits: u8,
+    ) -> Self {
+        let at_reset = PciWindows::at_reset(layout, address_bits);
+        Self {
+            platform: platform(config, topology, &at_reset),
+            layout: layout.clone(),
+            at_reset,
+        }
+    }
+
+    /// The tables for a guest without firmware, and until firmware has placed PCI functions.
+    pub(crate) fn at_reset(&self) -> Result<TableSet, AcpiError> {
+        TableSet::new(&self.platform)
+    }
+
+    /// The tables after firmware has set PCIEXBAR to `ecam` and memory BARs to `bars` (ascending). They have the sizes and
+    /// pointers of those at reset.
+    pub(crate) fn programmed(
+        &self,
+        ecam: Option<&RangeInclusive<u64>>,
+        bars: &[u64],
+    ) -> Result<TableSet, AcpiError> {
+        let windows = self.at_reset.programmed(&self.layout, ecam, bars);
+        TableSet::new(&AcpiPlatform {
+            pci: Some(pci_root(&windows)),
+            ..self.platform.clone()
+        })
+    }
+}
+
+fn pci_root(windows: &PciWindows) -> PciRoot {
+    PciRoot {
+        last_bus: platform::PCI_LAST_BUS,
+        ecam: Some(windows.ecam),
+        io: platform::PCI_IO.to_vec(),
+        mmio: MmioWindows {
+            low: Some(range(windows.low)),
+            high: windows.high.map(range),
+        },
+        first_gsi: platform::PCI_FIRST_GSI,
+    }
+}
+
+fn platform(config: &VmConfig, topology: &Topology, windows: &PciWindows) -> AcpiPlatform {
     let serial_ports = config.chipset_devices.iter().filter_map(|device| {
         let port = device.resource.handle::<Serial16550Handle>()?.ok()?;
         let index = COM_PORTS.iter().position(|com| com.0 == port.base)?;
@@ -42,8 +95,7 @@ pub(crate) fn tables(
             irq: port.irq,
         })
     });
-    let ram_end = memory.ram().last().map_or(0, |ram| ram.end);
-    Ok(TableSet::new(&AcpiPlatform {
+    AcpiPlatform {
         processors: topology
             .vps()
             .iter()
@@ -81,22 +133,13 @@ pub(crate) fn tables(
             keyboard_irq: platform::KEYBOARD_IRQ,
         }),
         pvpanic_port: Some(platform::PVPANIC_PORT),
-        pci: Some(PciRoot {
-            last_bus: platform::PCI_LAST_BUS,
-            ecam: Some(platform::ECAM_BASE),
-            io: vec![platform::PCI_IO],
-            mmio: MmioWindows {
-                low: Some(range(platform::PCI_LOW)),
-                high: platform::pci_high(ram_end, address_bits).map(range),
-            },
-            first_gsi: platform::PCI_FIRST_GSI,
-        }),
+        pci: Some(pci_root(windows)),
         // The guest is told by its firmware where the ID is.
         generation_id_event: match config.load_mode {
             LoadMode::LinuxDirect(_) => None,
             LoadMode::PcUefi(_) => Some(GENERATION_ID_EVENT),
         },
-    })?)
+    }
 }
 
 fn range(range: MemoryRange) -> Range<u64> {

@@ -10,6 +10,7 @@ use smbios::Description;
 use smbios::ProcessorInformation;
 use smbios::SystemInformation;
 use uuid::Uuid;
+use virt::ProcessorIdentity;
 use virt::Topology;
 
 const VENDOR: &str = "OpenVMM";
@@ -56,6 +57,21 @@ pub(crate) fn smbios(uuid: [u8; 16], topology: &Topology, layout: &MemoryLayout)
             .collect(),
         memory: layout.ram().iter().map(|ram| ram.start..ram.end).collect(),
     }
+}
+
+/// The description with what the partition's processors say of themselves.
+pub(crate) fn with_processor(
+    mut machine: Description,
+    processor: ProcessorIdentity,
+) -> Description {
+    // Rounded: a host measures its counter again at each boot.
+    let mhz = u16::try_from(processor.tsc_khz.saturating_add(500) / 1000).unwrap_or(u16::MAX);
+    for socket in &mut machine.processors {
+        socket.id = processor.signature;
+        socket.max_speed = mhz;
+        socket.current_speed = mhz;
+    }
+    machine
 }
 
 /// The generation ID of a VM that was never copied or set back.

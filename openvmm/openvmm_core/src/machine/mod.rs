@@ -94,6 +94,9 @@ mod hibernation_tests;
 #[path = "restore_test.rs"]
 mod restore_tests;
 #[cfg(test)]
+#[path = "tables_test.rs"]
+mod tables_tests;
+#[cfg(test)]
 pub(crate) mod test_bench;
 #[cfg(test)]
 #[path = "machine_test.rs"]

@@ -1,7 +1,7 @@
 //! The plan of a machine: what it is made of and what runs first, decided and checked before anything is built or written.
 
 use super::MachineError;
-use super::acpi;
+use super::acpi::MachineTables;
 use super::devices::DevicePlan;
 use super::firmware::BootError;
 use super::firmware::HibernationSink;
@@ -57,7 +57,7 @@ impl MachinePlan {
         let address_bits = host.address_bits;
         let topology = Topology::new(config.topology)?;
         let layout = MemoryLayout::new(config.memory.size, LOW_RAM_END, address_bits)?;
-        let tables = acpi::tables(config, &topology, &layout, address_bits)?;
+        let tables = MachineTables::new(config, &topology, &layout, address_bits);
         let devices = DevicePlan::new(config, &layout)?;
         let store = PlannedStore::new(config, start, key)?;
         if let (Start::Restore(_), Some(store)) = (start, &store) {
@@ -72,7 +72,7 @@ impl MachinePlan {
         let load = match &config.load_mode {
             LoadMode::LinuxDirect(linux) => LoadPlan::Linux(Box::new(LinuxBoot::plan(
                 linux,
-                &tables,
+                &tables.at_reset()?,
                 &layout,
                 address_bits,
             )?)),
@@ -81,7 +81,7 @@ impl MachinePlan {
                     uefi,
                     &shape,
                     &devices,
-                    &tables,
+                    tables,
                     store.as_ref(),
                     start,
                     events,

@@ -1,7 +1,10 @@
 //! Where things are: the machine has the layout of a Q35, whatever runs first on it.
 
+use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use std::ops::RangeInclusive;
+
+const FOUR_GIB: u64 = 1 << 32;
 
 /// The real-time clock's index port and interrupt.
 pub(crate) const RTC_BASE: u16 = 0x70;
@@ -19,25 +22,88 @@ pub(crate) const KEYBOARD_IRQ: u8 = 1;
 pub(crate) const LOW_RAM_END: u64 = 0xb000_0000;
 /// PCI configuration space in memory, 1 MiB for each bus.
 pub(crate) const ECAM_BASE: u64 = 0xb000_0000;
-/// PCI functions' memory below 4 GiB.
+/// PCI functions' memory below 4 GiB, unless firmware puts them elsewhere.
 pub(crate) const PCI_LOW: MemoryRange = MemoryRange {
     start: 0xc000_0000,
     end: 0xfc00_0000,
 };
-/// PCI functions' I/O ports.
-pub(crate) const PCI_IO: RangeInclusive<u16> = 0x6000..=0xffff;
+/// PCI functions' I/O ports: all but the configuration ports. Besides BARs, they have the ports of the ISA bridge.
+pub(crate) const PCI_IO: [RangeInclusive<u16>; 2] = [0x0..=0xcf7, 0xd00..=0xffff];
 /// The first of the eight lines that PCI interrupt pins go to.
 pub(crate) const PCI_FIRST_GSI: u32 = 16;
 /// The last PCI bus.
 pub(crate) const PCI_LAST_BUS: u8 = 0;
 
-/// PCI functions' memory above 4 GiB: as large as what firmware for Q35 chooses, 32 GiB, and aligned to its size above
-/// the end of RAM. There is none if the processor cannot reach that far.
+/// Granularity of the windows below and above 4 GiB.
+const LOW_ALIGNMENT: u64 = 256 << 20;
+const HIGH_ALIGNMENT: u64 = 32 << 30;
+
+/// PCI functions' memory above 4 GiB: as large as what firmware for Q35 chooses at least, 32 GiB, and aligned to its size
+/// above the end of RAM. There is none if the processor cannot reach that far.
 pub(crate) fn pci_high(ram_end: u64, address_bits: u8) -> Option<MemoryRange> {
-    const SIZE: u64 = 32 << 30;
-    let start = ram_end.max(1 << 32).checked_next_multiple_of(SIZE)?;
-    let end = start.checked_add(SIZE)?;
+    let start = ram_end
+        .max(1 << 32)
+        .checked_next_multiple_of(HIGH_ALIGNMENT)?;
+    let end = start.checked_add(HIGH_ALIGNMENT)?;
     (end <= 1 << address_bits.min(52)).then_some(MemoryRange { start, end })
+}
+
+/// Where PCI configuration space and functions are in memory.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) struct PciWindows {
+    pub ecam: u64,
+    pub low: MemoryRange,
+    pub high: Option<MemoryRange>,
+}
+
+impl PciWindows {
+    /// At reset, and for a guest without firmware, which places the functions itself.
+    pub(crate) fn at_reset(layout: &MemoryLayout, address_bits: u8) -> Self {
+        let ram_end = layout.ram().last().map_or(0, |ram| ram.end);
+        Self {
+            ecam: ECAM_BASE,
+            low: PCI_LOW,
+            high: pci_high(ram_end, address_bits),
+        }
+    }
+
+    /// After firmware has set PCIEXBAR to `ecam` and memory BARs to `bars` (ascending). A window begins at the lowest BAR,
+    /// rounded down, and is as large as the firmware's: that below 4 GiB up to configuration space or the chipset's
+    /// devices, that above 4 GiB of 32 GiB or a multiple.
+    ///
+    /// Where firmware has put nothing, or where there is RAM, the windows stay as they are at reset.
+    pub(crate) fn programmed(
+        self,
+        layout: &MemoryLayout,
+        ecam: Option<&RangeInclusive<u64>>,
+        bars: &[u64],
+    ) -> Self {
+        let low_ram_end = layout.ram().first().map_or(0, |ram| ram.end);
+        let ecam = ecam.filter(|ecam| *ecam.start() >= low_ram_end && *ecam.end() < FOUR_GIB);
+        let low_bars = bars
+            .iter()
+            .filter(|&&bar| bar >= low_ram_end && bar < PCI_LOW.end);
+        let low = low_bars.clone().min().and_then(|&bar| {
+            let start = (bar - bar % LOW_ALIGNMENT).max(low_ram_end);
+            let limit = ecam.map(|ecam| *ecam.start()).filter(|&base| base > bar);
+            let end = limit.unwrap_or(PCI_LOW.end).min(PCI_LOW.end);
+            (start < end).then_some(MemoryRange { start, end })
+        });
+        let ram_end = layout.ram().last().map_or(0, |ram| ram.end).max(FOUR_GIB);
+        let mut high_bars = bars.iter().filter(|&&bar| bar >= ram_end);
+        let high = high_bars.next().and_then(|&first| {
+            let last = high_bars.next_back().unwrap_or(&first);
+            let start = (first - first % HIGH_ALIGNMENT).max(ram_end);
+            let end = (last + 1).checked_next_multiple_of(HIGH_ALIGNMENT)?;
+            Some(MemoryRange { start, end })
+        });
+        Self {
+            ecam: ecam.map_or(self.ecam, |ecam| *ecam.start()),
+            low: low.unwrap_or(self.low),
+            // The tables have this window or not; that does not change.
+            high: self.high.map(|at_reset| high.unwrap_or(at_reset)),
+        }
+    }
 }
 
 /// Ports that operating systems probe or write on every PC, and where this machine may have nothing: the diagnostic port
@@ -74,5 +140,94 @@ mod tests {
         assert_eq!(window.start, 96 << 30);
         assert!(pci_high(1 << 30, 35).is_none());
         assert!(pci_high(u64::MAX, 52).is_none());
+    }
+
+    const GIB: u64 = 1 << 30;
+
+    fn layout(ram: u64) -> MemoryLayout {
+        MemoryLayout::new(ram, LOW_RAM_END, 46).unwrap()
+    }
+
+    /// The windows, each as start and end, after firmware has programmed these addresses.
+    fn programmed(ram: u64, ecam: u64, bars: &[u64]) -> [u64; 5] {
+        let layout = layout(ram);
+        let ecam = ecam..=ecam + (256 << 20) - 1;
+        let windows = PciWindows::at_reset(&layout, 46).programmed(&layout, Some(&ecam), bars);
+        let high = windows.high.unwrap();
+        [
+            windows.ecam,
+            windows.low.start,
+            windows.low.end,
+            high.start,
+            high.end,
+        ]
+    }
+
+    #[test]
+    fn windows_follow_the_firmware() {
+        const UNTIL_RESET: [u64; 5] = [0xb000_0000, 0xc000_0000, 0xfc00_0000, 8 << 32, 16 << 32];
+        // Debian 12's OVMF on 40 bits, and on 36 bits or less.
+        let high = 0xe0_0000_0000;
+        assert_eq!(
+            programmed(
+                GIB / 2,
+                0xb000_0000,
+                &[0xc000_0000, 0xc000_1000, high, high + 0x4000]
+            ),
+            [0xb000_0000, 0xc000_0000, 0xfc00_0000, high, high + 32 * GIB]
+        );
+        assert_eq!(
+            programmed(GIB / 2, 0xb000_0000, &[0xc000_0000, 8 << 32]),
+            UNTIL_RESET
+        );
+        // Debian 13's.
+        assert_eq!(
+            programmed(GIB / 2, 0xe000_0000, &[0x8000_0000, high]),
+            [0xe000_0000, 0x8000_0000, 0xe000_0000, high, high + 32 * GIB]
+        );
+        // Not at the start of an aligned block, in more than one.
+        assert_eq!(
+            programmed(
+                GIB / 2,
+                0xe000_0000,
+                &[0x9234_5000, 0xa000_0000, high + GIB, high + 65 * GIB]
+            ),
+            [0xe000_0000, 0x9000_0000, 0xe000_0000, high, high + 96 * GIB]
+        );
+        // Above configuration space, and right above RAM.
+        assert_eq!(
+            programmed(3 * GIB, 0xb000_0000, &[0xf000_0000])[1..3],
+            [0xf000_0000, 0xfc00_0000]
+        );
+        let odd = 0x8123_4000;
+        assert_eq!(
+            programmed(odd, 0xb000_0000, &[odd])[1..3],
+            [odd, 0xb000_0000]
+        );
+    }
+
+    #[test]
+    fn impossible_addresses_leave_the_windows() {
+        let at_reset = PciWindows::at_reset(&layout(5 * GIB), 46);
+        let reset = [0xb000_0000, 0xc000_0000, 0xfc00_0000, 32 * GIB, 64 * GIB];
+        // In RAM, in the chipset's devices, past the end of the address space, configuration space in RAM.
+        for bars in [
+            &[][..],
+            &[0x1000, 0xafff_f000],
+            &[0xfc00_0000, 0xfee0_0000],
+            &[5 * GIB],
+            &[u64::MAX & !0xfff],
+        ] {
+            assert_eq!(programmed(5 * GIB, 0xb000_0000, bars), reset, "{bars:x?}");
+        }
+        for ecam in [0xa000_0000, 0xf800_0000, 1 << 32] {
+            assert_eq!(programmed(5 * GIB, ecam, &[]), reset, "{ecam:#x}");
+        }
+        assert_eq!(at_reset.programmed(&layout(5 * GIB), None, &[]), at_reset);
+        let narrow = PciWindows::at_reset(&layout(GIB), 35);
+        assert_eq!(
+            narrow.programmed(&layout(GIB), None, &[40 * GIB]).high,
+            None
+        );
     }
 }

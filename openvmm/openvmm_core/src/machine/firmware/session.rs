@@ -1,5 +1,6 @@
 //! The firmware of a guest's session: which one runs, and what is kept for a guest that hibernates.
 
+use acpi_spec::TABLES_FILE;
 use firmware_hibernation::Architecture;
 use firmware_hibernation::Config;
 use firmware_hibernation::FirmwareDescription;
@@ -49,6 +50,16 @@ pub(crate) struct LoadedFirmware {
     pub code: Arc<[u8]>,
     /// The files of the firmware configuration device that a hibernated guest relies on.
     pub files: BTreeMap<String, Vec<u8>>,
+    pub origin: FilesOrigin,
+}
+
+/// Where a firmware's files are from.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum FilesOrigin {
+    /// They describe the machine, and follow what the firmware does with it.
+    Machine,
+    /// They were stored for a hibernated guest, and stay as they are.
+    Stored,
 }
 
 /// How a VM hibernates, and the store that its session is kept in.
@@ -109,6 +120,14 @@ pub enum RestartError {
     OtherFirmware,
 }
 
+impl LoadedFirmware {
+    /// The image that is stored for a hibernated guest.
+    fn image(&self) -> FirmwareImage {
+        let code = self.code.clone();
+        FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code)
+    }
+}
+
 impl SessionConfig {
     fn into_hibernation(self) -> (HibernationEngine, PlatformView) {
         let mode = match self.hibernation.enabled {
@@ -125,7 +144,8 @@ impl SessionConfig {
             Architecture::X86_64,
             self.storage,
             Box::new(move |event| events(event)),
-        );
+        )
+        .with_late_file(TABLES_FILE);
         if let Some(note) = self.sequence_note {
             hibernation = hibernation.with_sequence_note(note);
         }
@@ -150,6 +170,7 @@ impl FirmwareSession {
                 LoadedFirmware {
                     code: rom.code.into(),
                     files: pinned.clone(),
+                    origin: FilesOrigin::Stored,
                 }
             }
         };
@@ -164,15 +185,12 @@ impl FirmwareSession {
 
     /// The session of a machine that is to be restored. `saved` is the state of this unit.
     pub(crate) fn resume(config: SessionConfig, saved: &SavedState) -> Result<Self, RestoreError> {
-        let SavedSession { code, files, .. } = saved.decode()?;
+        let saved: SavedSession = saved.decode()?;
         let (hibernation, view) = config.into_hibernation();
         Ok(Self {
             hibernation,
             view,
-            loaded: LoadedFirmware {
-                code: code.into(),
-                files,
-            },
+            loaded: saved.loaded(),
             pending: Pending::Nothing,
             fresh: false,
         })
@@ -189,16 +207,25 @@ impl FirmwareSession {
             Pending::Capture => {}
             Pending::Discard => self.hibernation.discard()?,
         }
-        let code = &self.loaded.code;
-        let image = FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code.clone());
         // A failure was reported as an event, and the VM starts without.
         self.hibernation.capture(
             &FirmwareDescription::reset_vector(),
-            image,
+            self.loaded.image(),
             &self.loaded.files,
             &self.view,
         );
         Ok(())
+    }
+
+    /// The firmware is given this content of [`TABLES_FILE`], which a hibernated guest will rely on.
+    fn settle_tables(&mut self, tables: &[u8]) {
+        self.loaded.files.insert(TABLES_FILE.into(), tables.into());
+        self.hibernation.settle_file(
+            &FirmwareDescription::reset_vector(),
+            self.loaded.image(),
+            &self.loaded.files,
+            &self.view,
+        );
     }
 
     /// The machine was reset, and is about to start again with the firmware that is loaded.
@@ -261,6 +288,22 @@ struct SavedSession {
     hibernation: SavedState,
     #[n(3)]
     fresh: bool,
+    /// Whether the files describe the machine; absent in states of sessions whose files never changed.
+    #[n(4)]
+    files_of_machine: Option<bool>,
+}
+
+impl SavedSession {
+    fn loaded(self) -> LoadedFirmware {
+        LoadedFirmware {
+            code: self.code.into(),
+            files: self.files,
+            origin: match self.files_of_machine {
+                Some(true) => FilesOrigin::Machine,
+                Some(false) | None => FilesOrigin::Stored,
+            },
+        }
+    }
 }
 
 /// A session that the machine's units, its power requests and the guest's sleep announcements share.
@@ -275,6 +318,16 @@ impl SharedSession {
     /// Writes to the store what the plan says. The VPs have not run.
     pub(crate) fn commit(&self) -> Result<(), Refusal> {
         self.0.lock().commit()
+    }
+
+    /// A file of the firmware is settled while the machine is built, before [`Self::commit`].
+    pub(crate) fn set_file(&self, name: &str, content: Vec<u8>) {
+        self.0.lock().loaded.files.insert(name.to_owned(), content);
+    }
+
+    /// The firmware is given this content of [`TABLES_FILE`], on the thread of the VP that asks for it.
+    pub(crate) fn settle_tables(&self, tables: &[u8]) {
+        self.0.lock().settle_tables(tables);
     }
 
     /// Acts on a sleep announcement, on the VP's thread: the guest does not go on before it is acted on.
@@ -308,6 +361,7 @@ impl StateUnit for SharedSession {
             files: session.loaded.files.clone(),
             hibernation: session.hibernation.save()?,
             fresh: session.fresh,
+            files_of_machine: Some(session.loaded.origin == FilesOrigin::Machine),
         }))
     }
 
@@ -316,10 +370,7 @@ impl StateUnit for SharedSession {
         let mut session = self.0.lock();
         session.hibernation.restore(&saved.hibernation)?;
         session.fresh = saved.fresh;
-        session.loaded = LoadedFirmware {
-            code: saved.code.into(),
-            files: saved.files,
-        };
+        session.loaded = saved.loaded();
         Ok(())
     }
 

@@ -1,13 +1,16 @@
 //! UEFI firmware of the OVMF family: which image runs, and the files that describe the machine to it.
 
 use super::SESSION_UNIT;
+use super::session::FilesOrigin;
 use super::session::FirmwareSession;
 use super::session::HibernationSink;
 use super::session::LoadedFirmware;
 use super::session::SessionConfig;
+use super::uefi_devices::LateTables;
 use super::uefi_devices::UefiDevices;
 use super::variables::Variables;
 use super::variables::VariablesError;
+use crate::machine::acpi::MachineTables;
 use crate::machine::devices::DevicePlan;
 use crate::machine::inventory;
 use crate::machine::plan::MachineShape;
@@ -104,12 +107,14 @@ impl UefiPlan {
         uefi: &PcUefi,
         machine: &MachineShape<'_>,
         devices: &DevicePlan,
-        tables: &TableSet,
+        tables: MachineTables,
         store: Option<&PlannedStore>,
         start: &Start,
         events: HibernationSink,
     ) -> Result<Self, UefiError> {
-        let files = firmware_files(machine, tables)?;
+        let smbios = inventory::smbios(machine.config.uuid, machine.topology, machine.layout);
+        let files = firmware_files(machine.layout, &tables.at_reset()?, &smbios)?;
+        let script = files.get(acpi_spec::SCRIPT_FILE).cloned();
         let view = view::platform_view(
             devices,
             machine.topology,
@@ -133,6 +138,7 @@ impl UefiPlan {
                 Ok::<_, UefiError>(LoadedFirmware {
                     code: host_code(&uefi.code)?.into(),
                     files,
+                    origin: FilesOrigin::Machine,
                 })
             })?,
             Start::Restore(saved) => {
@@ -151,11 +157,24 @@ impl UefiPlan {
             Err(error) => return Err(UefiError::Stored(error)),
         };
         let variables = Variables::plan(uefi, &ovmf, store)?;
-        let fw_cfg = fw_cfg(uefi, machine.topology, &loaded.files)?;
+        let mut files = loaded.files.clone();
+        // Tables of a saved machine that have another form stay as they are.
+        let own = loaded.origin == FilesOrigin::Machine
+            && loaded.files.get(acpi_spec::SCRIPT_FILE) == script.as_ref();
+        let tables = own
+            .then(|| files.remove(acpi_spec::TABLES_FILE))
+            .flatten()
+            .map(|initial| LateTables { tables, initial });
+        let smbios = (own && matches!(start, Start::Boot(_))).then(|| {
+            files.remove(smbios::TABLES_FILE);
+            smbios
+        });
         let devices = UefiDevices {
             code: loaded.code.clone(),
             variables,
-            fw_cfg,
+            fw_cfg: fw_cfg(uefi, machine.topology, files)?,
+            tables,
+            smbios,
             generation_id: inventory::generation_id(machine.config.uuid),
         };
         Ok(Self { session, devices })
@@ -178,18 +197,18 @@ fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
 
 /// The files that describe the machine to the firmware, by name.
 fn firmware_files(
-    machine: &MachineShape<'_>,
+    layout: &MemoryLayout,
     tables: &TableSet,
+    smbios: &smbios::Description,
 ) -> Result<BTreeMap<String, Vec<u8>>, UefiError> {
     let mut files = BTreeMap::new();
     for file in tables.loader_files()? {
         files.insert(file.name.to_owned(), file.bytes);
     }
-    let smbios =
-        inventory::smbios(machine.config.uuid, machine.topology, machine.layout).build()?;
+    let smbios = smbios.build()?;
     files.insert(smbios::ANCHOR_FILE.to_owned(), smbios.anchor);
     files.insert(smbios::TABLES_FILE.to_owned(), smbios.tables);
-    files.insert("etc/e820".to_owned(), e820(machine.layout));
+    files.insert("etc/e820".to_owned(), e820(layout));
     Ok(files)
 }
 
@@ -203,11 +222,11 @@ fn e820(layout: &MemoryLayout) -> Vec<u8> {
 fn fw_cfg(
     uefi: &PcUefi,
     topology: &Topology,
-    files: &BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
 ) -> Result<FwCfgBuilder, UefiError> {
     let mut fw_cfg = FwCfgBuilder::default().boot_cpu_count(topology.vps().len() as u16)?;
     for (name, bytes) in files {
-        fw_cfg = fw_cfg.add_file(name, bytes.clone())?;
+        fw_cfg = fw_cfg.add_file(&name, bytes)?;
     }
     if let Some(kernel) = &uefi.kernel {
         fw_cfg = fw_cfg.kernel(&content(&kernel.kernel)?, &kernel.cmdline)?;

@@ -1,10 +1,15 @@
 //! The devices of UEFI firmware: flash memory below 4 GiB, the firmware configuration device and the generation ID.
 
+use super::session::SharedSession;
 use super::variables::VariableStorage;
 use super::variables::Variables;
+use crate::machine::acpi::MachineTables;
+use crate::machine::inventory;
 use chipset::pm::PmControl;
 use chipset_device::MissingService;
+use chipset_device::PciConfigSpace;
 use chipset_device::Services;
+use chipset_device::shared;
 use flash::Flash;
 use flash::FlashConfig;
 use flash::FlashError;
@@ -19,6 +24,7 @@ use loader::GuestImage;
 use loader::ImportError;
 use loader::ovmf;
 use machine_parts::PartitionRom;
+use q35::EcamWindow;
 use std::sync::Arc;
 use virt::Partition;
 use vmgs_broker::VmgsClient;
@@ -33,7 +39,18 @@ pub(crate) struct UefiDevices {
     /// `None` if the firmware keeps no variables.
     pub variables: Option<Variables>,
     pub fw_cfg: FwCfgBuilder,
+    /// ACPI tables that follow what the firmware programs; `None` if they are among the device's files.
+    pub tables: Option<LateTables>,
+    /// SMBIOS structures that lack what the partition's processor says of itself; `None` if they are among the files.
+    pub smbios: Option<smbios::Description>,
     pub generation_id: [u8; 16],
+}
+
+/// ACPI tables that are made when the firmware asks for them.
+pub(crate) struct LateTables {
+    pub tables: MachineTables,
+    /// What [`acpi_spec::TABLES_FILE`] has until then.
+    pub initial: Vec<u8>,
 }
 
 /// Why a device of UEFI firmware cannot be built.
@@ -54,6 +71,12 @@ pub enum FirmwareDeviceError {
     /// The firmware configuration device cannot be made.
     #[error("the firmware configuration device cannot be made")]
     FwCfg(#[from] fw_cfg::FwCfgError),
+    /// The hypervisor does not say what processor it has.
+    #[error(transparent)]
+    Processor(#[from] virt::Error),
+    /// The SMBIOS structures cannot be built.
+    #[error("cannot build the SMBIOS structures")]
+    Smbios(#[from] smbios::SmbiosError),
     /// The machine does not offer what a device needs.
     #[error(transparent)]
     Service(#[from] MissingService),
@@ -101,7 +124,16 @@ impl UefiDevices {
         let generation_id = builder.add("generation-id", |_| {
             GenerationId::new(self.generation_id, memory.clone(), event)
         });
-        let fw_cfg = self.fw_cfg.add_writable_file(
+        let session = services.get::<SharedSession>()?;
+        let mut fw_cfg = self.fw_cfg;
+        if let Some(smbios) = self.smbios {
+            let tables = inventory::with_processor(smbios, partition.processor()?)
+                .build()?
+                .tables;
+            session.set_file(smbios::TABLES_FILE, tables.clone());
+            fw_cfg = fw_cfg.add_file(smbios::TABLES_FILE, tables)?;
+        }
+        let fw_cfg = fw_cfg.add_writable_file(
             acpi_spec::GENERATION_ID_ADDRESS_FILE,
             vec![0; acpi_spec::GENERATION_ID_ADDRESS_LEN],
             move |bytes| {
@@ -114,8 +146,49 @@ impl UefiDevices {
                 }
             },
         )?;
-        let fw_cfg = fw_cfg.build(memory.clone())?;
-        builder.add("fw-cfg", |_| fw_cfg);
-        Ok(())
+        let late = self.tables.map(|late| (late, session.clone()));
+        let ecam = services.get::<EcamWindow>()?.clone();
+        builder.try_add("fw-cfg", |context| {
+            let fw_cfg = match late {
+                Some((late, session)) => {
+                    let LateTables { tables, initial } = late;
+                    let space = context.config_space.clone();
+                    fw_cfg.add_made_file(acpi_spec::TABLES_FILE, initial, move || {
+                        let made = made_tables(&tables, &ecam, &space)?;
+                        session.settle_tables(&made);
+                        Some(made)
+                    })?
+                }
+                None => fw_cfg,
+            };
+            Ok::<_, FirmwareDeviceError>(shared(fw_cfg.build(memory.clone())?))
+        })
+    }
+}
+
+/// The content of [`acpi_spec::TABLES_FILE`] after what the firmware has programmed.
+fn made_tables(
+    tables: &MachineTables,
+    ecam: &EcamWindow,
+    space: &PciConfigSpace,
+) -> Option<Vec<u8>> {
+    let bars = q35::memory_bars(space);
+    let files = tables
+        .programmed(ecam.range().as_ref(), &bars)
+        .and_then(|tables| tables.loader_files());
+    match files {
+        Ok(files) => {
+            let mut files = files.into_iter();
+            let file = files.find(|file| file.name == acpi_spec::TABLES_FILE);
+            file.map(|file| file.bytes)
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "the ACPI tables do not follow what the firmware programmed"
+            );
+            None
+        }
     }
 }
