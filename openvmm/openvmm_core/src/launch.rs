@@ -5,11 +5,11 @@ use crate::machine;
 use crate::machine::HostEnds;
 use crate::machine::MachineError;
 use crate::machine::MachinePlan;
+use crate::machine::MemorySizeError;
 use crate::worker::VmEventSink;
 use crate::worker::Worker;
-use guest_memory::MemoryLayout;
-use guest_memory::MemoryLayoutError;
 use machine_parts::RunControl;
+use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::event::VmEvent;
@@ -120,10 +120,10 @@ pub fn launch(
     Ok(handle)
 }
 
-/// Whether guest RAM can be laid out as configured. The processor's address width is known only later.
-pub fn check_memory(memory: &MemoryConfig) -> Result<(), MemoryLayoutError> {
+/// Whether guest RAM can have its size, for what the VM boots. The processor's address width is known only later.
+pub fn check_memory(memory: &MemoryConfig, load_mode: &LoadMode) -> Result<(), MemorySizeError> {
     const WIDEST: u8 = 52;
-    MemoryLayout::new(memory.size, machine::LOW_RAM_END, WIDEST).map(drop)
+    machine::memory_layout(memory, load_mode, WIDEST).map(drop)
 }
 
 #[cfg(test)]

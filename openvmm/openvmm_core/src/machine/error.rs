@@ -2,10 +2,10 @@ use super::firmware::BootError;
 use super::firmware::FirmwareDeviceError;
 use super::firmware::UefiError;
 use super::guest::LoadGuestError;
+use super::memory::MemorySizeError;
 use super::vmgs_store::VmgsError;
 use chipset_device::MissingService;
 use guest_memory::MemoryError;
-use guest_memory::MemoryLayoutError;
 use machine_parts::LifecycleError;
 use machine_parts::VpError;
 use openvmm_defs::devices::PciSlotError;
@@ -23,9 +23,9 @@ pub enum MachineError {
     /// The processors cannot be arranged.
     #[error(transparent)]
     Topology(#[from] virt::TopologyError),
-    /// Guest RAM cannot be laid out.
+    /// Guest RAM cannot have its size.
     #[error(transparent)]
-    Layout(#[from] MemoryLayoutError),
+    MemorySize(#[from] MemorySizeError),
     /// Guest RAM cannot be had.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -77,7 +77,7 @@ impl MachineError {
         matches!(
             self,
             Self::Topology(_)
-                | Self::Layout(_)
+                | Self::MemorySize(_)
                 | Self::Boot(_)
                 | Self::FirmwareDevices(_)
                 | Self::Vmgs(_)

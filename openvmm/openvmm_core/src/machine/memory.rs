@@ -1,13 +1,65 @@
 //! Guest RAM, from its configuration.
 
 use super::MachineError;
+use super::platform::LOW_RAM_END;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
+use guest_memory::MemoryLayoutError;
 use guest_memory::MemorySource;
 use openvmm_defs::config::HostPages;
+use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
+
+/// The smallest RAM with which OVMF starts, in bytes. With less it ends without a word.
+const MIN_OVMF_RAM: u64 = 64 << 20;
+
+/// The unit of RAM that SMBIOS structures can describe, in bytes.
+const SMBIOS_UNIT: u64 = 1 << 20;
+
+/// Why guest RAM cannot be as large as configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemorySizeError {
+    /// It cannot be laid out.
+    #[error(transparent)]
+    Layout(#[from] MemoryLayoutError),
+    /// It is too small for UEFI firmware.
+    #[error(
+        "guest memory of {size} bytes is less than the minimum for UEFI firmware, {MIN_OVMF_RAM} bytes (64 MiB)"
+    )]
+    TooSmallForFirmware {
+        /// The size asked for, in bytes.
+        size: u64,
+    },
+    /// SMBIOS structures cannot describe it.
+    #[error("guest memory of {size} bytes is not a number of MiB, which UEFI firmware needs")]
+    NotMebibytes {
+        /// The size asked for, in bytes.
+        size: u64,
+    },
+}
+
+/// Where guest RAM lies.
+pub(crate) fn layout(
+    config: &MemoryConfig,
+    load_mode: &LoadMode,
+    address_bits: u8,
+) -> Result<MemoryLayout, MemorySizeError> {
+    let size = config.size;
+    let layout = MemoryLayout::new(size, LOW_RAM_END, address_bits)?;
+    match load_mode {
+        LoadMode::LinuxDirect(_) => {}
+        LoadMode::PcUefi(_) if size < MIN_OVMF_RAM => {
+            return Err(MemorySizeError::TooSmallForFirmware { size });
+        }
+        LoadMode::PcUefi(_) if !size.is_multiple_of(SMBIOS_UNIT) => {
+            return Err(MemorySizeError::NotMebibytes { size });
+        }
+        LoadMode::PcUefi(_) => {}
+    }
+    Ok(layout)
+}
 
 /// Takes the memory from the host.
 pub(crate) fn allocate(

@@ -21,8 +21,9 @@ pub use firmware::RestartError;
 pub use firmware::UefiError;
 pub use firmware::VariablesError;
 pub use guest::LoadGuestError;
+pub use memory::MemorySizeError;
+pub(crate) use memory::layout as memory_layout;
 pub(crate) use plan::MachinePlan;
-pub(crate) use platform::LOW_RAM_END;
 use vmgs_store::NewFile;
 pub use vmgs_store::VmgsError;
 

@@ -7,7 +7,7 @@ use super::firmware::BootError;
 use super::firmware::HibernationSink;
 use super::firmware::LinuxBoot;
 use super::firmware::UefiPlan;
-use super::platform::LOW_RAM_END;
+use super::memory;
 use super::vmgs_store::PlannedStore;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::LoadMode;
@@ -56,7 +56,7 @@ impl MachinePlan {
     ) -> Result<Self, MachineError> {
         let address_bits = host.address_bits;
         let topology = Topology::new(config.topology)?;
-        let layout = MemoryLayout::new(config.memory.size, LOW_RAM_END, address_bits)?;
+        let layout = memory::layout(&config.memory, &config.load_mode, address_bits)?;
         let tables = MachineTables::new(config, &topology, &layout, address_bits);
         let devices = DevicePlan::new(config, &layout)?;
         let store = PlannedStore::new(config, start, key)?;

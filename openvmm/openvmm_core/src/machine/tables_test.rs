@@ -190,3 +190,20 @@ fn smbios_says_what_the_processor_is() {
     );
     bench.end(&config);
 }
+
+#[test]
+fn memory_that_firmware_cannot_use_is_refused() {
+    let (files, mut config) = uefi();
+    let linux = files.linux();
+    for (size, reason) in [(32 << 20, "64 MiB"), ((64 << 20) + 4096, "number of MiB")] {
+        config.memory.size = size;
+        let error = Bench::new(&config, &Start::default()).err().unwrap();
+        assert!(
+            error.is_config() && error.to_string().contains(reason),
+            "{error}"
+        );
+        assert!(!files.path("vm.vmgs").exists());
+        crate::check_memory(&config.memory, &linux).unwrap();
+        crate::check_memory(&config.memory, &config.load_mode).unwrap_err();
+    }
+}

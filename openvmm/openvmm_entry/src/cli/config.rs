@@ -101,6 +101,11 @@ impl Options {
 
         let memory = self.memory(&mut errors);
         let load_mode = self.load_mode(&mut errors);
+        if let (Some(memory), Some(load_mode)) = (&memory, &load_mode)
+            && let Err(error) = openvmm_core::check_memory(memory, load_mode)
+        {
+            errors.add(format!("--memory: {error}"));
+        }
         let pci_devices = self.pci_devices(&mut errors);
 
         let chipset_devices = self.chipset_devices(&mut errors);
@@ -214,9 +219,6 @@ impl Options {
                 errors.add("--memory-backing-file: --memory has file= already");
             }
             memory.file = Some(file.clone());
-        }
-        if let Err(error) = openvmm_core::check_memory(&memory) {
-            errors.add(format!("--memory: {error}"));
         }
         Some(memory)
     }
@@ -335,6 +337,19 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} not in:\n{text}");
         }
+    }
+
+    #[test]
+    fn memory_that_uefi_firmware_cannot_use_is_an_error() {
+        let firmware = tempfile::NamedTempFile::new().unwrap();
+        let path = firmware.path().to_str().unwrap();
+        let with = |memory| {
+            let errors = resolve(&["--uefi-firmware", path, "-m", memory]);
+            errors.err().map(|errors| errors.to_string())
+        };
+        assert!(with("32M").unwrap().contains("64 MiB"));
+        assert!(with("67112960").unwrap().contains("number of MiB"));
+        assert_eq!(with("64M"), None);
     }
 
     #[test]
