@@ -99,10 +99,26 @@ impl PciWindows {
         });
         Self {
             ecam: ecam.map_or(self.ecam, |ecam| *ecam.start()),
-            low: low.unwrap_or(self.low),
+            low: low.unwrap_or_else(|| without(self.low, ecam)),
             // The tables have this window or not; that does not change.
             high: self.high.map(|at_reset| high.unwrap_or(at_reset)),
         }
+    }
+}
+
+/// The window without configuration space, which firmware may have moved into it: the part before it if there is one.
+fn without(window: MemoryRange, ecam: Option<&RangeInclusive<u64>>) -> MemoryRange {
+    let Some(ecam) =
+        ecam.filter(|ecam| window.contains(*ecam.start()) || window.contains(*ecam.end()))
+    else {
+        return window;
+    };
+    if *ecam.start() > window.start {
+        let end = *ecam.start();
+        MemoryRange { end, ..window }
+    } else {
+        let start = *ecam.end() + 1;
+        MemoryRange { start, ..window }
     }
 }
 
@@ -193,6 +209,15 @@ mod tests {
                 &[0x9234_5000, 0xa000_0000, high + GIB, high + 65 * GIB]
             ),
             [0xe000_0000, 0x9000_0000, 0xe000_0000, high, high + 96 * GIB]
+        );
+        // No BARs below 4 GiB, where configuration space is in the window at reset.
+        assert_eq!(
+            programmed(GIB / 2, 0xe000_0000, &[high])[..3],
+            [0xe000_0000, 0xc000_0000, 0xe000_0000]
+        );
+        assert_eq!(
+            programmed(GIB / 2, 0xc000_0000, &[])[..3],
+            [0xc000_0000, 0xd000_0000, 0xfc00_0000]
         );
         // Above configuration space, and right above RAM.
         assert_eq!(
