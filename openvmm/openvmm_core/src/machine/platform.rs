@@ -241,7 +241,7 @@ mod tests {
             &[0x1000, 0xafff_f000],
             &[0xfc00_0000, 0xfee0_0000],
             &[5 * GIB],
-            &[u64::MAX & !0xfff],
+            &[!0xfff],
         ] {
             assert_eq!(programmed(5 * GIB, 0xb000_0000, bars), reset, "{bars:x?}");
         }
