@@ -2,6 +2,8 @@ use crate::Resource;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
+use chipset_device::MediumError;
+use chipset_device::MediumInfo;
 use chipset_device::SharedDevice;
 use mesh::payload;
 use mesh::payload::DecodeError;
@@ -45,12 +47,17 @@ pub enum ResolveError {
 /// A handle whose kind is known only to itself.
 trait AnyHandle: Send + Sync {
     fn identity(&self, name: &str, vm: Uuid) -> Option<String>;
+    fn medium(&self) -> Result<Option<MediumInfo>, MediumError>;
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult;
 }
 
 impl<H: DeviceHandle> AnyHandle for H {
     fn identity(&self, name: &str, vm: Uuid) -> Option<String> {
         DeviceHandle::identity(self, name, vm)
+    }
+
+    fn medium(&self) -> Result<Option<MediumInfo>, MediumError> {
+        DeviceHandle::medium(self)
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
@@ -106,13 +113,22 @@ impl ResolvedDevice {
         self.handle.identity(&self.name, vm)
     }
 
+    /// The medium of a storage device as it is now, before the device is built.
+    pub fn medium(&self) -> Result<Option<MediumInfo>, ResolveError> {
+        self.handle
+            .medium()
+            .map_err(|source| self.build_error(source))
+    }
+
     /// Builds the device.
     pub fn build(&self, machine: &mut MachineContext<'_>) -> Result<SharedDevice, ResolveError> {
         let built = self.handle.build(machine);
-        built.map_err(|source| ResolveError::Build {
-            name: self.name.clone(),
-            source,
-        })
+        built.map_err(|source| self.build_error(source))
+    }
+
+    fn build_error(&self, source: Box<dyn Error + Send + Sync>) -> ResolveError {
+        let name = self.name.clone();
+        ResolveError::Build { name, source }
     }
 }
 

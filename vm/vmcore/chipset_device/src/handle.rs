@@ -5,6 +5,8 @@ use crate::ChipsetDevice;
 use crate::DeviceWaker;
 use crate::InterruptLines;
 use crate::LineInterrupt;
+use crate::MediumError;
+use crate::MediumInfo;
 use crate::MissingService;
 use crate::PciAddress;
 use crate::PciConfigSpace;
@@ -29,6 +31,11 @@ pub trait DeviceHandle: Encode<()> + for<'b> Decode<'b, ()> + Send + Sync + 'sta
     /// Stored with hibernated guests, so its text never changes.
     fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
         None
+    }
+
+    /// The medium of a storage device as it is now, before the device is built. Nothing is changed.
+    fn medium(&self) -> Result<Option<MediumInfo>, MediumError> {
+        Ok(None)
     }
 
     /// Builds the device.

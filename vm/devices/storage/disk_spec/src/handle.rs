@@ -4,6 +4,8 @@ use crate::DiskSpec;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
+use chipset_device::MediumError;
+use chipset_device::MediumInfo;
 use chipset_device::VpCount;
 use disk_backend::AttachedDisk;
 use disk_backend::AttachedDisks;
@@ -32,6 +34,12 @@ impl DeviceHandle for VirtioBlkHandle {
             Some(serial) => format!("virtio-blk {serial}"),
             None => "virtio-blk".to_owned(),
         })
+    }
+
+    fn medium(&self) -> Result<Option<MediumInfo>, MediumError> {
+        let disk = self.disk.open()?;
+        let serial = VirtioBlk::new(disk.clone(), self.disk.blk_config(1)?).serial();
+        Ok(Some(crate::examine(&disk, serial)?))
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
