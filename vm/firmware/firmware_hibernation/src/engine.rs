@@ -36,6 +36,7 @@ use crate::state_machine::Message;
 use crate::state_machine::Outcome;
 use crate::state_machine::ProbeOutcome;
 use crate::state_machine::StateMachine;
+use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
 use crate::storage::StorageError;
@@ -368,6 +369,44 @@ impl HibernationEngine {
     /// The VM ended in another way.
     pub fn crash(&mut self) {
         self.handle(Input::Crash);
+    }
+
+    /// Stores the firmware that runs again, if it is stored, with what has become known of the machine since its capture.
+    /// `description`, `image` and `pinned` are those of the capture. After a failure the record is as it was: a guest that
+    /// hibernates then wakes on its firmware, but what `view` adds is not compared.
+    pub fn repin(
+        &mut self,
+        description: &FirmwareDescription,
+        image: FirmwareImage,
+        pinned: &PinnedFiles,
+        view: &PlatformView,
+    ) {
+        let (Some(storage), Some(record)) = (&mut self.storage, &self.record) else {
+            return;
+        };
+        let new = match NewRecord::new(description, image, pinned, view) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!(error = %error_chain::Chain(&error), "the machine as it is now is not stored");
+                return;
+            }
+        };
+        if record.is_equivalent(new.record()) {
+            return;
+        }
+        let written = storage.commit(StoreChange::of_record(FileChange::Write {
+            len: new.record().len,
+            source: Box::new(new.stream()),
+        }));
+        // A failure may have come after the change.
+        let is_stored = written.is_ok()
+            || probe::read_record(&mut **storage)
+                .is_ok_and(|intact| intact.record.is_equivalent(new.record()));
+        if is_stored {
+            self.record = Some(new.record().clone());
+        } else if let Err(error) = written {
+            tracing::warn!(%error, "the machine as it is now is not stored");
+        }
     }
 
     /// The guest hibernated. That is durable when this returns; report it only then.

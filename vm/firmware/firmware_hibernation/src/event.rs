@@ -101,6 +101,9 @@ pub enum HibernationEvent {
     TokenIgnored,
     /// Hibernation is on, but there is no store.
     NoStore,
+    /// Hibernation is on, and UEFI variables are lost when the VM ends: a guest that notes there where its image is does
+    /// not find it.
+    VariablesInMemory,
     /// The guest resumes on the host's firmware, because its own is not stored.
     NotPinned {
         /// What the token says.
@@ -159,6 +162,7 @@ impl HibernationEvent {
             | Self::NotConsumed { .. }
             | Self::TokenIgnored
             | Self::NoStore
+            | Self::VariablesInMemory
             | Self::NotPinned { .. }
             | Self::CorruptTokenIgnored { .. }
             | Self::CurrentFirmwareUsed { .. }
@@ -250,6 +254,12 @@ impl fmt::Display for HibernationEvent {
                 f,
                 "hibernation is on, and there is no VMGS store: a hibernated guest may not wake after the \
                  host's firmware changes; give the VM a store of at least 32 MiB"
+            ),
+            Self::VariablesInMemory => write!(
+                f,
+                "hibernation is on, and the firmware's variables are kept in memory: what a guest notes there of its \
+                 hibernation image (systemd: HibernateLocation) is lost when the VM ends, and it may not resume; give \
+                 the VM a store for them (--vmgs FILE or --uefi-vars FILE)"
             ),
             Self::NotPinned { token } => write!(
                 f,

@@ -170,7 +170,12 @@ fn relevant_differences(hibernated: &PlatformView, started: &PlatformView) -> Ve
     differences(hibernated, started)
         .into_iter()
         .filter(|difference| match difference.aspect() {
-            Aspect::Memory | Aspect::Processors | Aspect::Mmio | Aspect::Devices => true,
+            Aspect::Memory
+            | Aspect::Processors
+            | Aspect::Mmio
+            | Aspect::Devices
+            | Aspect::Disks
+            | Aspect::BootFiles => true,
             Aspect::Acpi | Aspect::Smbios => false,
         })
         .collect()

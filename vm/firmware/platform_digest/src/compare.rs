@@ -2,9 +2,14 @@
 
 use crate::AddressRange;
 use crate::BlobDigest;
+use crate::BootFile;
+use crate::DiskContent;
 use crate::MmioRange;
 use crate::PlatformDevice;
+use crate::PlatformDisk;
+use crate::PlatformProcessor;
 use crate::PlatformView;
+use crate::cpu_features;
 use chipset_device::PciAddress;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +46,10 @@ pub enum Aspect {
     Mmio,
     /// The set of devices.
     Devices,
+    /// The disks and what is on them.
+    Disks,
+    /// What the VMM gives the firmware to boot.
+    BootFiles,
     /// The ACPI tables.
     Acpi,
     /// The SMBIOS structures.
@@ -54,6 +63,8 @@ impl fmt::Display for Aspect {
             Self::Processors => "processors",
             Self::Mmio => "mmio",
             Self::Devices => "devices",
+            Self::Disks => "disks",
+            Self::BootFiles => "boot files",
             Self::Acpi => "acpi",
             Self::Smbios => "smbios",
         })
@@ -148,14 +159,27 @@ impl Differences {
     }
 }
 
-/// The differences, in the order of [`Aspect`]. For two views that can be encoded, there are none exactly if their
-/// encodings are equal.
+/// The largest difference of two frequencies of the time stamp counter that is none: hosts measure theirs, and a
+/// guest's own clock synchronization corrects up to 500 parts per million.
+const TSC_TOLERANCE_PPM: u64 = 500;
+
+/// The differences, in the order of [`Aspect`]. What one of the views does not have because of its version is not
+/// compared. Processors may have more features than those that the guest hibernated on.
 pub fn differences(hibernated: &PlatformView, started: &PlatformView) -> Vec<Difference> {
     let mut found = Differences::default();
     memory(&mut found, hibernated, started);
     processors(&mut found, &hibernated.apic_ids, &started.apic_ids);
+    if let (Some(then), Some(now)) = (&hibernated.processor, &started.processor) {
+        processor(&mut found, then, now);
+    }
     mmio(&mut found, &hibernated.mmio, &started.mmio);
     devices(&mut found, &hibernated.devices, &started.devices);
+    if let (Some(then), Some(now)) = (&hibernated.disks, &started.disks) {
+        disks(&mut found, then, now);
+    }
+    if let (Some(then), Some(now)) = (&hibernated.boot_files, &started.boot_files) {
+        boot_files(&mut found, then, now);
+    }
     for (aspect, then, now) in [
         (Aspect::Acpi, &hibernated.acpi, &started.acpi),
         (Aspect::Smbios, &hibernated.smbios, &started.smbios),
@@ -193,6 +217,119 @@ fn processors(found: &mut Differences, hibernated: &[u32], started: &[u32]) {
                 "processor {processor} hibernated with APIC id {then}, started with APIC id {now}"
             );
             found.add(Aspect::Processors, text);
+        }
+    }
+}
+
+fn processor(found: &mut Differences, then: &PlatformProcessor, now: &PlatformProcessor) {
+    let aspect = Aspect::Processors;
+    let (sockets_then, sockets_now) = (then.vps_per_socket, now.vps_per_socket);
+    if sockets_then != sockets_now {
+        let sockets = |vps| format!("{vps} in a socket");
+        found.changed(aspect, sockets(sockets_then), sockets(sockets_now));
+    }
+    let (threads_then, threads_now) = (then.threads_per_core, now.threads_per_core);
+    if threads_then != threads_now {
+        let threads = |threads| format!("{threads} threads in a core");
+        found.changed(aspect, threads(threads_then), threads(threads_now));
+    }
+    let difference = u64::from(then.tsc_khz.abs_diff(now.tsc_khz));
+    let known = then.tsc_khz != 0 && now.tsc_khz != 0;
+    if known && difference * 1_000_000 > u64::from(then.tsc_khz) * TSC_TOLERANCE_PPM {
+        let counter = |khz| format!("a time stamp counter of {khz} kHz");
+        found.changed(aspect, counter(then.tsc_khz), counter(now.tsc_khz));
+    }
+    let (vendor_then, vendor_now) = (
+        cpu_features::vendor(&then.cpuid),
+        cpu_features::vendor(&now.cpuid),
+    );
+    if vendor_then != vendor_now {
+        found.changed(aspect, vendor_then, vendor_now);
+    }
+    let (bits_then, bits_now) = (
+        cpu_features::address_bits(&then.cpuid),
+        cpu_features::address_bits(&now.cpuid),
+    );
+    if bits_then > bits_now {
+        let bits = |bits| format!("{bits} address bits");
+        found.changed(aspect, bits(bits_then), bits(bits_now));
+    }
+    let lost = cpu_features::lost(&then.cpuid, &now.cpuid);
+    if !lost.is_empty() {
+        let features = lost.join(", ");
+        found.add(
+            aspect,
+            format!("hibernated with {features}, started without"),
+        );
+    }
+}
+
+fn disks(found: &mut Differences, hibernated: &[PlatformDisk], started: &[PlatformDisk]) {
+    for pairing in by_name(hibernated, started, |disk| &disk.name) {
+        // A disk that is missing is missing as a device.
+        let Pairing::Both(then, now) = pairing else {
+            continue;
+        };
+        let name = &then.name;
+        let mut changed = |then: String, now: String| {
+            found.changed(
+                Aspect::Disks,
+                format_args!("{name} {then}"),
+                format_args!("{name} {now}"),
+            );
+        };
+        if then.size != now.size {
+            let size = |size| format!("of {}", Size(size));
+            changed(size(then.size), size(now.size));
+        }
+        if then.sector != now.sector {
+            let sectors = |sector| format!("with sectors of {sector} bytes");
+            changed(sectors(then.sector), sectors(now.sector));
+        }
+        if then.read_only != now.read_only {
+            let access = |read_only| match read_only {
+                true => "read-only".to_owned(),
+                false => "writable".to_owned(),
+            };
+            changed(access(then.read_only), access(now.read_only));
+        }
+        if then.serial != now.serial {
+            let serial = |serial: &str| match serial {
+                "" => "without a serial number".to_owned(),
+                serial => format!("with serial number {serial}"),
+            };
+            changed(serial(&then.serial), serial(&now.serial));
+        }
+        let content = |content: &DiskContent| match content {
+            DiskContent::NotRead => None,
+            DiskContent::Unknown => Some("containing nothing known".to_owned()),
+            DiskContent::Known(text) => Some(format!("containing {text}")),
+        };
+        if let (Some(then), Some(now)) = (content(&then.content), content(&now.content))
+            && then != now
+        {
+            changed(then, now);
+        }
+    }
+}
+
+fn boot_files(found: &mut Differences, hibernated: &[BootFile], started: &[BootFile]) {
+    for pairing in by_name(hibernated, started, |file| &file.name) {
+        match pairing {
+            Pairing::Removed(BootFile { name, .. }) => found.add(
+                Aspect::BootFiles,
+                format!("hibernated with a {name}, started without"),
+            ),
+            Pairing::Added(BootFile { name, .. }) => found.add(
+                Aspect::BootFiles,
+                format!("hibernated without a {name}, started with one"),
+            ),
+            Pairing::Both(then, now) if then.content != now.content => found.changed(
+                Aspect::BootFiles,
+                format_args!("a {} of {}", then.name, Blob(&then.content)),
+                format_args!("one of {}", Blob(&now.content)),
+            ),
+            Pairing::Both(..) => {}
         }
     }
 }

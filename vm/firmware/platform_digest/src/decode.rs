@@ -2,14 +2,24 @@
 
 use crate::AddressRange;
 use crate::BlobDigest;
+use crate::BootFile;
+use crate::CpuidLeaf;
 use crate::Digest;
+use crate::DiskContent;
 use crate::ENCODING_VERSION;
 use crate::InvalidView;
 use crate::MAX_ENCODED_LEN;
 use crate::MmioRange;
 use crate::PlatformDevice;
+use crate::PlatformDisk;
+use crate::PlatformProcessor;
 use crate::PlatformView;
+use crate::encode::FIRST_VERSION;
 use crate::encode::MAGIC;
+use crate::encode::field;
+use crate::view::MAX_BOOT_FILES;
+use crate::view::MAX_CPUID;
+use crate::view::MAX_DISKS;
 use crate::view::MAX_ITEMS;
 use crate::view::MAX_PROCESSORS;
 use chipset_device::PciAddress;
@@ -22,7 +32,7 @@ pub enum ViewDecodeError {
     Magic,
     /// The version is unknown.
     #[error(
-        "the platform view has version {version}; this program knows version {ENCODING_VERSION}"
+        "the platform view has version {version}; this program knows versions up to {ENCODING_VERSION}"
     )]
     Version {
         /// The version in the header.
@@ -68,14 +78,15 @@ pub enum ViewDecodeError {
 }
 
 impl PlatformView {
-    /// Decodes a canonical encoding, as made by [`PlatformView::encode`]; refuses any other encoding.
+    /// Decodes a canonical encoding, as made by [`PlatformView::encode`]; refuses any other encoding, but skips fields
+    /// with unknown numbers.
     pub fn decode(bytes: &[u8]) -> Result<Self, ViewDecodeError> {
         let mut reader = Reader(bytes);
         if reader.array("the header").ok() != Some(MAGIC) {
             return Err(ViewDecodeError::Magic);
         }
         let version = reader.u32("the header")?;
-        if version != ENCODING_VERSION {
+        if !(FIRST_VERSION..=ENCODING_VERSION).contains(&version) {
             return Err(ViewDecodeError::Version { version });
         }
         let length = reader.u32("the header")?;
@@ -83,7 +94,7 @@ impl PlatformView {
         if expected != actual || bytes.len() > MAX_ENCODED_LEN {
             return Err(ViewDecodeError::Length { expected, actual });
         }
-        let view = Self {
+        let mut view = Self {
             ram: reader.list("RAM ranges", MAX_ITEMS, |r| r.range("a RAM range"))?,
             mmio: reader.list("MMIO ranges", MAX_ITEMS, |r| {
                 Ok(MmioRange {
@@ -101,7 +112,11 @@ impl PlatformView {
                     pci: r.pci()?,
                 })
             })?,
+            ..Self::default()
         };
+        if version != FIRST_VERSION {
+            reader.fields(&mut view)?;
+        }
         if !reader.0.is_empty() {
             return Err(ViewDecodeError::Length {
                 expected: actual - reader.0.len() as u64,
@@ -111,6 +126,10 @@ impl PlatformView {
         ordered("RAM ranges", view.ram.is_sorted())?;
         ordered("MMIO ranges", view.mmio.is_sorted_by_key(|m| &m.name))?;
         ordered("devices", view.devices.is_sorted_by_key(|d| &d.name))?;
+        let disks = view.disks.as_deref().unwrap_or_default();
+        ordered("disks", disks.is_sorted_by_key(|d| &d.name))?;
+        let files = view.boot_files.as_deref().unwrap_or_default();
+        ordered("boot files", files.is_sorted_by_key(|f| &f.name))?;
         view.check_sorted()?;
         Ok(view)
     }
@@ -185,6 +204,96 @@ impl Reader<'_> {
             length: self.u64(what)?,
             sha256: Digest(self.array(what)?),
         })
+    }
+
+    /// Reads the fields, to the end.
+    fn fields(&mut self, view: &mut PlatformView) -> Result<(), ViewDecodeError> {
+        // A view without fields has the first version.
+        let mut last = None;
+        while last.is_none() || !self.0.is_empty() {
+            let what = "a field";
+            let number = self.array(what).map(u16::from_le_bytes)?;
+            let length = self.u32(what)? as usize;
+            let (content, rest) = self
+                .0
+                .split_at_checked(length)
+                .ok_or(ViewDecodeError::Truncated { what })?;
+            self.0 = rest;
+            ordered("fields", last.is_none_or(|last| last < number))?;
+            last = Some(number);
+            let mut content = Reader(content);
+            match number {
+                field::DISKS => view.disks = Some(content.disks()?),
+                field::PROCESSOR => view.processor = Some(content.processor()?),
+                field::BOOT_FILES => view.boot_files = Some(content.boot_files()?),
+                _ => continue,
+            }
+            if !content.0.is_empty() {
+                return Err(ViewDecodeError::Length {
+                    expected: (length - content.0.len()) as u64,
+                    actual: length as u64,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn disks(&mut self) -> Result<Vec<PlatformDisk>, ViewDecodeError> {
+        self.list("disks", MAX_DISKS, |r| {
+            Ok(PlatformDisk {
+                name: r.text("disk name")?,
+                size: r.u64("a disk")?,
+                sector: r.u32("a disk")?,
+                read_only: r.choice("whether a disk is read-only", 2)? == 1,
+                serial: r.text("serial number of a disk")?,
+                content: match r.choice("the content of a disk", 3)? {
+                    0 => DiskContent::NotRead,
+                    1 => DiskContent::Unknown,
+                    _ => DiskContent::Known(r.text("content of a disk")?),
+                },
+            })
+        })
+    }
+
+    fn processor(&mut self) -> Result<PlatformProcessor, ViewDecodeError> {
+        let what = "the processors";
+        Ok(PlatformProcessor {
+            vps_per_socket: self.u32(what)?,
+            threads_per_core: self.u32(what)?,
+            tsc_khz: self.u32(what)?,
+            cpuid: self.list("CPUID leaves", MAX_CPUID, |r| {
+                let what = "a CPUID leaf";
+                Ok(CpuidLeaf {
+                    leaf: r.u32(what)?,
+                    subleaf: match r.choice("a CPUID leaf", 2)? {
+                        0 => None,
+                        _ => Some(r.u32(what)?),
+                    },
+                    registers: [r.u32(what)?, r.u32(what)?, r.u32(what)?, r.u32(what)?],
+                })
+            })?,
+        })
+    }
+
+    fn boot_files(&mut self) -> Result<Vec<BootFile>, ViewDecodeError> {
+        self.list("boot files", MAX_BOOT_FILES, |r| {
+            Ok(BootFile {
+                name: r.text("boot file name")?,
+                content: r.blob("a boot file")?,
+            })
+        })
+    }
+
+    /// One of the first `count` numbers.
+    fn choice(&mut self, what: &'static str, count: u8) -> Result<u8, ViewDecodeError> {
+        let choice = self.u8(what)?;
+        match choice < count {
+            true => Ok(choice),
+            false => Err(ViewDecodeError::Value {
+                what,
+                value: choice.into(),
+            }),
+        }
     }
 
     fn pci(&mut self) -> Result<Option<PciAddress>, ViewDecodeError> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod compare;
+mod cpu_features;
 mod decode;
 mod encode;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -19,8 +20,13 @@ pub use encode::ENCODING_VERSION;
 pub use encode::MAX_ENCODED_LEN;
 pub use view::AddressRange;
 pub use view::BlobDigest;
+pub use view::BootFile;
+pub use view::CpuidLeaf;
 pub use view::Digest;
+pub use view::DiskContent;
 pub use view::InvalidView;
 pub use view::MmioRange;
 pub use view::PlatformDevice;
+pub use view::PlatformDisk;
+pub use view::PlatformProcessor;
 pub use view::PlatformView;

@@ -16,9 +16,18 @@ pub(crate) const MAX_ITEMS: usize = 4096;
 /// The maximum number of processors.
 pub(crate) const MAX_PROCESSORS: usize = 4096;
 
+/// The maximum number of disks.
+pub(crate) const MAX_DISKS: usize = 256;
+
+/// The maximum number of CPUID leaves.
+pub(crate) const MAX_CPUID: usize = 1024;
+
+/// The maximum number of boot files.
+pub(crate) const MAX_BOOT_FILES: usize = 16;
+
 /// Everything about a machine that a guest's hibernation image depends on.
 ///
-/// The order of ranges and devices does not matter. That of processors does: a processor's index is its position in
+/// The order of ranges, devices, disks and boot files does not matter. That of processors does: a processor's index is its position in
 /// `apic_ids`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PlatformView {
@@ -34,6 +43,13 @@ pub struct PlatformView {
     pub smbios: BlobDigest,
     /// The devices. Names are unique.
     pub devices: Vec<PlatformDevice>,
+    /// What is on the disks. Names are unique. `None` in a view of the first version.
+    pub disks: Option<Vec<PlatformDisk>>,
+    /// What the guest was told of its processors. `None` in a view of the first version.
+    pub processor: Option<PlatformProcessor>,
+    /// What the VMM gives the firmware to boot, such as a kernel and its command line. Names are unique. `None` in a
+    /// view of the first version.
+    pub boot_files: Option<Vec<BootFile>>,
 }
 
 /// A range of guest-physical addresses, never empty.
@@ -66,6 +82,68 @@ pub struct PlatformDevice {
     /// Its kind, and what distinguishes it from another device of the same kind: a serial number, a MAC address or
     /// a size.
     pub identity: String,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlatformDisk {
+    /// The name of its device.
+    pub name: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// The size of a sector, in bytes.
+    pub sector: u32,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
+    /// The serial number that the guest is told; empty if there is none.
+    pub serial: String,
+    /// The identity of what is on it.
+    pub content: DiskContent,
+}
+
+/// The identity of what is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskContent {
+    /// It was not read, and is not compared.
+    NotRead,
+    /// Nothing that has a known identity.
+    Unknown,
+    /// The kind and identifier of a partition table, file system or volume.
+    Known(String),
+}
+
+/// What a guest was told of its processors, beside their APIC ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PlatformProcessor {
+    /// Processors in a full socket.
+    pub vps_per_socket: u32,
+    /// Hardware threads in a core.
+    pub threads_per_core: u32,
+    /// The frequency of the time stamp counter; 0 if it is not known.
+    pub tsc_khz: u32,
+    /// The CPUID table of the boot processor.
+    pub cpuid: Vec<CpuidLeaf>,
+}
+
+/// An entry of a CPUID table.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize)]
+pub struct CpuidLeaf {
+    /// EAX on input.
+    pub leaf: u32,
+    /// ECX on input; `None` where the leaf has no subleaves.
+    pub subleaf: Option<u32>,
+    /// EAX, EBX, ECX and EDX.
+    pub registers: [u32; 4],
+}
+
+/// Something that the VMM gives the firmware to boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BootFile {
+    /// What it is, such as `kernel`.
+    pub name: String,
+    /// Its content.
+    pub content: BlobDigest,
 }
 
 /// The length and digest of data that is too large to keep.
@@ -147,6 +225,12 @@ impl PlatformView {
         view.ram.sort_unstable();
         view.mmio.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         view.devices.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if let Some(disks) = &mut view.disks {
+            disks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
+        if let Some(files) = &mut view.boot_files {
+            files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
         view.check_sorted()?;
         Ok(view)
     }
@@ -178,7 +262,29 @@ impl PlatformView {
             }
         }
         unique("MMIO ranges", self.mmio.iter().map(|m| &m.name))?;
-        unique("devices", self.devices.iter().map(|d| &d.name))
+        unique("devices", self.devices.iter().map(|d| &d.name))?;
+        self.check_details()
+    }
+
+    fn check_details(&self) -> Result<(), InvalidView> {
+        let disks = self.disks.as_deref().unwrap_or_default();
+        at_most(disks.len(), MAX_DISKS, "disks")?;
+        for disk in disks {
+            text("disk name", &disk.name)?;
+            text("serial number", &disk.serial)?;
+            if let DiskContent::Known(content) = &disk.content {
+                text("content of a disk", content)?;
+            }
+        }
+        unique("disks", disks.iter().map(|d| &d.name))?;
+        let cpuid = self.processor.as_ref().map_or(0, |p| p.cpuid.len());
+        at_most(cpuid, MAX_CPUID, "CPUID leaves")?;
+        let files = self.boot_files.as_deref().unwrap_or_default();
+        at_most(files.len(), MAX_BOOT_FILES, "boot files")?;
+        for file in files {
+            text("boot file name", &file.name)?;
+        }
+        unique("boot files", files.iter().map(|f| &f.name))
     }
 
     /// The total size of RAM in bytes.
