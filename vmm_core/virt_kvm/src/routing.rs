@@ -22,6 +22,7 @@ struct Table {
     irqchip: Vec<Entry>,
     /// By GSI: one that was given out, and its MSI once it has one.
     msis: BTreeMap<u32, Option<MsiMessage>>,
+    /// The number of entries of KVM's table.
     max: u32,
 }
 
@@ -84,11 +85,29 @@ impl Table {
         self.irqchip.iter().copied().chain(msis).collect()
     }
 
-    /// The lowest GSI that no pin and no route has.
-    fn allocate(&mut self) -> Option<u32> {
-        let gsi = (IOAPIC_PINS..self.max).find(|gsi| !self.msis.contains_key(gsi))?;
+    /// The entries that are kept for the pins of the interrupt controllers.
+    fn pins(&self) -> u32 {
+        match self.irqchip.len() {
+            // In split mode each pin of the VMM's IOAPIC can have an MSI.
+            0 => IOAPIC_PINS,
+            wired => wired as u32,
+        }
+    }
+
+    /// The lowest GSI that no pin and no route has, if KVM's table has room for it beside all that were given out:
+    /// each of them can have an entry at the same time.
+    fn allocate(&mut self) -> Result<u32, Error> {
+        let (pins, max) = (self.pins(), self.max);
+        let taken = self.msis.range(IOAPIC_PINS..).count() as u32;
+        let free = (IOAPIC_PINS..max).find(|gsi| !self.msis.contains_key(gsi));
+        let gsi = free.filter(|_| pins + taken < max).ok_or_else(|| {
+            Error::InvalidRequest(format!(
+                "no interrupt route is left for another MSI-X vector: KVM has {max}, of which the interrupt controllers \
+                 take {pins} and other vectors {taken}; give the devices fewer queues, or use fewer devices"
+            ))
+        })?;
         self.msis.insert(gsi, None);
-        Some(gsi)
+        Ok(gsi)
     }
 }
 
@@ -138,10 +157,7 @@ impl Routing {
 
     /// Gives out a GSI.
     pub(crate) fn allocate(&self) -> Result<u32, Error> {
-        self.table
-            .lock()
-            .allocate()
-            .ok_or_else(|| Error::InvalidRequest("no interrupt route is left".to_string()))
+        self.table.lock().allocate()
     }
 
     /// Takes a GSI back.
@@ -166,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_pc_wiring_stays_when_msis_are_added() {
-        let routing = Routing::new(IrqchipMode::Kernel, 32);
+        let routing = Routing::new(IrqchipMode::Kernel, 64);
         let mut table = routing.table.lock();
         let wired = table.entries();
         // 16 PIC inputs; 24 IOAPIC pins but for GSI 2, whose pin the timer has.
@@ -190,10 +206,37 @@ mod tests {
     #[test]
     fn gsis_run_out_and_are_reused() {
         let routing = Routing::new(IrqchipMode::Split, 26);
+        // The pins' entries do not change how many are left.
+        routing.table.lock().msis.insert(23, None);
         assert_eq!(routing.allocate().unwrap(), 24);
         assert_eq!(routing.allocate().unwrap(), 25);
         assert!(matches!(routing.allocate(), Err(Error::InvalidRequest(_))));
         routing.table.lock().msis.remove(&24);
         assert_eq!(routing.allocate().unwrap(), 24);
+    }
+
+    /// All that were given out can be used at once.
+    #[test]
+    fn no_more_gsis_are_given_out_than_kvm_has_entries() {
+        for (irqchip, pins) in [(IrqchipMode::Kernel, 39), (IrqchipMode::Split, 24)] {
+            let msi = Some(MsiMessage {
+                address: 0xfee0_0000,
+                data: 0x41,
+            });
+            let routing = Routing::new(irqchip, 4096);
+            let mut table = routing.table.lock();
+            let gsis: Vec<_> = std::iter::from_fn(|| table.allocate().ok()).collect();
+            assert_eq!(gsis.len(), 4096 - pins);
+            for gsi in gsis {
+                table.msis.insert(gsi, msi);
+            }
+            if irqchip == IrqchipMode::Split {
+                table.msis.extend((0..24).map(|pin| (pin, msi)));
+            }
+            assert_eq!(table.entries().len(), 4096);
+            let error = table.allocate().unwrap_err().to_string();
+            assert!(error.contains("KVM has 4096"), "{error}");
+            assert!(error.contains(&format!("take {pins} and")), "{error}");
+        }
     }
 }
