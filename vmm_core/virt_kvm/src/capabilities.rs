@@ -19,11 +19,10 @@ const X2APIC_API_FLAGS: u64 =
     (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK) as u64;
 
 /// Optional capabilities of one VM, as found and enabled.
-#[derive(Debug, Copy, Clone, serde::Serialize)]
+#[derive(Debug, Copy, Clone, Default, serde::Serialize)]
 pub(crate) struct Capabilities {
     pub(crate) exception_payload: bool,
     pub(crate) triple_fault_event: bool,
-    pub(crate) emulation_failure_exit: bool,
     pub(crate) user_space_msr: bool,
     pub(crate) x2apic_api: bool,
     pub(crate) readonly_memory: bool,
@@ -67,6 +66,10 @@ macro_rules! enable_optional {
 }
 
 /// Enables what a VM uses, before it has vCPUs.
+///
+/// KVM_CAP_EXIT_ON_EMULATION_FAILURE is not enabled. With it, an instruction that KVM cannot emulate leaves to the VMM
+/// whoever executed it, which would let a user process of the guest, or a guest of the guest, end the VM. Without it
+/// they get #UD, and only the guest's own kernel (CPL 0) leaves.
 pub(crate) fn enable_capabilities(
     vm: &VmFd,
     host: HostKind,
@@ -92,7 +95,6 @@ pub(crate) fn enable_capabilities(
     Ok(Capabilities {
         exception_payload: enable_optional!(vm, KVM_CAP_EXCEPTION_PAYLOAD, 1),
         triple_fault_event: enable_optional!(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1),
-        emulation_failure_exit: enable_optional!(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1),
         user_space_msr: enable_optional!(vm, KVM_CAP_X86_USER_SPACE_MSR, msr_reasons),
         x2apic_api: enable_optional!(vm, KVM_CAP_X2APIC_API, X2APIC_API_FLAGS),
         readonly_memory: extension(vm, KVM_CAP_READONLY_MEM) != 0,
@@ -117,7 +119,6 @@ mod tests {
         pub(crate) const ALL: Self = Self {
             exception_payload: true,
             triple_fault_event: true,
-            emulation_failure_exit: true,
             user_space_msr: true,
             x2apic_api: true,
             readonly_memory: true,

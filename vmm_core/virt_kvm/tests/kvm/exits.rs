@@ -20,6 +20,7 @@ use virt::VpIndex;
 use virt::VpStop;
 use virt::VpTopology;
 use virt::x86::CpuidEntry;
+use virt::x86::SegmentRegister;
 
 const MMIO: u64 = 0xd000_0000;
 
@@ -227,6 +228,47 @@ fn emulation_failure_shows_the_instruction() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A user process may do what it wants: it does not end its VM.
+#[test]
+fn an_instruction_of_a_user_process_that_kvm_cannot_emulate_is_undefined() {
+    const GDT: u64 = 0x2000;
+    const IDT: u64 = 0x3000;
+    const HANDLER: u64 = 0x1100;
+    // 32-bit code: fbstp tbyte [MMIO].
+    let mut instruction = vec![0xdf, 0x35];
+    instruction.extend((MMIO as u32).to_le_bytes());
+    let mut machine = Machine::new(&Code::new().raw(&instruction), Options::default());
+    machine.write(HANDLER, Code::new().mov_al(0x55).done().bytes());
+    // Flat segments of privilege level 3, and a gate for #UD that stays at it.
+    machine.write(GDT + 0x18, &0x00cf_fb00_0000_ffff_u64.to_le_bytes());
+    machine.write(GDT + 0x20, &0x00cf_f300_0000_ffff_u64.to_le_bytes());
+    machine.write(IDT + 6 * 8, &(0xee00_001b_0000_u64 | HANDLER).to_le_bytes());
+    let mut vp = machine.bsp();
+    let mut r = vp.registers().unwrap();
+    let segment = |selector, attributes| SegmentRegister {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        attributes,
+    };
+    r.cs = segment(0x1b, 0xc0fb);
+    for data in [&mut r.ds, &mut r.es, &mut r.fs, &mut r.gs, &mut r.ss] {
+        *data = segment(0x23, 0xc0f3);
+    }
+    (r.gdtr.base, r.gdtr.limit) = (GDT, 0x27);
+    (r.idtr.base, r.idtr.limit) = (IDT, 0xff);
+    r.cr0 |= 1;
+    // The process may use I/O ports.
+    r.rflags = 0x3002;
+    vp.set_registers(&r).unwrap();
+    let bus = Bus::stopping(&*vp);
+    assert_eq!(vp.run(&bus).unwrap(), VpStop::Requested);
+    let after = vp.registers().unwrap();
+    assert_eq!((after.rax & 0xff, after.cs.selector), (0x55, 0x1b));
+    // The handler's return address is the instruction.
+    assert_eq!(machine.read_u32(after.rsp), 0x1000);
 }
 
 #[test]
