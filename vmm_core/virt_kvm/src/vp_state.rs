@@ -19,6 +19,7 @@ use kvm_ioctls::VcpuFd;
 use std::ops::RangeInclusive;
 use virt::Error;
 use virt::x86::Events;
+use virt::x86::Msr;
 use virt::x86::Registers;
 use virt::x86::Smi;
 use virt::x86::VpState;
@@ -56,7 +57,7 @@ const TSC_FREQUENCY: VpRow = Row {
     write: |vp, state| {
         let khz = state.tsc.khz;
         let host = vp.call("read the TSC frequency", VcpuFd::get_tsc_khz)?;
-        if u64::from(host.abs_diff(khz)) * 1_000_000 <= u64::from(host) * TSC_TOLERANCE_PPM {
+        if is_same_frequency(host, khz) {
             return Ok(());
         }
         let text = format_args!(
@@ -268,13 +269,9 @@ const EVENTS: VpRow = Row {
     // System management mode is left where KVM has it.
     reset: |vp, state| {
         let events = vp.call("read the events", VcpuFd::get_vcpu_events)?;
-        let smi = activity::events(&events).smi.map(|_| Smi::default());
         put(
             &mut state.events,
-            Events {
-                smi,
-                ..Default::default()
-            },
+            events_at_reset(&activity::events(&events)),
         )
     },
     ..Row::EMPTY
@@ -364,10 +361,29 @@ impl KvmVp {
 
 /// Writes the MSRs of some phases; those of one phase in the order of the state.
 fn write_msrs(vp: &KvmVp, state: &VpState, phases: RangeInclusive<Phase>) -> Result<(), Error> {
-    let mut msrs = state.msrs.clone();
+    let msrs = of_phases(&state.msrs, &phases);
+    msr::write(&vp.shared.vcpu, &msrs, Tolerance::SameValue)
+}
+
+/// Those of some phases, in the order to write them. The order of a saved state is that of the VMM that saved it.
+fn of_phases(msrs: &[Msr], phases: &RangeInclusive<Phase>) -> Vec<Msr> {
+    let mut msrs = msrs.to_vec();
     msrs.retain(|m| phases.contains(&msr::phase(m.index)));
     msrs.sort_by_key(|m| msr::phase(m.index));
-    msr::write(&vp.shared.vcpu, &msrs, Tolerance::SameValue)
+    msrs
+}
+
+/// Whether a saved frequency and the host's are one, each measured.
+fn is_same_frequency(host: u32, khz: u32) -> bool {
+    u64::from(host.abs_diff(khz)) * 1_000_000 <= u64::from(host) * TSC_TOLERANCE_PPM
+}
+
+/// A VP that is reset leaves system management mode, where KVM has it.
+fn events_at_reset(now: &Events) -> Events {
+    Events {
+        smi: now.smi.map(|_| Smi::default()),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]

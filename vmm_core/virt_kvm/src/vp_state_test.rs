@@ -158,3 +158,52 @@ fn each_order_has_each_row_once() {
         without(Order::Save, &[])
     );
 }
+
+#[test]
+fn msrs_are_written_by_phase_whatever_the_order_they_were_saved_in() {
+    // IA32_TSC_ADJUST, IA32_FIXED_CTR_CTRL, IA32_PAT, IA32_SYSENTER_CS, IA32_FEATURE_CONTROL, IA32_TSC_DEADLINE.
+    let saved = [0x3b, 0x38d, 0x277, 0x174, 0x3a, 0x6e0].map(|index| Msr { index, value: 1 });
+    let order = |phases| -> Vec<_> {
+        let msrs = of_phases(&saved, &phases);
+        msrs.iter().map(|msr| msr.index).collect()
+    };
+    assert_eq!(
+        order(Phase::Capabilities..=Phase::TscDeadline),
+        [0x3a, 0x277, 0x174, 0x3b, 0x38d, 0x6e0]
+    );
+    assert_eq!(
+        order(Phase::Ordinary..=Phase::Enables),
+        [0x277, 0x174, 0x3b, 0x38d]
+    );
+}
+
+#[test]
+fn frequencies_within_the_tolerance_are_one() {
+    for (khz, same) in [
+        (2_000_000, true),
+        (2_000_500, true),
+        (2_000_501, false),
+        (1_999_500, true),
+        (1_999_499, false),
+        (0, false),
+    ] {
+        assert_eq!(is_same_frequency(2_000_000, khz), same, "{khz}");
+    }
+}
+
+#[test]
+fn a_reset_leaves_system_management_mode() {
+    let within = Events {
+        smi: Some(Smi {
+            active: true,
+            pending: true,
+            inside_nmi: true,
+            latched_init: true,
+        }),
+        ..Default::default()
+    };
+    let after = events_at_reset(&within);
+    // Without a state KVM would keep its own.
+    assert_eq!(after.smi, Some(Smi::default()));
+    assert_eq!(events_at_reset(&Events::default()), Events::default());
+}
