@@ -3,6 +3,7 @@ use crate::Partition;
 use crate::ProcessorFeatures;
 use crate::Topology;
 use crate::VpBinder;
+use crate::x86::CpuidEntry;
 use guest_memory::GuestMemory;
 use std::sync::Arc;
 
@@ -64,10 +65,26 @@ pub struct NewPartition {
     pub vps: Vec<Box<dyn VpBinder>>,
 }
 
+/// What a guest is told of its processors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestProcessor {
+    /// The boot processor's CPUID table.
+    pub cpuid: Vec<CpuidEntry>,
+    /// The frequency of the time stamp counter, if the hypervisor says it.
+    pub tsc_khz: Option<u32>,
+}
+
 /// A hypervisor.
 pub trait Hypervisor: Send + Sync {
     /// What the host supports.
     fn host_info(&self) -> Result<HostInfo, Error>;
+
+    /// What the guest of a partition with this topology and these features will be told of its processors.
+    fn guest_processor(
+        &self,
+        topology: &Topology,
+        processor: &ProcessorFeatures,
+    ) -> Result<GuestProcessor, Error>;
 
     /// Creates a partition.
     fn new_partition(&self, config: PartitionConfig<'_>) -> Result<NewPartition, Error>;

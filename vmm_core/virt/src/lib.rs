@@ -15,6 +15,7 @@ mod vp;
 pub mod x86;
 
 pub use error::Error;
+pub use hypervisor::GuestProcessor;
 pub use hypervisor::HostInfo;
 pub use hypervisor::HostKind;
 pub use hypervisor::Hypervisor;

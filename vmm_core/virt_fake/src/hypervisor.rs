@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use virt::Error;
+use virt::GuestProcessor;
 use virt::HostInfo;
 use virt::HostKind;
 use virt::Hypervisor;
@@ -31,6 +32,8 @@ use virt::IrqchipMode;
 use virt::MappingAccess;
 use virt::NewPartition;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
+use virt::Topology;
 use virt::VpBinder;
 use virt::VpIndex;
 use virt::x86::Irqchip;
@@ -67,6 +70,7 @@ impl FakeHypervisor {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
                 host,
+                features: 0,
                 events: Vec::new(),
                 scripts: BTreeMap::new(),
                 partitions: Vec::new(),
@@ -74,6 +78,11 @@ impl FakeHypervisor {
             }),
             changed: Condvar::new(),
         }))
+    }
+
+    /// Gives the processors of further partitions these features: bits of ECX of CPUID leaf 1.
+    pub fn set_features(&self, features: u32) {
+        self.0.state.lock().features = features;
     }
 
     /// Appends steps to what VP `vp` does, whether or not it exists or runs yet.
@@ -191,9 +200,22 @@ impl Hypervisor for FakeHypervisor {
         Ok(self.0.state.lock().host.clone())
     }
 
+    fn guest_processor(
+        &self,
+        topology: &Topology,
+        processor: &ProcessorFeatures,
+    ) -> Result<GuestProcessor, Error> {
+        let state = self.0.state.lock();
+        let bsp = topology.vps()[0];
+        Ok(GuestProcessor {
+            cpuid: processor::cpuid(&state.host, state.features, processor, bsp),
+            tsc_khz: Some(processor::TSC_KHZ),
+        })
+    }
+
     fn new_partition(&self, config: PartitionConfig<'_>) -> Result<NewPartition, Error> {
         let mut state = self.0.state.lock();
-        let host = state.host.clone();
+        let (host, features) = (state.host.clone(), state.features);
         if config.processor.nested && !host.nested {
             return Err(Error::MissingCapability {
                 what: "nested virtualization",
@@ -212,7 +234,7 @@ impl Hypervisor for FakeHypervisor {
             irqchip: (config.irqchip == IrqchipMode::Kernel).then(Irqchip::default),
         };
         let vps = topology.iter().map(|&topology| {
-            let power_on = processor::power_on(&host, &config, topology);
+            let power_on = processor::power_on(&host, features, &config, topology);
             VpData {
                 topology,
                 running: false,

@@ -2,6 +2,7 @@
 
 use virt::HostInfo;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
 use virt::VpTopology;
 use virt::x86::CpuidEntry;
 use virt::x86::Events;
@@ -42,7 +43,16 @@ fn msrs() -> Vec<Msr> {
     msrs
 }
 
-fn cpuid(host: &HostInfo, config: &PartitionConfig<'_>, vp: VpTopology) -> Vec<CpuidEntry> {
+/// The frequency of the time stamp counter.
+pub(crate) const TSC_KHZ: u32 = 1_000_000;
+
+/// The CPUID table of `vp`. Leaf 1 has the bits `features` in ECX.
+pub(crate) fn cpuid(
+    host: &HostInfo,
+    features: u32,
+    processor: &ProcessorFeatures,
+    vp: VpTopology,
+) -> Vec<CpuidEntry> {
     let entry = |leaf, [eax, ebx, ecx, edx]: [u32; 4]| CpuidEntry {
         leaf,
         subleaf: None,
@@ -51,24 +61,32 @@ fn cpuid(host: &HostInfo, config: &PartitionConfig<'_>, vp: VpTopology) -> Vec<C
         ecx,
         edx,
     };
-    let vmx = u32::from(config.processor.nested) << 5;
+    let vmx = u32::from(processor.nested) << 5;
     let mut table = vec![
         entry(0, [1, 0, 0, 0]),
         // Bit 31: a hypervisor is present.
-        entry(1, [SIGNATURE, vp.apic_id << 24, 1 << 31 | vmx, 0]),
+        entry(
+            1,
+            [SIGNATURE, vp.apic_id << 24, 1 << 31 | vmx | features, 0],
+        ),
         entry(0x8000_0000, [0x8000_0008, 0, 0, 0]),
         entry(0x8000_0008, [host.address_bits.into(), 0, 0, 0]),
     ];
-    config.processor.adjust_cpuid(&mut table, vp);
+    processor.adjust_cpuid(&mut table, vp);
     table
 }
 
 /// The state of `vp` when its partition is made.
-pub(crate) fn power_on(host: &HostInfo, config: &PartitionConfig<'_>, vp: VpTopology) -> VpState {
+pub(crate) fn power_on(
+    host: &HostInfo,
+    features: u32,
+    config: &PartitionConfig<'_>,
+    vp: VpTopology,
+) -> VpState {
     let bsp = vp.index.is_bsp();
     VpState {
         registers: reset::registers(bsp, SIGNATURE),
-        cpuid: cpuid(host, config, vp),
+        cpuid: cpuid(host, features, &config.processor, vp),
         activity: reset::activity(bsp),
         events: Events::default(),
         pdptrs: None,
@@ -77,7 +95,7 @@ pub(crate) fn power_on(host: &HostInfo, config: &PartitionConfig<'_>, vp: VpTopo
         msrs: msrs(),
         tsc: Tsc {
             value: 0,
-            khz: 1_000_000,
+            khz: TSC_KHZ,
         },
         lapic: reset::lapic(LAPIC_VERSION, vp.apic_id, bsp),
         debug: reset::debug_registers(),

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
 
 pub(crate) struct State {
     pub(crate) host: HostInfo,
+    /// Bits of ECX of CPUID leaf 1.
+    pub(crate) features: u32,
     pub(crate) events: Vec<Event>,
     /// What each VP is yet to do, by VP index.
     pub(crate) scripts: BTreeMap<u32, VecDeque<Step>>,

@@ -1,6 +1,7 @@
 //! Creating partitions on `/dev/kvm`.
 
 use crate::capabilities;
+use crate::capabilities::Capabilities;
 use crate::clock::Clock;
 use crate::cpuid;
 use crate::ioctl;
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::mpsc;
 use virt::Error;
+use virt::GuestProcessor;
 use virt::HostInfo;
 use virt::HostKind;
 use virt::Hypervisor;
@@ -28,6 +30,8 @@ use virt::IrqchipMode;
 use virt::MappingAccess;
 use virt::NewPartition;
 use virt::PartitionConfig;
+use virt::ProcessorFeatures;
+use virt::Topology;
 use virt::VpBinder;
 
 /// Three pages and one page that KVM on Intel processors without unrestricted guests puts into the
@@ -89,6 +93,27 @@ impl Hypervisor for KvmHypervisor {
             kind: self.system.kind,
             address_bits: cpuid::address_bits(self.system.supported_cpuid()?),
             nested: kvm.check_extension_raw(KVM_CAP_NESTED_STATE.into()) > 0,
+        })
+    }
+
+    fn guest_processor(
+        &self,
+        topology: &Topology,
+        processor: &ProcessorFeatures,
+    ) -> Result<GuestProcessor, Error> {
+        let system = &self.system;
+        let deadline = system
+            .kvm
+            .check_extension_raw(KVM_CAP_TSC_DEADLINE_TIMER.into());
+        let capabilities = Capabilities {
+            tsc_deadline_timer: deadline > 0,
+            ..Capabilities::default()
+        };
+        let supported = system.supported_cpuid()?;
+        let bsp = topology.vps()[0];
+        Ok(GuestProcessor {
+            cpuid: cpuid::build_cpuid(supported, topology, bsp, &capabilities, processor),
+            tsc_khz: system.tsc_khz()?,
         })
     }
 

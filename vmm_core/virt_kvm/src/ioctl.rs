@@ -27,6 +27,7 @@ ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
+ioctl_io_nr!(KVM_GET_TSC_KHZ, KVMIO, 0xa3);
 ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
 ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
 ioctl_ior_nr!(KVM_GET_SREGS2, KVMIO, 0xcc, kvm_sregs2);
@@ -56,6 +57,13 @@ pub(crate) fn run(vcpu: &VcpuFd) -> io::Result<()> {
 pub(crate) fn set_boot_cpu_id(vm: &VmFd, id: u32) -> io::Result<()> {
     // SAFETY: the fd is a VM's, and the argument is a number.
     check(unsafe { ioctl_with_val(vm, KVM_SET_BOOT_CPU_ID(), id.into()) })
+}
+
+/// The frequency of the time stamp counter of a VM's VPs; `None` where KVM does not tell (before Linux 5.18).
+pub(crate) fn vm_tsc_khz(vm: &VmFd) -> Option<u32> {
+    // SAFETY: the fd is a VM's, and the call takes no argument.
+    let khz = unsafe { ioctl(vm, KVM_GET_TSC_KHZ()) };
+    u32::try_from(khz).ok().filter(|khz| *khz != 0)
 }
 
 pub(crate) fn ioeventfd(vm: &VmFd, request: &kvm_ioeventfd) -> io::Result<()> {
