@@ -81,6 +81,8 @@ file_ids! {
     /// The format is unrelated to that of [`FileId::BIOS_NVRAM`]. The number is specific to this
     /// implementation, and far from those that other implementations assign in sequence.
     FLASH_VARIABLES = 48;
+    /// The CMOS RAM of a PC's real-time clock, 128 bytes. Specific to this implementation, as 48 is.
+    CMOS_RAM = 49;
     /// The extended file table.
     EXTENDED_FILE_TABLE = 63;
 }

@@ -8,6 +8,7 @@ use crate::pm::PM_BLOCK_LENGTH;
 use crate::pm::PmDevice;
 use crate::pvpanic::PvPanic;
 use crate::rtc::Rtc;
+use crate::rtc::RtcBattery;
 use crate::rtc::WallClock;
 use crate::rtc::cmos_for_memory;
 use chipset_device::BuildResult;
@@ -49,7 +50,7 @@ impl DeviceHandle for IoApicHandle {
     }
 }
 
-/// The real-time clock. It asks for an interrupt line and the VM's clock.
+/// The real-time clock. It asks for an interrupt line and the VM's clock, and for a [`RtcBattery`] if there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct RtcHandle {
@@ -68,13 +69,17 @@ impl DeviceHandle for RtcHandle {
     const ID: &'static str = "rtc";
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
-        Ok(shared(Rtc::new(
+        let mut rtc = Rtc::new(
             machine.line(self.irq.into())?,
             machine.get::<VmClock>()?,
             WallClock::host(),
             machine.waker.clone(),
             &cmos_for_memory(self.ram_below_4g, self.ram_above_4g),
-        )))
+        );
+        if let Ok(battery) = machine.get::<RtcBattery>() {
+            rtc = rtc.with_battery(battery.clone());
+        }
+        Ok(shared(rtc))
     }
 }
 

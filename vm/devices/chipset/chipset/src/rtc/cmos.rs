@@ -19,12 +19,21 @@ pub fn cmos_for_memory(below_4g: u64, above_4g: u64) -> [u8; CMOS_SIZE] {
     cmos
 }
 
+/// Whether a register is of the memory's size, which the machine's configuration says.
+pub(super) fn is_of_memory(register: usize) -> bool {
+    matches!(register, 0x15..=0x18 | 0x30 | 0x31 | 0x34 | 0x35 | 0x5b..=0x5d)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn memory_sizes_are_in_the_registers_and_saturate() {
+        let full = cmos_for_memory(u64::MAX, u64::MAX);
+        for (register, value) in full.into_iter().enumerate() {
+            assert_eq!(value != 0, is_of_memory(register), "{register:#x}");
+        }
         let cmos = cmos_for_memory(3 << 30, 5 << 30);
         assert_eq!(cmos[0x15..0x17], 640_u16.to_le_bytes());
         assert_eq!(cmos[0x17..0x19], [0xff, 0xff]);

@@ -1,9 +1,12 @@
 use super::CMOS_SIZE;
+use super::KeptClock;
+use super::RtcBattery;
 use super::calendar::Alarm;
 use super::calendar::Format;
 use super::calendar::is_time;
 use super::calendar::seconds_from_registers;
 use super::calendar::time_register;
+use super::cmos;
 use chipset_device::ChipsetDevice;
 use chipset_device::DeviceWaker;
 use chipset_device::FixedResources;
@@ -12,6 +15,7 @@ use chipset_device::LineInterrupt;
 use chipset_device::RestoreError;
 use chipset_device::SaveError;
 use chipset_device::SavedState;
+use log_limit::LogLimit;
 use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
@@ -41,6 +45,12 @@ const C_INTERRUPT: u8 = 0x80;
 
 const D: usize = 0x0d;
 const D_VALID: u8 = 0x80;
+
+/// The bits of register B that are the number formats, which a reset keeps.
+const FORMATS: u8 = B_BINARY | B_24_HOURS | B_DAYLIGHT_SAVING;
+
+/// The unit of the offset that is kept, in nanoseconds.
+const KEPT_UNIT: i128 = 100;
 
 /// Interrupt causes: in register C those that occurred, in register B those that are enabled.
 const PERIODIC: u8 = 0x40;
@@ -99,6 +109,8 @@ pub struct Rtc {
     clock: VmClock,
     wall: WallClock,
     timer: VmTimer,
+    battery: Option<RtcBattery>,
+    battery_log: LogLimit,
     state: State,
 }
 
@@ -143,6 +155,8 @@ impl Rtc {
             clock: clock.clone(),
             wall,
             timer: clock.new_timer(move || waker.wake()),
+            battery: None,
+            battery_log: LogLimit::new(),
             state: State {
                 index: 0,
                 cmos,
@@ -155,6 +169,39 @@ impl Rtc {
         rtc.state.seen_second = rtc.now_seconds();
         rtc.state.seen_period = rtc.period_index();
         rtc
+    }
+
+    /// Goes on with what `battery` has kept, and keeps there what the guest changes, whenever the machine stops.
+    pub fn with_battery(mut self, mut battery: RtcBattery) -> Self {
+        match &battery.kept {
+            Some(KeptClock { skew, cmos }) => {
+                let kept = (0..CMOS_SIZE).filter(|&register| is_kept(register));
+                for register in kept {
+                    self.state.cmos[register] = cmos[register];
+                }
+                self.state.cmos[B] = cmos[B] & FORMATS;
+                self.state.set_offset(i128::from(*skew) * KEPT_UNIT);
+                self.state.seen_second = self.now_seconds();
+            }
+            // A clock that the guest does not change is not kept.
+            None => battery.kept = Some(self.kept()),
+        }
+        self.battery = Some(battery);
+        self
+    }
+
+    /// What is kept while the machine is off.
+    fn kept(&self) -> KeptClock {
+        let mut cmos = [0; CMOS_SIZE];
+        for register in (0..CMOS_SIZE).filter(|&register| is_kept(register)) {
+            cmos[register] = self.state.cmos[register];
+        }
+        cmos[B] = self.state.cmos[B] & FORMATS;
+        let skew = self.state.offset().div_euclid(KEPT_UNIT);
+        KeptClock {
+            skew: skew.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+            cmos,
+        }
     }
 
     /// The guest's time in nanoseconds since 1970.
@@ -424,6 +471,11 @@ impl State {
     }
 }
 
+/// Whether a battery keeps a register of the RAM as it is.
+fn is_kept(register: usize) -> bool {
+    !(A..=D).contains(&register) && !is_time(register as u8) && !cmos::is_of_memory(register)
+}
+
 fn clamp_seconds(seconds: i128) -> i64 {
     seconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
@@ -459,10 +511,24 @@ impl ChipsetDevice for Rtc {
         self.catch_up();
     }
 
+    /// Keeps what the guest has changed. Each stop writes at most once, whatever the guest did.
+    fn stop(&mut self) {
+        let kept = self.kept();
+        if let Some(battery) = &mut self.battery
+            && let Err(error) = battery.keep(kept)
+            && let Some(suppressed) = self.battery_log.allow()
+        {
+            tracing::warn!(
+                error = &*error as &dyn std::error::Error,
+                suppressed,
+                "the guest's clock is not kept; it may have another time at the next start"
+            );
+        }
+    }
+
     fn reset(&mut self) {
         self.state.index = 0;
-        let formats = B_BINARY | B_24_HOURS | B_DAYLIGHT_SAVING;
-        self.write_b(self.state.cmos[B] & formats);
+        self.write_b(self.state.cmos[B] & FORMATS);
         if self.is_divider_held() {
             self.write_a(A_NORMAL);
         }

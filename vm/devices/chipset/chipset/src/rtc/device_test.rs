@@ -323,3 +323,89 @@ fn only_bytes_are_accepted_and_the_index_cannot_be_read() {
     ChipsetDevice::read_port(&mut *rtc, 0x70, &mut data).unwrap();
     assert_eq!(data, [0xff]);
 }
+
+/// What a battery was given to keep.
+type Log = Arc<Mutex<Vec<KeptClock>>>;
+
+impl Machine {
+    fn with_battery(kept: Option<KeptClock>, broken: Arc<AtomicUsize>) -> (Self, Log) {
+        let machine = Self::new();
+        let log = Log::default();
+        let keeping = log.clone();
+        let battery = RtcBattery::new(kept, move |state| {
+            keeping.lock().push(state.clone());
+            match broken.load(Ordering::SeqCst) {
+                0 => Ok(()),
+                _ => Err("no space left".into()),
+            }
+        });
+        let rtc = Rtc::new(
+            LineInterrupt::new(8, machine.edges.clone()),
+            &machine.clock,
+            machine.rtc.lock().wall.clone(),
+            DeviceWaker::default(),
+            &crate::rtc::cmos_for_memory(64 << 20, 0),
+        );
+        *machine.rtc.lock() = rtc.with_battery(battery);
+        (machine, log)
+    }
+}
+
+#[test]
+fn a_battery_keeps_the_time_and_the_ram() {
+    let (m, log) = Machine::with_battery(None, Arc::default());
+    m.rtc.lock().stop();
+    assert!(log.lock().is_empty(), "nothing was changed");
+    m.set(0x0b, 0x06);
+    // Two hours and three seconds ahead.
+    m.set(4, 14);
+    m.set(0, 59);
+    m.set(0x40, 0xa5);
+    m.set(5, 7);
+    m.set(0x34, 0xff);
+    m.rtc.lock().stop();
+    m.rtc.lock().stop();
+    let kept = log.lock().pop().unwrap();
+    assert!(log.lock().is_empty(), "a stop writes what changed, once");
+    assert_eq!(kept.skew, 7203 * 10_000_000);
+    assert_eq!(
+        (kept.cmos[0x40], kept.cmos[5], kept.cmos[0x0b]),
+        (0xa5, 7, 6)
+    );
+    assert_eq!(kept.cmos[0x34], 0);
+
+    let (m, log) = Machine::with_battery(Some(kept), Arc::default());
+    assert_eq!(m.time(), [20, 24, 2, 29, 5, 14, 34, 59]);
+    assert_eq!((m.get(0x40), m.get(5)), (0xa5, 7));
+    // The memory is the machine's, not the last one's.
+    assert_eq!((m.get(0x34), m.get(0x35)), (0, 3));
+    m.rtc.lock().stop();
+    assert!(log.lock().is_empty());
+}
+
+#[test]
+fn a_state_that_could_not_be_kept_is_kept_at_the_next_stop() {
+    let broken = Arc::new(AtomicUsize::new(1));
+    let (m, log) = Machine::with_battery(None, broken.clone());
+    m.set(0x40, 1);
+    m.rtc.lock().stop();
+    broken.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        m.rtc.lock().stop();
+    }
+    assert_eq!(log.lock().len(), 2);
+}
+
+#[test]
+fn any_kept_clock_is_survived() {
+    for skew in [i64::MIN, i64::MAX, -1] {
+        let kept = KeptClock {
+            skew,
+            cmos: [0xff; CMOS_SIZE],
+        };
+        let (m, _) = Machine::with_battery(Some(kept), Arc::default());
+        let _ = m.time();
+        m.rtc.lock().poll();
+        m.rtc.lock().stop();
+    }
+}
