@@ -61,10 +61,9 @@ pub fn launch(
         events,
         vmgs_key,
     } = options;
-    let host = hypervisor.host_info().map_err(MachineError::from)?;
     let sink = events.clone();
     let plan = MachinePlan::new(
-        &host,
+        hypervisor,
         config,
         &start.start,
         vmgs_key,

@@ -16,6 +16,7 @@ pub use machine::BootError;
 pub use machine::FirmwareDeviceError;
 pub use machine::LoadGuestError;
 pub use machine::MachineError;
+pub use machine::MediaError;
 pub use machine::MemorySizeError;
 pub use machine::RestartError;
 pub use machine::UefiError;

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::MachineError;
+use super::clock_store;
 use super::devices;
 use super::devices::DevicePlan;
 use super::firmware::BootError;
@@ -10,6 +11,7 @@ use super::firmware::SharedSession;
 use super::firmware::UefiDevices;
 use super::firmware::UefiPlan;
 use super::guest::MachineGuest;
+use super::media::Media;
 use super::memory;
 use super::plan::LoadPlan;
 use super::plan::MachinePlan;
@@ -19,6 +21,7 @@ use chipset::pm::PmControl;
 use chipset_device::Services;
 use chipset_device::VpCount;
 use disk_backend::AttachedDisks;
+use flash::FlashControl;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::EnlightenmentUnit;
@@ -101,6 +104,7 @@ impl MachinePlan {
         services.offer(ends.control);
         if let Some(client) = store.as_ref().and_then(PlannedStore::client) {
             services.offer(client.clone());
+            services.offer(clock_store::battery(client.clone()));
         }
         services.offer(sleep_announcements(session.clone()));
         if let Some(session) = &session {
@@ -134,6 +138,7 @@ impl MachinePlan {
             vps,
             chipset,
             pm,
+            media,
         } = parts?;
         tracing::debug!("the machine is built");
         // Only now: a machine that cannot be built leaves the guest's hibernated session as it was.
@@ -148,6 +153,7 @@ impl MachinePlan {
             loaded,
             session,
             serial,
+            media,
         };
         let mut machine = Machine {
             lifecycle: Lifecycle::new(units, vps, guest, ends.on_reset, ends.events),
@@ -178,6 +184,7 @@ struct Parts {
     vps: VpSet,
     chipset: Arc<Chipset>,
     pm: PmControl,
+    media: Media,
 }
 
 impl Parts {
@@ -196,6 +203,10 @@ impl Parts {
         devices::offer_partition(&mut services, &partition, irqchip);
         let chipset = Arc::new(devices.build(&mut services, &partition, firmware)?);
         let pm = services.get::<PmControl>()?.clone();
+        let media = Media {
+            disks: services.get::<AttachedDisks>()?.clone(),
+            variables: services.get::<FlashControl>().ok().cloned(),
+        };
         // The hypervisor may have the I/O APIC instead.
         let ioapic = services.get::<IoApicPins>().ok().cloned();
         let bus = MachineBus::new(chipset.clone(), ioapic, processor.clone());
@@ -237,6 +248,7 @@ impl Parts {
             vps,
             chipset,
             pm,
+            media,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::MachineError;
 use super::firmware::UefiDevices;
+use super::media;
 use super::platform;
 use crate::resolvers;
 use chipset::I8042Handle;
@@ -24,6 +25,7 @@ use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::devices::check_pci_slots;
 use platform_digest::PlatformDevice;
+use platform_digest::PlatformDisk;
 use q35::ConfigPortsHandle;
 use q35::EcamHandle;
 use q35::HostBridgeHandle;
@@ -99,6 +101,18 @@ impl DevicePlan {
             .collect()
     }
 
+    /// The disks and what is on them, before the devices are built.
+    pub(crate) fn disks(&self) -> Result<Vec<PlatformDisk>, MachineError> {
+        let pci = self.pci.iter().map(|(device, _)| device);
+        let mut disks = Vec::new();
+        for device in pci.chain(&self.configured) {
+            if let Some(medium) = device.medium()? {
+                disks.push(media::platform_disk(device.name(), medium));
+            }
+        }
+        Ok(disks)
+    }
+
     /// Builds the devices from what `services` offers, and adds to that what the devices offer.
     pub(crate) fn build(
         &self,
@@ -126,8 +140,10 @@ impl DevicePlan {
                 })
             })?;
         }
-        if let Some(firmware) = firmware {
-            firmware.add(&mut builder, services, partition)?;
+        if let Some(firmware) = firmware
+            && let Some(variables) = firmware.add(&mut builder, services, partition)?
+        {
+            services.offer(variables);
         }
         Ok(builder.build()?)
     }

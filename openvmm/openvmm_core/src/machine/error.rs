@@ -74,16 +74,27 @@ impl MachineError {
 
     /// Whether another configuration, or other files, would help.
     pub fn is_config(&self) -> bool {
-        matches!(
-            self,
-            Self::Topology(_)
-                | Self::MemorySize(_)
-                | Self::Boot(_)
-                | Self::FirmwareDevices(_)
-                | Self::Vmgs(_)
-                | Self::PciSlot(_)
-                | Self::Device(_)
-                | Self::Chipset(_)
-        )
+        let memory = |error: &MemoryError| match error {
+            MemoryError::File { .. }
+            | MemoryError::NotRegular { .. }
+            | MemoryError::FileInUse { .. }
+            | MemoryError::FileSize { .. }
+            | MemoryError::NotHugePages { .. }
+            | MemoryError::HugePages { .. }
+            | MemoryError::DeviceRegion { .. } => true,
+            MemoryError::Map { .. } | MemoryError::Preallocate { .. } => false,
+        };
+        matches!(self, Self::Memory(error) if memory(error))
+            || matches!(
+                self,
+                Self::Topology(_)
+                    | Self::MemorySize(_)
+                    | Self::Boot(_)
+                    | Self::FirmwareDevices(_)
+                    | Self::Vmgs(_)
+                    | Self::PciSlot(_)
+                    | Self::Device(_)
+                    | Self::Chipset(_)
+            )
     }
 }

@@ -4,10 +4,12 @@ use super::firmware;
 use super::firmware::BootError;
 use super::firmware::LinuxBoot;
 use super::firmware::SharedSession;
+use super::media::Media;
 use guest_memory::GuestMemory;
 use loader::VpRegisters;
 use machine_parts::Ending;
 use machine_parts::Guest;
+use machine_parts::HaltReason;
 use machine_parts::VpError;
 use machine_parts::VpSet;
 use serial_16550::SerialConnections;
@@ -25,6 +27,7 @@ pub(crate) struct MachineGuest {
     /// The session of UEFI firmware.
     pub session: Option<SharedSession>,
     pub serial: Arc<SerialConnections>,
+    pub media: Media,
 }
 
 /// Why the guest cannot be loaded.
@@ -61,6 +64,18 @@ impl Guest for MachineGuest {
 
     fn settle(&mut self, ending: Ending<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.serial.flush();
+        if let Ending::Halted(HaltReason::Hibernate) = ending {
+            // A guest may write its image without a flush. Nothing says that it hibernated before the image is on disk.
+            if let Err(error) = self.media.sync() {
+                if let Some(session) = &self.session {
+                    session.settle(Ending::Stopped)?;
+                }
+                return Err(error.into());
+            }
+            if let Some(session) = &self.session {
+                session.pin_disks(|| self.media.disks());
+            }
+        }
         match &self.session {
             Some(session) => Ok(session.settle(ending)?),
             None => Ok(()),

@@ -2,11 +2,13 @@
 
 mod acpi;
 mod build;
+mod clock_store;
 mod devices;
 mod error;
 mod firmware;
 mod guest;
 mod inventory;
+mod media;
 mod memory;
 mod plan;
 mod platform;
@@ -21,6 +23,7 @@ pub use firmware::RestartError;
 pub use firmware::UefiError;
 pub use firmware::VariablesError;
 pub use guest::LoadGuestError;
+pub use media::MediaError;
 pub use memory::MemorySizeError;
 pub(crate) use memory::layout as memory_layout;
 pub(crate) use plan::MachinePlan;
@@ -91,6 +94,9 @@ impl Machine {
 #[cfg(test)]
 #[path = "hibernation_test.rs"]
 mod hibernation_tests;
+#[cfg(test)]
+#[path = "media_test.rs"]
+mod media_tests;
 #[cfg(test)]
 #[path = "restore_test.rs"]
 mod restore_tests;

@@ -8,12 +8,15 @@ use super::firmware::HibernationSink;
 use super::firmware::LinuxBoot;
 use super::firmware::UefiPlan;
 use super::memory;
+use super::view;
+use super::view::Details;
 use super::vmgs_store::PlannedStore;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
-use virt::HostInfo;
+use virt::Hypervisor;
+use virt::ProcessorFeatures;
 use virt::Topology;
 use vmgs::Key;
 
@@ -25,6 +28,8 @@ pub(crate) struct MachineShape<'a> {
     pub layout: &'a MemoryLayout,
     /// Width of the processors' physical addresses.
     pub address_bits: u8,
+    /// What a hibernated guest relies on beside that.
+    pub details: &'a Details,
 }
 
 /// A machine that can be built.
@@ -48,13 +53,13 @@ pub(crate) enum LoadPlan {
 impl MachinePlan {
     /// Plans the machine of `config` for this start on a host. `key` is that of its VMGS store.
     pub(crate) fn new(
-        host: &HostInfo,
+        hypervisor: &dyn Hypervisor,
         config: &VmConfig,
         start: &Start,
         key: Option<Key>,
         events: HibernationSink,
     ) -> Result<Self, MachineError> {
-        let address_bits = host.address_bits;
+        let address_bits = hypervisor.host_info()?.address_bits;
         let topology = Topology::new(config.topology)?;
         let layout = memory::layout(&config.memory, &config.load_mode, address_bits)?;
         let tables = MachineTables::new(config, &topology, &layout, address_bits);
@@ -63,11 +68,23 @@ impl MachinePlan {
         if let (Start::Restore(_), Some(store)) = (start, &store) {
             store.require()?;
         }
+        let hibernates = config.hibernation.enabled;
+        let details = match &config.load_mode {
+            LoadMode::PcUefi(_) if hibernates => Details {
+                disks: Some(devices.disks()?),
+                processor: Some(view::platform_processor(
+                    &topology,
+                    &hypervisor.guest_processor(&topology, &ProcessorFeatures::default())?,
+                )),
+            },
+            _ => Details::default(),
+        };
         let shape = MachineShape {
             config,
             topology: &topology,
             layout: &layout,
             address_bits,
+            details: &details,
         };
         let load = match &config.load_mode {
             LoadMode::LinuxDirect(linux) => LoadPlan::Linux(Box::new(LinuxBoot::plan(

@@ -9,6 +9,7 @@ use chipset_device::DeviceHandle;
 use disk_spec::VirtioBlkHandle;
 use firmware_hibernation::ConsumePolicy;
 use machine_parts::Change;
+use machine_parts::HaltReason;
 use machine_parts::LifecycleEvent;
 use machine_parts::OnReset;
 use machine_parts::Report;
@@ -38,7 +39,6 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::mpsc;
 use std::time::Duration;
-use virt::Hypervisor as _;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
 use virt_fake::FakeHypervisor;
@@ -180,11 +180,13 @@ pub(crate) struct Bench {
     pub(crate) hypervisor: FakeHypervisor,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) events: Arc<Mutex<Vec<String>>>,
+    /// The error that the machine halted for.
+    pub(crate) halted: Arc<Mutex<Option<String>>>,
 }
 
 impl Bench {
     pub(crate) fn new(config: &VmConfig, start: &Start) -> Result<Self, MachineError> {
-        Self::with_key(config, start, None)
+        Self::build(FakeHypervisor::new(), config, start, None)
     }
 
     /// With the key of the VMGS store.
@@ -193,11 +195,30 @@ impl Bench {
         start: &Start,
         key: Option<vmgs::Key>,
     ) -> Result<Self, MachineError> {
-        let hypervisor = FakeHypervisor::new();
+        Self::build(FakeHypervisor::new(), config, start, key)
+    }
+
+    /// On a hypervisor that was prepared.
+    pub(crate) fn on(
+        hypervisor: FakeHypervisor,
+        config: &VmConfig,
+        start: &Start,
+    ) -> Result<Self, MachineError> {
+        Self::build(hypervisor, config, start, None)
+    }
+
+    fn build(
+        hypervisor: FakeHypervisor,
+        config: &VmConfig,
+        start: &Start,
+        key: Option<vmgs::Key>,
+    ) -> Result<Self, MachineError> {
         let events = Arc::new(Mutex::new(Vec::new()));
         let (hibernation, lifecycle) = (events.clone(), events.clone());
+        let halted = Arc::new(Mutex::new(None));
+        let halted_for = halted.clone();
         let plan = MachinePlan::new(
-            &hypervisor.host_info()?,
+            &hypervisor,
             config,
             start,
             key,
@@ -213,6 +234,9 @@ impl Bench {
             console_output: Box::new(std::io::sink()),
             control: RunControl::new(move |report| drop(send.send(report))),
             events: Box::new(move |_, event| {
+                if let LifecycleEvent::Halted(HaltReason::Error(error)) = &event {
+                    *halted_for.lock() = Some(error.clone());
+                }
                 lifecycle.lock().push(match event {
                     LifecycleEvent::Halted(reason) => format!("halted {}", reason.name()),
                     event => format!("{event:?}"),
@@ -227,6 +251,7 @@ impl Bench {
             hypervisor,
             reports,
             events,
+            halted,
         })
     }
 
@@ -263,18 +288,29 @@ impl Bench {
         self.machine.lifecycle.save().unwrap()
     }
 
+    /// The sequence number of the store: the number of its changes.
+    pub(crate) fn machine_sequence(&self) -> u64 {
+        let saved = self.machine.lifecycle.inspect();
+        saved["vmgs"]["sequence"].as_u64().unwrap()
+    }
+
     /// Ends the machine, and waits until its VMGS file is closed, by a thread of its own.
     pub(crate) fn end(mut self, config: &VmConfig) {
         self.machine.stop();
         drop(self);
-        let Some(path) = &config.vmgs else { return };
-        while vmgs::FileDevice::open(path, vmgs::Container::Detect, ACCESS).is_err() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_for_store(config);
     }
 
     pub(crate) fn take_events(&self) -> Vec<String> {
         std::mem::take(&mut self.events.lock())
+    }
+}
+
+/// Waits until the VMGS file is closed, by a thread of its own.
+pub(crate) fn wait_for_store(config: &VmConfig) {
+    let Some(path) = &config.vmgs else { return };
+    while vmgs::FileDevice::open(path, vmgs::Container::Detect, ACCESS).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

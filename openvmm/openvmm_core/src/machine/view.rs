@@ -6,10 +6,46 @@ use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use platform_digest::AddressRange;
 use platform_digest::BlobDigest;
+use platform_digest::CpuidLeaf;
+use platform_digest::DiskContent;
 use platform_digest::MmioRange;
+use platform_digest::PlatformDisk;
+use platform_digest::PlatformProcessor;
 use platform_digest::PlatformView;
 use std::collections::BTreeMap;
+use virt::GuestProcessor;
 use virt::Topology;
+
+/// What is compared beside the machine's shape. Nothing is, and nothing is read, where the VM does not hibernate.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Details {
+    pub disks: Option<Vec<PlatformDisk>>,
+    pub processor: Option<PlatformProcessor>,
+}
+
+/// What a guest is told of its processors.
+pub(crate) fn platform_processor(topology: &Topology, guest: &GuestProcessor) -> PlatformProcessor {
+    let cpuid = guest.cpuid.iter().map(|entry| CpuidLeaf {
+        leaf: entry.leaf,
+        subleaf: entry.subleaf,
+        registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+    });
+    PlatformProcessor {
+        vps_per_socket: topology.vps_per_socket(),
+        threads_per_core: topology.threads_per_core(),
+        tsc_khz: guest.tsc_khz.unwrap_or(0),
+        cpuid: cpuid.collect(),
+    }
+}
+
+/// The same machine, whatever is on its disks: a guest that runs may change that.
+pub(crate) fn without_contents(view: &PlatformView) -> PlatformView {
+    let mut view = view.clone();
+    for disk in view.disks.iter_mut().flatten() {
+        disk.content = DiskContent::NotRead;
+    }
+    view
+}
 
 /// The view of a machine that gives its firmware `files`, by name.
 pub(crate) fn platform_view(
@@ -44,6 +80,7 @@ pub(crate) fn platform_view(
         acpi: digest(files, "etc/acpi/"),
         smbios: digest(files, "etc/smbios/"),
         devices: devices.identities(),
+        ..PlatformView::default()
     }
 }
 

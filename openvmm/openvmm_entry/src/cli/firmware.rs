@@ -36,6 +36,11 @@ impl Options {
                 "--vmgs needs --uefi: a kernel that is started directly has no state to keep there",
             );
         }
+        if self.hibernation_override.is_some() {
+            errors.add(
+                "--hibernation-override needs --uefi: only the firmware of a hibernated guest is stored",
+            );
+        }
         let Some(kernel) = &self.kernel else {
             errors.add(
                 "nothing to boot: give a Linux kernel with --kernel FILE, or UEFI firmware with --uefi",

@@ -1,5 +1,6 @@
 //! The firmware of a guest's session: which one runs, and what is kept for a guest that hibernates.
 
+use crate::machine::view;
 use acpi_spec::TABLES_FILE;
 use firmware_hibernation::Architecture;
 use firmware_hibernation::Config;
@@ -27,6 +28,7 @@ use mesh::saved_state::SaveError;
 use mesh::saved_state::SavedState;
 use openvmm_defs::config::HibernationConfig;
 use parking_lot::Mutex;
+use platform_digest::PlatformDisk;
 use platform_digest::PlatformView;
 use serde_json::Value;
 use sleep_port::SleepAnnouncement;
@@ -212,9 +214,24 @@ impl FirmwareSession {
             &FirmwareDescription::reset_vector(),
             self.loaded.image(),
             &self.loaded.files,
-            &self.view,
+            &view::without_contents(&self.view),
         );
         Ok(())
+    }
+
+    /// Keeps what is on the disks, for a guest that has hibernated and writes them no more.
+    fn pin_disks(&mut self, disks: impl FnOnce() -> Vec<PlatformDisk>) {
+        // Without hibernation nothing is compared.
+        if self.view.disks.is_none() {
+            return;
+        }
+        self.view.disks = Some(disks());
+        self.hibernation.repin(
+            &FirmwareDescription::reset_vector(),
+            self.loaded.image(),
+            &self.loaded.files,
+            &self.view,
+        );
     }
 
     /// The firmware is given this content of [`TABLES_FILE`], which a hibernated guest will rely on.
@@ -224,7 +241,7 @@ impl FirmwareSession {
             &FirmwareDescription::reset_vector(),
             self.loaded.image(),
             &self.loaded.files,
-            &self.view,
+            &view::without_contents(&self.view),
         );
     }
 
@@ -333,6 +350,11 @@ impl SharedSession {
     /// Acts on a sleep announcement, on the VP's thread: the guest does not go on before it is acted on.
     pub(crate) fn announced(&self, announcement: SleepAnnouncement) {
         self.0.lock().announced(announcement);
+    }
+
+    /// Keeps what is on the disks, for a guest that has hibernated.
+    pub(crate) fn pin_disks(&self, disks: impl FnOnce() -> Vec<PlatformDisk>) {
+        self.0.lock().pin_disks(disks);
     }
 
     /// Makes durable how the guest ended.

@@ -17,18 +17,22 @@ use crate::machine::plan::MachineShape;
 use crate::machine::view;
 use crate::machine::vmgs_store::PlannedStore;
 use acpi_spec::TableSet;
+use firmware_hibernation::HibernationEvent;
 use firmware_hibernation::Refusal;
 use fw_cfg::FwCfgBuilder;
 use fw_cfg::ItemContent;
 use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::PcUefi;
+use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
 use ovmf_image::FirmwareFile;
 use ovmf_image::FirmwareFileError;
 use ovmf_image::FirmwareKind;
 use ovmf_image::ImageError;
 use ovmf_image::SmmError;
+use platform_digest::BlobDigest;
+use platform_digest::BootFile;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -115,13 +119,19 @@ impl UefiPlan {
         let smbios = inventory::smbios(machine.config.uuid, machine.topology, machine.layout);
         let files = firmware_files(machine.layout, &tables.at_reset()?, &smbios)?;
         let script = files.get(acpi_spec::SCRIPT_FILE).cloned();
-        let view = view::platform_view(
+        let mut view = view::platform_view(
             devices,
             machine.topology,
             machine.layout,
             machine.address_bits,
             &files,
         );
+        view.disks.clone_from(&machine.details.disks);
+        view.processor.clone_from(&machine.details.processor);
+        if machine.config.hibernation.enabled {
+            view.boot_files = Some(boot_files(uefi)?);
+        }
+        let report = events.clone();
         let config = SessionConfig {
             hibernation: machine.config.hibernation,
             requested: match start {
@@ -169,6 +179,14 @@ impl UefiPlan {
             files.remove(smbios::TABLES_FILE);
             smbios
         });
+        if machine.config.hibernation.enabled
+            && variables.is_some()
+            && matches!(uefi.variables, UefiVariables::Memory(_))
+        {
+            let event = HibernationEvent::VariablesInMemory;
+            tracing::warn!("{event}");
+            report(event);
+        }
         let devices = UefiDevices {
             code: loaded.code.clone(),
             variables,
@@ -235,6 +253,30 @@ fn fw_cfg(
         }
     }
     Ok(fw_cfg)
+}
+
+/// What the firmware is given to boot, as far as a hibernated guest relies on it. An initial RAM disk may change: all
+/// that it does is to find the image.
+fn boot_files(uefi: &PcUefi) -> Result<Vec<BootFile>, UefiError> {
+    let Some(kernel) = &uefi.kernel else {
+        return Ok(Vec::new());
+    };
+    let path = &kernel.kernel;
+    // Refuses what is not a file of a known length.
+    content(path)?;
+    let image = std::fs::read(path).map_err(|source| UefiError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let files = [
+        ("kernel", &*image),
+        ("command line", kernel.cmdline.as_bytes()),
+    ];
+    let files = files.map(|(name, bytes)| BootFile {
+        name: name.to_owned(),
+        content: BlobDigest::of([(name, bytes)]),
+    });
+    Ok(files.into())
 }
 
 fn content(path: &Path) -> Result<ItemContent, UefiError> {

@@ -12,6 +12,7 @@ use chipset_device::Services;
 use chipset_device::shared;
 use flash::Flash;
 use flash::FlashConfig;
+use flash::FlashControl;
 use flash::FlashError;
 use flash::MemoryStorage;
 use flash::VmgsStorage;
@@ -83,13 +84,14 @@ pub enum FirmwareDeviceError {
 }
 
 impl UefiDevices {
-    /// Adds the devices to the chipset.
+    /// Adds the devices to the chipset. Returns what controls the storage of the variables, if there are any.
     pub(crate) fn add(
         self,
         builder: &mut ChipsetBuilder,
         services: &Services,
         partition: &Arc<dyn Partition>,
-    ) -> Result<(), FirmwareDeviceError> {
+    ) -> Result<Option<FlashControl>, FirmwareDeviceError> {
+        let mut control = None;
         let memory = services.get::<GuestMemory>()?;
         let event = services.get::<PmControl>()?.gpe(GENERATION_ID_EVENT);
         let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, MemoryError> {
@@ -119,6 +121,7 @@ impl UefiDevices {
                     Flash::variables(config, content, storage)?
                 }
             };
+            control = flash.control();
             builder.add("flash-variables", |_| flash);
         }
         let generation_id = builder.add("generation-id", |_| {
@@ -162,7 +165,8 @@ impl UefiDevices {
                 None => fw_cfg,
             };
             Ok::<_, FirmwareDeviceError>(shared(fw_cfg.build(memory.clone())?))
-        })
+        })?;
+        Ok(control)
     }
 }
 
