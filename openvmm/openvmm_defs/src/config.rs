@@ -87,19 +87,37 @@ pub struct MemoryConfig {
     /// When the host provides the memory.
     #[n(4)]
     pub population: Population,
+    /// Whether other processes can map it. A file always can be; other memory only if this says so.
+    #[n(5)]
+    pub sharing: Option<Sharing>,
+}
+
+/// Whether other processes can map guest RAM.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Sharing {
+    /// They can, through a file descriptor.
+    #[n(0)]
+    Shared,
 }
 
 /// The kind of host pages that guest RAM consists of.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(index_only)]
 pub enum HostPages {
-    /// The host chooses.
+    /// The host chooses, and may merge pages to huge ones.
     #[default]
     #[n(0)]
     Default,
-    /// Pages of the host's huge page pool.
+    /// Pages of 2 MiB of the host's pool.
     #[n(1)]
     Huge,
+    /// Pages of 1 GiB of the host's pool.
+    #[n(2)]
+    Huge1G,
+    /// Small pages, never merged to huge ones.
+    #[n(3)]
+    Small,
 }
 
 /// When the host provides guest RAM.

@@ -18,6 +18,7 @@ fn config(load_mode: LoadMode) -> VmConfig {
             file: Some(OsString::from_vec(b"/ram\xff".to_vec()).into()),
             pages: HostPages::Huge,
             population: Population::Prealloc,
+            sharing: None,
         },
         load_mode,
         chipset_devices: Vec::new(),

@@ -82,7 +82,9 @@ impl MachineError {
             | MemoryError::NotHugePages { .. }
             | MemoryError::HugePages { .. }
             | MemoryError::DeviceRegion { .. } => true,
-            MemoryError::Map { .. } | MemoryError::Preallocate { .. } => false,
+            MemoryError::Map { .. }
+            | MemoryError::Memfd { .. }
+            | MemoryError::Preallocate { .. } => false,
         };
         matches!(self, Self::Memory(error) if memory(error))
             || matches!(

@@ -7,10 +7,27 @@ use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryLayoutError;
 use guest_memory::MemorySource;
+use guest_memory::PageKind;
 use openvmm_defs::config::HostPages;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
+use openvmm_defs::config::Sharing;
+
+/// Whether guest RAM can be laid out, and consists of whole pages.
+pub(crate) fn check(config: &MemoryConfig, address_bits: u8) -> Result<(), MachineError> {
+    let layout = MemoryLayout::new(config.size, LOW_RAM_END, address_bits)?;
+    Ok(page_kind(config.pages).check(&layout)?)
+}
+
+fn page_kind(pages: HostPages) -> PageKind {
+    match pages {
+        HostPages::Default => PageKind::Transparent,
+        HostPages::Small => PageKind::Small,
+        HostPages::Huge => PageKind::Huge2M,
+        HostPages::Huge1G => PageKind::Huge1G,
+    }
+}
 
 /// The smallest RAM with which OVMF starts, in bytes. With less it ends without a word.
 const MIN_OVMF_RAM: u64 = 64 << 20;
@@ -66,13 +83,14 @@ pub(crate) fn allocate(
     config: &MemoryConfig,
     layout: MemoryLayout,
 ) -> Result<GuestMemory, MachineError> {
-    let source = match (&config.file, config.pages) {
+    let source = match (&config.file, config.sharing) {
         (Some(path), _) => MemorySource::File(path.clone()),
-        (None, HostPages::Huge) => MemorySource::HugePages,
-        (None, HostPages::Default) => MemorySource::Anonymous,
+        (None, Some(Sharing::Shared)) => MemorySource::Shared,
+        (None, None) => MemorySource::Anonymous,
     };
     let backing = MemoryBacking {
         source,
+        pages: page_kind(config.pages),
         prealloc: config.population == Population::Prealloc,
     };
     Ok(GuestMemory::new(layout, &backing)?)

@@ -1,9 +1,11 @@
 //! The kinds of host memory for guest RAM.
 
+use crate::MemoryLayout;
+use crate::MemoryRange;
 use std::io;
 use std::path::PathBuf;
 
-/// The page size of [`MemorySource::HugePages`], in bytes.
+/// The size of a huge page that the processor and the host use without a pool, in bytes.
 pub const HUGE_PAGE: u64 = 2 << 20;
 
 /// The host memory for guest RAM.
@@ -11,18 +13,63 @@ pub const HUGE_PAGE: u64 = 2 << 20;
 pub struct MemoryBacking {
     /// The kind of memory.
     pub source: MemorySource,
+    /// The pages that it consists of. A file has those of its file system.
+    pub pages: PageKind,
     /// Allocate all pages before the VM starts, instead of when the guest first accesses them.
     pub prealloc: bool,
+}
+
+/// The pages of the host that guest RAM consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PageKind {
+    /// Small pages, and transparent huge pages if the host has them.
+    #[default]
+    Transparent,
+    /// Small pages only.
+    Small,
+    /// 2 MiB pages from the host's pool (`/sys/kernel/mm/hugepages`), all reserved at creation.
+    Huge2M,
+    /// 1 GiB pages from the host's pool, all reserved at creation.
+    Huge1G,
+}
+
+impl PageKind {
+    /// Fails if guest RAM cannot consist of whole pages.
+    pub fn check(self, layout: &MemoryLayout) -> Result<(), MemoryError> {
+        let Some(page) = self.pool_size() else {
+            return Ok(());
+        };
+        let wrong = |range: &&MemoryRange| {
+            !range.len().is_multiple_of(page) || !range.start.is_multiple_of(page)
+        };
+        match layout.ram().iter().find(wrong) {
+            None => Ok(()),
+            Some(range) => Err(MemoryError::NotHugePages {
+                page,
+                gpa: range.start,
+                size: range.len(),
+            }),
+        }
+    }
+
+    /// The size in bytes of the pages of a pool.
+    pub(crate) fn pool_size(self) -> Option<u64> {
+        match self {
+            Self::Transparent | Self::Small => None,
+            Self::Huge2M => Some(2 << 20),
+            Self::Huge1G => Some(1 << 30),
+        }
+    }
 }
 
 /// The kind of host memory for guest RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum MemorySource {
-    /// Anonymous memory, in transparent huge pages if the host supports them.
+    /// Anonymous memory.
     #[default]
     Anonymous,
-    /// 2 MiB pages from the host's pool (`/proc/sys/vm/nr_hugepages`), all reserved at creation.
-    HugePages,
+    /// A memory file without a name (`memfd`), mapped shared. It contains the RAM ranges one after another, ascending.
+    Shared,
     /// A file, mapped shared. It contains the RAM ranges one after another, ascending.
     ///
     /// A file that does not exist is created with mode 0600. A file that is empty is extended; any other must have the
@@ -45,19 +92,27 @@ pub enum MemoryError {
     },
     /// The pool of huge pages is too small.
     #[error(
-        "failed to reserve {size} bytes of the host's 2 MiB huge pages; \
-         check and set their number with `sysctl vm.nr_hugepages`"
+        "failed to reserve {size} bytes of the host's huge pages; their number is in \
+         /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
+        page / 1024
     )]
     HugePages {
         /// Size in bytes.
         size: u64,
+        /// The size of a page in bytes.
+        page: u64,
         /// The host's error.
         #[source]
         source: vm_memory::mmap::MmapRegionError,
     },
     /// A range of guest RAM is not aligned to huge pages.
-    #[error("guest memory of {size} bytes at {gpa:#x} is not a multiple of 2 MiB huge pages")]
+    #[error(
+        "guest memory of {size} bytes at {gpa:#x} is not a multiple of huge pages of {} MiB",
+        page >> 20
+    )]
     NotHugePages {
+        /// The size of a page in bytes.
+        page: u64,
         /// Start of the range.
         gpa: u64,
         /// Its length in bytes.
@@ -74,6 +129,15 @@ pub enum MemoryError {
     /// The memory was mapped, but its pages could not be allocated.
     #[error("failed to preallocate {size} bytes of guest memory")]
     Preallocate {
+        /// Size in bytes.
+        size: u64,
+        /// The host's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The host gives no memory file without a name.
+    #[error("failed to create shared guest memory of {size} bytes")]
+    Memfd {
         /// Size in bytes.
         size: u64,
         /// The host's error.

@@ -1,8 +1,12 @@
 //! The file of file-backed guest RAM.
 
 use crate::MemoryError;
+use crate::PageKind;
+use crate::mapping;
 use rustix::fs::FallocateFlags;
 use rustix::fs::FlockOperation;
+use rustix::fs::MemfdFlags;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -44,7 +48,12 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
     options.read(true).write(true).mode(0o600);
     match options.clone().create_new(true).open(path) {
         Ok(file) => Ok((file, true)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok((options.open(path)?, false)),
+        // Without waiting for a named pipe or a device; the type is checked later.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let at_once = OFlags::NONBLOCK | OFlags::NOCTTY;
+            let options = options.custom_flags(at_once.bits().cast_signed());
+            Ok((options.open(path)?, false))
+        }
         Err(e) => Err(e),
     }
 }
@@ -126,4 +135,21 @@ impl Drop for MemoryFile {
             tracing::warn!(path = %self.path.display(), %error, "cannot undo the changes to the memory file");
         }
     }
+}
+
+/// A memory file without a name, of `size` bytes.
+pub(crate) fn unnamed(size: u64, pages: PageKind) -> Result<Arc<File>, MemoryError> {
+    let mut flags = MemfdFlags::CLOEXEC;
+    if let Some(page) = pages.pool_size() {
+        let page = MemfdFlags::from_bits_retain(mapping::page_flag(page).cast_unsigned());
+        flags |= MemfdFlags::HUGETLB | page;
+    }
+    let create = || -> io::Result<File> {
+        let file = File::from(rustix::fs::memfd_create(c"guest-memory", flags)?);
+        rustix::fs::ftruncate(&file, size)?;
+        Ok(file)
+    };
+    create()
+        .map(Arc::new)
+        .map_err(|source| MemoryError::Memfd { size, source })
 }

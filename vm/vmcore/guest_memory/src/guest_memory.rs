@@ -4,9 +4,11 @@ use crate::MemoryBacking;
 use crate::MemoryError;
 use crate::MemoryLayout;
 use crate::MemorySource;
+use crate::file;
 use crate::file::MemoryFile;
 use crate::mapping;
 use std::sync::Arc;
+use vm_memory::FileOffset;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::GuestRegionMmap;
@@ -38,19 +40,32 @@ pub fn device_region(gpa: u64, size: u64) -> Result<GuestRegion, MemoryError> {
 impl GuestMemory {
     /// Creates guest RAM from `backing`. A failure leaves nothing behind.
     pub fn new(layout: MemoryLayout, backing: &MemoryBacking) -> Result<Self, MemoryError> {
-        let file = match &backing.source {
-            MemorySource::File(path) => Some(MemoryFile::open(path, layout.ram_size())?),
-            _ => None,
-        };
+        backing.pages.check(&layout)?;
+        let mut named = None;
+        let mut unnamed = None;
+        match &backing.source {
+            MemorySource::Anonymous => {}
+            MemorySource::File(path) => named = Some(MemoryFile::open(path, layout.ram_size())?),
+            MemorySource::Shared => {
+                unnamed = Some(file::unnamed(layout.ram_size(), backing.pages)?);
+            }
+        }
         let mut regions = Vec::new();
         let mut offset = 0;
         for range in layout.ram() {
             let size = range.len();
-            let region = match (&backing.source, &file) {
-                (MemorySource::HugePages, _) => mapping::huge_pages(range)?,
-                (_, Some(file)) => mapping::shared(file.at(offset), size)?,
-                (_, None) => mapping::anonymous(size)?,
+            let region = match (&named, &unnamed, backing.pages.pool_size()) {
+                (Some(file), _, _) => mapping::shared(file.at(offset), size)?,
+                (None, Some(file), _) => {
+                    let file = FileOffset::from_arc(file.clone(), offset);
+                    mapping::shared_memory(file, size, backing.pages)?
+                }
+                (None, None, Some(page)) => mapping::huge_pages(size, page)?,
+                (None, None, None) => mapping::anonymous(size)?,
             };
+            if named.is_none() {
+                mapping::advise_pages(&region, backing.pages);
+            }
             if backing.prealloc {
                 mapping::populate(&region)
                     .map_err(|source| MemoryError::Preallocate { size, source })?;
@@ -60,7 +75,7 @@ impl GuestMemory {
                 regions.push(Arc::new(region));
             }
         }
-        if let Some(file) = file {
+        if let Some(file) = named {
             file.keep();
         }
         // The layout's ranges are ascending and disjoint, so this does not fail.

@@ -1,8 +1,10 @@
 use super::*;
 use crate::HUGE_PAGE;
 use crate::MIN_RAM;
+use crate::PageKind;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -17,7 +19,7 @@ fn layout(size: u64) -> MemoryLayout {
 fn in_file(path: &Path) -> MemoryBacking {
     MemoryBacking {
         source: MemorySource::File(path.to_owned()),
-        prealloc: false,
+        ..MemoryBacking::default()
     }
 }
 
@@ -43,38 +45,99 @@ fn anonymous_memory_is_zero_and_writable() {
     );
 }
 
-#[test]
-fn preallocated_memory_is_resident() {
-    let backing = MemoryBacking {
-        prealloc: true,
-        ..Default::default()
-    };
-    let memory = GuestMemory::new(layout(MIN_RAM), &backing).unwrap();
+/// What /proc/self/smaps says of the mapping of the first region: the value of the line with this name.
+fn smaps(memory: &GuestMemory, name: &str) -> String {
     let region = &memory.regions()[0];
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let start = format!("{:x}-", region.as_ptr() as usize);
     let rest = &smaps[smaps.find(&start).unwrap()..];
-    let rss = rest
-        .lines()
-        .find_map(|line| line.strip_prefix("Rss:"))
+    let value = rest.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap().trim().to_owned()
+}
+
+#[test]
+fn preallocated_memory_is_resident() {
+    for source in [MemorySource::Anonymous, MemorySource::Shared] {
+        let backing = MemoryBacking {
+            source,
+            prealloc: true,
+            ..Default::default()
+        };
+        let memory = GuestMemory::new(layout(MIN_RAM), &backing).unwrap();
+        let rss = smaps(&memory, "Rss:");
+        let kib: u64 = rss.strip_suffix(" kB").unwrap().parse().unwrap();
+        assert!(kib >= MIN_RAM >> 10, "{kib} KiB");
+    }
+}
+
+#[test]
+fn the_host_is_told_whether_to_use_transparent_huge_pages() {
+    // Flags of the mapping: MADV_HUGEPAGE and MADV_NOHUGEPAGE. A host without such pages has neither.
+    let host_has_them = Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    for (pages, flag) in [(PageKind::Transparent, "hg"), (PageKind::Small, "nh")] {
+        let backing = MemoryBacking {
+            pages,
+            ..Default::default()
+        };
+        let memory = GuestMemory::new(layout(MIN_RAM), &backing).unwrap();
+        let flags = smaps(&memory, "VmFlags:");
+        let has = flags.split_whitespace().any(|word| word == flag);
+        assert_eq!(has, host_has_them, "{flags}");
+    }
+}
+
+#[test]
+fn shared_memory_is_seen_through_its_file() {
+    // A low gap from 32 MiB on, so that a small VM has two ranges.
+    let layout = MemoryLayout::new(MIN_RAM + 8192, MIN_RAM, 46).unwrap();
+    let backing = MemoryBacking {
+        source: MemorySource::Shared,
+        ..Default::default()
+    };
+    let memory = GuestMemory::new(layout, &backing).unwrap();
+    assert_eq!(read(&memory, MIN_RAM - 4), 0);
+    write(&memory, (4 << 30) + 4096, 5);
+    let file = memory.regions()[1].file_offset().unwrap();
+    let mut bytes = [0; 4];
+    file.file()
+        .read_exact_at(&mut bytes, file.start() + 4096)
         .unwrap();
-    let kib: u64 = rss.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    assert!(kib >= MIN_RAM >> 10, "{kib} KiB");
+    assert_eq!(bytes, 5_u32.to_le_bytes());
 }
 
 #[test]
 fn unaligned_or_missing_huge_pages_are_errors() {
-    let backing = MemoryBacking {
-        source: MemorySource::HugePages,
-        prealloc: false,
-    };
-    let odd = GuestMemory::new(layout(MIN_RAM + 4096), &backing);
-    assert!(matches!(odd, Err(MemoryError::NotHugePages { .. })));
-    // More than any pool has: an error, not a signal later.
-    let size = 1 << 44;
-    match GuestMemory::new(layout(size), &backing) {
-        Err(e @ MemoryError::HugePages { .. }) => assert!(e.to_string().contains("nr_hugepages")),
-        other => panic!("{other:?}"),
+    for (pages, page, text) in [
+        (PageKind::Huge2M, HUGE_PAGE, "hugepages-2048kB/nr_hugepages"),
+        (
+            PageKind::Huge1G,
+            1 << 30,
+            "hugepages-1048576kB/nr_hugepages",
+        ),
+    ] {
+        let mut backing = MemoryBacking {
+            pages,
+            ..Default::default()
+        };
+        match GuestMemory::new(layout((1 << 30) + 4096), &backing) {
+            Err(MemoryError::NotHugePages { page: named, .. }) => assert_eq!(named, page),
+            other => panic!("{other:?}"),
+        }
+        // More than any pool has: an error, not a signal later.
+        let size = 1 << 44;
+        match GuestMemory::new(layout(size), &backing) {
+            Err(e @ MemoryError::HugePages { .. }) => assert!(e.to_string().contains(text), "{e}"),
+            other => panic!("{other:?}"),
+        }
+        backing.source = MemorySource::Shared;
+        let shared = GuestMemory::new(layout(size), &backing);
+        assert!(
+            matches!(
+                shared,
+                Err(MemoryError::HugePages { .. } | MemoryError::Memfd { .. })
+            ),
+            "{shared:?}"
+        );
     }
     assert!(MIN_RAM.is_multiple_of(HUGE_PAGE));
 }

@@ -10,6 +10,7 @@ pub use backing::HUGE_PAGE;
 pub use backing::MemoryBacking;
 pub use backing::MemoryError;
 pub use backing::MemorySource;
+pub use backing::PageKind;
 pub use guest_memory::GuestMemory;
 pub use guest_memory::GuestRegion;
 pub use guest_memory::device_region;

@@ -3,9 +3,8 @@
 
 use crate::HUGE_PAGE;
 use crate::MemoryError;
-use crate::MemoryRange;
+use crate::PageKind;
 use libc::MAP_ANONYMOUS;
-use libc::MAP_HUGE_2MB;
 use libc::MAP_HUGETLB;
 use libc::MAP_NORESERVE;
 use libc::MAP_PRIVATE;
@@ -33,14 +32,14 @@ fn map(file: Option<FileOffset>, size: u64, flags: i32) -> MapResult {
 
 /// As `map`, but aligned to the huge page size if possible. Guest RAM starts at multiples of it too, and the
 /// processor uses a huge page only if it is aligned in both address spaces.
-fn map_aligned(size: u64, flags: i32) -> MapResult {
+fn map_aligned(file: Option<FileOffset>, size: u64, flags: i32) -> MapResult {
     // The kernel maps at the highest gap that fits. A larger reservation leaves a gap of exactly this size at an
     // aligned address. If another thread maps there first, the mapping works without being aligned.
     let reserved = Reservation::new(size as usize + HUGE_PAGE as usize);
     if let Some(reserved) = &reserved {
         reserved.open(HUGE_PAGE as usize, size as usize);
     }
-    map(None, size, flags)
+    map(file, size, flags)
 }
 
 /// A range of reserved addresses, with a gap in it once [`Reservation::open`] was called.
@@ -97,31 +96,53 @@ fn advise(region: &MmapRegion, advice: Advice) -> io::Result<()> {
 }
 
 pub(crate) fn anonymous(size: u64) -> Result<MmapRegion, MemoryError> {
-    let region = map_aligned(size, MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE)
-        .map_err(|source| MemoryError::Map { size, source })?;
-    if let Err(error) = advise(&region, Advice::LinuxHugepage) {
+    map_aligned(None, size, MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE)
+        .map_err(|source| MemoryError::Map { size, source })
+}
+
+/// Says whether the host may use transparent huge pages.
+pub(crate) fn advise_pages(region: &MmapRegion, pages: PageKind) {
+    let advice = match pages {
+        PageKind::Transparent => Advice::LinuxHugepage,
+        PageKind::Small => Advice::LinuxNoHugepage,
+        PageKind::Huge2M | PageKind::Huge1G => return,
+    };
+    if let Err(error) = advise(region, advice) {
         tracing::debug!(%error, "the host has no transparent huge pages");
     }
-    Ok(region)
 }
 
 /// Without `MAP_NORESERVE`, a pool that is too small is an error here, instead of a SIGBUS when the guest runs.
-pub(crate) fn huge_pages(range: &MemoryRange) -> Result<MmapRegion, MemoryError> {
-    let (gpa, size) = (range.start, range.len());
-    if !size.is_multiple_of(HUGE_PAGE) || !gpa.is_multiple_of(HUGE_PAGE) {
-        return Err(MemoryError::NotHugePages { gpa, size });
-    }
-    map(
-        None,
-        size,
-        MAP_ANONYMOUS | MAP_PRIVATE | MAP_HUGETLB | MAP_HUGE_2MB,
-    )
-    .map_err(|source| MemoryError::HugePages { size, source })
+pub(crate) fn huge_pages(size: u64, page: u64) -> Result<MmapRegion, MemoryError> {
+    let flags = MAP_ANONYMOUS | MAP_PRIVATE | MAP_HUGETLB | page_flag(page);
+    map(None, size, flags).map_err(|source| MemoryError::HugePages { size, page, source })
+}
+
+/// How mmap and memfd_create are told a page size: the binary logarithm, shifted.
+pub(crate) fn page_flag(page: u64) -> i32 {
+    page.trailing_zeros().cast_signed() << libc::MAP_HUGE_SHIFT
 }
 
 pub(crate) fn shared(file: FileOffset, size: u64) -> Result<MmapRegion, MemoryError> {
     map(Some(file), size, MAP_SHARED | MAP_NORESERVE)
         .map_err(|source| MemoryError::Map { size, source })
+}
+
+/// As [`shared`], of a memory file without a name.
+pub(crate) fn shared_memory(
+    file: FileOffset,
+    size: u64,
+    pages: PageKind,
+) -> Result<MmapRegion, MemoryError> {
+    match pages.pool_size() {
+        None => map_aligned(Some(file), size, MAP_SHARED | MAP_NORESERVE)
+            .map_err(|source| MemoryError::Map { size, source }),
+        Some(page) => map(Some(file), size, MAP_SHARED).map_err(|source| MemoryError::HugePages {
+            size,
+            page,
+            source,
+        }),
+    }
 }
 
 /// Allocates all pages of the region.
