@@ -3,11 +3,15 @@ use crate::endpoint::Sink;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::fd::AsFd;
+use rustix::fd::BorrowedFd;
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use rustix::pty::OpenptFlags;
-use std::fs::File;
 use std::io;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
@@ -17,10 +21,36 @@ use std::path::PathBuf;
 /// The host's end of a serial line.
 pub struct SerialBackend(pub(crate) Endpoint);
 
-/// A listening Unix socket. Its file is removed when it is dropped.
-pub(crate) struct SocketListener {
-    pub(crate) listener: UnixListener,
-    path: PathBuf,
+/// A listening socket.
+pub(crate) enum SocketListener {
+    /// Its file is removed when it is dropped.
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+    },
+    Tcp(TcpListener),
+}
+
+impl SocketListener {
+    /// Accepts a client, without waiting for one. Reads and writes of the client do not wait either.
+    pub(crate) fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let client = rustix::net::accept_with(self, flags)?;
+        if let Self::Tcp(_) = self {
+            // Each write is what the guest sent until then; more may follow a long time later.
+            rustix::net::sockopt::set_tcp_nodelay(&client, true)?;
+        }
+        Ok(client)
+    }
+}
+
+impl AsFd for SocketListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix { listener, .. } => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
 }
 
 /// Why a serial line cannot be connected to the host.
@@ -44,6 +74,15 @@ pub enum SerialError {
         #[source]
         source: io::Error,
     },
+    /// The process cannot listen on the TCP port.
+    #[error("cannot listen on the TCP address {address} for a serial port")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// No pseudo-terminal can be allocated.
     #[error("cannot allocate a pseudo-terminal")]
     Pty(#[source] io::Error),
@@ -56,9 +95,10 @@ pub enum SerialError {
 }
 
 impl SerialBackend {
-    /// Writes output to a file, which is created or truncated.
+    /// Writes output to a file, which is created or truncated; or to a character device, or a named pipe that a process
+    /// reads.
     pub fn file(path: &Path) -> Result<Self, SerialError> {
-        let file = File::create(path).map_err(|source| SerialError::File {
+        let file = host_file::open_output(path).map_err(|source| SerialError::File {
             path: path.into(),
             source,
         })?;
@@ -74,9 +114,26 @@ impl SerialBackend {
         })?;
         let path = path.into();
         Ok(Self(Endpoint::Socket {
-            listener: SocketListener { listener, path },
+            listener: SocketListener::Unix { listener, path },
             client: None,
         }))
+    }
+
+    /// A TCP socket that listens at `address`. It serves one client at a time. Also returns the address with the port
+    /// that the host chose, if it was to choose one (port 0).
+    pub fn tcp_listener(address: SocketAddr) -> Result<(Self, SocketAddr), SerialError> {
+        let listen = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, bound) = listen().map_err(|source| SerialError::Tcp { address, source })?;
+        let endpoint = Endpoint::Socket {
+            listener: SocketListener::Tcp(listener),
+            client: None,
+        };
+        Ok((Self(endpoint), bound))
     }
 
     /// A new pseudo-terminal in raw mode. Also returns the path at which programs open it.
@@ -144,8 +201,10 @@ fn is_stale(path: &Path) -> bool {
 
 impl Drop for SocketListener {
     fn drop(&mut self) {
-        // It may have been removed already.
-        let _ = std::fs::remove_file(&self.path);
+        if let Self::Unix { path, .. } = self {
+            // It may have been removed already.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

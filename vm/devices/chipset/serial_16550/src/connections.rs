@@ -6,11 +6,14 @@ use crate::port::SavedLine;
 use chipset_device::RestoreError;
 use chipset_device::SavedState;
 use minicbor::Decode;
+use minicbor::Decoder;
 use minicbor::Encode;
+use minicbor::Encoder;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +40,42 @@ pub enum SerialEnd {
     /// A new pseudo-terminal.
     #[n(4)]
     Pty,
+    /// A TCP socket that one client at a time connects to.
+    #[n(5)]
+    #[cbor(map)]
+    ListenTcp(#[n(1)] TcpEnd),
+}
+
+/// The address of a TCP socket; with port 0, the host chooses the port. Encoded as text.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct TcpEnd(pub SocketAddr);
+
+impl<C> Encode<C> for TcpEnd {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.str(&self.0.to_string())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for TcpEnd {
+    fn decode(d: &mut Decoder<'b>, _ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let address = d.str()?.parse();
+        address
+            .map(Self)
+            .map_err(|_| minicbor::decode::Error::message("not a TCP address"))
+    }
+}
+
+/// What happens to the host's input of a serial port.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum SerialInput {
+    /// The guest gets none of it.
+    #[n(0)]
+    Dropped,
 }
 
 /// All serial lines of a machine, connected to the host: a service of the machine for the devices that have one.
@@ -48,6 +87,7 @@ struct Lines {
     console_output: Option<Box<dyn Write + Send>>,
     console: Option<SerialPort>,
     ptys: Vec<(String, PathBuf)>,
+    listeners: Vec<(String, SocketAddr)>,
 }
 
 /// What each line holds, by the name of its device.
@@ -72,6 +112,7 @@ impl SerialConnections {
             console_output: Some(console_output),
             console: None,
             ptys: Vec::new(),
+            listeners: Vec::new(),
         }))
     }
 
@@ -95,6 +136,11 @@ impl SerialConnections {
                 lines.ptys.push((name.to_owned(), path));
                 backend
             }
+            SerialEnd::ListenTcp(TcpEnd(address)) => {
+                let (backend, address) = SerialBackend::tcp_listener(*address)?;
+                lines.listeners.push((name.to_owned(), address));
+                backend
+            }
         };
         let connection = port.connect(name, backend)?;
         lines.lines.push(Line {
@@ -113,6 +159,11 @@ impl SerialConnections {
     /// The pseudo-terminals that were made: the device's name, and the terminal's path.
     pub fn ptys(&self) -> Vec<(String, PathBuf)> {
         self.0.lock().ptys.clone()
+    }
+
+    /// The TCP sockets that listen: the device's name, and the address.
+    pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        self.0.lock().listeners.clone()
     }
 
     /// Writes out what the lines hold. A reader that takes nothing is given up on.
@@ -167,7 +218,7 @@ impl SerialConnections {
         let lines = self.0.lock();
         let lines = lines.lines.iter().map(|line| {
             let stats = line.port.stats();
-            (line.name.clone(), format!("{stats:?}").into())
+            (line.name.clone(), stats.inspect())
         });
         Value::Object(lines.collect())
     }
@@ -198,6 +249,10 @@ mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(names, ["com2", "com1", "com3"]);
+        assert_eq!(
+            lines.inspect()["com2"],
+            serde_json::json!({"output": 1, "overwritten": 0, "refused": 0, "failed": 0, "input": 0})
+        );
     }
 
     #[test]

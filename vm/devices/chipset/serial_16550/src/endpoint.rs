@@ -9,7 +9,6 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// The host's end of a line: polled, read and written by the pump.
@@ -44,7 +43,7 @@ enum SinkState {
 }
 
 pub(crate) struct Client {
-    stream: UnixStream,
+    stream: OwnedFd,
     /// The client has shut down its sending side.
     sent_all: bool,
 }
@@ -101,12 +100,14 @@ impl Endpoint {
             Self::Socket {
                 listener,
                 client: None,
-            } => Some(PollFd::new(&listener.listener, PollFlags::IN)),
+            } => Some(PollFd::new(listener, PollFlags::IN)),
             Self::Socket {
                 client: Some(client),
-                ..
+                listener,
             } => {
                 flags.set(PollFlags::IN, room && !client.sent_all);
+                // Of TCP, the end of the client's input is all that shows that it is gone.
+                flags.set(PollFlags::RDHUP, matches!(listener, SocketListener::Tcp(_)));
                 Some(PollFd::new(&client.stream, flags))
             }
             Self::Pty {
@@ -123,7 +124,8 @@ impl Endpoint {
 
     /// Handles the events that a poll of [`Self::interest`] returned.
     pub(crate) fn polled(&mut self, events: PollFlags) -> Event {
-        let hung_up = events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR | PollFlags::NVAL;
+        let hung_up = events.intersects(gone);
         match self {
             Self::Sink(_) => Event::None,
             Self::Socket {
@@ -263,24 +265,19 @@ impl Sink {
 }
 
 fn accept(listener: &SocketListener) -> Option<Client> {
-    let stream = match listener.listener.accept() {
-        Ok((stream, _)) => stream,
+    match listener.accept() {
+        Ok(stream) => Some(Client {
+            stream,
+            sent_all: false,
+        }),
         Err(error) => {
             // For example, the client has disconnected. If it still waits, because the process is out of file
             // descriptors, the pause keeps this thread from spinning.
             tracing::debug!(%error, "cannot accept a serial client");
             std::thread::sleep(ACCEPT_PAUSE);
-            return None;
+            None
         }
-    };
-    if let Err(error) = stream.set_nonblocking(true) {
-        tracing::warn!(%error, "cannot serve a serial client");
-        return None;
     }
-    Some(Client {
-        stream,
-        sent_all: false,
-    })
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {

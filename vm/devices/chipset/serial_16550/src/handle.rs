@@ -1,6 +1,7 @@
 use crate::Serial16550;
 use crate::SerialConnections;
 use crate::SerialEnd;
+use crate::SerialInput;
 use crate::uart;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
@@ -27,6 +28,9 @@ pub struct Serial16550Handle {
     /// What its line is connected to.
     #[n(3)]
     pub end: SerialEnd,
+    /// What happens to the input; the guest gets it where `None`.
+    #[n(4)]
+    pub input: Option<SerialInput>,
 }
 
 /// There is no room for the serial port.
@@ -50,6 +54,9 @@ impl DeviceHandle for Serial16550Handle {
         }
         let connections = machine.get::<Arc<SerialConnections>>()?;
         let port = connections.connect(machine.name, &self.end)?;
+        if let Some(SerialInput::Dropped) = self.input {
+            port.drop_input();
+        }
         let line = machine.line(self.irq.into())?;
         let device = Serial16550::new(base, line, port, machine.waker.clone());
         Ok(shared(device))
@@ -59,6 +66,7 @@ impl DeviceHandle for Serial16550Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TcpEnd;
     use mesh::payload;
 
     #[test]
@@ -69,9 +77,16 @@ mod tests {
             SerialEnd::File("/f".into()),
             SerialEnd::Listen("/s".into()),
             SerialEnd::Pty,
+            SerialEnd::ListenTcp(TcpEnd("[::1]:4000".parse().unwrap())),
         ] {
             let (base, irq) = COM_PORTS[1];
-            let handle = Serial16550Handle { base, irq, end };
+            let input = Some(SerialInput::Dropped);
+            let handle = Serial16550Handle {
+                base,
+                irq,
+                end,
+                input,
+            };
             let identity = handle.identity("com2", Uuid::nil());
             assert_eq!(identity.as_deref(), Some("16550"));
             assert_eq!(payload::decode(&payload::encode(&handle)), Ok(handle));

@@ -25,6 +25,8 @@ pub use backend::SerialBackend;
 pub use backend::SerialError;
 pub use connections::SerialConnections;
 pub use connections::SerialEnd;
+pub use connections::SerialInput;
+pub use connections::TcpEnd;
 pub use handle::COM_PORTS;
 pub use handle::Serial16550Handle;
 pub use port::PortStats;

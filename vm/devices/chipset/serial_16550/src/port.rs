@@ -6,6 +6,8 @@ use parking_lot::Mutex;
 use rustix::fd::AsFd;
 use rustix::fd::BorrowedFd;
 use rustix::fd::OwnedFd;
+use serde_json::Value;
+use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -40,6 +42,8 @@ struct Lines {
     /// The pump waits for room for input.
     input_wanted: bool,
     pump: PumpState,
+    /// Input is dropped.
+    transmit_only: bool,
     stats: PortStats,
 }
 
@@ -110,6 +114,19 @@ pub struct PortStats {
     pub input: u64,
 }
 
+impl PortStats {
+    /// The counters by name, for people.
+    pub(crate) fn inspect(&self) -> Value {
+        json!({
+            "output": self.output,
+            "overwritten": self.overwritten,
+            "refused": self.refused,
+            "failed": self.failed,
+            "input": self.input,
+        })
+    }
+}
+
 /// The work of the pump.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct Work {
@@ -142,9 +159,17 @@ impl SerialPort {
         }))
     }
 
+    /// Drops all input from now on.
+    pub fn drop_input(&self) {
+        self.0.lines.lock().transmit_only = true;
+    }
+
     /// Sends as many of `bytes` to the guest as there is room for. Returns their number.
     pub fn write_input(&self, bytes: &[u8]) -> usize {
         let mut lines = self.0.lines.lock();
+        if lines.transmit_only {
+            return bytes.len();
+        }
         let count = bytes.len().min(Self::INPUT_CAPACITY - lines.input.len());
         let taken = bytes[..count].iter().map(|byte| Input::Byte(*byte));
         lines.input.extend(taken);
@@ -159,6 +184,9 @@ impl SerialPort {
     /// Sends a break condition to the guest, after the input sent so far. Returns false if there is no room.
     pub fn send_break(&self) -> bool {
         let mut lines = self.0.lines.lock();
+        if lines.transmit_only {
+            return true;
+        }
         if lines.input.len() == Self::INPUT_CAPACITY {
             return false;
         }

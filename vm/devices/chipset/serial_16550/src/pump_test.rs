@@ -5,6 +5,8 @@ use parking_lot::Mutex;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -308,4 +310,52 @@ fn a_terminal_can_be_opened_closed_and_opened_again() {
     // Without a reader the guest continues.
     send(&port, &pattern(3 * SerialPort::OUTPUT_CAPACITY));
     assert!(connection.close(PATIENCE));
+}
+
+#[test]
+fn a_tcp_socket_serves_one_client_at_a_time() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let (backend, address) = SerialBackend::tcp_listener(any).unwrap();
+    assert_ne!(address.port(), 0);
+    let port = SerialPort::new();
+    let connection = port.connect("com1", backend).unwrap();
+    send(&port, b"login: ");
+    for round in 1..=2 {
+        let mut client = TcpStream::connect(address).unwrap();
+        let mut buffer = [0; 7];
+        client.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"login: ");
+        client.write_all(b"root\r").unwrap();
+        wait_until(|| port.stats().input == 5 * round);
+        drop(client);
+        send(&port, b"login: ");
+    }
+    // The address is in use.
+    let error = SerialBackend::tcp_listener(address).err().unwrap();
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    assert!(connection.close(PATIENCE));
+}
+
+#[test]
+fn input_can_be_dropped() {
+    let port = SerialPort::new();
+    port.drop_input();
+    let sent = [0; 2 * SerialPort::INPUT_CAPACITY];
+    assert_eq!(port.write_input(&sent), sent.len());
+    assert!(port.send_break());
+    assert!(port.receive().is_none());
+    assert_eq!(port.stats().input, 0);
+}
+
+#[test]
+fn a_named_pipe_without_a_reader_is_refused_at_once() {
+    use rustix::fs::Mode;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    let mode = Mode::RUSR | Mode::WUSR;
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+    let error = SerialBackend::file(&path).err().unwrap();
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "no process reads the named pipe");
 }
