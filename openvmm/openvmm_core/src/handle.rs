@@ -3,6 +3,7 @@
 use mesh::Sender;
 use openvmm_defs::request::VmRequest;
 use serial_16550::SerialPort;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A running VM. Clones are handles of the same VM.
@@ -14,4 +15,6 @@ pub struct VmHandle {
     pub console: Option<SerialPort>,
     /// The pseudo-terminals made for serial ports: the device's name, and the terminal's path.
     pub ptys: Vec<(String, PathBuf)>,
+    /// The TCP sockets that serial ports listen on: the device's name, and the address.
+    pub listeners: Vec<(String, SocketAddr)>,
 }

@@ -5,7 +5,6 @@ use crate::machine;
 use crate::machine::HostEnds;
 use crate::machine::MachineError;
 use crate::machine::MachinePlan;
-use crate::machine::MemorySizeError;
 use crate::worker::VmEventSink;
 use crate::worker::Worker;
 use machine_parts::RunControl;
@@ -99,6 +98,7 @@ pub fn launch(
         requests,
         console: serial.console(),
         ptys: serial.ptys(),
+        listeners: serial.listeners(),
     };
     events(VmEvent {
         at: Instant::now(),
@@ -119,10 +119,10 @@ pub fn launch(
     Ok(handle)
 }
 
-/// Whether guest RAM can have its size, for what the VM boots. The processor's address width is known only later.
-pub fn check_memory(memory: &MemoryConfig, load_mode: &LoadMode) -> Result<(), MemorySizeError> {
+/// Whether guest RAM can have its size and pages, for what the VM boots. The processor's address width is known only later.
+pub fn check_memory(memory: &MemoryConfig, load_mode: &LoadMode) -> Result<(), MachineError> {
     const WIDEST: u8 = 52;
-    machine::memory_layout(memory, load_mode, WIDEST).map(drop)
+    machine::check_memory(memory, load_mode, WIDEST)
 }
 
 #[cfg(test)]

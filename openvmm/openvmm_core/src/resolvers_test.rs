@@ -123,6 +123,7 @@ fn chipset_resources() -> Vec<Resource> {
         base: 0x3f8,
         irq: 4,
         end: SerialEnd::Console,
+        input: None,
     };
     let debug_port = DebugPortHandle {
         port: 0x402,
@@ -232,8 +233,12 @@ fn a_device_whose_machine_lacks_something_says_so() {
 #[test]
 fn a_handle_with_impossible_values_is_refused() {
     let port = |base, irq| {
-        let end = SerialEnd::Console;
-        Resource::new(&Serial16550Handle { base, irq, end })
+        Resource::new(&Serial16550Handle {
+            base,
+            irq,
+            end: SerialEnd::Console,
+            input: None,
+        })
     };
     let pm = |base, irq| {
         Resource::new(&PmHandle {

@@ -29,6 +29,7 @@ fn config(irqchip: IrqchipMode) -> VmConfig {
             file: None,
             pages: HostPages::Default,
             population: Population::OnDemand,
+            sharing: None,
         },
         load_mode: LoadMode::LinuxDirect(LinuxDirect {
             kernel: "/k".into(),
@@ -65,6 +66,7 @@ fn what_a_hibernated_guest_relies_on_never_changes() {
         base,
         irq: 4,
         end: SerialEnd::Stderr,
+        input: None,
     };
     config.chipset_devices = vec![
         ChipsetDeviceConfig::new("com1", &port(0x3f8)),

@@ -14,21 +14,6 @@ use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
 use openvmm_defs::config::Sharing;
 
-/// Whether guest RAM can be laid out, and consists of whole pages.
-pub(crate) fn check(config: &MemoryConfig, address_bits: u8) -> Result<(), MachineError> {
-    let layout = MemoryLayout::new(config.size, LOW_RAM_END, address_bits)?;
-    Ok(page_kind(config.pages).check(&layout)?)
-}
-
-fn page_kind(pages: HostPages) -> PageKind {
-    match pages {
-        HostPages::Default => PageKind::Transparent,
-        HostPages::Small => PageKind::Small,
-        HostPages::Huge => PageKind::Huge2M,
-        HostPages::Huge1G => PageKind::Huge1G,
-    }
-}
-
 /// The smallest RAM with which OVMF starts, in bytes. With less it ends without a word.
 const MIN_OVMF_RAM: u64 = 64 << 20;
 
@@ -76,6 +61,25 @@ pub(crate) fn layout(
         LoadMode::PcUefi(_) => {}
     }
     Ok(layout)
+}
+
+/// Whether guest RAM can have its size, and consists of whole pages.
+pub(crate) fn check(
+    config: &MemoryConfig,
+    load_mode: &LoadMode,
+    address_bits: u8,
+) -> Result<(), MachineError> {
+    let layout = layout(config, load_mode, address_bits)?;
+    Ok(page_kind(config.pages).check(&layout)?)
+}
+
+fn page_kind(pages: HostPages) -> PageKind {
+    match pages {
+        HostPages::Default => PageKind::Transparent,
+        HostPages::Small => PageKind::Small,
+        HostPages::Huge => PageKind::Huge2M,
+        HostPages::Huge1G => PageKind::Huge1G,
+    }
 }
 
 /// Takes the memory from the host.

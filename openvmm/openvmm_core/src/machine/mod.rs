@@ -25,7 +25,7 @@ pub use firmware::VariablesError;
 pub use guest::LoadGuestError;
 pub use media::MediaError;
 pub use memory::MemorySizeError;
-pub(crate) use memory::layout as memory_layout;
+pub(crate) use memory::check as check_memory;
 pub(crate) use plan::MachinePlan;
 use vmgs_store::NewFile;
 pub use vmgs_store::VmgsError;

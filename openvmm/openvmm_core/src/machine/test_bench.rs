@@ -78,7 +78,12 @@ pub(crate) fn kernel() -> Vec<u8> {
 
 pub(crate) fn serial(index: usize, end: SerialEnd) -> Serial16550Handle {
     let (base, irq) = COM_PORTS[index];
-    Serial16550Handle { base, irq, end }
+    Serial16550Handle {
+        base,
+        irq,
+        end,
+        input: None,
+    }
 }
 
 pub(crate) fn pci<H: DeviceHandle>(name: &str, device: u8, handle: &H) -> PciDeviceConfig {
@@ -140,6 +145,7 @@ impl Files {
                 file: Some(self.path("ram")),
                 pages: HostPages::Default,
                 population: Population::OnDemand,
+                sharing: None,
             },
             load_mode,
             chipset_devices: vec![
