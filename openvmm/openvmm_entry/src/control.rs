@@ -8,7 +8,6 @@ use serde_json::Value;
 use serial_16550::SerialPort;
 use std::io;
 use std::io::Write;
-use std::time::Duration;
 
 /// Sends requests to the VM's worker and waits for the replies.
 #[derive(Clone)]
@@ -33,17 +32,14 @@ impl VmControl {
     }
 }
 
-/// The console's input to a serial port. Writing waits while the port has no room.
+/// The console's input to a serial port. While the port has no room, writing to it would block.
 pub(crate) struct PortInput(pub SerialPort);
 
 impl Write for PortInput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            let taken = self.0.write_input(bytes);
-            if taken > 0 || bytes.is_empty() {
-                return Ok(taken);
-            }
-            self.0.wait_input_room(Duration::from_millis(100));
+        match self.0.write_input(bytes) {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            taken => Ok(taken),
         }
     }
 

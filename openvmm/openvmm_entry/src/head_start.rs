@@ -9,13 +9,15 @@ pub(crate) fn is_useful() -> bool {
         .any(|argument| selects_boot(&argument))
 }
 
-/// Whether an argument looks like an option that selects what to boot: `--kernel`, `--uefi`, `--uefi-…`, or `-k`, alone
-/// or after the short flag that takes no value: `-Pk`. It may still be the value of another option.
+/// Whether an argument looks like an option that selects what to boot: `--kernel`, `--uefi`, `--uefi-…`, or `-k` or `-e`,
+/// alone or after short flags that take no value: `-PMk`. It may still be the value of another option.
 fn selects_boot(argument: &OsString) -> bool {
     let argument = argument.to_string_lossy();
     match argument.strip_prefix('-') {
         None => false,
-        Some(short) if !short.starts_with('-') => short.trim_start_matches('P').starts_with('k'),
+        Some(short) if !short.starts_with('-') => {
+            short.trim_start_matches(['P', 'M']).starts_with(['k', 'e'])
+        }
         Some(long) => long.starts_with("-kernel") || long.starts_with("-uefi"),
     }
 }

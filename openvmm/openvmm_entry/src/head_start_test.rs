@@ -31,6 +31,9 @@ fn every_form_of_the_kernel_option_is_recognized() {
 fn every_form_of_the_uefi_options_is_recognized() {
     for arguments in [
         &["--uefi"][..],
+        &["-e"],
+        &["-Pe"],
+        &["-MePk", "x"],
         &["--uefi-firmware", "x"],
         &["--uefi-firmware=x"],
         &["--uefi-vars=x"],
@@ -71,12 +74,13 @@ fn other_arguments_are_not_recognized() {
 }
 
 #[test]
-fn the_short_flag_without_a_value_is_the_only_one() {
+fn the_short_flags_without_a_value_are_the_only_ones() {
     let command = Options::command();
-    let flags: Vec<_> = command
+    let mut flags: Vec<_> = command
         .get_arguments()
         .filter(|argument| !argument.get_action().takes_values())
         .filter_map(clap::Arg::get_short)
         .collect();
-    assert_eq!(flags, ['P']);
+    flags.sort_unstable();
+    assert_eq!(flags, ['M', 'P', 'e']);
 }

@@ -1,7 +1,8 @@
 //! `openvmm hibernation`: what a VM that is off would do when it is started.
 
-use crate::console;
 use crate::exit::ExitCode;
+use crate::message;
+use crate::message::message;
 use error_chain::Chain;
 use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Status;
@@ -26,18 +27,17 @@ pub(crate) fn status(path: &Path, json: bool) -> ExitCode {
     let mut store = match opened {
         Ok(store) => store,
         Err(error) => {
-            eprintln!("error: cannot read {}: {}", path.display(), Chain(&*error));
+            message!("error: cannot read {}: {}", path.display(), Chain(&*error));
             return ExitCode::CONFIG;
         }
     };
     let note = SequenceNoteFile::beside(path);
     let status = firmware_hibernation::status(&mut store, None, note.as_ref());
-    console::print_text(&if json {
+    message::to_stdout(&if json {
         as_json(&status)
     } else {
         as_text(&status)
-    });
-    ExitCode::SUCCESS
+    })
 }
 
 fn as_json(status: &Status) -> String {

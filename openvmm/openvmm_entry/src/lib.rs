@@ -1,6 +1,7 @@
 //! The command line and the interactive console of openvmm.
-#![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod actions;
 mod cli;
 mod console;
 mod control;
@@ -8,7 +9,10 @@ mod events;
 mod exit;
 mod head_start;
 mod hibernation;
+mod limits;
 mod log;
+mod message;
+mod pidfile;
 mod program;
 mod run;
 mod terminal;

@@ -12,8 +12,19 @@ pub(super) enum OnOff {
 /// `--smt`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
 pub(super) enum Smt {
+    /// As this program chooses: off.
+    Auto,
     Off,
     Force,
+}
+
+/// `--x2apic`.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
+pub(super) enum X2Apic {
+    Auto,
+    Supported,
+    Off,
+    On,
 }
 
 /// `--hypervisor`.
@@ -59,6 +70,9 @@ mod tests {
         assert_eq!(parse_choice("off"), Ok(OnOff::Off));
         assert_eq!(parse_choice("off"), Ok(Smt::Off));
         assert_eq!(parse_choice("force"), Ok(Smt::Force));
+        assert_eq!(parse_choice("auto"), Ok(Smt::Auto));
+        assert_eq!(parse_choice("auto"), Ok(X2Apic::Auto));
+        assert_eq!(parse_choice("supported"), Ok(X2Apic::Supported));
         assert_eq!(parse_choice("kvm"), Ok(HypervisorName::Kvm));
         assert_eq!(parse_choice("kernel"), Ok(IrqchipChoice::Kernel));
         assert_eq!(parse_choice("split"), Ok(IrqchipChoice::Split));

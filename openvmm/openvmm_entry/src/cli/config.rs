@@ -1,13 +1,18 @@
 //! Turns the command line into a configuration, and reports all of its errors together.
 
 use super::Options;
+use super::actions;
+use super::actions::ParsedAction;
 use super::choice::HypervisorName;
 use super::choice::IrqchipChoice;
 use super::choice::OnOff;
 use super::choice::Smt;
+use super::choice::X2Apic;
 use super::choice::parse_choice;
-use super::memory::parse_memory;
+use super::files;
 use super::vmgs_key::KeySource;
+use crate::actions::GuestActions;
+use file_identity::FileUse;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
 use openvmm_defs::config::HibernationConfig;
@@ -18,8 +23,6 @@ use openvmm_defs::start::OnReset;
 use openvmm_defs::start::Start;
 use openvmm_defs::start::StartOptions;
 use std::fmt;
-use std::fs::File;
-use std::path::Path;
 use std::path::PathBuf;
 use virt::IrqchipMode;
 use virt::Topology;
@@ -39,6 +42,12 @@ pub(crate) struct Invocation {
     pub(crate) events: Option<EventsTarget>,
     /// Where the key of the VMGS store is.
     pub(crate) vmgs_key: Option<KeySource>,
+    /// What happens when the guest ends.
+    pub(crate) actions: GuestActions,
+    /// The file for the process's id.
+    pub(crate) pidfile: Option<PathBuf>,
+    /// The file for the log, instead of standard error.
+    pub(crate) log_file: Option<PathBuf>,
 }
 
 /// Whether the console reads standard input.
@@ -94,21 +103,31 @@ impl Options {
             IrqchipChoice::Kernel,
         );
         let hibernation = self.hibernation(&mut errors);
-        let boot = self.boot_options(&mut errors);
-        let uuid = self.identity(&mut errors);
+        let mut boot = self.boot_options(&mut errors);
         let hypervisor = parse_choice(&self.hypervisor);
         errors.take("--hypervisor", hypervisor, HypervisorName::Kvm);
+        let x2apic = parse_choice(&self.x2apic);
+        match errors.take("--x2apic", x2apic, X2Apic::Auto) {
+            X2Apic::Auto | X2Apic::Supported => {}
+            X2Apic::Off | X2Apic::On => errors.add(format!(
+                "--x2apic: not supported yet: {} (a guest can always turn on its x2APICs)",
+                self.x2apic
+            )),
+        }
+        let (on_reset, actions) = self.guest_actions(&mut errors);
 
+        let mut files = Vec::new();
         let memory = self.memory(&mut errors);
+        let store = self.store_options(&mut errors);
+        let uuid = self.identity(&mut errors, store.path.as_deref());
         let load_mode = self.load_mode(&mut errors);
         if let (Some(memory), Some(load_mode)) = (&memory, &load_mode)
             && let Err(error) = openvmm_core::check_memory(memory, load_mode)
         {
             errors.add(format!("--memory: {error}"));
         }
-        let pci_devices = self.pci_devices(&mut errors);
-
-        let chipset_devices = self.chipset_devices(&mut errors);
+        let pci_devices = self.pci_devices(&mut errors, &mut files);
+        let chipset_devices = self.chipset_devices(&mut errors, &mut files);
 
         let events = self
             .json_events
@@ -119,6 +138,20 @@ impl Options {
             let parsed = text.parse().map(Some);
             errors.take("--vmgs-key", parsed.map_err(str::to_owned), None)
         });
+        for (option, path) in [("--pidfile", &self.pidfile), ("--log-file", &self.log_file)] {
+            if path
+                .as_ref()
+                .is_some_and(|path| path.as_os_str().is_empty())
+            {
+                errors.add(format!("{option}: a path is needed"));
+            }
+        }
+        if let Some(KeySource::File(path)) = &vmgs_key {
+            files.push(FileUse::read("--vmgs-key", path));
+        }
+        files.extend(self.used_files(memory.as_ref(), &store, load_mode.as_ref(), events.as_ref()));
+        files::check_distinct(&mut errors, &files, events.as_ref());
+        boot.vmgs_format = store.format;
 
         let (Some(memory), Some(load_mode), true) = (memory, load_mode, errors.0.is_empty()) else {
             return Err(errors);
@@ -135,8 +168,8 @@ impl Options {
                 chipset_devices,
                 hibernation,
                 pci_devices,
-                vmgs: self.vmgs,
-                vmgs_memory: None,
+                vmgs: store.path,
+                vmgs_memory: store.memory,
                 uuid,
             },
             vmgs_key,
@@ -146,10 +179,7 @@ impl Options {
                     true => InitialState::Paused,
                     false => InitialState::Running,
                 },
-                on_reset: match self.halt_on_reset {
-                    true => OnReset::Halt,
-                    false => OnReset::Restart,
-                },
+                on_reset,
             },
             console: if self.no_console {
                 ConsoleMode::Absent
@@ -157,7 +187,50 @@ impl Options {
                 ConsoleMode::Interactive
             },
             events,
+            actions,
+            pidfile: self.pidfile,
+            log_file: self.log_file,
         })
+    }
+
+    /// What a guest's reset does, and what happens when the guest ends.
+    fn guest_actions(&self, errors: &mut Errors) -> (OnReset, GuestActions) {
+        let mut parse = |option: &str, text: Option<&str>| {
+            let action = text.and_then(|text| {
+                let parsed = actions::parse_action(text).map(Some);
+                errors.take(option, parsed, None)
+            });
+            action.unwrap_or_default()
+        };
+        let reset = parse("--guest-reset-action", self.guest_reset_action.as_deref());
+        let shutdown = parse(
+            "--guest-shutdown-action",
+            self.guest_shutdown_action.as_deref(),
+        );
+        let crash = parse("--guest-crash-action", self.guest_crash_action.as_deref());
+        for (option, action) in [
+            ("--guest-shutdown-action", shutdown),
+            ("--guest-crash-action", crash),
+        ] {
+            if action == ParsedAction::Reset {
+                errors.add(format!(
+                    "{option}: not supported yet: reset (start a machine again that has ended)"
+                ));
+            }
+        }
+        if self.halt_on_reset && self.guest_reset_action.is_some() {
+            errors.add("--halt-on-reset: --guest-reset-action says what a reset does");
+        }
+        let on_reset = match (reset, self.halt_on_reset) {
+            (ParsedAction::Reset | ParsedAction::Default, false) => OnReset::Restart,
+            _ => OnReset::Halt,
+        };
+        let actions = GuestActions {
+            reset: reset.into(),
+            shutdown: shutdown.into(),
+            crash: crash.into(),
+        };
+        (on_reset, actions)
     }
 
     fn hibernation(&self, errors: &mut Errors) -> HibernationConfig {
@@ -198,7 +271,7 @@ impl Options {
             processors,
             vps_per_socket,
             threads_per_core: match errors.take("--smt", parse_choice(&self.smt), Smt::Off) {
-                Smt::Off => 1,
+                Smt::Auto | Smt::Off => 1,
                 Smt::Force => 2,
             },
         };
@@ -211,32 +284,10 @@ impl Options {
         }
         config
     }
-
-    fn memory(&self, errors: &mut Errors) -> Option<openvmm_defs::config::MemoryConfig> {
-        let mut memory = errors.take("--memory", parse_memory(&self.memory).map(Some), None)?;
-        if let Some(file) = &self.memory_backing_file {
-            if memory.file.is_some() {
-                errors.add("--memory-backing-file: --memory has file= already");
-            }
-            memory.file = Some(file.clone());
-        }
-        Some(memory)
-    }
 }
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("'{text}' is not a count"))
-}
-
-pub(super) fn check_readable(errors: &mut Errors, option: &str, path: &Path) {
-    let checked = File::open(path).and_then(|file| file.metadata());
-    match checked {
-        Err(error) => errors.add(format!("{option}: cannot read {}: {error}", path.display())),
-        Ok(metadata) if metadata.is_dir() => {
-            errors.add(format!("{option}: {} is a directory", path.display()));
-        }
-        Ok(_) => {}
-    }
 }
 
 fn parse_events(text: &str) -> Result<EventsTarget, String> {
@@ -251,109 +302,5 @@ fn parse_events(text: &str) -> Result<EventsTarget, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-    use openvmm_defs::config::LoadMode;
-    use serial_16550::Serial16550Handle;
-    use serial_16550::SerialEnd;
-
-    fn resolve(args: &[&str]) -> Result<Invocation, Errors> {
-        let args = std::iter::once("openvmm").chain(args.iter().copied());
-        Options::try_parse_from(args).unwrap().resolve()
-    }
-
-    #[test]
-    fn a_plain_invocation_resolves() {
-        let kernel = tempfile::NamedTempFile::new().unwrap();
-        let path = kernel.path().to_str().unwrap();
-        let invocation = resolve(&[
-            "--kernel", path, "-c", "a", "-c", "--b", "-p", "4", "-m", "512M",
-        ])
-        .unwrap();
-        assert_eq!(invocation.vm.topology.processors, 4);
-        assert_eq!(invocation.vm.memory.size, 512 << 20);
-        let [com1] = &*invocation.vm.chipset_devices else {
-            panic!("{:?}", invocation.vm.chipset_devices);
-        };
-        assert_eq!(com1.name, "com1");
-        let port = com1.resource.handle::<Serial16550Handle>();
-        assert_eq!(port.unwrap().unwrap().end, SerialEnd::Console);
-        let LoadMode::LinuxDirect(linux) = invocation.vm.load_mode else {
-            panic!("{:?}", invocation.vm.load_mode);
-        };
-        assert_eq!(linux.cmdline, "a --b");
-        assert_eq!(invocation.start.initial_state, InitialState::Running);
-    }
-
-    #[test]
-    fn every_error_is_reported() {
-        let errors = resolve(&[
-            "--kernel",
-            "/nonexistent/vmlinuz",
-            "--initrd",
-            "/",
-            "-p",
-            "65",
-            "-m",
-            "31M",
-            "--smt",
-            "maybe",
-            "--com1",
-            "what",
-            "--com2",
-            "file=/tmp/a",
-            "--com3",
-            "file=/tmp/a",
-            "--debugcon",
-            "99999:stderr",
-            "--irqchip",
-            "none",
-            "--hypervisor",
-            "xen",
-            "--hibernation",
-            "sometimes",
-            "--json-events",
-            "fd=x",
-            "--boot-protocol",
-            "efi",
-        ])
-        .unwrap_err();
-        let text = errors.to_string();
-        for expected in [
-            "--kernel: cannot read /nonexistent/vmlinuz",
-            "--initrd: / is a directory",
-            "65 processors",
-            "32 MiB",
-            "'maybe'",
-            "'what'",
-            "--com3: --com2 goes to the same place",
-            "'99999'",
-            "--irqchip: 'none'",
-            "--hypervisor: 'xen'",
-            "'sometimes'",
-            "--json-events: 'x'",
-            "--boot-protocol: 'efi'",
-        ] {
-            assert!(text.contains(expected), "{expected} not in:\n{text}");
-        }
-    }
-
-    #[test]
-    fn memory_that_uefi_firmware_cannot_use_is_an_error() {
-        let firmware = tempfile::NamedTempFile::new().unwrap();
-        let path = firmware.path().to_str().unwrap();
-        let with = |memory| {
-            let errors = resolve(&["--uefi-firmware", path, "-m", memory]);
-            errors.err().map(|errors| errors.to_string())
-        };
-        assert!(with("32M").unwrap().contains("64 MiB"));
-        assert!(with("67112960").unwrap().contains("number of MiB"));
-        assert_eq!(with("64M"), None);
-    }
-
-    #[test]
-    fn no_kernel_is_an_error() {
-        assert_eq!(resolve(&[]).unwrap_err().0.len(), 1);
-    }
-}
+#[path = "config_test.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use super::Options;
 use super::choice::ProtocolChoice;
 use super::choice::parse_choice;
 use super::config::Errors;
-use super::config::check_readable;
+use super::files::check_readable;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::LoadMode;
@@ -96,7 +96,7 @@ impl Options {
 fn find_installed() -> Result<Installed, String> {
     match ovmf_image::installed(Path::new("/")).next() {
         Some(installed) => {
-            eprintln!("openvmm: using the firmware {}", installed.code.display());
+            crate::message::message!("openvmm: using the firmware {}", installed.code.display());
             Ok(installed)
         }
         None => {

@@ -4,12 +4,13 @@ use super::Options;
 use super::config::Errors;
 use sha2::Digest as _;
 use sha2::Sha256;
+use std::path::Path;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 impl Options {
     /// The value of `--uuid`, or else a UUID derived from the VM's files: the same at every start with the same files.
-    pub(super) fn identity(&self, errors: &mut Errors) -> [u8; 16] {
+    pub(super) fn identity(&self, errors: &mut Errors, vmgs: Option<&Path>) -> [u8; 16] {
         if let Some(text) = &self.uuid {
             return errors.take("--uuid", parse_uuid(text), [0; 16]);
         }
@@ -18,10 +19,10 @@ impl Options {
         for disk in &self.disk {
             hash.update(disk);
         }
-        let file = self.vmgs.as_ref().or(self.kernel.as_ref());
+        let file = vmgs.or(self.kernel.as_deref());
         if let Some(path) = file {
             // A relative path names another file in another directory.
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             hash.update(path.as_os_str().as_encoded_bytes());
         }
         name_based(hash.finalize().into())

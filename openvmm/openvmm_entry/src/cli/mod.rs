@@ -1,7 +1,9 @@
 //! The command line.
 
+mod actions;
 mod choice;
 mod config;
+mod files;
 mod firmware;
 mod identity;
 mod memory;
@@ -9,6 +11,8 @@ mod options;
 mod pci;
 mod serial;
 mod size;
+pub(crate) mod unsupported;
+mod vmgs;
 mod vmgs_key;
 
 pub(crate) use config::ConsoleMode;

@@ -38,13 +38,34 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT")]
     pub(crate) vps_per_socket: Option<String>,
 
-    /// Two hardware threads per core: off or force
-    #[arg(long, value_name = "MODE", default_value = "off")]
+    /// Two hardware threads per core: force, off, or auto (which is off)
+    #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) smt: String,
 
-    /// Guest RAM: SIZE or size=SIZE[,file=PATH][,hugepages][,prealloc]
+    /// The processors' x2APIC: auto or supported (a guest can turn it on)
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) x2apic: String,
+
+    /// Guest RAM: SIZE or size=SIZE; after commas any of file=PATH, shared, prefetch, thp=off, hugepages,
+    /// hugepage_size=2M|1G
     #[arg(short = 'm', long, value_name = "MEMORY", default_value = "1GB")]
     pub(crate) memory: String,
+
+    /// The same as shared in --memory
+    #[arg(short = 'M', long, hide = true)]
+    pub(crate) shared_memory: bool,
+
+    /// The same as shared=off in --memory
+    #[arg(long, hide = true)]
+    pub(crate) private_memory: bool,
+
+    /// The same as prefetch in --memory
+    #[arg(long, hide = true)]
+    pub(crate) prefetch: bool,
+
+    /// The same as thp in --memory
+    #[arg(long, hide = true)]
+    pub(crate) thp: bool,
 
     /// Back guest RAM with a file, as file=PATH in --memory does
     #[arg(long, value_name = "FILE")]
@@ -67,7 +88,7 @@ pub(crate) struct Options {
     pub(crate) boot_protocol: String,
 
     /// Boot UEFI firmware, which starts the --kernel or what it finds on the disks
-    #[arg(long)]
+    #[arg(short = 'e', long)]
     pub(crate) uefi: bool,
 
     /// UEFI firmware: a CODE file, or code and variables in one file; default: the installed firmware
@@ -78,9 +99,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) uefi_vars: Option<PathBuf>,
 
-    /// File that keeps the VM's state: UEFI variables, and the firmware of a hibernated guest. Created if missing
-    #[arg(long, value_name = "FILE")]
-    pub(crate) vmgs: Option<PathBuf>,
+    /// Keeps the VM's state (UEFI variables, and the firmware of a hibernated guest): [file:]PATH, created if missing,
+    /// mem:SIZE or memdiff:PATH; after a comma fmt or fmt-on-fail
+    #[arg(long, value_name = "STORE")]
+    pub(crate) vmgs: Option<String>,
 
     /// Key of the VMGS store, 32 bytes: file:PATH, or fd:N for a descriptor that openvmm inherits. A new store is
     /// encrypted with it
@@ -89,11 +111,11 @@ pub(crate) struct Options {
 
     /// Add a virtio disk: [file:]PATH[;create=SIZE], mem:SIZE or memdiff:PATH; after commas any of ro, serial=TEXT,
     /// queues=N, sector=512|4096, format=raw|vhd|qcow2, aio=io_uring|threads, slot=DEV[.FN]
-    #[arg(long, value_name = "DISK")]
+    #[arg(long, visible_alias = "virtio-blk", value_name = "DISK")]
     pub(crate) disk: Vec<String>,
 
-    /// Add a virtio network interface: tap:NAME[,mac=MAC][,mtu=N][,slot=DEV[.FN]]
-    #[arg(long, value_name = "NET")]
+    /// Add a virtio network interface: tap:NAME[,mac=MAC][,mtu=N][,slot=DEV[.FN]]; none adds none
+    #[arg(long, visible_alias = "virtio-net", value_name = "NET")]
     pub(crate) net: Vec<String>,
 
     /// Add an entropy source
@@ -124,7 +146,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "UUID")]
     pub(crate) uuid: Option<String>,
 
-    /// COM1: console, stderr, file=PATH, listen=PATH, pty or none
+    /// COM1: console, stderr, file=PATH, listen=PATH, listen=tcp:IP:PORT, pty or none
     #[arg(long, value_name = "SERIAL", default_value = "console")]
     pub(crate) com1: String,
 
@@ -140,9 +162,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SERIAL", default_value = "none")]
     pub(crate) com4: String,
 
-    /// Debug console port: PORT:SERIAL (example: 0x402:stderr)
+    /// Debug console port: PORT:SERIAL or PORT,SERIAL (example: 0x402:stderr)
     #[arg(long, value_name = "PORT:SERIAL")]
     pub(crate) debugcon: Option<String>,
+
+    /// Send nothing to the guest's serial ports: what is typed or received for them is dropped
+    #[arg(long)]
+    pub(crate) serial_tx_only: bool,
 
     /// Create the VM and leave it paused
     #[arg(short = 'P', long)]
@@ -155,6 +181,42 @@ pub(crate) struct Options {
     /// Exit with code 5 when the guest resets the machine
     #[arg(long)]
     pub(crate) halt_on_reset: bool,
+
+    /// When the guest resets: reset (the default), halt (stay for inspection), exit or exit:CODE
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) guest_reset_action: Option<String>,
+
+    /// When the guest powers off or hibernates: halt, exit or exit:CODE; default: exit with code 0 or 7
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) guest_shutdown_action: Option<String>,
+
+    /// When the guest crashes: halt, exit or exit:CODE; default: exit with code 4 or 6
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) guest_crash_action: Option<String>,
+
+    /// Write the process's id to FILE while the VM exists
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+
+    /// Write the log to FILE, which is replaced, instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// There are no Hyper-V interfaces to turn off
+    #[arg(long, hide = true)]
+    pub(crate) no_hv: bool,
+
+    /// There is no VMBus to turn off
+    #[arg(long, hide = true)]
+    pub(crate) no_vmbus: bool,
+
+    /// There is no paravisor to turn off
+    #[arg(long, hide = true)]
+    pub(crate) no_get: bool,
+
+    /// There are no child processes
+    #[arg(long, hide = true)]
+    pub(crate) single_process: bool,
 
     /// Write the VM's events as JSON lines to FILE, or with fd=N to the open file descriptor N
     #[arg(long, value_name = "FILE|fd=N")]

@@ -2,10 +2,13 @@
 
 use super::Options;
 use super::config::Errors;
+use disk_backend::DiskAccess;
+use disk_spec::DiskSource;
 use disk_spec::DiskSpec;
 use disk_spec::ParseError;
 use disk_spec::VirtioBlkHandle;
 use error_chain::Chain;
+use file_identity::FileUse;
 use openvmm_defs::devices::PciDeviceConfig;
 use openvmm_defs::devices::PciDeviceRequest;
 use openvmm_defs::devices::PciSlot;
@@ -17,25 +20,40 @@ use vm_resource::Resource;
 /// The smallest packet that an interface must carry (RFC 791).
 const SMALLEST_MTU: u16 = 68;
 
-/// Reads the value of an option that adds a device, without the device's slot.
-type Parse = fn(&str) -> Result<Resource, String>;
+/// The longest name of a network interface.
+const LONGEST_TAP_NAME: usize = 15;
+
+/// Reads the value of an option that adds a device, without the device's slot, and adds the files it uses.
+type Parse = fn(&str, &mut Vec<FileUse>) -> Result<Resource, String>;
 
 impl Options {
     /// The PCI devices, in the order in which they get slots: disks, networks, the rest.
-    pub(super) fn pci_devices(&self, errors: &mut Errors) -> Vec<PciDeviceConfig> {
+    /// Adds the files of disks to `files`.
+    pub(super) fn pci_devices(
+        &self,
+        errors: &mut Errors,
+        files: &mut Vec<FileUse>,
+    ) -> Vec<PciDeviceConfig> {
         let generators = vec![String::new(); self.virtio_rng.into()];
+        let nets: Vec<_> = self
+            .net
+            .iter()
+            .filter(|text| *text != "none")
+            .cloned()
+            .collect();
         let options: [(&str, &str, &[String], Parse); 3] = [
-            ("--disk", "disk", &self.disk, |text| {
+            ("--disk", "disk", &self.disk, |text, files| {
                 let disk: DiskSpec = text
                     .parse()
                     .map_err(|error: ParseError| error.to_string())?;
+                files.extend(disk_file(text, &disk));
                 disk.check().map_err(|error| Chain(&error).to_string())?;
                 Ok(Resource::new(&VirtioBlkHandle { disk }))
             }),
-            ("--net", "net", &self.net, |text| {
+            ("--net", "net", &nets, |text, _| {
                 Ok(Resource::new(&parse_net(text)?))
             }),
-            ("--virtio-rng", "rng", &generators, |_| {
+            ("--virtio-rng", "rng", &generators, |_, _| {
                 Ok(Resource::new(&VirtioRngHandle {}))
             }),
         ];
@@ -46,7 +64,7 @@ impl Options {
                     Ok(Some(PciDeviceRequest {
                         name: format!("{name}{n}"),
                         slot,
-                        resource: parse(&rest)?,
+                        resource: parse(&rest, files)?,
                     }))
                 });
                 devices.extend(errors.take(option, parsed, None));
@@ -59,6 +77,27 @@ impl Options {
     }
 }
 
+/// The file of a disk, if it has one.
+fn disk_file(text: &str, disk: &DiskSpec) -> Option<FileUse> {
+    let what = format!("--disk {text}");
+    match &disk.source {
+        DiskSource::File(path) if disk.access == DiskAccess::ReadWrite => {
+            Some(FileUse::write(what, path))
+        }
+        DiskSource::File(path) | DiskSource::Overlay(path) => Some(FileUse::read(what, path)),
+        DiskSource::Memory { .. } => None,
+    }
+}
+
+/// Whether the host's kernel takes this as the name of a network interface.
+fn is_interface_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"/:".contains(&byte);
+    (1..=LONGEST_TAP_NAME).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(allowed)
+}
+
 /// Reads `tap:NAME[,mac=MAC][,mtu=N]`.
 fn parse_net(text: &str) -> Result<VirtioNetHandle, String> {
     let mut parts = text.split(',');
@@ -67,6 +106,11 @@ fn parse_net(text: &str) -> Result<VirtioNetHandle, String> {
         .and_then(|first| first.strip_prefix("tap:"))
         .filter(|name| !name.is_empty())
         .ok_or_else(|| format!("'{text}' is not a network (example: tap:tap0)"))?;
+    if !is_interface_name(tap) {
+        return Err(format!(
+            "'{tap}' is not the name of a network interface (at most {LONGEST_TAP_NAME} characters, without spaces, / and :)"
+        ));
+    }
     let mut net = VirtioNetHandle {
         tap: tap.to_owned(),
         mac: None,
@@ -152,7 +196,20 @@ mod tests {
         assert_eq!(net.tap, "tap0");
         assert_eq!(net.mtu, Some(9000));
         assert!(net.mac.is_some());
-        for wrong in ["", "tap:", "user", "tap:a,mtu=67", "tap:a,mac=1", "tap:a,x"] {
+        assert!(parse_net("tap:fifteen-letters").is_ok());
+        for wrong in [
+            "",
+            "tap:",
+            "user",
+            "tap:a,mtu=67",
+            "tap:a,mac=1",
+            "tap:a,x",
+            "tap:sixteen--letters",
+            "tap:a b",
+            "tap:a/b",
+            "tap:..",
+            "tap:a:b",
+        ] {
             assert!(parse_net(wrong).is_err(), "{wrong}");
         }
     }

@@ -2,7 +2,9 @@
 
 use super::command::COMMANDS;
 use super::inspect;
+use super::terminal_console::Screen;
 use crate::control::VmControl;
+use rustyline::Behavior;
 use rustyline::Cmd;
 use rustyline::ConditionalEventHandler;
 use rustyline::Config;
@@ -32,36 +34,51 @@ pub(crate) enum PromptInput {
     Canceled,
     /// Ctrl-Q or Ctrl-D: back to the guest.
     Toggle,
+    /// Ctrl-Z: stop the process, as a shell's job.
+    Suspend,
 }
 
 /// A line editor with history and completion.
 pub(crate) struct LineEditor {
     editor: Editor<Completions, MemHistory>,
-    toggled: Arc<AtomicBool>,
+    toggled: Flag,
+    suspended: Flag,
 }
 
 impl LineEditor {
     /// Creates an editor that completes paths in the state of `control`'s VM.
-    pub(crate) fn new(control: VmControl) -> Result<Self, ReadlineError> {
-        let config = Config::builder().auto_add_history(true).build();
+    pub(super) fn new(control: VmControl, screen: &Screen) -> Result<Self, ReadlineError> {
+        let behavior = match screen {
+            Screen::Stdout => Behavior::Stdio,
+            Screen::Terminal(_) => Behavior::PreferTerm,
+        };
+        let config = Config::builder()
+            .auto_add_history(true)
+            .behavior(behavior)
+            .build();
         let mut editor = Editor::with_history(config, MemHistory::new())?;
         editor.set_helper(Some(Completions(control)));
-        let toggled = Arc::new(AtomicBool::new(false));
-        editor.bind_sequence(
-            KeyEvent::ctrl('Q'),
-            EventHandler::Conditional(Box::new(Toggle(toggled.clone()))),
-        );
-        Ok(Self { editor, toggled })
+        let (toggled, suspended) = (Flag::default(), Flag::default());
+        // The editor would stop the process itself, without giving the terminal back.
+        for (key, flag) in [('Q', &toggled), ('Z', &suspended)] {
+            editor.bind_sequence(
+                KeyEvent::ctrl(key),
+                EventHandler::Conditional(Box::new(flag.clone())),
+            );
+        }
+        Ok(Self {
+            editor,
+            toggled,
+            suspended,
+        })
     }
 
     /// Reads a line.
     pub(crate) fn read_line(&mut self) -> Result<PromptInput, ReadlineError> {
-        self.toggled.store(false, Ordering::Relaxed);
         match self.editor.readline("openvmm> ") {
             Ok(line) => Ok(PromptInput::Line(line)),
-            Err(ReadlineError::Interrupted) if self.toggled.load(Ordering::Relaxed) => {
-                Ok(PromptInput::Toggle)
-            }
+            Err(ReadlineError::Interrupted) if self.toggled.take() => Ok(PromptInput::Toggle),
+            Err(ReadlineError::Interrupted) if self.suspended.take() => Ok(PromptInput::Suspend),
             Err(ReadlineError::Interrupted) => Ok(PromptInput::Canceled),
             Err(ReadlineError::Eof) => Ok(PromptInput::Toggle),
             Err(error) => Err(error),
@@ -69,9 +86,17 @@ impl LineEditor {
     }
 }
 
-struct Toggle(Arc<AtomicBool>);
+/// Whether a key was pressed, which also ends the line.
+#[derive(Clone, Default)]
+struct Flag(Arc<AtomicBool>);
 
-impl ConditionalEventHandler for Toggle {
+impl Flag {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl ConditionalEventHandler for Flag {
     fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext<'_>) -> Option<Cmd> {
         self.0.store(true, Ordering::Relaxed);
         Some(Cmd::Interrupt)

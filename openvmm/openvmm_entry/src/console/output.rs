@@ -1,13 +1,10 @@
 //! The guest's output on its way to standard output.
 
+use crate::message::write_through;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
-use rustix::event::PollFd;
-use rustix::event::PollFlags;
-use rustix::io::Errno;
 use std::io;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// How many bytes of output are held back while the prompt is shown. When they are full, the guest has to wait, as for a
@@ -46,7 +43,7 @@ impl GuestOutput {
         let mut state = self.0.state.lock();
         let held = std::mem::take(&mut state.held);
         // Written under the lock, so that later output cannot overtake it.
-        let written = write_through(&held);
+        let written = write_through(rustix::stdio::stdout(), &held);
         state.prompt_shown = false;
         self.0.released.notify_all();
         written
@@ -67,41 +64,11 @@ impl Write for GuestOutput {
         }
         // Written without the lock: a stalled terminal must not block the prompt.
         drop(state);
-        write_through(bytes)?;
+        write_through(rustix::stdio::stdout(), bytes)?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Writes to the descriptor: the standard library's line buffer would split the output at every newline.
-fn write_through(mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let stdout = rustix::stdio::stdout();
-        match retry(stdout, PollFlags::OUT, || rustix::io::write(stdout, bytes))? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => bytes = &bytes[written..],
-        }
-    }
-    Ok(())
-}
-
-/// Repeats a call on `stream` that was interrupted, or that would block: another process can make standard streams
-/// nonblocking.
-pub(super) fn retry<T>(
-    stream: BorrowedFd<'_>,
-    readiness: PollFlags,
-    mut call: impl FnMut() -> rustix::io::Result<T>,
-) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                rustix::event::poll(&mut [PollFd::new(&stream, readiness)], None)?;
-            }
-            result => return Ok(result?),
-        }
     }
 }

@@ -328,6 +328,8 @@ fn a_tcp_socket_serves_one_client_at_a_time() {
         client.write_all(b"root\r").unwrap();
         wait_until(|| port.stats().input == 5 * round);
         drop(client);
+        // Before that, TCP would take the output without delivering it.
+        wait_until(|| port.has_absent_reader());
         send(&port, b"login: ");
     }
     // The address is in use.

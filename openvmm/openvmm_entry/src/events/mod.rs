@@ -3,22 +3,31 @@
 //! Each line has `event`, `monotonic_ns` (the host's CLOCK_MONOTONIC when it happened) and
 //! `since_start_ns` (since this process started, as the kernel has it). Readers skip unknown events and fields.
 
+mod queue;
+
 use crate::cli::EventsTarget;
 use firmware_hibernation::HibernationEvent;
 use openvmm_defs::event::HaltReason;
 use openvmm_defs::event::LifecycleEvent;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
+use queue::LineQueue;
 use rustix::time::ClockId;
 use serde_json::Value;
 use serde_json::json;
 use std::fs::File;
-use std::io::Write;
+use std::os::unix::fs::FileTypeExt as _;
+use std::time::Duration;
 use std::time::Instant;
 
-/// The events' file. If it can no longer be written, events are dropped and the VM keeps running.
+/// How long a stalled reader may keep the events of a VM that has ended.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The events' way to their reader. A reader that stalls delays nothing but its events, and loses those that do not fit
+/// in the queue. If the file can no longer be written, events are dropped and the VM keeps running.
+#[derive(Clone)]
 pub(crate) struct EventLog {
-    out: Option<File>,
+    queue: Option<LineQueue>,
     opened: Instant,
     opened_monotonic_ns: u64,
     process_start_ns: u64,
@@ -27,68 +36,81 @@ pub(crate) struct EventLog {
 impl EventLog {
     /// Opens `target`. Without a target, events are dropped.
     pub(crate) fn open(target: Option<&EventsTarget>) -> Result<Self, String> {
-        let out = match target {
-            None => None,
-            Some(EventsTarget::File(path)) => {
-                let file = File::create(path);
-                Some(file.map_err(|error| format!("cannot create {}: {error}", path.display()))?)
-            }
-            // Through /proc: the descriptor is not taken from its owner, and an invalid number is an error.
-            Some(EventsTarget::Descriptor(fd)) => {
-                let file = File::options()
-                    .append(true)
-                    .open(format!("/proc/self/fd/{fd}"));
-                Some(
-                    file.map_err(|error| format!("cannot write to file descriptor {fd}: {error}"))?,
-                )
-            }
-        };
+        let queue = target.map(open_queue).transpose()?;
         let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
         Ok(Self {
-            out,
+            queue,
             opened: Instant::now(),
             opened_monotonic_ns: nanoseconds(monotonic.tv_sec, monotonic.tv_nsec),
             process_start_ns: process_start_ns().unwrap_or(0),
         })
     }
 
-    /// Writes an event of the VM.
-    pub(crate) fn vm_event(&mut self, event: &VmEvent) {
+    /// Adds an event of the VM. Never waits.
+    pub(crate) fn vm_event(&self, event: &VmEvent) {
         let (name, fields) = match &event.kind {
             VmEventKind::Hibernation(hibernation) => {
                 return self.hibernation(hibernation, event.at);
             }
             VmEventKind::Created => ("created", json!({})),
             VmEventKind::PowerButton => ("power_button", json!({})),
-            VmEventKind::Lifecycle(event) => match event {
+            VmEventKind::Lifecycle(lifecycle) => match lifecycle {
                 LifecycleEvent::Started => ("started", json!({})),
                 LifecycleEvent::FirstInstruction => ("first_instruction", json!({})),
                 LifecycleEvent::Paused => ("paused", json!({})),
                 LifecycleEvent::Resumed => ("resumed", json!({})),
                 LifecycleEvent::Reset => ("reset", json!({})),
-                LifecycleEvent::Halted(reason) => ("halted", halt_fields(reason)),
+                LifecycleEvent::Halted(reason) => {
+                    return self.halted(event.at, halt_fields(reason));
+                }
             },
         };
-        self.write(name, event.at, fields);
+        self.add(name, event.at, fields);
     }
 
-    /// Writes a hibernation event, with `hibernation_` before its name.
-    fn hibernation(&mut self, event: &HibernationEvent, at: Instant) {
+    /// Adds a hibernation event, with `hibernation_` before its name.
+    fn hibernation(&self, event: &HibernationEvent, at: Instant) {
         let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else {
             return;
         };
         if let Some(Value::String(name)) = fields.remove("event") {
-            self.write(&format!("hibernation_{name}"), at, fields.into());
+            self.add(&format!("hibernation_{name}"), at, fields.into());
         }
     }
 
-    /// Writes that the user or a signal ended the VM.
-    pub(crate) fn ended(&mut self, fields: Value) {
-        self.write("halted", Instant::now(), fields);
+    /// Adds that the user or a signal ended the VM.
+    pub(crate) fn ended(&self, fields: Value) {
+        self.halted(Instant::now(), fields);
     }
 
-    fn write(&mut self, name: &str, at: Instant, fields: Value) {
-        let Some(out) = &mut self.out else { return };
+    /// Waits until the reader has all events. A reader that takes none is given up on.
+    pub(crate) fn flush(&self) {
+        let left = self.queue.as_ref().map_or(0, |queue| queue.flush(PATIENCE));
+        if left > 0 {
+            tracing::warn!(
+                events = left,
+                "the last JSON events were not read and are lost"
+            );
+        }
+    }
+
+    fn add(&self, name: &str, at: Instant, fields: Value) {
+        if let Some(queue) = &self.queue {
+            queue.add(self.line(name, at, fields), |lost| self.lost(at, lost));
+        }
+    }
+
+    fn halted(&self, at: Instant, fields: Value) {
+        if let Some(queue) = &self.queue {
+            queue.add_last(self.line("halted", at, fields), |lost| self.lost(at, lost));
+        }
+    }
+
+    fn lost(&self, at: Instant, count: u64) -> String {
+        self.line("events_lost", at, json!({"count": count}))
+    }
+
+    fn line(&self, name: &str, at: Instant, fields: Value) -> String {
         let after_open = at.saturating_duration_since(self.opened).as_nanos() as u64;
         let monotonic = self.opened_monotonic_ns.saturating_add(after_open);
         let mut line = json!({
@@ -101,12 +123,29 @@ impl EventLog {
         }
         let mut text = line.to_string();
         text.push('\n');
-        // One write, so that a reader sees whole lines.
-        if let Err(error) = out.write_all(text.as_bytes()) {
-            tracing::warn!(%error, "JSON events can no longer be written");
-            self.out = None;
-        }
+        text
     }
+}
+
+fn open_queue(target: &EventsTarget) -> Result<LineQueue, String> {
+    let file = match target {
+        EventsTarget::File(path) => {
+            if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+                // Its reader may come later; only the events wait for it.
+                let path = path.clone();
+                return LineQueue::start(move || File::options().write(true).open(path))
+                    .map_err(|error| format!("cannot start a thread: {error}"));
+            }
+            host_file::open_output(path)
+                .map_err(|error| format!("cannot create {}: {error}", path.display()))?
+        }
+        // Through /proc: the descriptor is not taken from its owner, and an invalid number is an error.
+        EventsTarget::Descriptor(fd) => File::options()
+            .append(true)
+            .open(format!("/proc/self/fd/{fd}"))
+            .map_err(|error| format!("cannot write to file descriptor {fd}: {error}"))?,
+    };
+    LineQueue::start(move || Ok(file)).map_err(|error| format!("cannot start a thread: {error}"))
 }
 
 fn halt_fields(reason: &HaltReason) -> Value {
@@ -153,37 +192,5 @@ fn process_start_ns() -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_have_increasing_times() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let target = EventsTarget::File(file.path().into());
-        let mut log = EventLog::open(Some(&target)).unwrap();
-        for kind in [
-            VmEventKind::Created,
-            VmEventKind::Lifecycle(LifecycleEvent::Halted(HaltReason::PowerOff)),
-        ] {
-            log.vm_event(&VmEvent {
-                at: Instant::now(),
-                kind,
-            });
-        }
-        let text = std::fs::read_to_string(file.path()).unwrap();
-        let lines: Vec<Value> = text
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0]["event"], "created");
-        assert_eq!(lines[1]["reason"], "power_off");
-        assert!(lines[0]["monotonic_ns"].as_u64() <= lines[1]["monotonic_ns"].as_u64());
-        assert!(lines[0]["since_start_ns"].as_u64() > Some(0));
-    }
-
-    #[test]
-    fn a_descriptor_that_is_not_open_is_an_error() {
-        assert!(EventLog::open(Some(&EventsTarget::Descriptor(9999))).is_err());
-    }
-}
+#[path = "events_test.rs"]
+mod tests;
