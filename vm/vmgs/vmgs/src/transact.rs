@@ -200,14 +200,7 @@ impl Vmgs {
         let Some(largest) = files.iter().max_by_key(|file| file.blocks) else {
             return Ok(());
         };
-        let used: u64 = next
-            .files
-            .iter()
-            .flatten()
-            .filter(|file| file.damage != Some(Damage::OutsideStore))
-            .map(|file| u64::from(file.extent.blocks))
-            .sum::<u64>()
-            + 1;
+        let used = used_blocks(next);
         let needed = u64::from(FIRST_DATA_BLOCK) + used + next.table_blocks();
         let capacity = u64::from(self.disk.geometry.blocks);
         if needed > capacity {
@@ -217,7 +210,13 @@ impl Vmgs {
             });
         }
         let reserved = self.reserved_blocks(next);
-        if needed + reserved > capacity {
+        // Less may be there than was to be reserved. That is for the reserved files, and for changes that take no blocks.
+        let is_reserved = |file: &Planned<'_>| {
+            let mut kept = self.reserved.iter();
+            kept.any(|(id, blocks)| *id == file.id && file.blocks <= *blocks)
+        };
+        let takes_others = used > used_blocks(&self.state) && !files.iter().all(is_reserved);
+        if takes_others && needed + reserved > capacity {
             return Err(Error::Reserved {
                 id: largest.id,
                 reserved: (reserved + next.table_blocks()) * u64::from(BLOCK_SIZE),
@@ -468,6 +467,16 @@ impl Vmgs {
             _ => true,
         });
     }
+}
+
+/// The blocks of the file table and of all files in the store.
+fn used_blocks(state: &State) -> u64 {
+    let files = state.files.iter().flatten();
+    let inside = files.filter(|file| file.damage != Some(Damage::OutsideStore));
+    inside
+        .map(|file| u64::from(file.extent.blocks))
+        .sum::<u64>()
+        + 1
 }
 
 fn encrypts_to_zeros(key: &Key, nonce: &[u8; NONCE_LEN], content: &[u8]) -> bool {

@@ -94,6 +94,26 @@ fn what_is_not_there_cannot_be_reserved() {
     ));
 }
 
+#[test]
+fn what_cannot_be_reserved_refuses_neither_the_token_nor_what_takes_no_blocks() {
+    let (_, mut store) = new_store(512, 8);
+    for id in [21, 22] {
+        store.write(FileId(id), Protection::Plain, b"x").unwrap();
+    }
+    // For the token and a table, but not for the token's successor.
+    assert_eq!(store.free_size(), 2 * 4096);
+    let reserved = store.reserve(TOKEN, 8);
+    assert!(
+        matches!(reserved, Err(Error::NoSpace { .. })),
+        "{reserved:?}"
+    );
+    store.write(FileId(22), Protection::Plain, b"y").unwrap();
+    let added = store.write(FileId(23), Protection::Plain, b"z");
+    assert!(matches!(added, Err(Error::Reserved { .. })), "{added:?}");
+    store.write(TOKEN, Protection::Plain, &[1; 8]).unwrap();
+    assert_eq!(store.read(TOKEN).unwrap(), [1; 8]);
+}
+
 /// A disk in a sparse file on a file system with so many free blocks.
 #[derive(Clone)]
 struct Sparse {

@@ -13,7 +13,9 @@ use std::fs::TryLockError;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -48,8 +50,17 @@ impl FileDevice {
             let file = OpenOptions::new()
                 .read(true)
                 .write(access == StoreAccess::ReadWrite)
+                // A named pipe is not waited for. Files and block devices are the same with it.
+                .custom_flags(libc::O_NONBLOCK)
                 .open(path)
                 .map_err(opening)?;
+            let kind = file.metadata().map_err(opening)?.file_type();
+            if !kind.is_file() && !kind.is_block_device() {
+                return Err(opening(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it is neither a regular file nor a block device",
+                )));
+            }
             let locked = match access {
                 StoreAccess::ReadOnly => file.try_lock_shared(),
                 StoreAccess::ReadWrite => file.try_lock(),
@@ -224,6 +235,24 @@ mod tests {
         let mut sector = [0; 512];
         device.read_at(0, &mut sector).unwrap();
         assert_eq!(sector, [1; 512]);
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused_at_once() {
+        use rustix::fs::Mode;
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for path in [pipe.as_path(), dir.path(), Path::new("/dev/null")] {
+            for access in [StoreAccess::ReadOnly, StoreAccess::ReadWrite] {
+                let error = FileDevice::open(path, Container::Detect, access).unwrap_err();
+                assert!(
+                    matches!(error, ContainerError::Open { .. }),
+                    "{path:?}: {error}"
+                );
+            }
+        }
     }
 
     /// Replaces the file again and again, as a process does that honours its lock.
