@@ -141,17 +141,11 @@ impl MachinePlan {
             media,
         } = parts?;
         tracing::debug!("the machine is built");
-        // Only now: a machine that cannot be built leaves the guest's hibernated session as it was.
-        if let Some(session) = &session {
-            session
-                .commit()
-                .map_err(|refusal| BootError::Uefi(refusal.into()))?;
-        }
         let guest = MachineGuest {
             memory,
             kernel,
             loaded,
-            session,
+            session: session.clone(),
             serial,
             media,
         };
@@ -164,6 +158,13 @@ impl MachinePlan {
         machine.enter(start)?;
         if let Some(store) = &store {
             machine.new_file = Some(store.keep()?);
+        }
+        // Only now: a machine that cannot be built leaves the guest's hibernated session as it was. And what is said of the
+        // store elsewhere, such as in its sequence note, is true from then on.
+        if let Some(session) = &session {
+            session
+                .commit()
+                .map_err(|refusal| BootError::Uefi(refusal.into()))?;
         }
         Ok(machine)
     }

@@ -86,17 +86,19 @@ impl MachineError {
             | MemoryError::Memfd { .. }
             | MemoryError::Preallocate { .. } => false,
         };
-        matches!(self, Self::Memory(error) if memory(error))
-            || matches!(
+        match self {
+            Self::Memory(error) => memory(error),
+            Self::Vmgs(error) => !error.is_host_failure(),
+            _ => matches!(
                 self,
                 Self::Topology(_)
                     | Self::MemorySize(_)
                     | Self::Boot(_)
                     | Self::FirmwareDevices(_)
-                    | Self::Vmgs(_)
                     | Self::PciSlot(_)
                     | Self::Device(_)
                     | Self::Chipset(_)
-            )
+            ),
+        }
     }
 }

@@ -137,6 +137,21 @@ pub enum VmgsError {
     Thread(#[source] io::Error),
 }
 
+impl VmgsError {
+    /// Whether the host failed, with a file that can be used.
+    pub(crate) fn is_host_failure(&self) -> bool {
+        match self {
+            Self::Write { .. } | Self::Thread(_) => true,
+            Self::Store { source, .. }
+            | Self::Reserve {
+                source: BrokerError::Store(source),
+                ..
+            } => source.kind() == ErrorKind::DiskFull,
+            _ => false,
+        }
+    }
+}
+
 /// The store as it was found. The file is as it was before [`PlannedStore::keep`].
 pub(crate) struct PlannedStore {
     /// The file; for messages, a word for what is in memory.

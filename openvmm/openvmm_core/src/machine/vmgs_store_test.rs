@@ -1,11 +1,18 @@
 use super::*;
+use crate::machine::HostEnds;
 use crate::machine::MachineError;
+use crate::machine::MachinePlan;
 use crate::machine::test_bench::*;
+use firmware_hibernation::HibernationEvent;
+use firmware_hibernation::Override;
+use machine_parts::OnReset;
+use machine_parts::RunControl;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::start::BootOptions;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 use virt::IrqchipMode;
+use virt_fake::FakeHypervisor;
 use vmgs::Protection;
 
 fn config(files: &Files) -> VmConfig {
@@ -97,6 +104,52 @@ fn a_start_that_fails_changes_no_file() {
             assert!(!store.is_reprovisioned());
         }
     }
+}
+
+/// The sequence note, which is written next, would otherwise be of a store that a crash undoes.
+#[test]
+fn what_a_start_does_to_a_session_is_in_the_file_when_it_is_told() {
+    let files = Files::new();
+    let config = hibernated(&files);
+    let path = files.path("vm.vmgs");
+    let start = Start::Boot(BootOptions {
+        hibernation_override: Some(Override::Discard),
+        ..BootOptions::default()
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (heard, file) = (told.clone(), path.clone());
+    let hypervisor = FakeHypervisor::new();
+    let plan = MachinePlan::new(
+        &hypervisor,
+        &config,
+        &start,
+        None,
+        Arc::new(move |event: HibernationEvent| {
+            let mut disk = std::fs::read(&file).unwrap();
+            // Without the footer of the VHD.
+            disk.truncate(disk.len() - 512);
+            let device = Box::new(MemoryDevice::with_bytes(512, disk));
+            let store = Vmgs::open(device, OpenOptions::default()).unwrap();
+            let kept = [FileId::HIBERNATION_TOKEN, FileId::HIBERNATION_FIRMWARE]
+                .map(|id| store.is_allocated(id));
+            heard
+                .lock()
+                .push((matches!(event, HibernationEvent::Discarded), kept));
+        }),
+    )
+    .unwrap();
+    let ends = HostEnds {
+        console_output: Box::new(io::sink()),
+        control: RunControl::new(|_| ()),
+        events: Box::new(|_, _| ()),
+        on_reset: OnReset::Restart,
+    };
+    let mut machine = plan.build(&hypervisor, &config, &start, ends).unwrap();
+    machine.stop();
+    drop(machine);
+    closed(&path);
+    let told = std::mem::take(&mut *told.lock());
+    assert_eq!(told, [(true, [false; 2]), (false, [false, true])]);
 }
 
 #[test]
@@ -307,6 +360,38 @@ fn a_store_in_use_is_refused_with_its_name_once() {
             path.display()
         )
     );
+}
+
+#[test]
+fn a_host_that_fails_is_no_wrong_configuration() {
+    let path = || PathBuf::from("vm.vmgs");
+    let full = || vmgs::Error::DiskFull {
+        path: None,
+        needed: 1,
+        source: io::ErrorKind::StorageFull.into(),
+    };
+    let failures = [
+        VmgsError::Write {
+            path: path(),
+            source: io::ErrorKind::StorageFull.into(),
+        },
+        VmgsError::Store {
+            path: path(),
+            source: full(),
+        },
+        VmgsError::Reserve {
+            path: path(),
+            source: BrokerError::Store(full()),
+        },
+    ];
+    for error in failures {
+        assert!(!MachineError::Vmgs(error).is_config());
+    }
+    let error = VmgsError::Store {
+        path: path(),
+        source: vmgs::Error::WrongKey,
+    };
+    assert!(MachineError::Vmgs(error).is_config());
 }
 
 #[test]
