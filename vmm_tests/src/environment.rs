@@ -22,6 +22,9 @@ pub struct Environment {
     /// `VMM_TESTS_OVMF_CODE_2M` and `VMM_TESTS_OVMF_VARS_2M`: the same firmware built for 2 MiB of flash, which
     /// lays out memory differently.
     pub ovmf_2m: OvmfBuild,
+    /// `VMM_TESTS_OVMF_CODE_13` and `VMM_TESTS_OVMF_VARS_13`: Debian 13's firmware for 4 MiB of flash, which puts PCI
+    /// configuration space and functions elsewhere.
+    pub ovmf_13: OvmfBuild,
     /// `VMM_TESTS_BOOT_DISK`: a disk whose EFI system partition holds the kernel and the initramfs.
     pub boot_disk: PathBuf,
     /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software; an exit from the guest takes some hundred times
@@ -96,6 +99,10 @@ impl Environment {
             ovmf_2m: OvmfBuild {
                 code: path("VMM_TESTS_OVMF_CODE_2M")?,
                 vars: path("VMM_TESTS_OVMF_VARS_2M")?,
+            },
+            ovmf_13: OvmfBuild {
+                code: path("VMM_TESTS_OVMF_CODE_13")?,
+                vars: path("VMM_TESTS_OVMF_VARS_13")?,
             },
             boot_disk: path("VMM_TESTS_BOOT_DISK")?,
             emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),

@@ -81,6 +81,8 @@ impl GuestPlace {
             ("OVMF_VARS_4M", Arg::Guest(GuestFile::Ovmf4mVars)),
             ("OVMF_CODE_2M", Arg::Guest(GuestFile::Ovmf2mCode)),
             ("OVMF_VARS_2M", Arg::Guest(GuestFile::Ovmf2mVars)),
+            ("OVMF_CODE_13", Arg::Guest(GuestFile::Ovmf13Code)),
+            ("OVMF_VARS_13", Arg::Guest(GuestFile::Ovmf13Vars)),
             ("BOOT_DISK", Arg::Guest(GuestFile::BootDisk)),
             ("EMULATED", emulated.into()),
         ]

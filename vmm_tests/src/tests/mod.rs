@@ -7,6 +7,7 @@ mod errors;
 mod hibernate;
 mod killed;
 mod network;
+mod ovmf;
 mod pause;
 mod power;
 mod preservation;
@@ -135,6 +136,10 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         killed::while_firmware_is_stored,
         killed::stock_software,
         network::tcp,
+        ovmf::debian_12_then_13,
+        ovmf::debian_12_small_then_13,
+        ovmf::debian_13_then_12,
+        ovmf::code_alone,
         pause::two_seconds,
         power::off_from_inside,
         power::button,

@@ -27,6 +27,10 @@ pub(crate) enum GuestFile {
     Ovmf2mCode,
     /// The template of its variables.
     Ovmf2mVars,
+    /// The code of Debian 13's firmware in 4 MiB of flash.
+    Ovmf13Code,
+    /// The template of its variables.
+    Ovmf13Vars,
     /// The initramfs with the guest's part of measurements.
     BenchInitrd,
     /// A disk with an EFI system partition that boots the kernel with the initramfs.
@@ -35,7 +39,7 @@ pub(crate) enum GuestFile {
 
 impl GuestFile {
     /// All files that need no build of a workspace package.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Kernel,
         Self::Initrd,
         Self::Kernel13,
@@ -44,6 +48,8 @@ impl GuestFile {
         Self::Ovmf4mVars,
         Self::Ovmf2mCode,
         Self::Ovmf2mVars,
+        Self::Ovmf13Code,
+        Self::Ovmf13Vars,
         Self::BootDisk,
     ];
 
@@ -58,6 +64,8 @@ impl GuestFile {
             Self::Ovmf4mVars => "OVMF_VARS_4M.fd",
             Self::Ovmf2mCode => "OVMF_CODE.fd",
             Self::Ovmf2mVars => "OVMF_VARS.fd",
+            Self::Ovmf13Code => "OVMF_CODE_13.fd",
+            Self::Ovmf13Vars => "OVMF_VARS_13.fd",
             Self::BenchInitrd => "bench-initrd",
             Self::BootDisk => "disk.img",
         }
@@ -79,6 +87,8 @@ impl GuestFile {
             Self::Ovmf4mVars | Self::Ovmf2mVars => {
                 fs::copy(fetched.ovmf.dir().join(self.name()), &path).map(drop)
             }
+            Self::Ovmf13Code => link(&fetched.ovmf_13.code()),
+            Self::Ovmf13Vars => fs::copy(fetched.ovmf_13.variables(), &path).map(drop),
         }
         .with_context(|| format!("cannot make {}", path.display()))
     }

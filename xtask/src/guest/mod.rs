@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 /// Make the files of the guest that tests boot, to run it by hand.
 ///
-/// vmlinuz and initrd, and the same of Debian 13 as vmlinuz-13 and initrd-13; OVMF_*.fd, two builds of UEFI firmware, each
+/// vmlinuz and initrd, and the same of Debian 13 as vmlinuz-13 and initrd-13; OVMF_*.fd, three builds of UEFI firmware, each
 /// as code and a template of its variables; disk.img, which that firmware boots by itself; bench-initrd, for measurements.
 /// Replaces files of these names in DIR.
 #[derive(Args)]

@@ -16,6 +16,7 @@ pub(crate) use kernel::DebianKernel;
 pub(crate) use lab_qemu::LabQemu;
 pub(crate) use needs::Need;
 pub(crate) use needs::missing;
+pub(crate) use ovmf::Debian13Ovmf;
 pub(crate) use ovmf::DebianOvmf;
 pub(crate) use package::Unpacked;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
             kernel: DebianKernel::fetch()?,
             kernel_13: Debian13Kernel::fetch()?.0,
             ovmf: DebianOvmf::fetch()?,
+            ovmf_13: Debian13Ovmf::fetch()?,
             efi_stub: EfiStub::fetch()?,
         }
     } else {
@@ -58,7 +60,9 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
             kernel.dir.display()
         );
     }
-    println!("firmware: in {}", fetched.ovmf.dir().display());
+    for dir in [fetched.ovmf.dir(), fetched.ovmf_13.dir()] {
+        println!("firmware: in {}", dir.display());
+    }
     println!("EFI stub: {}", fetched.efi_stub.path().display());
     println!("lab:      {lab_qemu}");
     Ok(ExitCode::SUCCESS)
@@ -71,6 +75,7 @@ pub(crate) struct Fetched {
     /// Debian 13's.
     pub(crate) kernel_13: DebianKernel,
     pub(crate) ovmf: DebianOvmf,
+    pub(crate) ovmf_13: Debian13Ovmf,
     pub(crate) efi_stub: EfiStub,
 }
 
@@ -80,6 +85,7 @@ impl Fetched {
             kernel: DebianKernel::ensure()?,
             kernel_13: Debian13Kernel::ensure()?.0,
             ovmf: DebianOvmf::ensure()?,
+            ovmf_13: Debian13Ovmf::ensure()?,
             efi_stub: EfiStub::ensure()?,
         })
     }
