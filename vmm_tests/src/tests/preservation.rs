@@ -236,16 +236,20 @@ fn refusal(builder: &VmBuilder) -> anyhow::Result<(String, Vm)> {
     Ok((reason, vm))
 }
 
-/// Flips a bit of the stored firmware, without updating checksums.
+/// Flips a bit in each copy of the stored firmware, without updating checksums.
 fn flip_bit(store: &Path, code: &[u8]) -> anyhow::Result<()> {
     let mut bytes = fs::read(store)?;
-    // A sample of compressed data occurs only once.
+    // A sample of compressed data occurs only once in the firmware. But there may be another copy of that in free blocks.
     let sample = &code[code.len() / 2..][..64];
-    let at = bytes
+    let copies: Vec<_> = bytes
         .windows(sample.len())
-        .position(|window| window == sample)
-        .context("cannot find the firmware in the store")?;
-    bytes[at] ^= 1;
+        .enumerate()
+        .filter_map(|(at, window)| (window == sample).then_some(at))
+        .collect();
+    ensure!(!copies.is_empty(), "cannot find the firmware in the store");
+    for at in copies {
+        bytes[at] ^= 1;
+    }
     fs::write(store, bytes)?;
     Ok(())
 }
