@@ -1,6 +1,7 @@
 //! Ids of the files in a store.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 
 /// Identifies a file: its index in the file tables.
 ///
@@ -92,6 +93,18 @@ impl FileId {
     /// here; [`FirmwareFileKind`](crate::FirmwareFileKind) classifies the content.
     pub const PROPOSED_HIBERNATION_FIRMWARE: FileId = FileId(20);
 
+    /// The ids at which this implementation puts the firmware record if [`FileId::HIBERNATION_FIRMWARE`] has other data.
+    /// They are the last of those that are specific to this implementation, which are named from 48 on.
+    pub const FIRMWARE_RECORD_ALTERNATIVES: RangeInclusive<u32> = 56..=62;
+
+    /// The ids that may have the firmware record, in the order in which they are searched and used. The record is at the
+    /// first whose content begins as a record ([`FirmwareRecordHeader::MAGIC`](crate::FirmwareRecordHeader::MAGIC));
+    /// others have the data of other programs.
+    pub fn firmware_record_places() -> impl Iterator<Item = FileId> {
+        core::iter::once(Self::HIBERNATION_FIRMWARE)
+            .chain(Self::FIRMWARE_RECORD_ALTERNATIVES.map(FileId))
+    }
+
     /// The kind of the id.
     pub const fn range(self) -> FileIdRange {
         match self.0 {
@@ -147,6 +160,15 @@ mod tests {
     fn hibernation_ids_are_fourteen_and_nineteen() {
         assert_eq!(FileId::HIBERNATION_TOKEN, FileId(14));
         assert_eq!(FileId::HIBERNATION_FIRMWARE, FileId(19));
+    }
+
+    #[test]
+    fn the_record_may_be_at_nineteen_and_at_ids_of_no_other_use() {
+        let places: std::vec::Vec<_> = FileId::firmware_record_places().map(|id| id.0).collect();
+        let expected: std::vec::Vec<_> = core::iter::once(19).chain(56..=62).collect();
+        assert_eq!(places, expected);
+        let mut others = FileId::firmware_record_places().skip(1);
+        assert!(others.all(|id| id.name().is_none()));
     }
 
     #[test]

@@ -29,6 +29,9 @@ impl HibernationToken {
     pub const HIBERNATED: Self = Self(1);
     /// The guest hibernated; its firmware image is in [`FileId::HIBERNATION_FIRMWARE`].
     pub const HIBERNATED_WITH_IMAGE: Self = Self(u64::MAX);
+    /// The guest began to hibernate, and its firmware image is in [`FileId::HIBERNATION_FIRMWARE`]. Whether it
+    /// finished is not known. Specific to this implementation; as text `HIBPREP1`.
+    pub const PREPARING: Self = Self(u64::from_le_bytes(*b"HIBPREP1"));
 
     /// Decodes the content of the file; none if its length is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -57,6 +60,7 @@ impl fmt::Display for HibernationToken {
             (Self::NONE, _) => f.write_str("not hibernated"),
             (Self::HIBERNATED, _) => f.write_str("hibernated, no firmware image stored"),
             (Self::HIBERNATED_WITH_IMAGE, _) => f.write_str("hibernated, firmware image stored"),
+            (Self::PREPARING, _) => f.write_str("may be hibernated, firmware image stored"),
             (_, Some((major, minor))) => write!(f, "hibernated under firmware {major}.{minor}"),
             _ => write!(f, "unknown token {:#x}", self.0),
         }
@@ -229,7 +233,8 @@ impl FirmwareFileKind {
         }
     }
 
-    /// Whether `id` is one of the two ids whose content this type classifies.
+    /// Whether `id` is one of the two ids whose content this type classifies. A
+    /// [record](FileId::firmware_record_places) may have others.
     pub fn applies_to(id: FileId) -> bool {
         id == FileId::HIBERNATION_FIRMWARE || id == FileId::PROPOSED_HIBERNATION_FIRMWARE
     }

@@ -37,6 +37,10 @@ fn tokens_are_printed_in_words() {
     assert_eq!(words(0), "not hibernated");
     assert_eq!(words(1), "hibernated, no firmware image stored");
     assert_eq!(words(u64::MAX), "hibernated, firmware image stored");
+    assert_eq!(
+        words(0x3150_4552_5042_4948),
+        "may be hibernated, firmware image stored"
+    );
     assert_eq!(words(0x0109), "hibernated under firmware 1.9");
     assert_eq!(words(0x1_0000), "unknown token 0x10000");
     assert_eq!(HibernationToken::from_bytes(&[1, 0, 0, 0]), None);
