@@ -141,7 +141,7 @@ fn start(bytes: &[u8], token: u8, sound: bool) {
         0 => vec![0xff; 8],
         1 => vec![1, 0, 0, 0, 0, 0, 0, 0],
         2 => vec![token; usize::from(token % 13)],
-        _ => vec![0xff; 8],
+        _ => b"HIBPREP1".to_vec(),
     };
     if store
         .write(FileId::HIBERNATION_FIRMWARE, Protection::Plain, bytes)

@@ -18,7 +18,6 @@ pub use machine::LoadGuestError;
 pub use machine::MachineError;
 pub use machine::MediaError;
 pub use machine::MemorySizeError;
-pub use machine::RestartError;
 pub use machine::UefiError;
 pub use machine::VariablesError;
 pub use machine::VmgsError;

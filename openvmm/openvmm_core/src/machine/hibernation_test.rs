@@ -8,8 +8,8 @@ use firmware_hibernation::Override;
 use machine_parts::Ending;
 use machine_parts::Guest as _;
 use machine_parts::HaltReason;
-use machine_parts::OnReset;
 use openvmm_defs::start::BootOptions;
+use ovmf_image::constructed;
 use std::time::Duration;
 use virt::IrqchipMode;
 
@@ -50,22 +50,142 @@ fn a_hibernated_session_can_be_discarded() {
     bench.end(&config);
 }
 
-#[test]
-fn a_guest_that_powers_off_has_left_its_hibernated_session() {
-    let files = Files::new();
-    let config = hibernated(&files);
-    let mut bench = Bench::boot(&config);
+/// The port of the sleep announcements, and what `_PTS` and `_WAK` write there.
+const SLEEP: u16 = 0x506;
+const PTS: u8 = 0x10;
+const WAK: u8 = 0x20;
+
+/// Powers the machine off, without telling anything first.
+fn power_off(bench: &mut Bench) {
     bench.hypervisor.push(0, [out(0x604, &[0, 0x20])]);
     bench.machine.lifecycle.resume().unwrap();
     bench.power_request();
-    let events = bench.take_events();
-    assert!(events.contains(&"token_cleared".to_owned()), "{events:?}");
-    bench.end(&config);
+}
+
+/// What a start from a token shows of each program that then powers the machine off or resets it.
+#[test]
+fn the_token_goes_when_an_operating_system_has_taken_over() {
+    enum End {
+        PowerOff,
+        Reset,
+    }
+    use ConsumePolicy::Handoff;
+    use ConsumePolicy::NextTransition;
+    let kept = "token_kept";
+    for (who, announced, end, policy, expected) in [
+        (
+            "GRUB's halt, the UEFI shell's reset -s",
+            &[][..],
+            End::PowerOff,
+            Handoff,
+            kept,
+        ),
+        ("a boot loader that resets", &[], End::Reset, Handoff, kept),
+        (
+            "a crashed kernel that resets",
+            &[],
+            End::Reset,
+            Handoff,
+            kept,
+        ),
+        (
+            "Linux at a passphrase prompt",
+            &[PTS | 5],
+            End::PowerOff,
+            Handoff,
+            kept,
+        ),
+        (
+            "Linux as a boot loader that resets",
+            &[PTS | 5],
+            End::Reset,
+            Handoff,
+            kept,
+        ),
+        (
+            "firmware that resumes from S3",
+            &[WAK | 3],
+            End::PowerOff,
+            Handoff,
+            kept,
+        ),
+        (
+            "a resumed guest",
+            &[WAK | 4, PTS | 5],
+            End::PowerOff,
+            Handoff,
+            "consumed",
+        ),
+        (
+            "a resumed guest that uses kexec",
+            &[WAK | 4],
+            End::Reset,
+            Handoff,
+            "consumed",
+        ),
+        (
+            "a new system that suspended",
+            &[PTS | 3, WAK | 3, PTS | 5],
+            End::PowerOff,
+            Handoff,
+            "token_cleared",
+        ),
+        (
+            "a new system that failed to hibernate",
+            &[PTS | 4, WAK | 4, PTS | 5],
+            End::PowerOff,
+            Handoff,
+            "token_cleared",
+        ),
+        (
+            "the same, and then resets",
+            &[PTS | 4, WAK | 4],
+            End::Reset,
+            Handoff,
+            "token_cleared",
+        ),
+        ("GRUB's halt", &[], End::PowerOff, NextTransition, kept),
+        (
+            "any operating system",
+            &[PTS | 5],
+            End::PowerOff,
+            NextTransition,
+            "token_cleared",
+        ),
+        (
+            "a resumed guest",
+            &[WAK | 4, PTS | 5],
+            End::PowerOff,
+            NextTransition,
+            "token_cleared",
+        ),
+    ] {
+        let files = Files::new();
+        let mut config = hibernated(&files);
+        config.hibernation.consume = policy;
+        let mut bench = Bench::boot(&config);
+        if !announced.is_empty() {
+            bench.run(announced.iter().map(|byte| out(SLEEP, &[*byte])).collect());
+        }
+        match end {
+            End::PowerOff => power_off(&mut bench),
+            End::Reset => bench.machine.lifecycle.reset().unwrap(),
+        }
+        let events = bench.take_events();
+        for event in ["token_kept", "consumed", "token_cleared"] {
+            let seen = events.contains(&event.to_owned());
+            assert_eq!(
+                seen,
+                event == expected,
+                "{who} ({policy}): {event} in {events:?}"
+            );
+        }
+        drop(bench);
+    }
 }
 
 #[test]
 fn sleep_announcements_tell_whether_the_guest_resumed() {
-    const SLEEP: u16 = 0x506;
     let happened = |bench: &Bench, event: &str| bench.take_events().iter().any(|e| e == event);
     let files = Files::new();
     let config = hibernated(&files);
@@ -74,28 +194,148 @@ fn sleep_announcements_tell_whether_the_guest_resumed() {
     bench.machine.lifecycle.reset().unwrap();
     assert!(happened(&bench, "token_kept"));
     // Woke from S3, and from S4.
-    bench.run(vec![out(SLEEP, &[0x23])]);
+    bench.run(vec![out(SLEEP, &[WAK | 3])]);
     assert!(!happened(&bench, "consumed"));
-    bench.run(vec![out(SLEEP, &[0x24])]);
+    bench.run(vec![out(SLEEP, &[WAK | 4])]);
     assert!(happened(&bench, "consumed"));
     bench.end(&config);
 
-    for on_reset in [OnReset::Restart, OnReset::Halt] {
+    // Prepares to enter S4: a guest runs that did not resume.
+    let files = Files::new();
+    let config = hibernated(&files);
+    let mut bench = Bench::boot(&config);
+    bench.run(vec![out(SLEEP, &[PTS | 4])]);
+    let guest = bench.machine.lifecycle.guest();
+    guest.settle(Ending::Halted(&HaltReason::Reset)).unwrap();
+    assert!(happened(&bench, "token_cleared"));
+    bench.end(&config);
+}
+
+/// The override starts other firmware, or the same with other tables: a reset must not go on with them as if they were
+/// the stored ones.
+#[test]
+fn a_reset_does_not_go_on_with_other_firmware_than_the_stored() {
+    let other_code = |files: &Files| {
+        let code = constructed::code(2 << 20, constructed::Smm::Without);
+        std::fs::write(files.path("OVMF_CODE.fd"), code).unwrap();
+    };
+    let other_tables = |files: &Files| {
+        // As if another version of the VMM had stored them.
+        let device =
+            vmgs::FileDevice::open(&files.path("vm.vmgs"), vmgs::Container::Detect, ACCESS);
+        let options = vmgs::OpenOptions::default();
+        let mut store = vmgs::Vmgs::open(Box::new(device.unwrap()), options).unwrap();
+        change_pinned_file(&mut store);
+    };
+    for (change, what) in [
+        (&other_code as &dyn Fn(&Files), "code"),
+        (&other_tables, "etc/acpi/tables"),
+    ] {
         let files = Files::new();
         let config = hibernated(&files);
-        let mut bench = Bench::boot(&config);
-        // Prepares to enter S4: a guest runs that did not resume.
-        bench.run(vec![out(SLEEP, &[0x14])]);
-        match on_reset {
-            OnReset::Restart => bench.machine.lifecycle.reset().unwrap(),
-            OnReset::Halt => {
-                let guest = bench.machine.lifecycle.guest();
-                guest.settle(Ending::Halted(&HaltReason::Reset)).unwrap();
-            }
-        }
-        assert!(happened(&bench, "token_cleared"), "{on_reset:?}");
-        bench.end(&config);
+        change(&files);
+        let current = Start::Boot(BootOptions {
+            hibernation_override: Some(Override::CurrentFirmware),
+            ..BootOptions::default()
+        });
+        let mut bench = Bench::new(&config, &current).unwrap();
+        assert_eq!(bench.take_events(), ["current_firmware_used"]);
+        let error = bench.machine.lifecycle.reset().unwrap_err();
+        let text = error_chain::Chain(&error).to_string();
+        assert!(text.contains(&format!("there differ: {what}")), "{text}");
+        let events = bench.take_events();
+        assert!(events.contains(&"refused".to_owned()), "{events:?}");
+        assert!(!events.contains(&"restored".to_owned()), "{events:?}");
+        drop(bench);
     }
+    // Without a change the reset goes on.
+    let files = Files::new();
+    let config = hibernated(&files);
+    let mut bench = Bench::boot(&config);
+    bench.take_events();
+    bench.machine.lifecycle.reset().unwrap();
+    let events = bench.take_events();
+    assert!(!events.contains(&"refused".to_owned()), "{events:?}");
+    bench.run(vec![out(SLEEP, &[WAK | 4])]);
+    let events = bench.take_events();
+    assert!(events.contains(&"consumed".to_owned()), "{events:?}");
+    bench.end(&config);
+}
+
+/// Replaces the record of the stored firmware by one with another ACPI table.
+fn change_pinned_file(store: &mut vmgs::Vmgs) {
+    use firmware_hibernation::*;
+    let bytes = store.read(vmgs::FileId::HIBERNATION_FIRMWARE).unwrap();
+    let mut reader = RecordReader::new(bytes.len() as u64);
+    let mut collector = Collector::default();
+    reader.push(&bytes, &mut collector).unwrap();
+    let (record, _) = reader.finish().unwrap();
+    let mut collected = collector.finish().unwrap();
+    let tables = collected.pinned.get_mut("etc/acpi/tables").unwrap();
+    *tables.last_mut().unwrap() ^= 1;
+    let [part] = &record.parts()[..] else {
+        panic!("one part");
+    };
+    let image = FirmwareImage::new().part(part.name.clone(), part.gpa, &**CODE);
+    let new = NewRecord::new(
+        &FirmwareDescription::reset_vector(),
+        image,
+        &collected.pinned,
+        &collected.platform,
+    );
+    let mut changed = Vec::new();
+    std::io::Read::read_to_end(&mut new.unwrap().stream(), &mut changed).unwrap();
+    let id = vmgs::FileId::HIBERNATION_FIRMWARE;
+    store.write(id, vmgs::Protection::Plain, &changed).unwrap();
+}
+
+/// A resume needs the stored firmware, and not the host's.
+#[test]
+fn a_guest_resumes_without_firmware_on_the_host() {
+    for garbage in [None, Some(b"garbage")] {
+        let files = Files::new();
+        let config = hibernated(&files);
+        let path = files.path("OVMF_CODE.fd");
+        match garbage {
+            None => std::fs::remove_file(path).unwrap(),
+            Some(bytes) => std::fs::write(path, bytes).unwrap(),
+        }
+        let bench = Bench::boot(&config);
+        let events = bench.take_events();
+        assert!(events.contains(&"restored".to_owned()), "{events:?}");
+        bench.end(&config);
+        // A cold start does.
+        let discard = Start::Boot(BootOptions {
+            hibernation_override: Some(Override::Discard),
+            ..BootOptions::default()
+        });
+        let error = Bench::new(&config, &discard).err().unwrap();
+        assert!(matches!(error, MachineError::Boot(_)), "{error}");
+    }
+}
+
+/// A store that was made on purpose, beside the note of another that had its name.
+#[test]
+fn a_note_of_another_store_is_not_believed() {
+    let files = Files::new();
+    let config = hibernated(&files);
+    let store = files.path("vm.vmgs");
+    std::fs::remove_file(&store).unwrap();
+    let file = std::fs::File::create_new(&store).unwrap();
+    vmgs::create_file(&file, 64 << 20, vmgs::Container::Vhd1, None).unwrap();
+    drop(file);
+    let device = vmgs::FileDevice::open(&store, vmgs::Container::Detect, ACCESS).unwrap();
+    drop(vmgs::Vmgs::format(Box::new(device), vmgs::OpenOptions::default()).unwrap());
+
+    let mut bench = Bench::boot(&config);
+    let events = bench.take_events();
+    assert!(events.contains(&"captured".to_owned()), "{events:?}");
+    hibernate(&mut bench);
+    bench.end(&config);
+    let bench = Bench::boot(&config);
+    let events = bench.take_events();
+    assert!(events.contains(&"restored".to_owned()), "{events:?}");
+    bench.end(&config);
 }
 
 #[test]
@@ -169,6 +409,8 @@ fn a_store_that_is_gone_since_the_guest_hibernated_refuses_the_start() {
     let refused = || {
         let error = Bench::new(&config, &Start::default()).err().unwrap();
         assert!(error.is_refused_resume(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("its store is gone"), "{text}");
     };
     refused();
     assert!(!store.exists());

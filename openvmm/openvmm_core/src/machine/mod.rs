@@ -19,7 +19,6 @@ pub(crate) use build::HostEnds;
 pub use error::MachineError;
 pub use firmware::BootError;
 pub use firmware::FirmwareDeviceError;
-pub use firmware::RestartError;
 pub use firmware::UefiError;
 pub use firmware::VariablesError;
 pub use guest::LoadGuestError;

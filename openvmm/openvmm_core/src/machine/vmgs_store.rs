@@ -5,6 +5,7 @@
 
 use firmware_hibernation::BrokerStorage;
 use firmware_hibernation::HibernationFile;
+use firmware_hibernation::RecordPlace;
 use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Storage;
 use firmware_hibernation::StorageError;
@@ -519,6 +520,10 @@ impl Storage for PlannedStorage {
 
     fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         self.created()?.commit(change)
+    }
+
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
+        self.created()?.record_place()
     }
 }
 

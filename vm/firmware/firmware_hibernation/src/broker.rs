@@ -1,7 +1,11 @@
 //! A VMGS store, behind its broker or open in this thread, as the storage of the two files.
 
+use crate::place;
+use crate::place::Places;
+use crate::place::StoreFiles;
 use crate::storage::FileChange;
 use crate::storage::HibernationFile;
+use crate::storage::RecordPlace;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
@@ -21,13 +25,6 @@ use vmgs_format::FileId;
 
 /// In an encrypted store both files are encrypted, and so authenticated.
 const PROTECTION: Protection = Protection::IfEncrypted;
-
-fn file_id(file: HibernationFile) -> FileId {
-    match file {
-        HibernationFile::Token => FileId::HIBERNATION_TOKEN,
-        HibernationFile::Record => FileId::HIBERNATION_FIRMWARE,
-    }
-}
 
 impl From<vmgs::Error> for StorageError {
     fn from(error: vmgs::Error) -> Self {
@@ -66,6 +63,20 @@ impl BrokerStorage {
     }
 }
 
+impl StoreFiles for BrokerStorage {
+    fn file_len(&mut self, id: FileId) -> Result<Option<u64>, StorageError> {
+        match block_on(self.client.file_info(id)) {
+            Ok(info) => Ok(Some(info.valid_bytes)),
+            Err(error) if error.is_not_allocated() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn file_start(&mut self, id: FileId, len: usize) -> Result<Vec<u8>, StorageError> {
+        Ok(block_on(self.client.read_range(id, 0, len))?)
+    }
+}
+
 impl Storage for BrokerStorage {
     fn state(&mut self) -> Result<StoreState, StorageError> {
         let info = block_on(self.client.info())?;
@@ -78,15 +89,12 @@ impl Storage for BrokerStorage {
     }
 
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
-        match block_on(self.client.file_info(file_id(file))) {
-            Ok(info) => Ok(Some(info.valid_bytes)),
-            Err(error) if error.is_not_allocated() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        place::len(self, file)
     }
 
     fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
-        Ok(block_on(self.client.read_range(file_id(file), 0, len))?)
+        let id = place::existing(self, file)?;
+        self.file_start(id, len)
     }
 
     fn read(
@@ -94,22 +102,30 @@ impl Storage for BrokerStorage {
         file: HibernationFile,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        Ok(block_on(self.client.read_chunks(file_id(file), sink))?)
+        let id = place::existing(self, file)?;
+        Ok(block_on(self.client.read_chunks(id, sink))?)
     }
 
     fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         let mut commit = Commit::new();
         for (file, change) in change.into_files() {
-            let id = file_id(file);
             commit = match change {
                 FileChange::Keep => commit,
-                FileChange::Delete => commit.delete_if_present(id),
+                FileChange::Delete => match place::for_deleting(self, file)? {
+                    Some(id) => commit.delete_if_present(id),
+                    None => commit,
+                },
                 FileChange::Write { len, source } => {
+                    let id = place::for_writing(self, file)?;
                     commit.write(id, PROTECTION, read_content(file, len, source)?)
                 }
             };
         }
         Ok(block_on(self.client.commit(commit))?)
+    }
+
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
+        Ok(Places::search(self)?.record_place())
     }
 }
 
@@ -136,6 +152,25 @@ fn read_content(
     })
 }
 
+impl StoreFiles for Vmgs {
+    fn file_len(&mut self, id: FileId) -> Result<Option<u64>, StorageError> {
+        match self.file_info(id) {
+            Ok(info) => Ok(Some(info.valid_bytes)),
+            Err(vmgs::Error::NotAllocated(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn file_start(&mut self, id: FileId, len: usize) -> Result<Vec<u8>, StorageError> {
+        let valid = self.file_info(id)?.valid_bytes;
+        let len = len.min(usize::try_from(valid).unwrap_or(len));
+        let mut bytes = vec![0; len];
+        let read = self.read_range(id, 0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+}
+
 /// A store that is open in this thread, for tools and tests.
 impl Storage for Vmgs {
     fn state(&mut self) -> Result<StoreState, StorageError> {
@@ -148,20 +183,12 @@ impl Storage for Vmgs {
     }
 
     fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
-        match self.file_info(file_id(file)) {
-            Ok(info) => Ok(Some(info.valid_bytes)),
-            Err(vmgs::Error::NotAllocated(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        place::len(self, file)
     }
 
     fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
-        let valid = self.file_info(file_id(file))?.valid_bytes;
-        let len = len.min(usize::try_from(valid).unwrap_or(len));
-        let mut bytes = vec![0; len];
-        let read = self.read_range(file_id(file), 0, &mut bytes)?;
-        bytes.truncate(read);
-        Ok(bytes)
+        let id = place::existing(self, file)?;
+        self.file_start(id, len)
     }
 
     fn read(
@@ -189,7 +216,8 @@ impl Storage for Vmgs {
             sink,
             enough: false,
         };
-        match self.read_to(file_id(file), &mut sink) {
+        let id = place::existing(self, file)?;
+        match self.read_to(id, &mut sink) {
             Err(_) if sink.enough => Ok(()),
             result => Ok(result.map(drop)?),
         }
@@ -204,13 +232,23 @@ impl Storage for Vmgs {
         for (file, change) in change.into_files() {
             match change {
                 FileChange::Keep => {}
-                FileChange::Delete => commit = commit.delete_if_present(file_id(file)),
-                FileChange::Write { len, source } => sources.push((file_id(file), len, source)),
+                FileChange::Delete => {
+                    if let Some(id) = place::for_deleting(self, file)? {
+                        commit = commit.delete_if_present(id);
+                    }
+                }
+                FileChange::Write { len, source } => {
+                    sources.push((place::for_writing(self, file)?, len, source));
+                }
             }
         }
         for (id, len, source) in &mut sources {
             commit = commit.write_from(*id, PROTECTION, *len, source);
         }
         Ok(Vmgs::commit(self, commit)?)
+    }
+
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
+        Ok(Places::search(self)?.record_place())
     }
 }

@@ -1,10 +1,12 @@
 //! Storing the firmware that is about to run.
 
 use crate::event::Stored;
+use crate::probe;
 use crate::record::NewRecord;
 use crate::record::Record;
 use crate::record::RecordInputError;
-use crate::record::decode_start;
+use crate::record::RecordReader;
+use crate::refusal::RefusalReason;
 use crate::storage::FileChange;
 use crate::storage::HibernationFile;
 use crate::storage::Storage;
@@ -12,14 +14,13 @@ use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
 use crate::storage::StoreChange;
 use error_chain::Chain;
-use vmgs_format::FIRMWARE_RECORD_HEADER_LEN;
-use vmgs_format::FIRMWARE_RECORD_SECTION_LEN;
 use vmgs_format::HIBERNATION_MIN_STORE_SIZE;
 
 /// The allocation unit of a store.
 const BLOCK: u64 = vmgs_format::BLOCK_SIZE as u64;
-/// The bytes that must stay free for writing a token: its block and both tables.
-const TOKEN_RESERVE: u64 = 3 * BLOCK;
+/// The bytes that must stay free for writing a token: its block, both tables, and the block of the token that says that
+/// the guest prepares to hibernate, which is in the store meanwhile.
+const TOKEN_RESERVE: u64 = 4 * BLOCK;
 
 /// Why firmware was not stored. The VM starts nevertheless.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub(crate) enum CaptureError {
     /// The host's disk that holds the store is full.
     #[error("the host's disk with the store is full")]
     DiskFull(#[source] StorageError),
+    /// Other programs have their data in all files that could have the record.
+    #[error("every file of the store that may have the firmware has other data")]
+    NoPlace,
     /// The store is read-only.
     #[error("the store is read-only")]
     ReadOnly,
@@ -77,6 +81,7 @@ impl CaptureError {
             Self::Full { .. } => "store_full",
             Self::Fragmented { .. } => "store_fragmented",
             Self::DiskFull(_) => "disk_full",
+            Self::NoPlace => "no_free_file",
             Self::ReadOnly => "store_read_only",
             Self::Locked => "store_locked",
             Self::Store(_) => "store_failed",
@@ -96,6 +101,7 @@ impl CaptureError {
                  `create`, `inject`)"
             }
             Self::DiskFull(_) => "free space on the file system that the VMGS file is on",
+            Self::NoPlace => "delete one of the files 56 to 62 from the store (`vmgstool delete`)",
             Self::ReadOnly => "make the store writable",
             Self::Locked => "give the VM the store's key",
             Self::Store(_) => "check the disk that the store is on",
@@ -108,46 +114,92 @@ impl CaptureError {
     }
 }
 
-/// Stores a record, unless one is there that `is_same` says is equivalent. On failure no record remains, so that a later
-/// token cannot mean an outdated one.
+impl From<StorageError> for CaptureError {
+    fn from(error: StorageError) -> Self {
+        match error.kind {
+            StorageErrorKind::ReadOnly => Self::ReadOnly,
+            StorageErrorKind::Locked => Self::Locked,
+            StorageErrorKind::NoPlace => Self::NoPlace,
+            StorageErrorKind::DiskFull => Self::DiskFull(error),
+            StorageErrorKind::Corrupt | StorageErrorKind::NoSpace | StorageErrorKind::Io => {
+                Self::Store(error)
+            }
+        }
+    }
+}
+
+/// What is done with the token when the firmware is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenAtCapture {
+    /// It stays.
+    Keep,
+    /// It is deleted in the same commit: it is corrupt, and would stop the next start if there were firmware.
+    Delete,
+}
+
+impl TokenAtCapture {
+    fn change(self) -> FileChange {
+        match self {
+            Self::Keep => FileChange::Keep,
+            Self::Delete => FileChange::Delete,
+        }
+    }
+}
+
+/// Stores a record, unless one is there that is intact and that `is_same` says is equivalent. On failure no record remains, so that a later token cannot mean an
+/// outdated one.
 pub(crate) fn store(
     storage: &mut dyn Storage,
     new: &NewRecord,
+    token: TokenAtCapture,
     is_same: impl Fn(&Record, &Record) -> bool,
 ) -> Result<(Record, Stored), CaptureError> {
-    let record = new.record();
-    let old_len = storage
-        .len(HibernationFile::Record)
-        .map_err(CaptureError::Store)?;
-    if old_len == Some(record.len) {
-        let start =
-            FIRMWARE_RECORD_HEADER_LEN + record.sections.len() * FIRMWARE_RECORD_SECTION_LEN;
-        if let Ok(start) = storage.read_start(HibernationFile::Record, start)
-            && let Ok(old) = decode_start(&start)
-            && is_same(&old, record)
-        {
-            return Ok((old, Stored::Unchanged));
+    let old_len = match storage.len(HibernationFile::Record) {
+        // It may be anything.
+        Err(error) if error.kind == StorageErrorKind::Corrupt => None,
+        len => len?,
+    };
+    let stored = match old_len {
+        // The host's disk may have damaged the record since it was written.
+        Some(len) if len == new.record().len => {
+            match probe::read_with(storage, RecordReader::new(len), &mut ()) {
+                Ok((old, _)) if is_same(&old, new.record()) => {
+                    if token == TokenAtCapture::Delete {
+                        storage.commit(StoreChange::of_token(FileChange::Delete))?;
+                    }
+                    return Ok((old, Stored::Unchanged));
+                }
+                Err(RefusalReason::CorruptImage(_)) => Stored::Repaired,
+                Ok(_) | Err(_) => Stored::Written,
+            }
         }
-    }
-    let result = replace(storage, new, old_len.is_some());
+        _ => Stored::Written,
+    };
+    let result = replace(storage, new, token, old_len.is_some());
     if result.is_err() {
         delete_if_present(storage);
     }
     result?;
-    Ok((record.clone(), Stored::Written))
+    Ok((new.record().clone(), stored))
 }
 
-fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<(), CaptureError> {
-    let state = storage.state().map_err(CaptureError::Store)?;
+fn replace(
+    storage: &mut dyn Storage,
+    new: &NewRecord,
+    token: TokenAtCapture,
+    has_old: bool,
+) -> Result<(), CaptureError> {
+    let state = storage.state()?;
     if state.size < HIBERNATION_MIN_STORE_SIZE {
         return Err(CaptureError::StoreTooSmall { size: state.size });
     }
     let len = new.record().len;
     let write = |storage: &mut dyn Storage| {
-        storage.commit(StoreChange::of_record(FileChange::Write {
-            len,
-            source: Box::new(new.stream()),
-        }))?;
+        let source = Box::new(new.stream());
+        storage.commit(StoreChange {
+            token: token.change(),
+            record: FileChange::Write { len, source },
+        })?;
         // Without space for the token the record is of no use.
         if storage.state()?.free < TOKEN_RESERVE {
             let error = "no space is left for a token";
@@ -170,9 +222,6 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
         }
     }
     written.map_err(|error| match error.kind {
-        StorageErrorKind::ReadOnly => CaptureError::ReadOnly,
-        StorageErrorKind::Locked => CaptureError::Locked,
-        StorageErrorKind::DiskFull => CaptureError::DiskFull(error),
         StorageErrorKind::NoSpace => match storage.state() {
             Ok(state) if state.free >= len.next_multiple_of(BLOCK) + TOKEN_RESERVE => {
                 CaptureError::Fragmented {
@@ -187,7 +236,7 @@ fn replace(storage: &mut dyn Storage, new: &NewRecord, has_old: bool) -> Result<
             },
             Err(error) => CaptureError::Store(error),
         },
-        StorageErrorKind::Corrupt | StorageErrorKind::Io => CaptureError::Store(error),
+        _ => error.into(),
     })
 }
 

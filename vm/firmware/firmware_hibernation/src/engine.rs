@@ -1,12 +1,14 @@
 //! The engine: hibernation of a VM, from one start to the next.
 
+mod effects;
+
 use crate::capture;
 use crate::capture::CaptureError;
+use crate::capture::TokenAtCapture;
 use crate::config::Config;
 use crate::config::Mode;
 use crate::event::HibernationEvent;
 use crate::event::HibernationEventSink;
-use crate::event::Level;
 use crate::event::Stored;
 use crate::image::Architecture;
 use crate::image::FirmwareDescription;
@@ -15,29 +17,28 @@ use crate::image::FirmwareTarget;
 use crate::image::PinnedFiles;
 use crate::probe;
 use crate::probe::Candidate;
-use crate::probe::IntactRecord;
 use crate::probe::Probe;
 use crate::record::NewRecord;
 use crate::record::Record;
-use crate::record::RecordError;
-use crate::record::RecordReader;
-use crate::record::Restorer;
 use crate::refusal::Refusal;
 use crate::refusal::RefusalReason;
+use crate::restore::differing;
+use crate::restore::restore_record;
 use crate::saved_state;
 use crate::sequence_note::SequenceNote;
 use crate::sequence_note::SequenceNoteFile;
-use crate::state_machine::Consumer;
 use crate::state_machine::Effect;
 use crate::state_machine::HibernationState;
 use crate::state_machine::ImageStatus;
 use crate::state_machine::Input;
-use crate::state_machine::Message;
 use crate::state_machine::Outcome;
 use crate::state_machine::ProbeOutcome;
+use crate::state_machine::Sleep;
 use crate::state_machine::StateMachine;
 use crate::storage::FileChange;
 use crate::storage::HibernationFile;
+use crate::storage::Occupant;
+use crate::storage::RecordPlace;
 use crate::storage::Storage;
 use crate::storage::StorageError;
 use crate::storage::StorageErrorKind;
@@ -45,6 +46,7 @@ use crate::storage::StoreChange;
 use crate::token;
 use crate::token::TokenOutcome;
 use crate::token::TokenValue;
+use log_limit::LogLimit;
 use mesh::saved_state::RestoreError;
 use mesh::saved_state::SaveError;
 use mesh::saved_state::SavedState;
@@ -72,6 +74,8 @@ pub struct HibernationEngine {
     /// The record of the running firmware, if it is stored.
     record: Option<Record>,
     last_event: Option<HibernationEvent>,
+    /// Limits what a guest can cause on a store that fails.
+    mark_log: LogLimit,
 }
 
 /// What the VMM has to do to start the VM.
@@ -139,6 +143,7 @@ impl HibernationEngine {
             probe: None,
             record: None,
             last_event: None,
+            mark_log: LogLimit::new(),
         }
     }
 
@@ -161,6 +166,7 @@ impl HibernationEngine {
     /// compared.
     pub fn start(&mut self, view: &PlatformView) -> Result<StartPlan, Refusal> {
         self.record = None;
+        self.probe = None;
         self.read_note();
         let found = self.probe(view);
         let requested = self.config.requested.take();
@@ -229,7 +235,13 @@ impl HibernationEngine {
             Some(name) => old.is_equivalent_except(new, name),
             None => old.is_equivalent(new),
         };
-        let status = match self.try_capture(description, image, pinned, view, is_same) {
+        let token = match self.probe.take().and_then(|probe| probe.corrupt) {
+            Some(_) => TokenAtCapture::Delete,
+            None => TokenAtCapture::Keep,
+        };
+        let result = self.try_capture(description, image, pinned, view, token, is_same);
+        self.report_place();
+        let status = match result {
             Ok((record, stored)) => {
                 self.emit(HibernationEvent::Captured {
                     image_id: record.image_id,
@@ -247,9 +259,13 @@ impl HibernationEngine {
                     detail: error.in_full(),
                     advice: error.advice(),
                 });
+                if token == TokenAtCapture::Delete {
+                    self.clear_token();
+                }
                 ImageStatus::NotStored
             }
         };
+        self.replace_outdated_note();
         self.handle(Input::Captured(status));
         status
     }
@@ -271,7 +287,15 @@ impl HibernationEngine {
         if record.pinned_digest(name) == settled {
             return;
         }
-        match self.try_capture(description, image, pinned, view, Record::is_equivalent) {
+        let token = TokenAtCapture::Keep;
+        match self.try_capture(
+            description,
+            image,
+            pinned,
+            view,
+            token,
+            Record::is_equivalent,
+        ) {
             Ok((record, _)) => self.record = Some(record),
             Err(error) => {
                 // No record is left, so the token will not say that there is one.
@@ -285,12 +309,29 @@ impl HibernationEngine {
         }
     }
 
+    /// Reports if the usual file of the record has other data.
+    fn report_place(&mut self) {
+        let place = self.storage.as_mut().and_then(|s| s.record_place().ok());
+        if let Some(RecordPlace {
+            file: used,
+            occupant: Some(Occupant { file, what }),
+        }) = place
+        {
+            self.emit(HibernationEvent::PlaceTaken {
+                file,
+                occupant: what,
+                used,
+            });
+        }
+    }
+
     fn try_capture(
         &mut self,
         description: &FirmwareDescription,
         image: FirmwareImage,
         pinned: &PinnedFiles,
         view: &PlatformView,
+        token: TokenAtCapture,
         is_same: impl Fn(&Record, &Record) -> bool,
     ) -> Result<(Record, Stored), CaptureError> {
         let Some(storage) = &mut self.storage else {
@@ -298,7 +339,7 @@ impl HibernationEngine {
             return Err(CaptureError::Store(error));
         };
         match NewRecord::new(description, image, pinned, view) {
-            Ok(new) => capture::store(&mut **storage, &new, is_same),
+            Ok(new) => capture::store(&mut **storage, &new, token, is_same),
             Err(error) => {
                 capture::delete_if_present(&mut **storage);
                 Err(error.into())
@@ -312,7 +353,9 @@ impl HibernationEngine {
         let started = Instant::now();
         let stored = self.probe.take().and_then(|probe| probe.stored);
         let (Some(storage), Some(stored)) = (&mut self.storage, stored) else {
-            self.probe = Some(Probe::unusable(RefusalReason::MissingImage));
+            let reason = RefusalReason::MissingImage { instead: None };
+            self.probe = Some(Probe::unusable(reason));
+            self.handle(Input::Restored(Outcome::Failed));
             return Err(self.refuse());
         };
         match restore_record(&mut **storage, &stored, target) {
@@ -336,14 +379,39 @@ impl HibernationEngine {
         }
     }
 
+    /// Goes on with the firmware that is loaded, after a reset: checks that it and the files it was given are the stored
+    /// ones. Call only after [`StartPlan::Restore`], instead of [`HibernationEngine::restore_firmware`].
+    pub fn keep_firmware(
+        &mut self,
+        image: &FirmwareImage,
+        pinned: &PinnedFiles,
+    ) -> Result<(), Refusal> {
+        let stored = self.probe.take().and_then(|probe| probe.stored);
+        let reason = match stored {
+            None => RefusalReason::MissingImage { instead: None },
+            Some(stored) => {
+                let differing = differing(&stored, image, pinned);
+                if differing.is_empty() {
+                    self.record = Some(stored.record);
+                    self.handle(Input::Restored(Outcome::Done));
+                    return Ok(());
+                }
+                RefusalReason::OtherFirmware(differing)
+            }
+        };
+        self.probe = Some(Probe::unusable(reason));
+        self.handle(Input::Restored(Outcome::Failed));
+        Err(self.refuse())
+    }
+
     /// The VPs are about to run.
     pub fn run(&mut self) {
         self.handle(Input::Run);
     }
 
-    /// The guest ran its ACPI method `_PTS`.
-    pub fn prepare_to_sleep(&mut self) {
-        self.handle(Input::PrepareToSleep);
+    /// The guest ran its ACPI method `_PTS`, for this state.
+    pub fn prepare(&mut self, sleep: Sleep) {
+        self.handle(Input::Prepare(sleep));
     }
 
     /// The guest ran its ACPI method `_WAK` for S4.
@@ -483,50 +551,9 @@ impl HibernationEngine {
         }
     }
 
-    fn perform(&mut self, effect: Effect) {
-        match effect {
-            Effect::Say(message) => self.say(message),
-            Effect::WriteToken(image) => {
-                // A failure was emitted as an event.
-                let _ = self.write_token(image);
-            }
-            Effect::Consume(by) => self.consume(by),
-            Effect::ClearToken => self.clear_token(),
-        }
-    }
-
-    fn say(&mut self, message: Message) {
-        let probe = self.probe.as_ref();
-        let event = match message {
-            Message::TokenIgnored => HibernationEvent::TokenIgnored,
-            Message::NoStore => HibernationEvent::NoStore,
-            Message::NotPinned => HibernationEvent::NotPinned {
-                token: probe
-                    .and_then(|probe| probe.token)
-                    .unwrap_or(TokenValue::NotStored),
-            },
-            Message::CorruptTokenIgnored => HibernationEvent::CorruptTokenIgnored {
-                detail: probe
-                    .and_then(|probe| probe.corrupt)
-                    .map(|corrupt| corrupt.to_string())
-                    .unwrap_or_default(),
-            },
-            Message::CurrentFirmwareUsed => HibernationEvent::CurrentFirmwareUsed {
-                instead_of: probe.and_then(|probe| probe.refusal.as_ref()).map_or_else(
-                    || "the stored firmware would have been restored".into(),
-                    |reason| format!("the start would have been refused: {}", reason.in_full()),
-                ),
-            },
-            Message::TokenKept => HibernationEvent::TokenKept,
-            Message::HibernatedUntracked if self.config.mode() == Mode::Off => return,
-            Message::HibernatedUntracked => HibernationEvent::HibernatedUntracked,
-        };
-        self.emit(event);
-    }
-
     fn refuse(&mut self) -> Refusal {
         let reason = self.probe.take().and_then(|probe| probe.refusal);
-        let reason = reason.unwrap_or(RefusalReason::MissingImage);
+        let reason = reason.unwrap_or(RefusalReason::MissingImage { instead: None });
         self.emit(HibernationEvent::Refused {
             reason: reason.code(),
             detail: reason.in_full(),
@@ -545,6 +572,7 @@ impl HibernationEngine {
         let outcome = match result {
             Ok(()) => {
                 self.write_note(false);
+                self.probe = None;
                 self.emit(HibernationEvent::Discarded);
                 Outcome::Done
             }
@@ -558,140 +586,6 @@ impl HibernationEngine {
             Outcome::Done => Ok(()),
             Outcome::Failed => Err(self.refuse()),
         }
-    }
-
-    /// Makes the token durable. It says that the firmware is stored only if the stored record is still intact.
-    fn write_token(&mut self, image: ImageStatus) -> Result<(), TokenNotDurable> {
-        let stored = image == ImageStatus::Stored && self.is_image_still_stored();
-        let Some(storage) = &mut self.storage else {
-            return Ok(());
-        };
-        let token = if stored {
-            TokenValue::Stored
-        } else {
-            TokenValue::NotStored
-        };
-        match token::write(&mut **storage, stored) {
-            Ok(()) => {
-                self.write_note(true);
-                self.emit(HibernationEvent::TokenWritten { token });
-                Ok(())
-            }
-            Err((attempts, source)) => {
-                let detail = source.to_string();
-                self.emit(HibernationEvent::TokenNotWritten { token, detail });
-                Err(TokenNotDurable { attempts, source })
-            }
-        }
-    }
-
-    /// Reads and validates the record of the running firmware again, which may have been stored long ago.
-    fn is_image_still_stored(&mut self) -> bool {
-        let (Some(storage), Some(record)) = (&mut self.storage, &self.record) else {
-            return false;
-        };
-        let detail = match probe::read_record(&mut **storage) {
-            Ok(intact) if intact.record.is_equivalent(record) => return true,
-            Ok(_) => "it was replaced".to_owned(),
-            Err(reason) => reason.in_full(),
-        };
-        self.emit(HibernationEvent::ImageLost { detail });
-        false
-    }
-
-    fn consume(&mut self, by: Consumer) {
-        let event = match self.delete_token() {
-            Ok(_) => HibernationEvent::Consumed { by },
-            Err(error) => HibernationEvent::NotConsumed {
-                by,
-                detail: error.to_string(),
-            },
-        };
-        self.emit(event);
-    }
-
-    fn clear_token(&mut self) {
-        match self.delete_token() {
-            Ok(true) => self.emit(HibernationEvent::TokenCleared),
-            Ok(false) => {}
-            Err(error) => self.emit(HibernationEvent::TokenNotCleared {
-                detail: error.to_string(),
-            }),
-        }
-    }
-
-    /// Deletes the token. Returns whether there was one.
-    fn delete_token(&mut self) -> Result<bool, StorageError> {
-        let Some(storage) = &mut self.storage else {
-            return Ok(false);
-        };
-        let deleted = token::delete(&mut **storage)?;
-        self.write_note(false);
-        Ok(deleted)
-    }
-
-    /// Notes the sequence number of the store.
-    fn write_note(&mut self, hibernated: bool) {
-        let (Some(storage), Some(file)) = (&mut self.storage, &self.note_file) else {
-            return;
-        };
-        // A guest that never hibernated has no note.
-        if !hibernated && self.note.is_none_or(|note| !note.hibernated) {
-            return;
-        }
-        let Ok(state) = storage.state() else {
-            return;
-        };
-        let note = SequenceNote {
-            sequence: state.sequence,
-            hibernated,
-        };
-        match file.write(note) {
-            Ok(()) => self.note = Some(note),
-            Err(error) => {
-                tracing::warn!(%error, path = %file.0.display(), "cannot write the sequence note");
-            }
-        }
-    }
-
-    fn emit(&mut self, event: HibernationEvent) {
-        match event.level() {
-            // The caller of `start` or `restore_firmware` reports it as an error.
-            _ if matches!(event, HibernationEvent::Refused { .. }) => {
-                tracing::debug!(?event, "{event}");
-            }
-            Level::Info => tracing::info!(?event, "{event}"),
-            Level::Warning => tracing::warn!(?event, "{event}"),
-            Level::Error => tracing::error!(?event, "{event}"),
-        }
-        self.last_event = Some(event.clone());
-        (self.events)(event);
-    }
-}
-
-/// Reads the record again and writes its image to `target`. Returns the entry point.
-fn restore_record(
-    storage: &mut dyn Storage,
-    stored: &IntactRecord,
-    target: &mut dyn FirmwareTarget,
-) -> Result<u64, RefusalReason> {
-    let reader = RecordReader::again(stored.record.len, stored.checksums.clone());
-    let (record, _) = match probe::read_with(storage, reader, &mut Restorer(target)) {
-        Err(RefusalReason::CorruptImage(error)) => return Err(RefusalReason::NotRestored(error)),
-        result => result?,
-    };
-    if record != stored.record {
-        let error = RecordError::Changed("header".into());
-        return Err(RefusalReason::NotRestored(error));
-    }
-    match target.find_entry(record.entry_rule) {
-        Ok(None) => Ok(record.entry_gpa),
-        Ok(Some(found)) if found == record.entry_gpa => Ok(found),
-        Ok(Some(found)) => Err(RefusalReason::OtherEntry {
-            stored: record.entry_gpa,
-            found,
-        }),
-        Err(error) => Err(RefusalReason::NoEntry(error)),
     }
 }
 

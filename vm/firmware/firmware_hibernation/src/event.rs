@@ -34,6 +34,15 @@ pub enum HibernationEvent {
         /// What to do about it.
         advice: &'static str,
     },
+    /// The usual file of the stored firmware has other data, which was not replaced.
+    PlaceTaken {
+        /// Its number.
+        file: u32,
+        /// What it seems to have, in words.
+        occupant: String,
+        /// The file that is used instead; `None` if all have other data.
+        used: Option<u32>,
+    },
     /// The stored firmware was restored.
     Restored {
         /// The identifier of the record.
@@ -82,7 +91,7 @@ pub enum HibernationEvent {
         /// Why.
         detail: String,
     },
-    /// The machine went down before the operating system took over: the token stays for the next start.
+    /// The machine went down, and no operating system was seen taking over: the token stays for the next start.
     TokenKept,
     /// The operator discarded the hibernated session.
     Discarded,
@@ -131,6 +140,8 @@ pub enum Stored {
     Unchanged,
     /// It was written.
     Written,
+    /// The record in the store was damaged, and was written again.
+    Repaired,
 }
 
 /// The severity of an event.
@@ -148,7 +159,12 @@ impl HibernationEvent {
     /// Its severity.
     pub fn level(&self) -> Level {
         match self {
+            Self::Captured {
+                stored: Stored::Repaired,
+                ..
+            } => Level::Warning,
             Self::Captured { .. }
+            | Self::PlaceTaken { .. }
             | Self::Restored { .. }
             | Self::Consumed { .. }
             | Self::TokenWritten {
@@ -195,7 +211,23 @@ impl fmt::Display for HibernationEvent {
                 Stored::Written => {
                     write!(f, "the guest's firmware ({image_len} bytes) was stored")
                 }
+                Stored::Repaired => write!(
+                    f,
+                    "the stored firmware was damaged, and the guest's firmware ({image_len} bytes) was stored \
+                     again; check the disk that the store is on"
+                ),
             },
+            Self::PlaceTaken {
+                file,
+                occupant,
+                used,
+            } => {
+                write!(f, "file {file} of the store has {occupant}, which stays")?;
+                match used {
+                    Some(used) => write!(f, ": the guest's firmware is kept in file {used}"),
+                    None => Ok(()),
+                }
+            }
             Self::NotCaptured { detail, advice, .. } => write!(
                 f,
                 "the guest's firmware was not stored, so a hibernated guest may not resume after the host's \
@@ -236,7 +268,8 @@ impl fmt::Display for HibernationEvent {
             ),
             Self::TokenKept => write!(
                 f,
-                "the machine went down before an operating system took over: the hibernation token stays"
+                "the machine went down, and the guest was not seen resuming: the hibernation token stays (if the \
+                 guest was booted anew and shut down, start it once with --hibernation-override discard)"
             ),
             Self::Discarded => write!(f, "the hibernated session was discarded"),
             Self::Refused { detail, advice, .. } => {
@@ -268,8 +301,8 @@ impl fmt::Display for HibernationEvent {
             ),
             Self::CorruptTokenIgnored { detail } => write!(
                 f,
-                "the hibernation token is corrupt ({detail}) and no firmware is stored: the guest starts on \
-                 the host's firmware"
+                "the hibernation token is corrupt ({detail}) and no firmware is stored: the token is deleted, \
+                 and the guest starts on the host's firmware"
             ),
             Self::CurrentFirmwareUsed { instead_of } => write!(
                 f,

@@ -8,6 +8,7 @@ use crate::record::RecordError;
 use crate::record::RecordReader;
 use crate::record::RecordVisitor;
 use crate::refusal::RefusalReason;
+use crate::sequence_note::NO_STORE;
 use crate::sequence_note::SequenceNote;
 use crate::state_machine::ProbeOutcome;
 use crate::storage::HibernationFile;
@@ -84,7 +85,7 @@ pub(crate) fn probe(
     };
     let probe = match is_older_copy(storage, &token, note) {
         Some(reason) => Probe::unusable(reason),
-        None => probe_token(storage, candidate, token),
+        None => probe_token(storage, candidate, token, note),
     };
     Probe {
         token: value,
@@ -92,37 +93,63 @@ pub(crate) fn probe(
     }
 }
 
-/// Whether the store is an older copy of the one that was noted.
+/// Whether the store is gone, or an older copy of the one that was noted.
 fn is_older_copy(
     storage: &mut dyn Storage,
     token: &TokenOutcome,
     note: Option<SequenceNote>,
 ) -> Option<RefusalReason> {
     let note = note?;
-    let matters = match token {
-        TokenOutcome::Missing | TokenOutcome::Found(TokenValue::NotHibernated) => note.hibernated,
-        TokenOutcome::Found(_) | TokenOutcome::Corrupt(_) => true,
-        TokenOutcome::Unreadable(_) => false,
-    };
-    let found = storage.state().ok().filter(|_| matters)?.sequence;
+    let found = storage.state().ok()?.sequence;
     let noted = note.sequence;
-    note.is_newer_than(found)
-        .then_some(RefusalReason::OlderStore { found, noted })
+    let older = note
+        .is_newer_than(found)
+        .then_some(RefusalReason::OlderStore { found, noted });
+    match token {
+        TokenOutcome::Missing | TokenOutcome::Found(TokenValue::NotHibernated) => {
+            if !note.hibernated {
+                None
+            } else if found == NO_STORE {
+                Some(RefusalReason::StoreGone)
+            } else if matches!(storage.len(HibernationFile::Record), Ok(None)) {
+                // Firmware was never stored here: the store is another one, which somebody made on purpose.
+                None
+            } else {
+                older
+            }
+        }
+        TokenOutcome::Found(_) | TokenOutcome::Corrupt(_) => older,
+        TokenOutcome::Unreadable(_) => None,
+    }
+}
+
+/// Whether the token of the last hibernation could not be written: this is noted, and nothing has changed since.
+fn is_token_lost(storage: &mut dyn Storage, note: Option<SequenceNote>) -> bool {
+    note.is_some_and(|note| {
+        note.hibernated
+            && storage
+                .state()
+                .is_ok_and(|state| state.sequence == note.sequence)
+            && !matches!(storage.len(HibernationFile::Record), Ok(None))
+    })
 }
 
 fn probe_token(
     storage: &mut dyn Storage,
     candidate: Option<Candidate<'_>>,
     token: TokenOutcome,
+    note: Option<SequenceNote>,
 ) -> Probe {
     match token {
-        TokenOutcome::Missing | TokenOutcome::Found(TokenValue::NotHibernated) => {
+        TokenOutcome::Missing | TokenOutcome::Found(TokenValue::NotHibernated)
+            if !is_token_lost(storage, note) =>
+        {
             Probe::new(ProbeOutcome::NotHibernated)
         }
         TokenOutcome::Found(TokenValue::NotStored | TokenValue::Version { .. }) => {
             Probe::new(ProbeOutcome::NotStored)
         }
-        TokenOutcome::Found(TokenValue::Stored) => match usable(storage, candidate) {
+        TokenOutcome::Missing | TokenOutcome::Found(_) => match usable(storage, candidate) {
             Ok(intact) => Probe {
                 stored: Some(intact),
                 ..Probe::new(ProbeOutcome::Stored)
@@ -130,7 +157,7 @@ fn probe_token(
             Err(reason) => Probe::unusable(reason),
         },
         TokenOutcome::Corrupt(corrupt) => match read_record(storage) {
-            Err(RefusalReason::MissingImage) => Probe {
+            Err(RefusalReason::MissingImage { .. }) => Probe {
                 corrupt: Some(corrupt),
                 ..Probe::new(ProbeOutcome::CorruptToken)
             },
@@ -185,7 +212,12 @@ fn relevant_differences(hibernated: &PlatformView, started: &PlatformView) -> Ve
 pub(crate) fn read_record(storage: &mut dyn Storage) -> Result<IntactRecord, RefusalReason> {
     let len = match storage.len(HibernationFile::Record) {
         Ok(Some(len)) => len,
-        Ok(None) => return Err(RefusalReason::MissingImage),
+        Ok(None) => {
+            let place = storage.record_place().ok();
+            return Err(RefusalReason::MissingImage {
+                instead: place.and_then(|place| place.occupant),
+            });
+        }
         Err(error) => return Err(unreadable(error)),
     };
     let mut collector = Collector::default();

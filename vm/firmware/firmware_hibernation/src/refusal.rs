@@ -4,6 +4,7 @@ use crate::config::Override;
 use crate::image::Architecture;
 use crate::image::TargetError;
 use crate::record::RecordError;
+use crate::storage::Occupant;
 use crate::storage::StorageError;
 use crate::token::CorruptToken;
 use error_chain::Chain;
@@ -29,8 +30,14 @@ pub enum RefusalReason {
     #[error("the hibernation token is corrupt")]
     CorruptToken(#[source] CorruptToken),
     /// The token says that firmware is stored, but there is none.
-    #[error("the token says that the guest's firmware is stored, but it is not")]
-    MissingImage,
+    #[error(
+        "the token says that the guest's firmware is stored, but it is not{}",
+        instead_of_image(instead.as_ref())
+    )]
+    MissingImage {
+        /// What is in its place.
+        instead: Option<Occupant>,
+    },
     /// The stored firmware is damaged.
     #[error("the stored firmware is corrupt")]
     CorruptImage(#[source] RecordError),
@@ -56,6 +63,15 @@ pub enum RefusalReason {
         /// The sequence number that was noted.
         noted: u32,
     },
+    /// The store is gone.
+    #[error("the guest hibernated, but its store is gone")]
+    StoreGone,
+    /// The stored firmware is not what is loaded since the VM was started.
+    #[error(
+        "the guest's hibernated session needs other firmware than what is loaded; there differ: {}",
+        .0.join(", ")
+    )]
+    OtherFirmware(Vec<String>),
     /// The stored firmware could not be restored.
     #[error("the stored firmware could not be restored")]
     NotRestored(#[source] RecordError),
@@ -81,12 +97,14 @@ impl RefusalReason {
         match self {
             Self::UnreadableToken(_) => "token_unreadable",
             Self::CorruptToken(_) => "token_corrupt",
-            Self::MissingImage => "image_missing",
+            Self::MissingImage { .. } => "image_missing",
             Self::CorruptImage(_) => "image_corrupt",
             Self::UnreadableImage(_) => "image_unreadable",
             Self::OtherArchitecture { .. } => "architecture_changed",
             Self::OtherMachine(_) => "machine_changed",
             Self::OlderStore { .. } => "store_older",
+            Self::StoreGone => "store_gone",
+            Self::OtherFirmware(_) => "firmware_changed",
             Self::NotRestored(_) => "not_restored",
             Self::NoEntry(_) => "entry_not_found",
             Self::OtherEntry { .. } => "entry_moved",
@@ -111,14 +129,21 @@ impl RefusalReason {
                 "make the store readable (check its disk and its key) and start again"
             }
             Self::CorruptToken(_)
-            | Self::MissingImage
+            | Self::MissingImage { .. }
             | Self::CorruptImage(_)
             | Self::OtherEntry { .. }
             | Self::NoEntry(_) => "put back a copy of the store made since the guest hibernated",
             Self::OtherArchitecture { .. } | Self::OtherMachine(_) => {
                 "start the VM with the configuration it hibernated with"
             }
-            Self::OlderStore { .. } => "put back the newest copy of the store",
+            Self::OlderStore { .. } => {
+                "put back the newest copy of the store, or, if this one is to be used, delete the note beside it \
+                 (STORE.seen)"
+            }
+            Self::StoreGone => {
+                "put back the store, or, if it was deleted on purpose, delete the note too (STORE.seen)"
+            }
+            Self::OtherFirmware(_) => "start the VM again",
             Self::NotRestored(_) => "start again with a machine that has room for the firmware",
             Self::NotDiscarded(_) => "make the store writable and start again",
         }
@@ -136,6 +161,12 @@ impl RefusalReason {
             _ => &Override::ALL,
         }
     }
+}
+
+fn instead_of_image(instead: Option<&Occupant>) -> String {
+    instead.map_or_else(String::new, |Occupant { file, what }| {
+        format!(" (file {file} has {what})")
+    })
 }
 
 impl fmt::Display for Refusal {

@@ -69,6 +69,9 @@ impl SequenceNoteFile {
     }
 }
 
+/// The sequence number of a store that does not exist yet: older than any store.
+pub(crate) const NO_STORE: u32 = 0;
+
 /// The content of the note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct SequenceNote {

@@ -42,7 +42,7 @@ pub enum HibernationState {
     },
     /// It is about to start on the stored firmware, which is to be restored.
     Restoring,
-    /// It runs, and the store has no token.
+    /// It runs, and the store has no token, or one that says that it may be about to hibernate.
     Running {
         /// Whether the firmware that runs is stored.
         image: ImageStatus,
@@ -51,7 +51,7 @@ pub enum HibernationState {
     Waking {
         /// Whether the firmware that runs is stored.
         image: ImageStatus,
-        /// Whether an operating system, and not only firmware, has been seen running.
+        /// Whether an operating system was seen that is past the decision to resume.
         taken_over: bool,
     },
     /// The start was refused.
@@ -72,7 +72,7 @@ pub(crate) enum ProbeOutcome {
     NotHibernated,
     /// A token, without stored firmware.
     NotStored,
-    /// A token, with stored firmware that is intact and belongs to this machine.
+    /// The guest is or may be hibernated, with stored firmware that is intact and belongs to this machine.
     Stored,
     /// The guest is or may be hibernated, and its firmware cannot be restored.
     Unusable,
@@ -98,8 +98,8 @@ pub(crate) enum Input {
     Restored(Outcome),
     /// The VPs are about to run.
     Run,
-    /// The guest ran its ACPI method `_PTS` (ACPI 6.5, section 7.4.1): an operating system runs.
-    PrepareToSleep,
+    /// The guest ran its ACPI method `_PTS` (ACPI 6.5, section 7.4.1).
+    Prepare(Sleep),
     /// The guest ran its ACPI method `_WAK` (ACPI 6.5, section 7.4.5) for S4.
     Wake,
     /// The firmware signalled that it handed over to an operating system.
@@ -112,6 +112,17 @@ pub(crate) enum Input {
     Hibernate,
     /// The VM ended in another way: a triple fault, a failure, or the operator stopped it.
     Crash,
+}
+
+/// What a guest prepares for by `_PTS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sleep {
+    /// S1 to S3: a sleep in which memory keeps its content.
+    Suspend,
+    /// S4.
+    Hibernate,
+    /// S5. An initial RAM disk that waits for the passphrase of the hibernation image can do this too.
+    PowerOff,
 }
 
 /// How an operation ended.
@@ -128,6 +139,8 @@ pub(crate) enum Outcome {
 pub(crate) enum Effect {
     /// Emit an event.
     Say(Message),
+    /// Make durable that the guest may be about to hibernate.
+    MarkPreparing,
     /// Make the token durable.
     WriteToken(ImageStatus),
     /// Delete the token: the guest has resumed.
@@ -149,7 +162,7 @@ pub(crate) enum Message {
     CorruptTokenIgnored,
     /// The guest starts on the host's firmware, because the operator asked for it.
     CurrentFirmwareUsed,
-    /// The machine went down before an operating system took over: the token stays.
+    /// The machine went down, and no operating system was seen taking over: the token stays.
     TokenKept,
     /// The guest hibernated, but nothing was recorded.
     HibernatedUntracked,
@@ -255,6 +268,14 @@ impl StateMachine {
                 Input::PowerOff | Input::Reset | Input::Hibernate | Input::Crash,
             ) => off(vec![]),
 
+            // If writing the token fails, or the power does before it is written, this tells the next start not
+            // to replace the stored firmware.
+            (
+                HibernationState::Running {
+                    image: ImageStatus::Stored,
+                },
+                Input::Prepare(Sleep::Hibernate),
+            ) => (state, vec![Effect::MarkPreparing]),
             (HibernationState::Running { .. }, Input::PowerOff | Input::Reset) => {
                 off(vec![ClearToken])
             }
@@ -286,6 +307,10 @@ impl StateMachine {
         input: Input,
     ) -> (HibernationState, Vec<Effect>) {
         let stay = (self.state, Vec::new());
+        let taken = HibernationState::Waking {
+            image,
+            taken_over: true,
+        };
         let consume = |by| {
             (
                 HibernationState::Running { image },
@@ -294,19 +319,25 @@ impl StateMachine {
         };
         let seen = |by| match self.consume {
             ConsumePolicy::AtStart | ConsumePolicy::Handoff => consume(by),
-            ConsumePolicy::NextTransition => {
-                let taken_over = true;
-                (HibernationState::Waking { image, taken_over }, vec![])
-            }
+            ConsumePolicy::NextTransition => (taken, vec![]),
         };
         let keep = (HibernationState::Off, vec![Effect::Say(Message::TokenKept)]);
         match input {
             Input::Run if self.consume == ConsumePolicy::AtStart => consume(Consumer::Start),
-            // An operating system that prepares to sleep is running. When it hibernates, it also runs `_WAK`
-            // before it powers off, so that later `_WAK` calls do not show that it resumed.
-            Input::PrepareToSleep => {
-                let taken_over = true;
-                (HibernationState::Waking { image, taken_over }, vec![])
+            // An operating system that prepares to sleep is past the decision to resume. When it hibernates, it
+            // also runs `_WAK` before it powers off, so that later `_WAK` calls do not show that it resumed.
+            Input::Prepare(Sleep::Hibernate) => {
+                let effects = match image {
+                    ImageStatus::Stored => vec![Effect::MarkPreparing],
+                    ImageStatus::NotStored => vec![],
+                };
+                (taken, effects)
+            }
+            Input::Prepare(Sleep::Suspend) => (taken, vec![]),
+            // An initial RAM disk that waits for a passphrase may power off too, so that this counts only by the
+            // policy that accepts it.
+            Input::Prepare(Sleep::PowerOff) if self.consume == ConsumePolicy::NextTransition => {
+                (taken, vec![])
             }
             Input::Wake if !taken_over => seen(Consumer::Wake),
             Input::RuntimeHandoff
@@ -314,14 +345,12 @@ impl StateMachine {
             {
                 seen(Consumer::RuntimeHandoff)
             }
-            // Without a handoff signal, only this shows that an operating system ran that did not resume its
-            // hibernated session.
-            Input::PowerOff if taken_over || self.takeover == TakeoverSignal::AcpiWake => {
+            // Firmware, boot loaders and an operating system that did not get to resume power off and reset the
+            // machine too: the hibernated session may still exist.
+            Input::PowerOff | Input::Reset if taken_over => {
                 (HibernationState::Off, vec![Effect::ClearToken])
             }
-            // Firmware, boot loaders and an operating system that failed to resume also reset the machine: the
-            // hibernated session may still exist.
-            Input::Reset if taken_over => (HibernationState::Off, vec![Effect::ClearToken]),
+            // Only an operating system hibernates.
             Input::Hibernate if taken_over || self.takeover == TakeoverSignal::AcpiWake => {
                 (HibernationState::Off, vec![Effect::WriteToken(image)])
             }
@@ -331,6 +360,7 @@ impl StateMachine {
             | Input::Captured(_)
             | Input::Restored(_)
             | Input::Run
+            | Input::Prepare(Sleep::PowerOff)
             | Input::Wake
             | Input::RuntimeHandoff => stay,
         }
@@ -363,8 +393,9 @@ fn start(found: ProbeOutcome, requested: Option<Override>) -> (HibernationState,
         (ProbeOutcome::NotHibernated, _) => capture(Origin::Cold, vec![]),
         (_, Some(Override::Discard)) => discard,
         (ProbeOutcome::NotStored, _) => capture(Origin::Token, vec![Say(Message::NotPinned)]),
+        // The capture deletes it.
         (ProbeOutcome::CorruptToken, _) => {
-            capture(Origin::Token, vec![Say(Message::CorruptTokenIgnored)])
+            capture(Origin::Cold, vec![Say(Message::CorruptTokenIgnored)])
         }
         (ProbeOutcome::Stored | ProbeOutcome::Unusable, Some(Override::CurrentFirmware)) => current,
         (ProbeOutcome::Stored, None) => (HibernationState::Restoring, vec![]),

@@ -14,7 +14,7 @@ const TABLE: &str = "\
 *                                | start/1/- start/1/current                    | *                                | capturing/token | say NotPinned
 *                                | start/max/-                                  | *                                | restoring       |
 *                                | start/unusable/-                             | *                                | refused         |
-*                                | start/corrupt/- start/corrupt/current        | *                                | capturing/token | say CorruptTokenIgnored
+*                                | start/corrupt/- start/corrupt/current        | *                                | capturing/cold  | say CorruptTokenIgnored
 # With an override.
 *                                | start/1/discard start/max/discard start/unusable/discard | *                                | discarding      |
 *                                | start/corrupt/discard                        | *                                | discarding      |
@@ -24,7 +24,7 @@ off refused                      | on/*                                         
 # Hibernation is off, or has no store.
 untracked                        | on/s4                                        | *                                | off             | say HibernatedUntracked
 untracked                        | on/s5 on/reset on/crash                      | *                                | off             |
-untracked                        | on/discarded/* on/captured/* on/restored/* on/run on/pts on/wak on/handoff | *                                | =               |
+untracked                        | on/discarded/* on/captured/* on/restored/* on/run on/pts* on/wak on/handoff | *                                | =               |
 # Before the VPs run.
 discarding                       | on/discarded/done                            | *                                | capturing/cold  |
 discarding                       | on/discarded/failed                          | *                                | refused         |
@@ -35,14 +35,16 @@ capturing/*                      | on/discarded/* on/restored/*                 
 restoring                        | on/restored/done                             | *                                | waking/stored   |
 restoring                        | on/restored/failed                           | *                                | refused         |
 restoring                        | on/discarded/* on/captured/*                 | *                                | =               |
-discarding capturing/* restoring | on/run on/pts on/wak on/handoff              | *                                | =               |
+discarding capturing/* restoring | on/run on/pts* on/wak on/handoff             | *                                | =               |
 discarding capturing/* restoring | on/s5 on/reset on/s4 on/crash                | *                                | off             |
 # It runs, and there is no token. Linux runs _PTS and _WAK around making its image.
 running/*                        | on/s5 on/reset                               | *                                | off             | clear
 running/stored                   | on/s4                                        | *                                | off             | token Stored
 running/bare                     | on/s4                                        | *                                | off             | token NotStored
 running/*                        | on/crash                                     | *                                | off             |
-running/*                        | on/run on/pts on/wak on/handoff              | *                                | =               |
+running/stored                   | on/pts4                                      | *                                | =               | mark
+running/bare                     | on/pts4                                      | *                                | =               |
+running/*                        | on/run on/pts3 on/pts5 on/wak on/handoff     | *                                | =               |
 running/*                        | on/discarded/* on/captured/* on/restored/*   | *                                | =               |
 # It runs, and the token is still there: no operating system was seen.
 waking/*                         | on/run                                       | at-start/*                       | running/@       | consume Start
@@ -52,10 +54,12 @@ waking/*                         | on/wak                                       
 waking/*                         | on/handoff                                   | handoff/runtime at-start/runtime | running/@       | consume RuntimeHandoff
 waking/*                         | on/handoff                                   | next-transition/runtime          | taken/@         |
 waking/*                         | on/handoff                                   | */acpi                           | =               |
-waking/*                         | on/pts                                       | *                                | taken/@         |
-waking/*                         | on/s5                                        | */acpi                           | off             | clear
-waking/*                         | on/s5                                        | */runtime                        | off             | say TokenKept
-waking/*                         | on/reset on/crash                            | *                                | off             | say TokenKept
+waking/*                         | on/pts3                                      | *                                | taken/@         |
+waking/stored                    | on/pts4                                      | *                                | taken/@         | mark
+waking/bare                      | on/pts4                                      | *                                | taken/@         |
+waking/*                         | on/pts5                                      | handoff/* at-start/*             | =               |
+waking/*                         | on/pts5                                      | next-transition/*                | taken/@         |
+waking/*                         | on/s5 on/reset on/crash                      | *                                | off             | say TokenKept
 waking/stored                    | on/s4                                        | */acpi                           | off             | token Stored
 waking/bare                      | on/s4                                        | */acpi                           | off             | token NotStored
 waking/*                         | on/s4                                        | */runtime                        | off             | say TokenKept
@@ -63,7 +67,9 @@ waking/*                         | on/discarded/* on/captured/* on/restored/*   
 # The same after an operating system was seen: it makes a new image now.
 taken/*                          | on/run                                       | at-start/*                       | running/@       | consume Start
 taken/*                          | on/run                                       | handoff/* next-transition/*      | =               |
-taken/*                          | on/wak on/handoff on/pts                     | *                                | =               |
+taken/stored                     | on/pts4                                      | *                                | =               | mark
+taken/bare                       | on/pts4                                      | *                                | =               |
+taken/*                          | on/wak on/handoff on/pts3 on/pts5            | *                                | =               |
 taken/*                          | on/s5 on/reset                               | *                                | off             | clear
 taken/stored                     | on/s4                                        | *                                | off             | token Stored
 taken/bare                       | on/s4                                        | *                                | off             | token NotStored
@@ -155,7 +161,9 @@ fn events() -> Vec<(Input, String)> {
     }
     for (event, name) in [
         (Input::Run, "run"),
-        (Input::PrepareToSleep, "pts"),
+        (Input::Prepare(Sleep::Suspend), "pts3"),
+        (Input::Prepare(Sleep::Hibernate), "pts4"),
+        (Input::Prepare(Sleep::PowerOff), "pts5"),
         (Input::Wake, "wak"),
         (Input::RuntimeHandoff, "handoff"),
         (Input::PowerOff, "s5"),
@@ -183,6 +191,7 @@ fn matches(cell: &str, name: &str) -> bool {
 fn effect_name(effect: Effect) -> String {
     match effect {
         Effect::Say(message) => format!("say {message:?}"),
+        Effect::MarkPreparing => "mark".into(),
         Effect::WriteToken(image) => format!("token {image:?}"),
         Effect::Consume(by) => format!("consume {by:?}"),
         Effect::ClearToken => "clear".into(),
@@ -239,7 +248,7 @@ fn every_state_and_event() {
             }
         }
     }
-    assert_eq!(checked, 3 * 2 * 13 * (24 + 14));
+    assert_eq!(checked, 3 * 2 * 13 * (24 + 16));
     for (row, used) in table.iter().zip(used) {
         assert!(used, "no combination matches {row:?}");
     }
@@ -253,7 +262,7 @@ mod lives {
     proptest! {
         #[test]
         fn effects_fit_the_input_that_causes_them(
-            steps in proptest::collection::vec(0usize..38, 1..60),
+            steps in proptest::collection::vec(0usize..40, 1..60),
             consume in 0usize..3,
             takeover in prop_oneof![Just(TakeoverSignal::AcpiWake), Just(TakeoverSignal::RuntimeHandoff)],
         ) {
@@ -263,6 +272,7 @@ mod lives {
                 let (event, _) = events[step];
                 for effect in machine.handle(event) {
                     let fits = match effect {
+                        Effect::MarkPreparing => event == Input::Prepare(Sleep::Hibernate),
                         Effect::WriteToken(_) => event == Input::Hibernate,
                         Effect::ClearToken => matches!(event, Input::PowerOff | Input::Reset),
                         Effect::Consume(_) => {

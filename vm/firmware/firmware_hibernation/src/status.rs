@@ -107,7 +107,13 @@ pub fn status(
         ),
         ProbeOutcome::Stored => (
             NextStart::Resume,
-            "the guest is hibernated, and its firmware is stored and intact".to_owned(),
+            match probe.token {
+                Some(TokenValue::Stored) => {
+                    "the guest is hibernated, and its firmware is stored and intact"
+                }
+                _ => "the guest may be hibernated, and its firmware is stored and intact",
+            }
+            .to_owned(),
         ),
         ProbeOutcome::Unusable => (
             NextStart::Refuse,

@@ -52,6 +52,8 @@ pub enum StorageErrorKind {
     NoSpace,
     /// The host's disk that holds the store is full.
     DiskFull,
+    /// Every file that may have the record has other data.
+    NoPlace,
     /// The device, or the connection to it, failed.
     Io,
 }
@@ -118,6 +120,26 @@ pub trait Storage: Send {
     ) -> Result<(), StorageError>;
     /// Makes the change durable, or changes nothing. A change of nothing makes durable what was read before.
     fn commit(&mut self, change: StoreChange) -> Result<(), StorageError>;
+    /// Where the record is, or will be written. The data of other programs are never replaced.
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError>;
+}
+
+/// Where the record is, or will be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// The number of the file; `None` if there is no record and every file that may have it has other data.
+    pub file: Option<u32>,
+    /// What the usual file has, if that is not the record.
+    pub occupant: Option<Occupant>,
+}
+
+/// Data that is not a record, in a file that may have the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupant {
+    /// The number of the file.
+    pub file: u32,
+    /// What it seems to be, in words.
+    pub what: String,
 }
 
 impl StoreChange {

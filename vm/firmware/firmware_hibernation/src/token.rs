@@ -9,6 +9,7 @@ use crate::storage::StoreChange;
 use serde::Serialize;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 use vmgs_format::HIBERNATION_TOKEN_LEN;
 use vmgs_format::HibernationToken;
 
@@ -35,6 +36,8 @@ pub enum TokenValue {
     NotStored,
     /// The guest hibernated and its firmware is stored.
     Stored,
+    /// The guest began to hibernate and its firmware is stored. Whether it finished is not known.
+    Preparing,
     /// Other software recorded that the guest hibernated under firmware of this version, which is not stored.
     Version {
         /// Major version.
@@ -50,6 +53,7 @@ impl fmt::Display for TokenValue {
             Self::NotHibernated => f.write_str("not hibernated"),
             Self::NotStored => f.write_str("hibernated, firmware not stored"),
             Self::Stored => f.write_str("hibernated, firmware stored"),
+            Self::Preparing => f.write_str("may be hibernated, firmware stored"),
             Self::Version { major, minor } => write!(
                 f,
                 "hibernated by other software under firmware {major}.{minor}, firmware not stored"
@@ -81,6 +85,7 @@ pub fn decode_token(bytes: &[u8]) -> Result<TokenValue, CorruptToken> {
         (HibernationToken::NONE, _) => Ok(TokenValue::NotHibernated),
         (HibernationToken::HIBERNATED, _) => Ok(TokenValue::NotStored),
         (HibernationToken::HIBERNATED_WITH_IMAGE, _) => Ok(TokenValue::Stored),
+        (HibernationToken::PREPARING, _) => Ok(TokenValue::Preparing),
         (_, Some((major, minor))) => Ok(TokenValue::Version { major, minor }),
         _ => Err(CorruptToken::Value(token.0)),
     }
@@ -112,8 +117,8 @@ pub(crate) fn read(storage: &mut dyn Storage) -> TokenOutcome {
     }
 }
 
-/// How often writing the token is tried.
-const WRITE_ATTEMPTS: u32 = 3;
+/// How long to wait before the token is written again after a failure: a full file system or a failing disk may recover.
+const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
 /// Makes a token durable that says that the guest hibernated, and whether its firmware is `stored`. If the token is
 /// there already, it is not written again. On failure also returns the number of attempts.
@@ -123,26 +128,49 @@ pub(crate) fn write(storage: &mut dyn Storage, stored: bool) -> Result<(), (u32,
     } else {
         (TokenValue::NotStored, HibernationToken::HIBERNATED)
     };
+    let mut pauses = RETRY_AFTER.iter();
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let bytes = token.to_bytes();
-        let token = match read(storage) {
+        let change = match read(storage) {
             // A session that started from this token and did not consume it needs no other. But it may be one that an
             // earlier attempt left in a cache, which the empty change makes durable.
             TokenOutcome::Found(found) if found == value => FileChange::Keep,
-            _ => FileChange::Write {
-                len: bytes.len() as u64,
-                source: Box::new(io::Cursor::new(bytes)),
-            },
+            _ => content(token),
         };
-        match storage.commit(StoreChange::of_token(token)) {
+        let error = match storage.commit(StoreChange::of_token(change)) {
             Ok(()) => return Ok(()),
-            Err(error) if error.kind == StorageErrorKind::Io && attempts < WRITE_ATTEMPTS => {
+            Err(error) => error,
+        };
+        let may_pass = matches!(
+            error.kind,
+            StorageErrorKind::Io | StorageErrorKind::NoSpace | StorageErrorKind::DiskFull
+        );
+        match pauses.next() {
+            Some(pause) if may_pass => {
                 tracing::warn!(%error, attempts, "writing the hibernation token failed, trying again");
+                std::thread::sleep(*pause);
             }
-            Err(error) => return Err((attempts, error)),
+            _ => return Err((attempts, error)),
         }
+    }
+}
+
+/// Makes durable that the guest may be about to hibernate, with stored firmware. If the store says so already, it is not
+/// written again.
+pub(crate) fn prepare(storage: &mut dyn Storage) -> Result<(), StorageError> {
+    let change = match read(storage) {
+        TokenOutcome::Found(TokenValue::Stored | TokenValue::Preparing) => FileChange::Keep,
+        _ => content(HibernationToken::PREPARING),
+    };
+    storage.commit(StoreChange::of_token(change))
+}
+
+fn content(token: HibernationToken) -> FileChange {
+    let bytes = token.to_bytes();
+    FileChange::Write {
+        len: bytes.len() as u64,
+        source: Box::new(io::Cursor::new(bytes)),
     }
 }
 
@@ -169,6 +197,7 @@ mod tests {
         assert_eq!(decode(0), Ok(TokenValue::NotHibernated));
         assert_eq!(decode(1), Ok(TokenValue::NotStored));
         assert_eq!(decode(u64::MAX), Ok(TokenValue::Stored));
+        assert_eq!(decode_token(b"HIBPREP1"), Ok(TokenValue::Preparing));
         let version = |major, minor| Ok(TokenValue::Version { major, minor });
         assert_eq!(decode(0x0100), version(1, 0));
         assert_eq!(decode(0xffff), version(255, 255));

@@ -104,14 +104,18 @@ fn a_full_size_image_through_the_broker() {
     assert_eq!(stored(&events[0]), Stored::Written);
     assert_eq!(stored(&events[1]), Stored::Unchanged);
 
-    // The token: one commit.
-    device.restart();
-    hibernate(&mut vm).unwrap();
-    let (writes, flushes) = device.counts();
-    assert!(
-        writes <= 3 && flushes <= 2,
-        "{writes} writes, {flushes} flushes"
-    );
+    // What the guest announces, and the token: one commit each.
+    for what in [announce, |vm: &mut HibernationEngine| {
+        vm.hibernate().unwrap();
+    }] {
+        device.restart();
+        what(&mut vm);
+        let (writes, flushes) = device.counts();
+        assert!(
+            writes <= 3 && flushes <= 2,
+            "{writes} writes, {flushes} flushes"
+        );
+    }
 
     let mut vm = new();
     let StartPlan::Restore(pinned) = vm.start(&usual_machine()).unwrap() else {
@@ -198,8 +202,9 @@ fn a_token_costs_two_flushes_on_a_store_just_opened() {
         vm.wake();
         let (_, flushes) = device.counts();
         assert!(flushes <= 2, "consuming took {flushes}");
+        announce(&mut vm);
         device.restart();
-        hibernate(&mut vm).unwrap();
+        vm.hibernate().unwrap();
         let (writes, flushes) = device.counts();
         assert!(
             writes <= 3 && flushes <= 2,
@@ -218,11 +223,10 @@ fn running_and_powering_off_write_nothing() {
     );
     start(&mut vm, 1).unwrap();
     device.restart();
-    // Linux around an image that it then does not use.
-    vm.prepare_to_sleep();
-    vm.wake();
+    vm.prepare(Sleep::Suspend);
     vm.reset();
     start(&mut vm, 1).unwrap();
+    vm.prepare(Sleep::PowerOff);
     vm.power_off();
     assert_eq!(device.operations(), []);
 }
@@ -236,24 +240,53 @@ fn changed_firmware_is_stored_again() {
         assert!(matches!(vm.start(view).unwrap(), StartPlan::Capture));
         let description = FirmwareDescription::reset_vector();
         vm.capture(&description, firmware(version), tables, view);
-        matches!(
-            heard.take()[..],
-            [HibernationEvent::Captured {
-                stored: Stored::Written,
-                ..
-            }]
-        )
+        match heard.take()[..] {
+            [HibernationEvent::Captured { stored, .. }] => stored,
+            ref events => panic!("{events:?}"),
+        }
     };
     let view = usual_machine();
-    assert!(written(1, &tables(1), &view));
-    assert!(!written(1, &tables(1), &view));
-    assert!(written(2, &tables(1), &view), "other firmware");
-    assert!(written(2, &tables(2), &view), "other tables");
-    assert!(written(2, &tables(2), &machine(1024, &[])), "other machine");
-    assert!(!written(2, &tables(2), &machine(1024, &[])));
-    // One that was damaged on the disk, as far as its table shows it.
-    edit(&device, RECORD, |record| record[300] ^= 1);
-    assert!(written(2, &tables(2), &machine(1024, &[])));
+    assert_eq!(written(1, &tables(1), &view), Stored::Written);
+    assert_eq!(written(1, &tables(1), &view), Stored::Unchanged);
+    let other = written(2, &tables(1), &view);
+    assert_eq!(other, Stored::Written, "other firmware");
+    let other = written(2, &tables(2), &view);
+    assert_eq!(other, Stored::Written, "other tables");
+    let other = written(2, &tables(2), &machine(1024, &[]));
+    assert_eq!(other, Stored::Written, "other machine");
+    let same = written(2, &tables(2), &machine(1024, &[]));
+    assert_eq!(same, Stored::Unchanged);
+}
+
+#[test]
+fn a_damaged_record_is_stored_again() {
+    let len = open(hibernated(1), None)
+        .file_info(RECORD)
+        .unwrap()
+        .valid_bytes as usize;
+    // In the header, the table, each part of the image, and the files that the firmware was given.
+    for at in [60, 300, 1500, 6000, 12000, len - 700, len - 1] {
+        let heard = Heard::default();
+        let device = formatted(64);
+        let mut first = on(&device, &heard);
+        start(&mut first, 1).unwrap();
+        first.power_off();
+        edit(&device, RECORD, |record| record[at] ^= 0x40);
+        heard.take();
+        let mut vm = on(&device, &heard);
+        start(&mut vm, 1).unwrap();
+        match &heard.take()[..] {
+            [event @ HibernationEvent::Captured { stored, .. }] => {
+                assert_eq!(*stored, Stored::Repaired, "byte {at}");
+                assert_eq!(event.level(), Level::Warning);
+            }
+            events => panic!("byte {at}: {events:?}"),
+        }
+        hibernate(&mut vm).unwrap();
+        assert_eq!(token(&device), Some(vec![0xff; 8]), "byte {at}");
+        let mut vm = on(&device, &heard);
+        assert_eq!(start(&mut vm, 2).unwrap(), Ran::restored(1), "byte {at}");
+    }
 }
 
 /// Why nothing was stored.
@@ -331,7 +364,7 @@ fn stores_without_space_let_the_vm_start() {
     let mut vm = support::vm(store, Setup::default(), &heard);
     assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
     assert_eq!(reason(&heard), "store_read_only");
-    vm.prepare_to_sleep();
+    vm.prepare(Sleep::Hibernate);
     let error = vm.hibernate().unwrap_err();
     assert_eq!(error.attempts, 1, "trying again is no use");
     assert_eq!(heard.names(), ["token_not_written"]);
@@ -357,7 +390,7 @@ fn stores_without_space_let_the_vm_start() {
 fn old_firmware_is_deleted_to_make_space() {
     let heard = Heard::default();
     // Room for one record, and not for two.
-    let device = formatted(11);
+    let device = formatted(12);
     for version in [1, 3, 1] {
         let mut vm = on(&device, &heard);
         start(&mut vm, version).unwrap();
@@ -440,6 +473,34 @@ fn without_hibernation_the_store_is_not_changed() {
     start(&mut vm, 2).unwrap();
     hibernate(&mut vm).unwrap();
     assert!(device.to_vec() == before);
+}
+
+#[test]
+fn a_hibernation_that_was_announced_and_did_not_happen_leaves_nothing() {
+    let heard = Heard::default();
+    for reset in [false, true] {
+        let device = formatted(64);
+        let mut vm = on(&device, &heard);
+        start(&mut vm, 1).unwrap();
+        announce(&mut vm);
+        assert_eq!(token(&device), Some(b"HIBPREP1".to_vec()));
+        heard.take();
+        match reset {
+            true => vm.reset(),
+            false => vm.power_off(),
+        }
+        assert_eq!(heard.names(), ["token_cleared"]);
+        assert_eq!(token(&device), None);
+    }
+}
+
+#[test]
+fn a_hibernation_without_stored_firmware_is_not_announced() {
+    let device = formatted(6);
+    let mut vm = on(&device, &Heard::default());
+    start(&mut vm, 1).unwrap();
+    announce(&mut vm);
+    assert_eq!(token(&device), None);
 }
 
 #[test]

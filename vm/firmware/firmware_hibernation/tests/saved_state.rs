@@ -17,7 +17,7 @@ use vmgs::MemoryDevice;
 enum Step {
     /// On a host with this firmware; the machine is the usual one or another.
     Start(u8, bool),
-    PrepareToSleep,
+    Prepare(Sleep),
     Wake,
     RuntimeHandoff,
     PowerOff,
@@ -75,7 +75,7 @@ impl Life {
                 }
             }
             Step::Hibernate => format!("{:?}", vm.hibernate()),
-            Step::PrepareToSleep => format!("{:?}", vm.prepare_to_sleep()),
+            Step::Prepare(sleep) => format!("{:?}", vm.prepare(sleep)),
             Step::Wake => format!("{:?}", vm.wake()),
             Step::RuntimeHandoff => format!("{:?}", vm.runtime_handoff()),
             Step::PowerOff => format!("{:?}", vm.power_off()),
@@ -110,7 +110,9 @@ fn forget(value: &mut Value, names: &[&str]) {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1u8..4, prop::bool::weighted(0.9)).prop_map(|(host, usual)| Step::Start(host, usual)),
-        2 => Just(Step::PrepareToSleep),
+        2 => Just(Step::Prepare(Sleep::Hibernate)),
+        1 => Just(Step::Prepare(Sleep::Suspend)),
+        1 => Just(Step::Prepare(Sleep::PowerOff)),
         2 => Just(Step::Wake),
         1 => Just(Step::RuntimeHandoff),
         1 => Just(Step::PowerOff),

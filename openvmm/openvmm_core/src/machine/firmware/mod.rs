@@ -9,7 +9,6 @@ mod vp_registers;
 
 pub(crate) use linux::LinuxBoot;
 pub(crate) use session::HibernationSink;
-pub use session::RestartError;
 pub(crate) use session::SharedSession;
 pub use uefi::UefiError;
 pub(crate) use uefi::UefiPlan;

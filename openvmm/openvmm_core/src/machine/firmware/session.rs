@@ -15,6 +15,7 @@ use firmware_hibernation::Mode;
 use firmware_hibernation::Override;
 use firmware_hibernation::Refusal;
 use firmware_hibernation::SequenceNoteFile;
+use firmware_hibernation::Sleep;
 use firmware_hibernation::StartPlan;
 use firmware_hibernation::Storage;
 use firmware_hibernation::TakeoverSignal;
@@ -64,6 +65,14 @@ pub(crate) enum FilesOrigin {
     Stored,
 }
 
+impl LoadedFirmware {
+    /// The code as it is stored for a hibernated guest.
+    fn image(&self) -> FirmwareImage {
+        let code = &self.code;
+        FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code.clone())
+    }
+}
+
 /// How a VM hibernates, and the store that its session is kept in.
 pub(crate) struct SessionConfig {
     pub hibernation: HibernationConfig,
@@ -106,27 +115,6 @@ impl Pending {
             StartPlan::Capture => Self::Capture,
             StartPlan::Discard => Self::Discard,
         }
-    }
-}
-
-/// Why a machine cannot be reset.
-#[derive(Debug, thiserror::Error)]
-pub enum RestartError {
-    /// The start was refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// What is to run is not what is in flash memory.
-    #[error(
-        "the guest's hibernated session needs other firmware than what is loaded; start the VM again"
-    )]
-    OtherFirmware,
-}
-
-impl LoadedFirmware {
-    /// The image that is stored for a hibernated guest.
-    fn image(&self) -> FirmwareImage {
-        let code = self.code.clone();
-        FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code)
     }
 }
 
@@ -245,8 +233,9 @@ impl FirmwareSession {
         );
     }
 
-    /// The machine was reset, and is about to start again with the firmware that is loaded.
-    fn restart(&mut self) -> Result<(), RestartError> {
+    /// The machine was reset, and is about to start again with the firmware that is loaded. Refused if the hibernated
+    /// session needs other firmware, or other files.
+    fn restart(&mut self) -> Result<(), Refusal> {
         self.hibernation.reset();
         match self.hibernation.start(&self.view)? {
             plan @ (StartPlan::HostFirmware | StartPlan::Capture | StartPlan::Discard) => {
@@ -254,11 +243,8 @@ impl FirmwareSession {
                 self.commit()?;
             }
             StartPlan::Restore(_) => {
-                let mut rom = Rom::default();
-                self.hibernation.restore_firmware(&mut rom)?;
-                if *rom.code != *self.loaded.code {
-                    return Err(RestartError::OtherFirmware);
-                }
+                let (image, files) = (self.loaded.image(), &self.loaded.files);
+                self.hibernation.keep_firmware(&image, files)?;
             }
         }
         self.fresh = true;
@@ -268,7 +254,11 @@ impl FirmwareSession {
     /// The guest's ACPI code announced that it goes to sleep, or that it woke.
     fn announced(&mut self, announcement: SleepAnnouncement) {
         match announcement {
-            SleepAnnouncement::PreparingToSleep(_) => self.hibernation.prepare_to_sleep(),
+            SleepAnnouncement::PreparingToSleep(state) => self.hibernation.prepare(match state {
+                SleepState::S1 | SleepState::S2 | SleepState::S3 => Sleep::Suspend,
+                SleepState::S4 => Sleep::Hibernate,
+                SleepState::S5 => Sleep::PowerOff,
+            }),
             SleepAnnouncement::Woke(SleepState::S4) => self.hibernation.wake(),
             SleepAnnouncement::Woke(_) => {}
         }

@@ -76,6 +76,9 @@ pub enum UefiError {
     /// What is stored for a hibernated guest is not OVMF.
     #[error("the firmware stored for the hibernated guest is not OVMF")]
     Stored(#[source] ImageError),
+    /// What is stored for a hibernated guest is firmware for another kind of machine.
+    #[error("the firmware stored for the hibernated guest is for generation-2 VMs of Hyper-V")]
+    StoredOtherMachine,
     /// The variables cannot be used.
     #[error(transparent)]
     Variables(#[from] VariablesError),
@@ -159,11 +162,8 @@ impl UefiPlan {
         let loaded = session.loaded();
         let ovmf = match FirmwareKind::recognize(&loaded.code) {
             Ok(FirmwareKind::Ovmf(ovmf)) => ovmf,
-            Ok(FirmwareKind::Msvm { .. }) => {
-                return Err(UefiError::OtherMachine {
-                    path: uefi.code.clone(),
-                });
-            }
+            // The host's firmware was checked when it was read.
+            Ok(FirmwareKind::Msvm { .. }) => return Err(UefiError::StoredOtherMachine),
             Err(error) => return Err(UefiError::Stored(error)),
         };
         let variables = Variables::plan(uefi, &ovmf, store)?;

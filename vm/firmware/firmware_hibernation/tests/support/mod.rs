@@ -158,6 +158,9 @@ impl<S: Storage> Storage for Resized<S> {
     fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
         self.inner.commit(change)
     }
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
+        self.inner.record_place()
+    }
 }
 
 /// How a VM is configured.
@@ -273,10 +276,15 @@ pub fn take_over(vm: &mut HibernationEngine, setup: Setup) {
 
 /// The guest hibernates as Linux does: it also runs `_WAK` before it powers the machine off.
 pub fn hibernate(vm: &mut HibernationEngine) -> Result<(), TokenNotDurable> {
-    vm.prepare_to_sleep();
-    vm.wake();
-    vm.prepare_to_sleep();
+    announce(vm);
     vm.hibernate()
+}
+
+/// What a guest announces before it hibernates.
+pub fn announce(vm: &mut HibernationEngine) {
+    vm.prepare(Sleep::Hibernate);
+    vm.wake();
+    vm.prepare(Sleep::Hibernate);
 }
 
 pub const TOKEN: FileId = FileId::HIBERNATION_TOKEN;
