@@ -86,7 +86,7 @@ pub(crate) fn view(store: &mut Vmgs, id: FileId, info: FileInfo) -> View {
 }
 
 fn try_view(store: &mut Vmgs, id: FileId, info: FileInfo) -> Result<View, vmgs::Error> {
-    if FirmwareFileKind::applies_to(id) {
+    if FirmwareFileKind::applies_to(id) || firmware::is_record(store, id) {
         return firmware(store, id, info);
     }
     Ok(match id {

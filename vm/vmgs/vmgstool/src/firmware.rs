@@ -85,6 +85,22 @@ pub(crate) fn kind(store: &mut Vmgs, id: FileId) -> Result<FirmwareFileKind, Err
     Ok(FirmwareFileKind::classify(len, &prefix[..read]))
 }
 
+/// The file with the record; the usual one if there is none.
+fn record_place(store: &mut Vmgs) -> FileId {
+    FileId::firmware_record_places()
+        .find(|id| is_record(store, *id))
+        .unwrap_or(FileId::HIBERNATION_FIRMWARE)
+}
+
+/// Whether the file may have the record and begins as one.
+pub(crate) fn is_record(store: &mut Vmgs, id: FileId) -> bool {
+    FileId::firmware_record_places().any(|place| place == id)
+        && matches!(
+            kind(store, id),
+            Ok(FirmwareFileKind::Record | FirmwareFileKind::DamagedRecord)
+        )
+}
+
 /// A problem of the stored hibernation state.
 pub(crate) struct Problem {
     pub(crate) code: &'static str,
@@ -97,10 +113,8 @@ pub(crate) struct Problem {
 pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut valid = false;
-    for id in [
-        FileId::HIBERNATION_FIRMWARE,
-        FileId::PROPOSED_HIBERNATION_FIRMWARE,
-    ] {
+    let places = FileId::firmware_record_places();
+    for id in places.chain([FileId::PROPOSED_HIBERNATION_FIRMWARE]) {
         if !matches!(
             kind(store, id),
             Ok(FirmwareFileKind::Record | FirmwareFileKind::DamagedRecord)
@@ -108,7 +122,9 @@ pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
             continue;
         }
         match examine(store, id, &mut ()) {
-            Ok(Examined { error: None, .. }) => valid |= id == FileId::HIBERNATION_FIRMWARE,
+            Ok(Examined { error: None, .. }) => {
+                valid |= id != FileId::PROPOSED_HIBERNATION_FIRMWARE;
+            }
             Ok(Examined {
                 error: Some(error), ..
             }) => problems.push(Problem {
@@ -124,13 +140,15 @@ pub(crate) fn verify(store: &mut Vmgs) -> Vec<Problem> {
         .read_at_most(id, 4096)
         .map(|token| decode_token(&token))
     {
-        Ok(Ok(TokenValue::Stored)) if !valid && problems.is_empty() => problems.push(Problem {
-            code: "missing_firmware",
-            id,
-            message: format!(
-                "{id} says that the guest's firmware is stored, but there is no valid firmware"
-            ),
-        }),
+        Ok(Ok(TokenValue::Stored | TokenValue::Preparing)) if !valid && problems.is_empty() => {
+            problems.push(Problem {
+                code: "missing_firmware",
+                id,
+                message: format!(
+                    "{id} says that the guest's firmware is stored, but there is no valid firmware"
+                ),
+            });
+        }
         Ok(Err(error)) => problems.push(Problem {
             code: "corrupt_token",
             id,
@@ -180,7 +198,7 @@ pub(crate) fn extract(
 ) -> anyhow::Result<()> {
     let mut store =
         opener.open_unlocked(&args.store.file_path, StoreAccess::ReadOnly, &args.key)?;
-    let id = args.id.unwrap_or(FileId::HIBERNATION_FIRMWARE);
+    let id = args.id.unwrap_or_else(|| record_place(&mut store));
     if let FirmwareFileKind::Other = kind(&mut store, id)? {
         bail!("{id} is not firmware");
     }

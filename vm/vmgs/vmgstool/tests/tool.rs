@@ -301,6 +301,21 @@ fn stored_firmware_is_shown_verified_and_extracted() {
     );
     assert!(!dir.path("nothing").exists());
 
+    // The same where the VMM puts it if another program has the usual file.
+    dir.put("tpm", &[7; 32768]);
+    dir.ok("create -f other.vmgs");
+    dir.ok("inject -f other.vmgs -i HIBERNATION_TOKEN -d token");
+    dir.ok("inject -f other.vmgs -i 19 -d tpm");
+    assert_eq!(dir.code("verify -f other.vmgs"), 9);
+    dir.ok("inject -f other.vmgs -i 56 -d good");
+    assert_eq!(dir.code("verify -f other.vmgs"), 0);
+    assert_eq!(
+        dir.json("dump --json -f other.vmgs -i 56")["content"],
+        *content
+    );
+    dir.ok("extract -f other.vmgs --image -d other_image");
+    assert_eq!(dir.get("other_image"), image);
+
     // A flipped bit in the image is shown and found, and nothing is extracted.
     let mut bad = good.clone();
     let middle = bad.len() / 2;
