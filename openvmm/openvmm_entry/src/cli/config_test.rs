@@ -104,6 +104,32 @@ fn memory_that_uefi_firmware_cannot_use_is_an_error() {
     assert_eq!(with("64M"), None);
 }
 
+/// A hibernated guest resumes on its stored firmware.
+#[test]
+fn missing_firmware_is_an_error_unless_a_guest_may_resume() {
+    let store = tempfile::NamedTempFile::new().unwrap();
+    let store = store.path().to_str().unwrap();
+    let firmware = ["--uefi-firmware", "/nonexistent/OVMF.fd"];
+    for (more, accepted) in [
+        (&[][..], false),
+        (&["--vmgs", store], false),
+        (&["--hibernation", "on"], false),
+        (
+            &["--hibernation", "on", "--vmgs", "/nonexistent/vmgs"],
+            false,
+        ),
+        (&["--hibernation", "on", "--vmgs", store], true),
+    ] {
+        let resolved = resolve(&[&firmware[..], more].concat());
+        let refused = resolved.err().map(|errors| errors.to_string());
+        let expected = "--uefi-firmware: cannot read /nonexistent/OVMF.fd";
+        match refused {
+            Some(text) => assert!(!accepted && text.contains(expected), "{more:?}: {text}"),
+            None => assert!(accepted, "{more:?}"),
+        }
+    }
+}
+
 #[test]
 fn no_kernel_is_an_error() {
     assert_eq!(resolve(&[]).unwrap_err().0.len(), 1);

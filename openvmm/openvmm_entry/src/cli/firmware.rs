@@ -4,7 +4,11 @@ use super::Options;
 use super::choice::ProtocolChoice;
 use super::choice::parse_choice;
 use super::config::Errors;
+use super::files::check_if_exists;
 use super::files::check_readable;
+use super::vmgs::StoreKind;
+use super::vmgs::parse_store;
+use host_file::Allowed;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::LoadMode;
@@ -13,6 +17,7 @@ use openvmm_defs::config::UefiKernel;
 use openvmm_defs::config::UefiVariables;
 use ovmf_image::Installed;
 use std::path::Path;
+use std::path::PathBuf;
 
 impl Options {
     /// What the VM boots: UEFI firmware if any of its options is given, else a Linux kernel.
@@ -55,6 +60,16 @@ impl Options {
         }))
     }
 
+    /// Whether there is a store with which a hibernated guest may resume.
+    fn may_resume(&self) -> bool {
+        let store = self.vmgs.as_deref().and_then(|text| parse_store(text).ok());
+        let exists = match store.map(|spec| spec.kind) {
+            Some(StoreKind::File(path) | StoreKind::Overlay(path)) => path.exists(),
+            Some(StoreKind::Memory { .. }) | None => false,
+        };
+        exists && self.hibernation == "on"
+    }
+
     fn pc_uefi(&self, errors: &mut Errors, protocol: BootProtocol) -> Option<LoadMode> {
         if protocol != BootProtocol::Auto {
             errors.add("--boot-protocol cannot be combined with --uefi: the firmware enters the kernel by its EFI stub");
@@ -64,13 +79,26 @@ impl Options {
         }
         let installed = match &self.uefi_firmware {
             Some(code) => {
-                check_readable(errors, "--uefi-firmware", code);
+                // A hibernated guest resumes on its stored firmware. Without one, the start tells what is wrong.
+                match self.may_resume() {
+                    true => check_if_exists(errors, "--uefi-firmware", code, Allowed::Regular),
+                    false => check_readable(errors, "--uefi-firmware", code),
+                }
                 Some(Installed {
                     code: code.clone(),
                     template: None,
                 })
             }
-            None => errors.take("--uefi", find_installed().map(Some), None),
+            None => {
+                let installed = find_installed().or_else(|error| match searched_place() {
+                    Some(code) if self.may_resume() => Ok(Installed {
+                        code,
+                        template: None,
+                    }),
+                    _ => Err(error),
+                });
+                errors.take("--uefi", installed.map(Some), None)
+            }
         };
         if let Some(vars) = &self.uefi_vars {
             check_readable(errors, "--uefi-vars", vars);
@@ -90,6 +118,11 @@ impl Options {
             }),
         }))
     }
+}
+
+/// Where firmware would be, if it were installed.
+fn searched_place() -> Option<PathBuf> {
+    ovmf_image::searched_places().next()
 }
 
 /// Finds the firmware that the host's distribution installed, and prints which one it is.
