@@ -12,6 +12,7 @@ mod guest;
 mod guest_run;
 mod host_kvm;
 mod lab;
+mod mutants;
 mod process;
 mod setup;
 mod shared_writer;
@@ -40,6 +41,7 @@ enum Xtask {
     Guest(guest::GuestArgs),
     CheckLayers(check_layers::CheckLayersArgs),
     Fuzz(fuzz::FuzzArgs),
+    Mutants(mutants::MutantsArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Xtask::Guest(args) => guest::run(&args),
         Xtask::CheckLayers(args) => check_layers::run(&args),
         Xtask::Fuzz(args) => fuzz::run(&args),
+        Xtask::Mutants(args) => mutants::run(&args),
     };
     result.unwrap_or_else(|err| {
         eprintln!("error: {err:#}");
