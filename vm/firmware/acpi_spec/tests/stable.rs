@@ -84,7 +84,7 @@ fn tables_at_an_address() {
     let placed = TableSet::new(&machine).unwrap().place(0x1_9000).unwrap();
     assert_eq!(
         digest([placed.bytes, placed.rsdp]),
-        "92c9c5bcc9d81d8ef1288bc5b81734ffbae156774afb002798769fefd4c832fd"
+        "c08ade91bda9bd32306e31fa490df5cca45f0c9cc1583aafbbcd49988f921166"
     );
 }
 
@@ -100,6 +100,6 @@ fn tables_for_a_firmware() {
         .flat_map(|file| [file.name.as_bytes().to_vec(), file.bytes]);
     assert_eq!(
         digest(parts),
-        "04569be83e05bdbd62a47e99abea36f760f80df65bc30a78de3a08b10cf327d9"
+        "7054ddfecd5e60c2fc94f7e7c60d3664a780f827e466f69494a7b6dc664f8e46"
     );
 }
