@@ -178,7 +178,7 @@ pub(super) fn refused_with_a_reason(context: &Context) -> anyhow::Result<()> {
         .set_len(1 << 20)?;
     let reason = refusal(&builder)?.0;
     ensure!(
-        ["token_corrupt", "store_older"].contains(&reason.as_str()),
+        ["token_corrupt", "image_corrupt", "store_older"].contains(&reason.as_str()),
         "refused for the reason {reason}"
     );
     fs::copy(&good, &store)?;
