@@ -146,8 +146,8 @@ impl TokenAtCapture {
     }
 }
 
-/// Stores a record, unless one is there that is intact and that `is_same` says is equivalent. On failure no record remains, so that a later token cannot mean an
-/// outdated one.
+/// Stores a record, unless one is there that is intact and that `is_same` says is equivalent. On failure no record remains,
+/// so that a later token cannot mean an outdated one.
 pub(crate) fn store(
     storage: &mut dyn Storage,
     new: &NewRecord,

@@ -254,11 +254,7 @@ impl HibernationEngine {
                 ImageStatus::Stored
             }
             Err(error) => {
-                self.emit(HibernationEvent::NotCaptured {
-                    reason: error.code(),
-                    detail: error.in_full(),
-                    advice: error.advice(),
-                });
+                self.report_not_captured(&error);
                 if token == TokenAtCapture::Delete {
                     self.clear_token();
                 }
@@ -300,13 +296,17 @@ impl HibernationEngine {
             Err(error) => {
                 // No record is left, so the token will not say that there is one.
                 self.record = None;
-                self.emit(HibernationEvent::NotCaptured {
-                    reason: error.code(),
-                    detail: error.in_full(),
-                    advice: error.advice(),
-                });
+                self.report_not_captured(&error);
             }
         }
+    }
+
+    fn report_not_captured(&mut self, error: &CaptureError) {
+        self.emit(HibernationEvent::NotCaptured {
+            reason: error.code(),
+            detail: error.in_full(),
+            advice: error.advice(),
+        });
     }
 
     /// Reports if the usual file of the record has other data.
