@@ -40,10 +40,7 @@ impl FileIdentity {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => return None,
             }
-            let directory = match path.parent()? {
-                parent if parent.as_os_str().is_empty() => Path::new("."),
-                parent => parent,
-            };
+            let directory = host_file::directory(&path);
             match std::fs::read_link(&path) {
                 // Creating a file through a dangling link creates the link's target.
                 Ok(target) => path = directory.join(target),

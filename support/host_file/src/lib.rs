@@ -1,5 +1,5 @@
-//! Opens files that a user names, without ever waiting: a named pipe without a peer, or a device that is not ready, is an
-//! error at once.
+//! Files that a user names. They are opened without ever waiting: a named pipe without a peer, or a device that is not
+//! ready, is an error at once.
 #![forbid(unsafe_code)]
 
 use rustix::fs::OFlags;
@@ -106,6 +106,19 @@ pub fn open_output(path: &Path) -> io::Result<File> {
         ),
         Err(error) => Err(error),
     }
+}
+
+/// The directory that holds the file at `path`, or would hold it.
+pub fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes durable that the file at `path` has this name.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(directory(path))?.sync_all()
 }
 
 fn is_output(kind: FileType) -> bool {

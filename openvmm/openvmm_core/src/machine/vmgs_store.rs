@@ -17,7 +17,6 @@ use openvmm_defs::config::VmgsMemory;
 use openvmm_defs::start::FormatVmgs;
 use openvmm_defs::start::Start;
 use parking_lot::Mutex;
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -303,7 +302,7 @@ impl PlannedStore {
         let create = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
             let (file, temporary) = tempfile::Builder::new()
                 .prefix(".vmgs-")
-                .tempfile_in(directory(path))?
+                .tempfile_in(host_file::directory(path))?
                 .into_parts();
             vmgs::create_file(&file, NEW_STORE, Container::Vhd1, None)?;
             let device = FileDevice::open(&temporary, Container::Vhd1, StoreAccess::ReadWrite)?;
@@ -362,9 +361,7 @@ impl PlannedStore {
             .persist_noclobber(&self.path)
             .map_err(|error| self.create_error(error.error))?;
         let new = NewFile(Some(self.path.clone()));
-        File::open(directory(&self.path))
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| self.create_error(source))?;
+        host_file::sync_directory(&self.path).map_err(|source| self.create_error(source))?;
         Ok(new)
     }
 
@@ -453,14 +450,6 @@ fn find(
             path: path.into(),
             source,
         }),
-    }
-}
-
-/// The directory that holds `path`.
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 

@@ -9,6 +9,7 @@ use machine_parts::OnReset;
 use machine_parts::RunControl;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::start::BootOptions;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 use virt::IrqchipMode;

@@ -1,5 +1,6 @@
 //! Files that go into guest memory.
 
+use host_file::Allowed;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
@@ -79,17 +80,13 @@ impl ImageFile {
         };
         // Check before opening: opening a pipe would wait for a writer.
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
+        if !Allowed::RegularOrBlock.allows(kind) {
             return Err(ImageFileError::NotAFile {
                 path: path.into(),
-                found: if kind.is_dir() {
-                    "a directory"
-                } else if kind.is_fifo() {
-                    "a pipe"
-                } else if kind.is_char_device() {
-                    "a character device"
-                } else {
-                    "a socket"
+                // It may have no name.
+                found: match kind.is_fifo() {
+                    true => "a pipe",
+                    false => host_file::kind_name(kind),
                 },
             });
         }

@@ -1,6 +1,7 @@
 //! Refusing kinds of files that cannot be used, before opening them waits for another process.
 
 use anyhow::bail;
+use host_file::Allowed;
 use std::fs::FileType;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -11,7 +12,7 @@ const PIPE_FILE_SYSTEM: i64 = 0x5049_5045;
 /// Fails if a store cannot be at `path`. A missing file is left to opening it.
 pub(crate) fn check_store(path: &Path) -> anyhow::Result<()> {
     match kind(path) {
-        Some(kind) if !kind.is_file() && !kind.is_block_device() => bail!(
+        Some(kind) if !Allowed::RegularOrBlock.allows(kind) => bail!(
             "{} is {}; a store is in a regular file or on a block device",
             path.display(),
             name(kind)
@@ -44,14 +45,10 @@ fn is_unnamed(path: &Path) -> bool {
 }
 
 fn name(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a character device"
+    // It may have no name.
+    match kind.is_fifo() {
+        true => "a pipe",
+        false => host_file::kind_name(kind),
     }
 }
 

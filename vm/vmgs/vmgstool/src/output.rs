@@ -101,10 +101,6 @@ fn write_in_place(
 /// none, of a new file.
 pub(crate) fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let permissions = match std::fs::metadata(path) {
         Ok(metadata) => metadata.permissions(),
         Err(_) => std::fs::Permissions::from_mode(0o666),
@@ -113,7 +109,7 @@ pub(crate) fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFil
     tempfile::Builder::new()
         .prefix(".vmgstool-")
         .permissions(permissions)
-        .tempfile_in(directory)
+        .tempfile_in(host_file::directory(path))
 }
 
 /// Minimum length in bytes of a copy that shows a progress bar.

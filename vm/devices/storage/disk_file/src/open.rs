@@ -73,9 +73,8 @@ pub fn check(path: &Path, options: FileOptions) -> Result<(), FileDiskError> {
         source,
     };
     if options.create.is_some() && !path.exists() {
-        let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        let parent = rustix::fs::access(parent.unwrap_or(Path::new(".")), Access::WRITE_OK);
-        return parent.map_err(|error| FileDiskError::Create {
+        let directory = rustix::fs::access(host_file::directory(path), Access::WRITE_OK);
+        return directory.map_err(|error| FileDiskError::Create {
             path: path.to_owned(),
             source: error.into(),
         });

@@ -126,13 +126,7 @@ impl FileStorage {
         if let Err(error) = removed {
             tracing::warn!(path = %new.display(), %error, "cannot remove a temporary file");
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed("synchronize the folder of", path))?;
+        host_file::sync_directory(path).map_err(failed("synchronize the folder of", path))?;
         Self::open(path)
     }
 
