@@ -6,11 +6,9 @@
 //! specification, sections 3.1.3, 10 and 32.4.1.
 #![forbid(unsafe_code)]
 
-pub mod guid;
 mod load_option;
 mod name;
 mod signature;
-mod time;
 mod variables;
 
 pub use load_option::DevicePathNode;
@@ -23,7 +21,8 @@ pub use signature::SignatureData;
 pub use signature::SignatureList;
 pub use signature::SignatureListError;
 pub use signature::signature_lists;
-pub use time::EfiTime;
+pub use uefi_specs::EfiTime;
+pub use uefi_specs::guid;
 pub use variables::MAX_DATA_LEN;
 pub use variables::MAX_NAME_LEN;
 pub use variables::MAX_TOTAL_LEN;

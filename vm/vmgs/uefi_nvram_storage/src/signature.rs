@@ -27,6 +27,26 @@ pub struct SignatureData {
     pub data: Vec<u8>,
 }
 
+impl SignatureList {
+    /// Encodes the list. The signatures must have one length.
+    pub fn encode(&self) -> Vec<u8> {
+        let size = OWNER_LEN + self.signatures.first().map_or(0, |first| first.data.len());
+        let len = HEADER_LEN + self.header.len() + size * self.signatures.len();
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend(self.kind.to_bytes_le());
+        for word in [len, self.header.len(), size] {
+            // A list that does not fit a variable is refused when the variable is set.
+            bytes.extend(u32::try_from(word).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        bytes.extend(&self.header);
+        for signature in &self.signatures {
+            bytes.extend(signature.owner.to_bytes_le());
+            bytes.extend(&signature.data);
+        }
+        bytes
+    }
+}
+
 const HEADER_LEN: usize = 28;
 const OWNER_LEN: usize = 16;
 
@@ -110,6 +130,8 @@ mod tests {
             ]
         );
         assert_eq!(lists[0].signatures[1].data, [7; 32]);
+        let encoded: Vec<_> = lists[..3].iter().flat_map(SignatureList::encode).collect();
+        assert_eq!(encoded, bytes[..encoded.len()]);
     }
 
     #[test]

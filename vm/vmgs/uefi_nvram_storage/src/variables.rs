@@ -1,8 +1,9 @@
 //! The set of variables, and its encoding in the file.
 
 use crate::name::Name;
-use crate::time::EfiTime;
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use uefi_specs::EfiTime;
 use uuid::Uuid;
 use zerocopy::FromBytes;
 use zerocopy::Immutable;
@@ -228,6 +229,15 @@ impl Variables {
     /// All variables, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (&VariableKey, &Variable)> {
         self.variables.iter()
+    }
+
+    /// The variables after this key, in the order of the file. The key need not be one of a variable.
+    pub fn after<'a>(
+        &'a self,
+        key: &VariableKey,
+    ) -> impl Iterator<Item = (&'a VariableKey, &'a Variable)> + use<'a> {
+        let bounds = (Bound::Excluded(key), Bound::Unbounded);
+        self.variables.range::<VariableKey, _>(bounds)
     }
 
     /// The variable with this key.

@@ -119,6 +119,14 @@ fn variables_are_iterated_in_order_and_removed() {
         .map(|(key, _)| key.name.to_string())
         .collect();
     assert_eq!(names, ["a", "aa", "b"]);
+    let after = |name| {
+        variables
+            .after(&key(name))
+            .map(|(key, _)| key.name.to_string())
+    };
+    assert_eq!(after("a").collect::<Vec<_>>(), ["aa", "b"]);
+    assert_eq!(after("ab").collect::<Vec<_>>(), ["b"]);
+    assert_eq!(after("b").count(), 0);
     assert_eq!(variables.remove(&key("aa")), Some(with_data(0)));
     assert_eq!(variables.remove(&key("aa")), None);
     assert_eq!(variables.encoded_len(), variables.encode().len());

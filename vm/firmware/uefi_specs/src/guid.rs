@@ -8,6 +8,10 @@ use uuid::uuid;
 
 /// EFI_GLOBAL_VARIABLE: the vendor of the variables that the UEFI specification defines.
 pub const GLOBAL_VARIABLE: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
+/// EFI_IMAGE_SECURITY_DATABASE_GUID: the vendor of `db`, `dbx`, `dbt` and `dbr`.
+pub const IMAGE_SECURITY_DATABASE: Uuid = uuid!("d719b2cb-3d3a-4596-a3bc-dad00e67656f");
+/// EFI_CERT_TYPE_PKCS7_GUID: the type of the signature of a time-based authenticated variable.
+pub const CERT_TYPE_PKCS7: Uuid = uuid!("4aafd29d-68df-49ee-8aa9-347d375665a7");
 /// EFI_CERT_SHA256_GUID: the type of signature lists of SHA-256 digests.
 pub const CERT_SHA256: Uuid = uuid!("c1c41626-504c-4092-aca9-41f936934328");
 /// EFI_CERT_X509_GUID: the type of signature lists of X.509 certificates.
@@ -16,6 +20,8 @@ pub const CERT_X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::format;
+    use std::string::ToString as _;
 
     #[test]
     fn text_and_bytes_are_those_of_efi() {

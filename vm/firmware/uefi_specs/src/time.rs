@@ -1,6 +1,6 @@
 //! EFI_TIME: a date and time of day.
 
-use std::fmt;
+use core::fmt;
 use zerocopy::FromBytes;
 use zerocopy::Immutable;
 use zerocopy::IntoBytes;
@@ -82,6 +82,7 @@ impl fmt::Display for EfiTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString as _;
 
     #[test]
     fn text_is_iso_8601() {
