@@ -7,6 +7,7 @@ use chipset::PmHandle;
 use chipset::PvPanicHandle;
 use chipset::RtcHandle;
 use disk_spec::VirtioBlkHandle;
+use firmware_uefi::FirmwareUefiHandle;
 use q35::ConfigPortsHandle;
 use q35::EcamHandle;
 use q35::HostBridgeHandle;
@@ -23,6 +24,7 @@ pub(crate) fn devices() -> Registry {
     registry.register::<ConfigPortsHandle>();
     registry.register::<DebugPortHandle>();
     registry.register::<EcamHandle>();
+    registry.register::<FirmwareUefiHandle>();
     registry.register::<HostBridgeHandle>();
     registry.register::<I8042Handle>();
     registry.register::<IoApicHandle>();

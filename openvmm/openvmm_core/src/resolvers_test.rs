@@ -26,6 +26,8 @@ use chipset_device::VpCount;
 use disk_backend::AttachedDisks;
 use disk_spec::DiskSource;
 use disk_spec::DiskSpec;
+use firmware_uefi::LogLevel;
+use firmware_uefi::NvramPlace;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryBacking;
 use guest_memory::MemoryLayout;
@@ -36,6 +38,7 @@ use sleep_port::AnnouncementSink;
 use std::error::Error;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use uefi_nvram::SecureBoot;
 use uuid::Uuid;
 use vm_resource::ResolveError;
 use vm_resource::Resource;
@@ -142,6 +145,12 @@ fn chipset_resources() -> Vec<Resource> {
     let host_bridge = HostBridgeHandle {
         ecam_base: 0xb000_0000,
     };
+    let uefi = FirmwareUefiHandle {
+        nvram: NvramPlace::Memory,
+        secure_boot: SecureBoot::default(),
+        log_level: LogLevel::Default,
+        generation_id: [0; 16],
+    };
     vec![
         Resource::new(&IoApicHandle {}),
         Resource::new(&port),
@@ -155,6 +164,7 @@ fn chipset_resources() -> Vec<Resource> {
         Resource::new(&EcamHandle {}),
         Resource::new(&host_bridge),
         Resource::new(&IsaBridgeHandle { pm_base: 0x600 }),
+        Resource::new(&uefi),
     ]
 }
 

@@ -90,6 +90,11 @@ impl WallClock {
     pub fn new(now: impl Fn() -> i128 + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
+
+    /// Nanoseconds since 1970 (UTC).
+    pub fn now(&self) -> i128 {
+        (self.0)()
+    }
 }
 
 fn signed_nanos(duration: Duration) -> i128 {
@@ -206,7 +211,7 @@ impl Rtc {
 
     /// The guest's time in nanoseconds since 1970.
     fn now(&self) -> i128 {
-        (self.wall.0)().saturating_add(self.state.offset())
+        self.wall.now().saturating_add(self.state.offset())
     }
 
     fn now_seconds(&self) -> i64 {
