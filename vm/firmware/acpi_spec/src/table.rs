@@ -68,6 +68,13 @@ impl Table {
         }
     }
 
+    /// The bytes with their checksums, for a table that is given to a guest without the tables that it points to.
+    pub fn alone(&self) -> Vec<u8> {
+        let mut table = self.clone();
+        table.update_checksums();
+        table.bytes
+    }
+
     /// Computes the checksums.
     pub(crate) fn update_checksums(&mut self) {
         for field in &self.checksums {
