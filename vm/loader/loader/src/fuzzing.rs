@@ -4,14 +4,22 @@ use crate::GuestImage;
 use crate::ImageFile;
 use crate::PAGE;
 use crate::VpRegister;
+use crate::igvm::IgvmImage;
+use crate::igvm::IgvmLoadError;
+use crate::igvm::IgvmMachine;
+use crate::igvm::IgvmPlan;
 use crate::linux::EntryProtocol;
+use crate::linux::LinuxHost;
 use crate::linux::LinuxImage;
 use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
 use crate::linux::constructed;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
+use guest_memory::MemoryRange;
+use igvm_format::IgvmFile;
 use std::io::Write;
+use std::path::Path;
 use std::sync::LazyLock;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryBackend;
@@ -63,6 +71,47 @@ pub fn pvh_notes(data: &[u8]) {
     }
 }
 
+/// Parses `data` as an IGVM file, with whatever checksum, and loads it if it is one.
+pub fn igvm(data: &[u8]) {
+    let _ = load_igvm(data);
+    let _ = load_igvm(&igvm_format::with_valid_header(data));
+}
+
+/// Loads an IGVM file, and panics if that breaks a promise.
+fn load_igvm(data: &[u8]) -> Result<(), IgvmLoadError> {
+    let (memory, layout) = memory();
+    let rom = MemoryRange {
+        start: 0xffc0_0000,
+        end: 1 << 32,
+    };
+    let image = IgvmImage::new(Path::new("fuzzed"), data.into());
+    let machine = IgvmMachine {
+        layout: &layout,
+        rom: Some(rom),
+        vp_count: 2,
+        command_line: None,
+        acpi: &TABLES,
+        low_mmio: layout.low_mmio(),
+        high_mmio: None,
+    };
+    if let Ok(file) = image.parse() {
+        let written = file.write().expect("what was read can be written");
+        let again = IgvmFile::parse(&written).expect("what was written can be read");
+        assert_eq!(again.directives.len(), file.directives.len());
+    }
+    let plan = match IgvmPlan::new(&image, &machine) {
+        Ok(plan) => plan,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return Err(error);
+        }
+    };
+    let mut image = GuestImage::new(&memory);
+    plan.load(&mut image)
+        .expect("what was planned can be loaded");
+    Ok(())
+}
+
 /// RAM of [`RAM`] bytes and its layout.
 pub(crate) fn memory() -> (TrackedMemory, MemoryLayout) {
     let layout = MemoryLayout::new(RAM, MemoryLayout::DEFAULT_LOW_MMIO_START, ADDRESS_BITS)
@@ -82,14 +131,15 @@ pub(crate) fn file(name: &str, bytes: &[u8]) -> ImageFile {
 /// Loads `kernel` with an initrd, and panics if that breaks a promise.
 pub(crate) fn load(kernel: &[u8], protocol: EntryProtocol) -> Result<(), LoadError> {
     let (memory, layout) = memory();
+    let host = LinuxHost::new(&layout, ADDRESS_BITS, &TABLES).expect("tables that fit");
     let image = LinuxImage {
         kernel: file("fuzzed", kernel),
         initrd: Some(file("initrd", b"initrd")),
         cmdline: "console=ttyS0",
-        acpi: &TABLES,
+        host: Some(host),
         protocol,
     };
-    let plan = match LinuxPlan::new(&layout, ADDRESS_BITS, image) {
+    let plan = match LinuxPlan::new(&layout, image) {
         Ok(plan) => plan,
         Err(error) => {
             assert!(!error.to_string().is_empty());
@@ -194,6 +244,20 @@ mod tests {
             elf(&seed);
             pvh_notes(&seed);
         }
+    }
+
+    #[test]
+    fn the_igvm_target_holds_for_some_inputs() {
+        for seed in [&b""[..], b"IGVM", &[0xff; 200]] {
+            igvm(seed);
+        }
+        let mut file = b"IGVM\x01\0\0\0\x18\0\0\0\x18\0\0\0".to_vec();
+        file.extend([0; 8]);
+        file.extend([1, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
+        file.extend([0; 8]);
+        igvm(&file);
+        let problem = load_igvm(&igvm_format::with_valid_header(&file)).unwrap_err();
+        assert!(problem.to_string().contains("nothing to run"), "{problem}");
     }
 
     proptest! {

@@ -128,6 +128,7 @@ impl<M: GuestMemory> ImageLoad for GuestImage<'_, M> {
             self.clear(what, filled, gpa)?;
             match data {
                 PageData::Bytes(bytes) => self.write(what, gpa, bytes)?,
+                PageData::Part(bytes, range) => self.write(what, gpa, &bytes[range.clone()])?,
                 PageData::File { file, offset, len } => {
                     file.read_into(self.memory, *offset, gpa, *len)?;
                 }
@@ -150,10 +151,12 @@ impl<M: GuestMemory> ImageLoad for GuestImage<'_, M> {
         parameter: Parameter<'_>,
     ) -> Result<(), ImportError> {
         let ParameterArea { what, range } = area;
-        let Parameter::CommandLine(line) = parameter;
-        let bytes = [line.as_bytes(), b"\0"].concat();
+        let bytes = match parameter {
+            Parameter::CommandLine(line) => &[line.as_bytes(), b"\0"].concat(),
+            Parameter::Bytes(bytes) => bytes,
+        };
         match offset.checked_add(bytes.len() as u64) {
-            Some(end) if end <= range.len() => self.write(what, range.start + offset, &bytes),
+            Some(end) if end <= range.len() => self.write(what, range.start + offset, bytes),
             _ => Err(ImportError::Content { what, range }),
         }
     }

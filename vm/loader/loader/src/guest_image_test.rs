@@ -45,7 +45,9 @@ impl ImageLoad for Recording {
         offset: u64,
         parameter: Parameter<'_>,
     ) -> Result<(), ImportError> {
-        let Parameter::CommandLine(line) = parameter;
+        let Parameter::CommandLine(line) = parameter else {
+            panic!("{parameter:?}");
+        };
         let mut areas = self.pages.iter_mut();
         let (_, _, bytes) = areas.find(|(_, range, _)| *range == area.range).unwrap();
         bytes[offset as usize..][..line.len()].copy_from_slice(line.as_bytes());

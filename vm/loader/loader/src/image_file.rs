@@ -124,6 +124,13 @@ impl ImageFile {
         self.len == 0
     }
 
+    /// All of the file. The caller bounds its length.
+    pub fn read(&self) -> Result<Vec<u8>, ImageFileError> {
+        let mut bytes = vec![0; self.len as usize];
+        self.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Fills `buf` from `offset` in the file.
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageFileError> {
         self.file

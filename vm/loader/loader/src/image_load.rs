@@ -4,6 +4,7 @@ use crate::ImageFile;
 use crate::ImageFileError;
 use crate::VpRegister;
 use guest_memory::MemoryRange;
+use std::ops::Range;
 use std::sync::Arc;
 use vm_memory::GuestMemoryError;
 
@@ -78,6 +79,8 @@ pub struct Piece {
 pub enum PageData {
     /// From memory.
     Bytes(Arc<[u8]>),
+    /// A part of bytes in memory.
+    Part(Arc<[u8]>, Range<usize>),
     /// From a file; a sink that writes guest memory reads them straight into it.
     File {
         /// The file.
@@ -104,6 +107,9 @@ pub struct ParameterArea {
 pub enum Parameter<'a> {
     /// The kernel's command line, without NUL; it is followed by one in memory.
     CommandLine(&'a str),
+    /// Bytes as they are: what an image file puts into an area itself, and what was made of its records. In an IGVM
+    /// file these are the area's initial content.
+    Bytes(&'a [u8]),
 }
 
 /// Why a payload cannot be imported.
@@ -179,6 +185,7 @@ impl PageImport {
             let part = &mut bytes[at..at + data.len() as usize];
             match data {
                 PageData::Bytes(data) => part.copy_from_slice(data),
+                PageData::Part(data, range) => part.copy_from_slice(&data[range.clone()]),
                 PageData::File { file, offset, .. } => file.read_at(*offset, part)?,
             }
         }
@@ -190,6 +197,7 @@ impl PageData {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Part(_, range) => range.len() as u64,
             Self::File { len, .. } => *len,
         }
     }

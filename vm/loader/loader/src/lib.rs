@@ -1,4 +1,4 @@
-//! Loads what a guest runs first: Linux kernels with all that they start with, and OVMF firmware.
+//! Loads what a guest runs first: Linux kernels with all that they start with, OVMF firmware, and IGVM files.
 //!
 //! A payload is planned from its files and the memory layout alone, and what cannot work is refused; only then
 //! is it imported through [`ImageLoad`], into guest memory by [`GuestImage`].
@@ -7,6 +7,7 @@
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod guest_image;
+pub mod igvm;
 mod image_file;
 mod image_load;
 pub mod linux;

@@ -7,15 +7,29 @@
     reason = "the registers' architectural names say what they are"
 )]
 pub enum VpRegister {
+    Rax(u64),
     Rbx(u64),
+    Rcx(u64),
     Rdx(u64),
     Rsi(u64),
+    Rdi(u64),
     Rsp(u64),
+    Rbp(u64),
+    R8(u64),
+    R9(u64),
+    R10(u64),
+    R11(u64),
+    R12(u64),
+    R13(u64),
+    R14(u64),
+    R15(u64),
     Rip(u64),
     Rflags(u64),
     Cr0(u64),
+    Cr2(u64),
     Cr3(u64),
     Cr4(u64),
+    Cr8(u64),
     Efer(u64),
     Gdtr(DescriptorTable),
     Idtr(DescriptorTable),
@@ -26,6 +40,7 @@ pub enum VpRegister {
     Gs(BootSegment),
     Ss(BootSegment),
     Tr(BootSegment),
+    Ldtr(BootSegment),
     /// A model-specific register, such as one of the MTRRs: its index and its value.
     Msr(u32, u64),
 }

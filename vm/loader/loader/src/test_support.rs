@@ -10,6 +10,7 @@ use crate::VpRegister;
 use crate::VpRegisters;
 use crate::linux::EntryProtocol;
 use crate::linux::KernelError;
+use crate::linux::LinuxHost;
 use crate::linux::LinuxImage;
 use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
@@ -38,6 +39,10 @@ pub(crate) fn tables() -> TableSet {
 
 pub(crate) fn memory_layout(size: u64) -> MemoryLayout {
     MemoryLayout::new(size, MemoryLayout::DEFAULT_LOW_MMIO_START, ADDRESS_BITS).unwrap()
+}
+
+pub(crate) fn host(ram: u64) -> LinuxHost {
+    LinuxHost::new(&memory_layout(ram), ADDRESS_BITS, &tables()).unwrap()
 }
 
 /// A boot with values to vary.
@@ -128,10 +133,10 @@ impl Boot {
             kernel: file("vmlinuz", &self.kernel),
             initrd: self.initrd.as_ref().map(|bytes| file("initrd.img", bytes)),
             cmdline: &self.cmdline,
-            acpi: &tables(),
+            host: Some(host(self.ram)),
             protocol: self.protocol,
         };
-        LinuxPlan::new(&memory_layout(self.ram), ADDRESS_BITS, image)
+        LinuxPlan::new(&memory_layout(self.ram), image)
     }
 
     pub(crate) fn load_into(&self, memory: &Memory) -> State {

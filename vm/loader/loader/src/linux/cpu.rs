@@ -44,7 +44,7 @@ const DATA: BootSegment = BootSegment {
 };
 
 /// A busy TSS: VM entry fails without one.
-const TASK: BootSegment = BootSegment {
+pub(super) const TASK: BootSegment = BootSegment {
     selector: 0x20,
     base: 0,
     limit: 0x67,
@@ -81,7 +81,6 @@ pub(super) fn registers(entry: Entry) -> Vec<VpRegister> {
         VpRegister::Fs(DATA),
         VpRegister::Gs(DATA),
         VpRegister::Ss(DATA),
-        VpRegister::Tr(TASK),
     ];
     registers.extend(match entry {
         Entry::Linux64(rip) => [

@@ -311,16 +311,15 @@ fn nothing_is_written_where_memory_lacks_ram_of_the_layout() {
 fn a_file_that_shrinks_after_the_check_is_an_error() {
     let mut named = tempfile::NamedTempFile::new().unwrap();
     named.write_all(&bzimage(0x2000)).unwrap();
-    let tables = tables();
     let image = LinuxImage {
         kernel: ImageFile::open(named.path()).unwrap(),
         initrd: None,
         cmdline: "",
-        acpi: &tables,
+        host: Some(host(48 * MIB)),
         protocol: EntryProtocol::Auto,
     };
     let memory = Boot::of(Vec::new()).memory();
-    let plan = LinuxPlan::new(&memory_layout(48 * MIB), ADDRESS_BITS, image).unwrap();
+    let plan = LinuxPlan::new(&memory_layout(48 * MIB), image).unwrap();
     named.as_file().set_len(0x1000).unwrap();
     assert!(matches!(
         plan.load(&mut GuestImage::new(&memory)),

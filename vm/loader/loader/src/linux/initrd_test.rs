@@ -16,15 +16,14 @@ fn initrd_place(kernel: &[u8], len: u64, ram: u64) -> Result<u64, LoadError> {
     let (kernel_path, initrd_path) = (dir.path().join("vmlinuz"), dir.path().join("initrd"));
     std::fs::write(&kernel_path, kernel).unwrap();
     File::create(&initrd_path).unwrap().set_len(len).unwrap();
-    let tables = tables();
     let image = LinuxImage {
         kernel: ImageFile::open(&kernel_path).unwrap(),
         initrd: Some(ImageFile::open(&initrd_path).unwrap()),
         cmdline: "",
-        acpi: &tables,
+        host: Some(host(ram)),
         protocol: EntryProtocol::Auto,
     };
-    let plan = LinuxPlan::new(&memory_layout(ram), ADDRESS_BITS, image)?;
+    let plan = LinuxPlan::new(&memory_layout(ram), image)?;
     let mut placements = plan.placements();
     let (_, range) = placements.find(|(what, _)| *what == "the initrd").unwrap();
     assert_eq!(range.len(), len.next_multiple_of(4096));

@@ -8,6 +8,7 @@ pub(crate) mod constructed;
 mod cpu;
 mod elf;
 mod error;
+mod host;
 mod identify;
 mod initrd;
 mod kernel;
@@ -18,6 +19,7 @@ mod pvh;
 
 pub use error::KernelError;
 pub use error::LoadError;
+pub use host::LinuxHost;
 pub use kernel::EntryProtocol;
 pub use plan::LinuxImage;
 pub use plan::LinuxPlan;

@@ -2,6 +2,7 @@
 
 use super::EntryProtocol;
 use super::KernelError;
+use super::LinuxHost;
 use super::LoadError;
 use super::boot_params::boot_params;
 use super::bzimage;
@@ -28,15 +29,13 @@ use crate::Parameter;
 use crate::ParameterArea;
 use crate::Piece;
 use crate::VpRegister;
-use crate::mtrr::mtrrs;
-use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// The boot processor.
-const BSP: u32 = 0;
+pub(super) const BSP: u32 = 0;
 
 /// The command line is a parameter, so that an image file can leave it to whoever starts it.
 const COMMAND_LINE: ParameterArea = ParameterArea {
@@ -56,8 +55,8 @@ pub struct LinuxImage<'a> {
     pub initrd: Option<ImageFile>,
     /// The kernel's command line.
     pub cmdline: &'a str,
-    /// The ACPI tables.
-    pub acpi: &'a TableSet,
+    /// What the machine adds; `None` if the image is loaded by another one.
+    pub host: Option<LinuxHost>,
     /// The protocol by which the kernel is entered.
     pub protocol: EntryProtocol,
 }
@@ -70,16 +69,13 @@ pub struct LinuxPlan {
     imports: Vec<PageImport>,
     command_line: String,
     registers: Vec<VpRegister>,
+    host: Option<LinuxHost>,
 }
 
 impl LinuxPlan {
-    /// Plans the boot of `image` on a machine with this memory layout, whose physical addresses have
-    /// `address_bits` bits. Checks everything that can be checked without guest memory.
-    pub fn new(
-        memory_layout: &MemoryLayout,
-        address_bits: u8,
-        image: LinuxImage<'_>,
-    ) -> Result<Self, LoadError> {
+    /// Plans the boot of `image` on a machine with this memory layout. Checks everything that can be checked without
+    /// guest memory.
+    pub fn new(memory_layout: &MemoryLayout, image: LinuxImage<'_>) -> Result<Self, LoadError> {
         let map = layout::memory_map(memory_layout)?;
         let low_ram = layout::low_ram(memory_layout)?;
         let kernel = kernel(&image.kernel, &low_ram, image.protocol)
@@ -90,7 +86,6 @@ impl LinuxPlan {
             .as_ref()
             .map(|file| initrd::place(file, &kernel, memory_layout, &low_ram))
             .transpose()?;
-        let acpi = image.acpi.place(layout::ACPI_TABLES)?;
         tracing::debug!(
             kernel = %image.kernel.path().display(),
             entry = ?kernel.entry,
@@ -120,10 +115,6 @@ impl LinuxPlan {
                 pvh::start_info(&map, initrd_range.as_ref()),
             )),
         }
-        let mut tables = bytes("the ACPI tables", layout::ACPI_TABLES, acpi.bytes);
-        tables.range.end = layout::ACPI_TABLES_END;
-        imports.push(tables);
-        imports.push(bytes("the ACPI root pointer", layout::RSDP, acpi.rsdp));
         imports.extend(kernel_pages(&kernel.segments, image.kernel));
         if let Some((range, file)) = initrd_range.zip(image.initrd) {
             let data = PageData::File {
@@ -134,12 +125,11 @@ impl LinuxPlan {
             imports.push(pages("the initrd", range, data));
         }
 
-        let mut registers = cpu::registers(kernel.entry);
-        registers.extend(mtrrs(memory_layout.low_mmio(), address_bits));
         Ok(Self {
             imports,
             command_line: image.cmdline.into(),
-            registers,
+            registers: cpu::registers(kernel.entry),
+            host: image.host,
         })
     }
 
@@ -149,6 +139,7 @@ impl LinuxPlan {
             .iter()
             .map(|import| (import.what, import.range))
             .chain([(COMMAND_LINE.what, COMMAND_LINE.range)])
+            .chain(self.host.iter().flat_map(LinuxHost::placements))
     }
 
     /// Imports everything into `image`, from the files that the plan was made of.
@@ -164,7 +155,10 @@ impl LinuxPlan {
         for register in &self.registers {
             image.import_register(BSP, *register)?;
         }
-        Ok(())
+        match &self.host {
+            Some(host) => host.load(image),
+            None => Ok(()),
+        }
     }
 }
 
@@ -220,7 +214,7 @@ fn pages(what: &'static str, range: Range<u64>, data: PageData) -> PageImport {
     }
 }
 
-fn bytes(what: &'static str, gpa: u64, bytes: Vec<u8>) -> PageImport {
+pub(super) fn bytes(what: &'static str, gpa: u64, bytes: Vec<u8>) -> PageImport {
     let range = gpa..gpa + bytes.len() as u64;
     pages(what, range, PageData::Bytes(bytes.into()))
 }
