@@ -1,0 +1,7 @@
+//! `igvmfilegen`: see `igvmfilegen --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    igvmfilegen::main()
+}
