@@ -142,6 +142,58 @@ pub enum LoadMode {
     /// UEFI firmware for PCs, of the OVMF family.
     #[n(1)]
     PcUefi(#[n(0)] PcUefi),
+    /// A guest in an IGVM file.
+    #[n(3)]
+    Igvm(#[n(0)] Igvm),
+}
+
+/// A guest in an IGVM file: its memory and its first instruction.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Igvm {
+    /// The file.
+    #[cbor(n(1), with = "mesh::encoding::path")]
+    pub file: PathBuf,
+    /// The command line, for files that take one.
+    #[n(2)]
+    pub cmdline: Option<String>,
+    /// The machine that the guest expects.
+    #[n(3)]
+    pub host: IgvmHost,
+}
+
+/// The machine that the guest in an IGVM file expects, and what the host adds to the file. The file does not say it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum IgvmHost {
+    /// That of a Linux kernel that is started directly, with the host's ACPI tables.
+    #[n(0)]
+    Linux,
+    /// That of UEFI firmware for PCs. The firmware is part of the file: the pages below 4 GiB.
+    #[n(1)]
+    PcUefi(#[n(0)] IgvmPcUefi),
+}
+
+/// What belongs to UEFI firmware that is part of an IGVM file.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct IgvmPcUefi {
+    /// Where its variables are kept.
+    #[n(1)]
+    pub variables: UefiVariables,
+    /// A kernel for the firmware to start, before anything its variables name.
+    #[n(2)]
+    pub kernel: Option<UefiKernel>,
+}
+
+impl LoadMode {
+    /// Whether UEFI firmware for PCs runs first.
+    pub fn is_pc_uefi(&self) -> bool {
+        match self {
+            Self::PcUefi(_) => true,
+            Self::LinuxDirect(_) => false,
+            Self::Igvm(igvm) => matches!(igvm.host, IgvmHost::PcUefi(_)),
+        }
+    }
 }
 
 /// UEFI firmware in flash memory, and what it starts.

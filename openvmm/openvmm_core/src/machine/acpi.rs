@@ -18,7 +18,6 @@ use acpi_spec::SleepAnnouncements;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
-use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::VmConfig;
 use serial_16550::COM_PORTS;
 use serial_16550::Serial16550Handle;
@@ -135,10 +134,7 @@ fn platform(config: &VmConfig, topology: &Topology, windows: &PciWindows) -> Acp
         pvpanic_port: Some(platform::PVPANIC_PORT),
         pci: Some(pci_root(windows)),
         // The guest is told by its firmware where the ID is.
-        generation_id_event: match config.load_mode {
-            LoadMode::LinuxDirect(_) => None,
-            LoadMode::PcUefi(_) => Some(GENERATION_ID_EVENT),
-        },
+        generation_id_event: config.load_mode.is_pc_uefi().then_some(GENERATION_ID_EVENT),
     }
 }
 

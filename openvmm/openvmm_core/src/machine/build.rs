@@ -86,11 +86,11 @@ impl MachinePlan {
                 store.reserve()?;
             }
         }
-        let (kernel, session, firmware) = match load {
-            LoadPlan::Linux(kernel) => (Some(kernel), None, None),
-            LoadPlan::PcUefi(uefi) => {
+        let (image, session, firmware) = match load {
+            LoadPlan::Image(image) => (Some(image), None, None),
+            LoadPlan::PcUefi(uefi, image) => {
                 let UefiPlan { session, devices } = *uefi;
-                (None, Some(SharedSession::new(session)), Some(devices))
+                (image, Some(SharedSession::new(session)), Some(devices))
             }
         };
         let memory = memory::allocate(&config.memory, layout)?;
@@ -112,12 +112,12 @@ impl MachinePlan {
         }
         // Both spend their time in the host's kernel: one gets pages, the other everything else.
         let (loaded, parts) = std::thread::scope(|scope| {
-            let kernel = match start {
-                Start::Boot(_) => kernel.as_ref(),
+            let image = match start {
+                Start::Boot(_) => image.as_ref(),
                 Start::Restore(_) => None,
             };
             let memory = &memory;
-            let loading = scope.spawn(move || kernel.map(|kernel| kernel.load(memory)).transpose());
+            let loading = scope.spawn(move || image.map(|image| image.load(memory)).transpose());
             let partition = PartitionConfig {
                 topology: &topology,
                 memory,
@@ -143,7 +143,7 @@ impl MachinePlan {
         tracing::debug!("the machine is built");
         let guest = MachineGuest {
             memory,
-            kernel,
+            image,
             loaded,
             session: session.clone(),
             serial,

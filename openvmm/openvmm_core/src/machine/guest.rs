@@ -2,7 +2,7 @@
 
 use super::firmware;
 use super::firmware::BootError;
-use super::firmware::LinuxBoot;
+use super::firmware::LoadedImage;
 use super::firmware::SharedSession;
 use super::media::Media;
 use guest_memory::GuestMemory;
@@ -20,9 +20,9 @@ use virt::VpIndex;
 /// The guest of a machine, and what outlives its resets.
 pub(crate) struct MachineGuest {
     pub memory: GuestMemory,
-    /// The kernel that is started directly; `None` for firmware in flash memory.
-    pub kernel: Option<Box<LinuxBoot>>,
-    /// The registers that VPs start with, if the kernel was loaded while the machine was built.
+    /// What is loaded into guest memory; `None` for firmware in flash memory.
+    pub image: Option<Box<LoadedImage>>,
+    /// The registers that VPs start with, if the image was loaded while the machine was built.
     pub loaded: Option<VpRegisters>,
     /// The session of UEFI firmware.
     pub session: Option<SharedSession>,
@@ -48,13 +48,13 @@ impl Guest for MachineGuest {
     type LoadError = LoadGuestError;
 
     fn load(&mut self, vps: &VpSet) -> Result<(), LoadGuestError> {
-        let Some(kernel) = &self.kernel else {
+        let Some(image) = &self.image else {
             // The VPs are at the reset vector.
             return Ok(());
         };
         let registers = match self.loaded.take() {
             Some(registers) => registers,
-            None => kernel.load(&self.memory)?,
+            None => image.load(&self.memory)?,
         };
         for (vp, values) in registers {
             vps.call(VpIndex(vp), move |vp| firmware::set_registers(vp, &values))??;

@@ -50,15 +50,13 @@ pub(crate) fn layout(
 ) -> Result<MemoryLayout, MemorySizeError> {
     let size = config.size;
     let layout = MemoryLayout::new(size, LOW_RAM_END, address_bits)?;
-    match load_mode {
-        LoadMode::LinuxDirect(_) => {}
-        LoadMode::PcUefi(_) if size < MIN_OVMF_RAM => {
+    if load_mode.is_pc_uefi() {
+        if size < MIN_OVMF_RAM {
             return Err(MemorySizeError::TooSmallForFirmware { size });
         }
-        LoadMode::PcUefi(_) if !size.is_multiple_of(SMBIOS_UNIT) => {
+        if !size.is_multiple_of(SMBIOS_UNIT) {
             return Err(MemorySizeError::NotMebibytes { size });
         }
-        LoadMode::PcUefi(_) => {}
     }
     Ok(layout)
 }

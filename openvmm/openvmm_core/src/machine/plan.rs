@@ -4,8 +4,12 @@ use super::MachineError;
 use super::acpi::MachineTables;
 use super::devices::DevicePlan;
 use super::firmware::BootError;
+use super::firmware::FirmwareSource;
 use super::firmware::HibernationSink;
+use super::firmware::IgvmBoot;
 use super::firmware::LinuxBoot;
+use super::firmware::LoadedImage;
+use super::firmware::PcFirmware;
 use super::firmware::UefiPlan;
 use super::memory;
 use super::view;
@@ -13,6 +17,7 @@ use super::view::Details;
 use super::vmgs_store::PlannedStore;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
 use virt::Hypervisor;
@@ -44,10 +49,10 @@ pub(crate) struct MachinePlan {
 
 /// What runs first.
 pub(crate) enum LoadPlan {
-    /// A kernel that is loaded into guest memory.
-    Linux(Box<LinuxBoot>),
-    /// UEFI firmware in flash memory.
-    PcUefi(Box<UefiPlan>),
+    /// An image that is loaded into guest memory.
+    Image(Box<LoadedImage>),
+    /// UEFI firmware in flash memory, and what is loaded into guest memory with it.
+    PcUefi(Box<UefiPlan>, Option<Box<LoadedImage>>),
 }
 
 impl MachinePlan {
@@ -69,15 +74,15 @@ impl MachinePlan {
             store.require()?;
         }
         let hibernates = config.hibernation.enabled;
-        let details = match &config.load_mode {
-            LoadMode::PcUefi(_) if hibernates => Details {
+        let details = match hibernates && config.load_mode.is_pc_uefi() {
+            true => Details {
                 disks: Some(devices.disks()?),
                 processor: Some(view::platform_processor(
                     &topology,
                     &hypervisor.guest_processor(&topology, &ProcessorFeatures::default())?,
                 )),
             },
-            _ => Details::default(),
+            false => Details::default(),
         };
         let shape = MachineShape {
             config,
@@ -86,24 +91,30 @@ impl MachinePlan {
             address_bits,
             details: &details,
         };
+        let pc_uefi = |uefi: &PcUefi, source, tables| {
+            let firmware = PcFirmware { uefi, source };
+            let store = store.as_ref();
+            let plan = UefiPlan::new(&firmware, &shape, &devices, tables, store, start, events);
+            plan.map(Box::new).map_err(BootError::Uefi)
+        };
         let load = match &config.load_mode {
-            LoadMode::LinuxDirect(linux) => LoadPlan::Linux(Box::new(LinuxBoot::plan(
-                linux,
-                &tables.at_reset()?,
-                &layout,
-                address_bits,
-            )?)),
+            LoadMode::LinuxDirect(linux) => {
+                let boot = LinuxBoot::plan(linux, &tables.at_reset()?, &layout, address_bits)?;
+                LoadPlan::Image(Box::new(LoadedImage::Linux(boot)))
+            }
+            LoadMode::Igvm(igvm) => {
+                let boot = IgvmBoot::plan(igvm, &shape, &tables.at_reset()?)?;
+                match boot.pc_uefi(igvm)? {
+                    None => LoadPlan::Image(Box::new(LoadedImage::Igvm(boot))),
+                    Some((uefi, firmware)) => {
+                        let plan = pc_uefi(&uefi, firmware, tables)?;
+                        LoadPlan::PcUefi(plan, Some(Box::new(LoadedImage::Igvm(boot))))
+                    }
+                }
+            }
             LoadMode::PcUefi(uefi) => {
-                let plan = UefiPlan::new(
-                    uefi,
-                    &shape,
-                    &devices,
-                    tables,
-                    store.as_ref(),
-                    start,
-                    events,
-                );
-                LoadPlan::PcUefi(Box::new(plan.map_err(BootError::Uefi)?))
+                let firmware = FirmwareSource::File(uefi.code.clone());
+                LoadPlan::PcUefi(pc_uefi(uefi, firmware, tables)?, None)
             }
         };
         Ok(Self {

@@ -73,6 +73,7 @@ impl Options {
         for (option, path) in [("--kernel", &self.kernel), ("--initrd", &self.initrd)] {
             files.extend(path.iter().map(|path| FileUse::read(option, path)));
         }
+        files.extend(self.igvm_file().map(|path| FileUse::read("--igvm", path)));
         if let Some(LoadMode::PcUefi(uefi)) = load_mode {
             files.push(FileUse::read("the firmware", &uefi.code));
             match &uefi.variables {

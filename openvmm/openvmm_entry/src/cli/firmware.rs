@@ -28,6 +28,9 @@ impl Options {
             ProtocolChoice::Linux64 => BootProtocol::Linux64,
             ProtocolChoice::Pvh => BootProtocol::Pvh,
         };
+        if let Some(igvm) = &self.igvm {
+            return self.igvm_load_mode(errors, igvm);
+        }
         for (option, path) in [("--initrd", &self.initrd), ("--kernel", &self.kernel)] {
             if let Some(path) = path {
                 check_readable(errors, option, path);
@@ -36,6 +39,23 @@ impl Options {
         if self.uefi || self.uefi_firmware.is_some() || self.uefi_vars.is_some() {
             return self.pc_uefi(errors, protocol);
         }
+        self.check_needs_uefi(errors);
+        let Some(kernel) = &self.kernel else {
+            errors.add(
+                "nothing to boot: give a Linux kernel with --kernel FILE, UEFI firmware with --uefi, or an IGVM file with --igvm",
+            );
+            return None;
+        };
+        Some(LoadMode::LinuxDirect(LinuxDirect {
+            kernel: kernel.clone(),
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.join(" "),
+            protocol,
+        }))
+    }
+
+    /// Reports options of firmware's state, which a guest without firmware does not have.
+    pub(super) fn check_needs_uefi(&self, errors: &mut Errors) {
         if self.vmgs.is_some() {
             errors.add(
                 "--vmgs needs --uefi: a kernel that is started directly has no state to keep there",
@@ -46,18 +66,6 @@ impl Options {
                 "--hibernation-override needs --uefi: only the firmware of a hibernated guest is stored",
             );
         }
-        let Some(kernel) = &self.kernel else {
-            errors.add(
-                "nothing to boot: give a Linux kernel with --kernel FILE, or UEFI firmware with --uefi",
-            );
-            return None;
-        };
-        Some(LoadMode::LinuxDirect(LinuxDirect {
-            kernel: kernel.clone(),
-            initrd: self.initrd.clone(),
-            cmdline: self.cmdline.join(" "),
-            protocol,
-        }))
     }
 
     /// Whether there is a store with which a hibernated guest may resume.

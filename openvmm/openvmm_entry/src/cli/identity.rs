@@ -19,7 +19,8 @@ impl Options {
         for disk in &self.disk {
             hash.update(disk);
         }
-        let file = vmgs.or(self.kernel.as_deref());
+        let igvm = self.igvm_file();
+        let file = vmgs.or(self.kernel.as_deref()).or(igvm.as_deref());
         if let Some(path) = file {
             // A relative path names another file in another directory.
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod firmware;
 mod identity;
+mod igvm;
 mod memory;
 mod options;
 mod pci;

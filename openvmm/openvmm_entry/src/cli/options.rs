@@ -87,6 +87,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     pub(crate) boot_protocol: String,
 
+    /// Boot the guest in an IGVM file: type=TYPE,path=FILE, where TYPE is the machine that it expects: linux
+    #[arg(long, value_name = "IGVM")]
+    pub(crate) igvm: Option<String>,
+
+    /// The type of --igvm FILE: linux-direct or uefi
+    #[arg(long, value_name = "TYPE", requires = "igvm")]
+    pub(crate) igvm_personality: Option<String>,
+
+    /// Where the VTL2 in an IGVM file goes. Files of other types have final addresses: disable is the only choice
+    #[arg(long, value_name = "RELOCATION", requires = "igvm", hide = true)]
+    pub(crate) igvm_vtl2_relocation_type: Option<String>,
+
     /// Boot UEFI firmware, which starts the --kernel or what it finds on the disks
     #[arg(short = 'e', long)]
     pub(crate) uefi: bool,

@@ -52,10 +52,6 @@ const MISSING: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "IGVM files",
-        &["igvm", "igvm-personality", "igvm-vtl2-relocation-type"],
-    ),
-    (
         "a PC BIOS and its devices",
         &[
             "pcat",

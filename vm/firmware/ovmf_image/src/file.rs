@@ -82,7 +82,15 @@ impl FirmwareFile {
         file.take(crate::MAX_SIZE + 1 - bytes.len() as u64)
             .read_to_end(&mut bytes)
             .map_err(failed("read"))?;
-        let kind = FirmwareKind::recognize(&bytes).map_err(refused)?;
+        Self::new(path, bytes)
+    }
+
+    /// Recognizes firmware that was read from `path`, perhaps as a part of it.
+    pub fn new(path: &Path, bytes: Vec<u8>) -> Result<Self, FirmwareFileError> {
+        let kind = FirmwareKind::recognize(&bytes).map_err(|source| FirmwareFileError::Image {
+            path: path.into(),
+            source,
+        })?;
         Ok(Self { bytes, kind })
     }
 

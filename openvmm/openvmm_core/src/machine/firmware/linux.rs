@@ -8,6 +8,7 @@ use loader::GuestImage;
 use loader::ImageFile;
 use loader::VpRegisters;
 use loader::linux::EntryProtocol;
+use loader::linux::LinuxHost;
 use loader::linux::LinuxImage;
 use loader::linux::LinuxPlan;
 use openvmm_defs::config::BootProtocol;
@@ -28,14 +29,14 @@ impl LinuxBoot {
             kernel: ImageFile::open(&config.kernel)?,
             initrd: config.initrd.as_deref().map(ImageFile::open).transpose()?,
             cmdline: &config.cmdline,
-            acpi: tables,
+            host: Some(LinuxHost::new(layout, address_bits, tables)?),
             protocol: match config.protocol {
                 BootProtocol::Auto => EntryProtocol::Auto,
                 BootProtocol::Linux64 => EntryProtocol::Linux64,
                 BootProtocol::Pvh => EntryProtocol::Pvh,
             },
         };
-        Ok(Self(LinuxPlan::new(layout, address_bits, image)?))
+        Ok(Self(LinuxPlan::new(layout, image)?))
     }
 
     /// Loads everything into guest memory, and returns the registers that VPs start with.

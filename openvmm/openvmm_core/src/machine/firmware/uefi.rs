@@ -64,6 +64,15 @@ pub enum UefiError {
         /// The file.
         path: PathBuf,
     },
+    /// An IGVM file has no firmware where it runs.
+    #[error(
+        "{} has no firmware for PCs: its pages below 4 GiB are not one piece that ends there",
+        path.display()
+    )]
+    NoFirmwareInIgvm {
+        /// The file.
+        path: PathBuf,
+    },
     /// The firmware does not run without SMM.
     #[error("cannot use the firmware {}", path.display())]
     Smm {
@@ -102,6 +111,42 @@ pub enum UefiError {
     Smbios(#[from] smbios::SmbiosError),
 }
 
+/// Where the host's firmware is.
+pub(crate) enum FirmwareSource {
+    /// In a file, which is read if the firmware is to run.
+    File(PathBuf),
+    /// In another file that was read.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The firmware in it.
+        firmware: FirmwareFile,
+    },
+}
+
+/// The firmware that a machine is to run, unless a hibernated guest has its own.
+pub(crate) struct PcFirmware<'a> {
+    pub uefi: &'a PcUefi,
+    pub source: FirmwareSource,
+}
+
+impl FirmwareSource {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Read { path, .. } => path,
+        }
+    }
+
+    /// The firmware.
+    pub(super) fn open(&self) -> Result<FirmwareFile, FirmwareFileError> {
+        match self {
+            Self::File(path) => FirmwareFile::open(path),
+            Self::Read { firmware, .. } => Ok(firmware.clone()),
+        }
+    }
+}
+
 /// UEFI firmware, and the devices that belong to it.
 pub(crate) struct UefiPlan {
     pub session: FirmwareSession,
@@ -111,7 +156,7 @@ pub(crate) struct UefiPlan {
 impl UefiPlan {
     /// Decides which firmware runs and checks everything that can be checked before the machine is built.
     pub(crate) fn new(
-        uefi: &PcUefi,
+        firmware: &PcFirmware<'_>,
         machine: &MachineShape<'_>,
         devices: &DevicePlan,
         tables: MachineTables,
@@ -119,6 +164,7 @@ impl UefiPlan {
         start: &Start,
         events: HibernationSink,
     ) -> Result<Self, UefiError> {
+        let PcFirmware { uefi, source } = firmware;
         let smbios = inventory::smbios(machine.config.uuid, machine.topology, machine.layout);
         let files = firmware_files(machine.layout, &tables.at_reset()?, &smbios)?;
         let script = files.get(acpi_spec::SCRIPT_FILE).cloned();
@@ -149,7 +195,7 @@ impl UefiPlan {
         let session = match start {
             Start::Boot(_) => FirmwareSession::plan(config, || {
                 Ok::<_, UefiError>(LoadedFirmware {
-                    code: host_code(&uefi.code)?.into(),
+                    code: host_code(source)?.into(),
                     files,
                     origin: FilesOrigin::Machine,
                 })
@@ -166,7 +212,7 @@ impl UefiPlan {
             Ok(FirmwareKind::Msvm { .. }) => return Err(UefiError::StoredOtherMachine),
             Err(error) => return Err(UefiError::Stored(error)),
         };
-        let variables = Variables::plan(uefi, &ovmf, store)?;
+        let variables = Variables::plan(firmware, &ovmf, store)?;
         let mut files = loaded.files.clone();
         // Tables of a saved machine that have another form stay as they are.
         let own = loaded.origin == FilesOrigin::Machine
@@ -200,8 +246,8 @@ impl UefiPlan {
 }
 
 /// The code in the host's firmware file.
-fn host_code(path: &Path) -> Result<Vec<u8>, UefiError> {
-    let file = FirmwareFile::open(path)?;
+fn host_code(firmware: &FirmwareSource) -> Result<Vec<u8>, UefiError> {
+    let (file, path) = (firmware.open()?, firmware.path());
     let FirmwareKind::Ovmf(ovmf) = file.kind() else {
         return Err(UefiError::OtherMachine { path: path.into() });
     };

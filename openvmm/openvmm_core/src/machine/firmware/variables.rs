@@ -1,19 +1,18 @@
 //! The variables of UEFI firmware: their content at the start, and where they are kept.
 
+use super::FirmwareSource;
+use super::PcFirmware;
 use crate::machine::vmgs_store::PlannedStore;
 use flash::FileStorage;
 use flash::FileStorageError;
 use flash::VmgsStorage;
 use flash::VmgsStorageError;
-use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
-use ovmf_image::FirmwareFile;
 use ovmf_image::FirmwareKind;
 use ovmf_image::Ovmf;
 use ovmf_image::VariablesState;
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::path::PathBuf;
 
 /// The content of the variables at the start, and where it is kept.
@@ -87,10 +86,11 @@ pub enum VariablesError {
 impl Variables {
     /// The variables of `ovmf`; `None` if the firmware keeps none. Nothing is written.
     pub(crate) fn plan(
-        uefi: &PcUefi,
+        firmware: &PcFirmware<'_>,
         ovmf: &Ovmf,
         store: Option<&PlannedStore>,
     ) -> Result<Option<Self>, VariablesError> {
+        let PcFirmware { uefi, source } = firmware;
         if ovmf.variables_len == 0 {
             return Ok(None);
         }
@@ -112,7 +112,7 @@ impl Variables {
                 let content = stored(store, ovmf)?;
                 let content = match content {
                     Some(content) => content,
-                    None => new_variables(&uefi.code, ovmf)?,
+                    None => new_variables(source, ovmf)?,
                 };
                 let storage = VariableStorage::Vmgs;
                 return Ok(Some(Self { content, storage }));
@@ -128,7 +128,7 @@ impl Variables {
                 })?;
                 content
             }
-            None => new_variables(&uefi.code, ovmf)?,
+            None => new_variables(source, ovmf)?,
         };
         Ok(Some(Self { content, storage }))
     }
@@ -174,8 +174,9 @@ fn check(
 
 /// New variables: the template in the firmware's file or beside it, if it fits; otherwise a store as the template of such a
 /// build has it.
-fn new_variables(code: &Path, ovmf: &Ovmf) -> Result<Vec<u8>, VariablesError> {
-    let within = FirmwareFile::open(code).ok().and_then(|file| {
+fn new_variables(source: &FirmwareSource, ovmf: &Ovmf) -> Result<Vec<u8>, VariablesError> {
+    let code = source.path();
+    let within = source.open().ok().and_then(|file| {
         let FirmwareKind::Ovmf(Ovmf {
             template: Some(template),
             ..
@@ -205,6 +206,7 @@ fn new_variables(code: &Path, ovmf: &Ovmf) -> Result<Vec<u8>, VariablesError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ovmf_image::FirmwareFile;
     use ovmf_image::constructed;
     use ovmf_image::constructed::Smm;
 
@@ -217,7 +219,7 @@ mod tests {
         let FirmwareKind::Ovmf(ovmf) = file.kind() else {
             panic!("{:?}", file.kind());
         };
-        new_variables(&code, ovmf)
+        new_variables(&FirmwareSource::File(code.clone()), ovmf)
     }
 
     #[test]
@@ -249,6 +251,7 @@ mod tests {
         let code = folder.path().join("OVMF_CODE.fd");
         std::fs::write(&code, constructed::code(2 << 20, Smm::Without)).unwrap();
         let template = folder.path().join("OVMF_VARS.fd");
+        let source = FirmwareSource::File(code.clone());
         let ovmf = |len| Ovmf {
             variables_len: len,
             ..match FirmwareFile::open(&code).unwrap().kind() {
@@ -259,12 +262,12 @@ mod tests {
         let mut mine = constructed::variables(0x2_0000);
         mine[0x100] = 7;
         std::fs::write(&template, &mine).unwrap();
-        assert!(new_variables(&code, &ovmf(0x2_0000)).unwrap() == mine);
+        assert!(new_variables(&source, &ovmf(0x2_0000)).unwrap() == mine);
         // The code is that of a hibernated guest, of another build.
         let fresh = constructed::variables(0x8_4000);
-        assert!(new_variables(&code, &ovmf(0x8_4000)).unwrap() == fresh);
+        assert!(new_variables(&source, &ovmf(0x8_4000)).unwrap() == fresh);
         std::fs::write(&template, vec![0; 0x2_0000]).unwrap();
         let fresh = constructed::variables(0x2_0000);
-        assert!(new_variables(&code, &ovmf(0x2_0000)).unwrap() == fresh);
+        assert!(new_variables(&source, &ovmf(0x2_0000)).unwrap() == fresh);
     }
 }

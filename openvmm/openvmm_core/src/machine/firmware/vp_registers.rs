@@ -21,15 +21,29 @@ fn apply(registers: &mut Registers, values: &[VpRegister]) -> Vec<(u32, u64)> {
     let mut msrs = Vec::new();
     for value in values {
         match *value {
+            VpRegister::Rax(value) => registers.rax = value,
             VpRegister::Rbx(value) => registers.rbx = value,
+            VpRegister::Rcx(value) => registers.rcx = value,
             VpRegister::Rdx(value) => registers.rdx = value,
             VpRegister::Rsi(value) => registers.rsi = value,
+            VpRegister::Rdi(value) => registers.rdi = value,
             VpRegister::Rsp(value) => registers.rsp = value,
+            VpRegister::Rbp(value) => registers.rbp = value,
+            VpRegister::R8(value) => registers.r8 = value,
+            VpRegister::R9(value) => registers.r9 = value,
+            VpRegister::R10(value) => registers.r10 = value,
+            VpRegister::R11(value) => registers.r11 = value,
+            VpRegister::R12(value) => registers.r12 = value,
+            VpRegister::R13(value) => registers.r13 = value,
+            VpRegister::R14(value) => registers.r14 = value,
+            VpRegister::R15(value) => registers.r15 = value,
             VpRegister::Rip(value) => registers.rip = value,
             VpRegister::Rflags(value) => registers.rflags = value,
             VpRegister::Cr0(value) => registers.cr0 = value,
+            VpRegister::Cr2(value) => registers.cr2 = value,
             VpRegister::Cr3(value) => registers.cr3 = value,
             VpRegister::Cr4(value) => registers.cr4 = value,
+            VpRegister::Cr8(value) => registers.cr8 = value,
             VpRegister::Efer(value) => registers.efer = value,
             VpRegister::Gdtr(value) => registers.gdtr = table(value),
             VpRegister::Idtr(value) => registers.idtr = table(value),
@@ -40,6 +54,7 @@ fn apply(registers: &mut Registers, values: &[VpRegister]) -> Vec<(u32, u64)> {
             VpRegister::Gs(value) => registers.gs = segment(value),
             VpRegister::Ss(value) => registers.ss = segment(value),
             VpRegister::Tr(value) => registers.tr = segment(value),
+            VpRegister::Ldtr(value) => registers.ldtr = segment(value),
             VpRegister::Msr(index, value) => msrs.push((index, value)),
         }
     }

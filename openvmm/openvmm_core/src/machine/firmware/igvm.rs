@@ -1,0 +1,106 @@
+//! A guest in an IGVM file, and what the host adds to it.
+
+use super::BootError;
+use super::FirmwareSource;
+use super::UefiError;
+use crate::machine::plan::MachineShape;
+use crate::machine::platform::PciWindows;
+use acpi_spec::TableSet;
+use guest_memory::GuestMemory;
+use guest_memory::MemoryRange;
+use loader::GuestImage;
+use loader::ImageFile;
+use loader::VpRegisters;
+use loader::igvm::IgvmImage;
+use loader::igvm::IgvmMachine;
+use loader::igvm::IgvmPlan;
+use loader::linux::LinuxHost;
+use loader::ovmf::ROM_END;
+use openvmm_defs::config::Igvm;
+use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::PcUefi;
+use ovmf_image::FirmwareFile;
+
+/// A guest in an IGVM file. The file was read: a reset boots what the start booted.
+pub(crate) struct IgvmBoot {
+    plan: IgvmPlan,
+    /// What is loaded with a Linux kernel.
+    linux: Option<LinuxHost>,
+}
+
+impl IgvmBoot {
+    /// Reads the file, and checks that it can be loaded on this machine with what the host adds.
+    pub(crate) fn plan(
+        config: &Igvm,
+        machine: &MachineShape<'_>,
+        tables: &TableSet,
+    ) -> Result<Self, BootError> {
+        let image = IgvmImage::read(&ImageFile::open(&config.file)?)?;
+        let windows = PciWindows::at_reset(machine.layout, machine.address_bits);
+        let flash = MemoryRange {
+            start: ROM_END - ovmf_image::MAX_SIZE,
+            end: ROM_END,
+        };
+        let plan = IgvmPlan::new(
+            &image,
+            &IgvmMachine {
+                layout: machine.layout,
+                rom: match config.host {
+                    IgvmHost::Linux => None,
+                    IgvmHost::PcUefi(_) => Some(flash),
+                },
+                vp_count: machine.config.topology.processors,
+                command_line: config.cmdline.as_deref(),
+                acpi: tables,
+                low_mmio: windows.low,
+                high_mmio: windows.high,
+            },
+        )?;
+        let linux = match config.host {
+            IgvmHost::Linux => {
+                let mut host = LinuxHost::new(machine.layout, machine.address_bits, tables)?;
+                host.without(plan.registers());
+                for (what, range) in host.placements() {
+                    plan.check_free(what, range)?;
+                }
+                Some(host)
+            }
+            IgvmHost::PcUefi(_) => None,
+        };
+        Ok(Self { plan, linux })
+    }
+
+    /// The firmware for PCs in the file, if that is what the host is to run.
+    pub(crate) fn pc_uefi(
+        &self,
+        config: &Igvm,
+    ) -> Result<Option<(PcUefi, FirmwareSource)>, BootError> {
+        let IgvmHost::PcUefi(host) = &config.host else {
+            return Ok(None);
+        };
+        let path = &config.file;
+        let rom = self.plan.rom();
+        let rom = rom.ok_or_else(|| UefiError::NoFirmwareInIgvm { path: path.clone() })?;
+        let firmware = FirmwareFile::new(path, rom.read()?).map_err(UefiError::from)?;
+        let uefi = PcUefi {
+            code: path.clone(),
+            variables: host.variables.clone(),
+            kernel: host.kernel.clone(),
+        };
+        let source = FirmwareSource::Read {
+            path: path.clone(),
+            firmware,
+        };
+        Ok(Some((uefi, source)))
+    }
+
+    /// Loads everything into guest memory, and returns the registers that VPs start with.
+    pub(crate) fn load(&self, memory: &GuestMemory) -> Result<VpRegisters, BootError> {
+        let mut image = GuestImage::new(memory.map());
+        self.plan.load(&mut image)?;
+        if let Some(linux) = &self.linux {
+            linux.load(&mut image)?;
+        }
+        Ok(image.into_registers())
+    }
+}
