@@ -9,6 +9,8 @@ use std::str::FromStr;
 pub struct Environment {
     /// `VMM_TESTS_OPENVMM`: the program under test.
     pub openvmm: PathBuf,
+    /// `VMM_TESTS_IGVMFILEGEN`: the generator of IGVM files.
+    pub igvmfilegen: PathBuf,
     /// `VMM_TESTS_KERNEL`: a Linux boot image.
     pub kernel: PathBuf,
     /// `VMM_TESTS_INITRD`: an initramfs whose init executes commands from the kernel's command line and the console.
@@ -88,6 +90,7 @@ impl Environment {
         };
         Ok(Self {
             openvmm: path("VMM_TESTS_OPENVMM")?,
+            igvmfilegen: path("VMM_TESTS_IGVMFILEGEN")?,
             kernel: path("VMM_TESTS_KERNEL")?,
             initrd: path("VMM_TESTS_INITRD")?,
             kernel_13: path("VMM_TESTS_KERNEL_13")?,

@@ -36,6 +36,8 @@ enum Demo {
     Linux,
     /// The same on UEFI firmware: Debian's OVMF.
     Uefi,
+    /// An IGVM file is made of Debian's kernel, and boots.
+    Igvm,
     /// A guest hibernates and resumes its session.
     Hibernate,
 }
@@ -61,6 +63,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             ],
             "summary,firmware,disks,poweroff",
         ),
+        Demo::Igvm => run_demo_program(place, "igvm"),
         Demo::Hibernate => run_demo_program(place, "hibernate"),
     }
 }

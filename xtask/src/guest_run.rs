@@ -73,6 +73,7 @@ impl GuestPlace {
         };
         [
             ("OPENVMM", Arg::Program("openvmm")),
+            ("IGVMFILEGEN", Arg::Program("igvmfilegen")),
             ("KERNEL", Arg::Guest(GuestFile::Kernel)),
             ("INITRD", Arg::Guest(GuestFile::Initrd)),
             ("KERNEL_13", Arg::Guest(GuestFile::Kernel13)),
@@ -141,7 +142,9 @@ impl GuestRun {
         time_limit: Duration,
     ) -> Self {
         Self {
-            packages: vec!["openvmm".to_owned(), "vmm_tests".to_owned()],
+            packages: ["openvmm", "igvmfilegen", "vmm_tests"]
+                .map(str::to_owned)
+                .into(),
             program: program.to_owned(),
             args,
             env: place.test_environment(),

@@ -4,6 +4,7 @@
 mod archive;
 mod bench;
 mod build;
+mod build_igvm;
 mod check_layers;
 mod demo;
 mod doctor;
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 enum Xtask {
     Demo(demo::DemoArgs),
     Test(test::TestArgs),
+    BuildIgvm(build_igvm::BuildIgvmArgs),
     Bench(bench::BenchArgs),
     Soak(soak::SoakArgs),
     Doctor(doctor::DoctorArgs),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Demo(args) => demo::run(&args),
         Xtask::Test(args) => test::run(&args),
+        Xtask::BuildIgvm(args) => build_igvm::run(&args),
         Xtask::Bench(args) => bench::run(&args),
         Xtask::Soak(args) => soak::run(&args),
         Xtask::Doctor(args) => doctor::run(&args),

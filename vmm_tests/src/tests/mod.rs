@@ -5,6 +5,7 @@ mod debian_13;
 mod disk;
 mod errors;
 mod hibernate;
+mod igvm;
 mod killed;
 mod network;
 mod ovmf;
@@ -132,6 +133,10 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         hibernate::reset_after_resume,
         hibernate::off,
         hibernate::lost_on_other_firmware,
+        igvm::linux,
+        igvm::too_little_memory,
+        igvm::no_type,
+        igvm::damaged,
         killed::while_hibernating_and_waking,
         killed::while_firmware_is_stored,
         killed::stock_software,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod hibernate;
+mod igvm;
 mod timeline;
 mod update;
 
@@ -23,6 +24,8 @@ enum VmmDemo {
     Hibernate,
     /// The same, but the host's firmware is updated in between.
     FirmwareUpdate,
+    /// Debian's kernel is packed into an IGVM file, and boots from it.
+    Igvm,
 }
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let timeline = Timeline::start();
     let result = Environment::from_env().and_then(|environment| match args.demo {
         VmmDemo::Hibernate => hibernate::run(&environment, &timeline),
+        VmmDemo::Igvm => igvm::run(&environment, &timeline),
         VmmDemo::FirmwareUpdate => update::run(&environment, &timeline),
     });
     match result {
