@@ -5,6 +5,7 @@ use chipset_device::MsiMessage;
 use chipset_device::RomMapping;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
+use log_limit::LogLimit;
 use parking_lot::Mutex;
 use std::error::Error;
 use std::io;
@@ -14,21 +15,38 @@ use virt::Partition;
 use vm_memory::GuestMemoryRegion as _;
 
 /// Connects the VMM's IOAPIC to the local APICs: the hypervisor holds each pin's message.
-pub struct PartitionRouting(pub Arc<dyn Partition>);
+pub struct PartitionRouting {
+    partition: Arc<dyn Partition>,
+    failures: LogLimit,
+}
+
+impl PartitionRouting {
+    /// To the local APICs of `partition`.
+    pub fn new(partition: Arc<dyn Partition>) -> Self {
+        Self {
+            partition,
+            failures: LogLimit::new(),
+        }
+    }
+}
 
 impl IoApicRouting for PartitionRouting {
     fn set_route(&self, pin: u8, route: Option<MsiMessage>) {
-        if let Err(error) = self.0.route_line(pin.into(), route) {
+        if let Err(error) = self.partition.route_line(pin.into(), route)
+            && let Some(suppressed) = self.failures.allow()
+        {
             let error = &error as &dyn Error;
-            tracing::error!(pin, error, "failed to route an IOAPIC pin");
+            tracing::error!(pin, error, suppressed, "failed to route an IOAPIC pin");
         }
     }
 
     fn assert(&self, pin: u8) -> bool {
-        let asserted = self.0.assert_line(pin.into());
-        if let Err(error) = &asserted {
+        let asserted = self.partition.assert_line(pin.into());
+        if let Err(error) = &asserted
+            && let Some(suppressed) = self.failures.allow()
+        {
             let error = error as &dyn Error;
-            tracing::error!(pin, error, "an interrupt is lost");
+            tracing::error!(pin, error, suppressed, "an interrupt is lost");
         }
         asserted.is_ok()
     }

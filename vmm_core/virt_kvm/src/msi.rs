@@ -17,8 +17,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use virt::Error;
 
+/// The bits of an MSI's address that no local APIC has.
+const RESERVED_ADDRESS: u64 = 0xff << 32;
+
+/// Whether the address can be one of local APICs. KVM does not accept other messages, which a guest can program all the
+/// same.
+fn is_deliverable(message: MsiMessage) -> bool {
+    message.address & RESERVED_ADDRESS == 0
+}
+
 impl MsiTarget for KvmPartition {
     fn signal(&self, message: MsiMessage) {
+        if !is_deliverable(message) {
+            return;
+        }
         // It is no error that no local APIC takes it.
         let signalled = self.0.vm.signal_msi(kvm_msi {
             address_lo: message.address as u32,
@@ -26,9 +38,11 @@ impl MsiTarget for KvmPartition {
             data: message.data,
             ..Default::default()
         });
-        if let Err(error) = signalled {
+        if let Err(error) = signalled
+            && let Some(suppressed) = self.0.lost_interrupts.allow()
+        {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(?message, error, "an interrupt is lost");
+            tracing::error!(?message, error, suppressed, "an interrupt is lost");
         }
     }
 
@@ -70,7 +84,8 @@ impl MsiVector for Vector {
     fn enable(&self, message: MsiMessage) -> io::Result<()> {
         let mut connected = self.connected.lock();
         let Shared { vm, routing, .. } = &*self.partition;
-        routing.set(vm, self.gsi, Some(message))?;
+        // Events of a GSI without a route are lost.
+        routing.set(vm, self.gsi, Some(message).filter(|m| is_deliverable(*m)))?;
         if !*connected {
             self.irqfd("connect an eventfd to", 0)?;
             *connected = true;

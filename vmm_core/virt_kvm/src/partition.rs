@@ -17,6 +17,7 @@ use chipset_device::MsiMessage;
 use guest_memory::GuestRegion;
 use guest_memory::MemoryRange;
 use kvm_ioctls::VmFd;
+use log_limit::LogLimit;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use virt::Error;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     /// A VP's MSRs as KVM created them, read by the first VP that is bound.
     pub(crate) initial_msrs: Mutex<Option<Arc<[Msr]>>>,
     pub(crate) vps: Vec<Arc<VpShared>>,
+    pub(crate) lost_interrupts: LogLimit,
 }
 
 /// [`virt::Partition`] on KVM.
@@ -110,9 +112,11 @@ impl Shared {
 
 impl LineTarget for KvmPartition {
     fn set_line(&self, gsi: u32, high: bool) {
-        if let Err(error) = self.0.set_line(gsi, high) {
+        if let Err(error) = self.0.set_line(gsi, high)
+            && let Some(suppressed) = self.0.lost_interrupts.allow()
+        {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(gsi, high, error, "an interrupt is lost");
+            tracing::error!(gsi, high, error, suppressed, "an interrupt is lost");
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct MsiMessage {
 
 /// Where message-signalled interrupts go.
 pub trait MsiTarget: Send + Sync {
-    /// Raises `message` now. A message that cannot be delivered is logged and lost, as on a bus.
+    /// Raises `message` now. A message that cannot be delivered is lost, as on a bus.
     fn signal(&self, message: MsiMessage);
 
     /// A new way from an eventfd to a message, disabled at first.
@@ -24,7 +24,8 @@ pub trait MsiVector: Send + Sync {
     /// The eventfd that raises the interrupt when it is written to.
     fn event(&self) -> BorrowedFd<'_>;
 
-    /// Raises `message` on each event from now on. An event that came while disabled is delivered now.
+    /// Raises `message` on each event from now on. An event that came while disabled is delivered now. If the message
+    /// cannot be delivered, that is no error: its events are lost.
     fn enable(&self, message: MsiMessage) -> std::io::Result<()>;
 
     /// Holds events back. They stay in the eventfd, which is readable as long as there are any.

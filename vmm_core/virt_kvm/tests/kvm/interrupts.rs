@@ -100,6 +100,36 @@ fn an_eventfd_raises_an_msi_even_if_signalled_while_disabled() {
     assert_eq!(run(&mut *vp, &bus), [handled()]);
 }
 
+/// A guest can program any address.
+#[test]
+fn an_msi_that_no_local_apic_can_have_is_lost_without_an_error() {
+    let mut machine = machine(Options::default());
+    let route = machine.partition.new_vector().unwrap();
+    let mut vp = machine.bsp_with_es(LAPIC);
+    let bus = Bus::stopping(&*vp);
+    let start = Code::new().store_es(SVR, 0x1ff).done().sti();
+    let top = start.bytes().len();
+    machine.write(0x1000, start.hlt().jmp(top).bytes());
+    assert_eq!(run(&mut *vp, &bus), []);
+
+    let ring = || rustix::io::write(route.event(), &1u64.to_ne_bytes()).unwrap();
+    route.enable(msi(VECTOR.into())).unwrap();
+    for low_bit in [1 << 32, 0x80 << 32, 0xff_ffff_ffff] {
+        let undeliverable = MsiMessage {
+            address: LAPIC | low_bit,
+            data: VECTOR.into(),
+        };
+        route.enable(undeliverable).unwrap();
+        ring();
+        machine.partition.signal(undeliverable);
+    }
+    // What was rung before does not come now.
+    machine.handle(VECTOR + 1, HANDLER + 0x100, &handler());
+    route.enable(msi(u32::from(VECTOR) + 1)).unwrap();
+    ring();
+    assert_eq!(run(&mut *vp, &bus), [handled()]);
+}
+
 #[test]
 fn lines_still_work_after_the_routing_table_was_replaced() {
     let code = Code::new()

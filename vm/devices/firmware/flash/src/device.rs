@@ -105,6 +105,7 @@ pub struct Flash {
     persister: Option<Persister>,
     mapping_failures: u64,
     mapping_log: LogLimit,
+    stop_log: LogLimit,
     programmed_bytes: u64,
     erased_blocks: u64,
 }
@@ -164,6 +165,7 @@ impl Flash {
             persister: None,
             mapping_failures: 0,
             mapping_log: LogLimit::new(),
+            stop_log: LogLimit::new(),
             programmed_bytes: 0,
             erased_blocks: 0,
         })
@@ -306,8 +308,9 @@ impl ChipsetDevice for Flash {
     fn stop(&mut self) {
         if let Some(persister) = &self.persister
             && let Err(error) = persister.control().flush()
+            && let Some(suppressed) = self.stop_log.allow()
         {
-            tracing::warn!(name = self.name, error = %error, "flash was stopped with unsaved changes");
+            tracing::warn!(name = self.name, error = %error, suppressed, "flash was stopped with unsaved changes");
         }
     }
 

@@ -1,8 +1,11 @@
 //! Descriptor chains and the guest memory that they describe.
 
 use guest_memory::GuestMemory;
+use log_limit::LogLimit;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
+
+static FAILURES: LogLimit = LogLimit::new();
 
 /// The guest memory that a descriptor points to. All of it is RAM, and it is not empty.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -79,7 +82,9 @@ impl ChainBuffers {
             let to = &mut data[done..end];
             // Never fails: buffers were checked to be RAM when the chain was taken from the queue.
             if let Err(error) = memory.map().read_slice(to, GuestAddress(piece.gpa)) {
-                tracing::error!(gpa = piece.gpa, %error, "failed to read a descriptor's buffer");
+                if let Some(suppressed) = FAILURES.allow() {
+                    tracing::error!(gpa = piece.gpa, %error, suppressed, "failed to read a descriptor's buffer");
+                }
                 break;
             }
             done = end;
@@ -94,7 +99,9 @@ impl ChainBuffers {
             let end = done + piece.len as usize;
             let from = &data[done..end];
             if let Err(error) = memory.map().write_slice(from, GuestAddress(piece.gpa)) {
-                tracing::error!(gpa = piece.gpa, %error, "failed to write a descriptor's buffer");
+                if let Some(suppressed) = FAILURES.allow() {
+                    tracing::error!(gpa = piece.gpa, %error, suppressed, "failed to write a descriptor's buffer");
+                }
                 break;
             }
             done = end;

@@ -1,5 +1,6 @@
 //! An eventfd as a flag.
 
+use log_limit::LogLimit;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use std::io;
@@ -36,10 +37,16 @@ impl AsFd for EventFd {
     }
 }
 
+static FAILURES: LogLimit = LogLimit::new();
+
 /// Adds one to an eventfd. If its counter is full it is set already.
 pub(crate) fn signal(fd: BorrowedFd<'_>) {
     match rustix::io::retry_on_intr(|| rustix::io::write(fd, &1u64.to_ne_bytes())) {
         Ok(_) | Err(Errno::AGAIN) => {}
-        Err(error) => tracing::error!(%error, "failed to signal an eventfd"),
+        Err(error) => {
+            if let Some(suppressed) = FAILURES.allow() {
+                tracing::error!(%error, suppressed, "failed to signal an eventfd");
+            }
+        }
     }
 }
