@@ -81,6 +81,7 @@ impl GuestDriver {
         self.write_pci(0x10, BAR as u32);
         self.write_pci(0x14, (BAR >> 32) as u32);
         self.write_pci(0x18, MSIX_BAR as u32);
+        self.write_pci(0x1c, (MSIX_BAR >> 32) as u32);
         self.write_pci(0x04, 0x6);
     }
 

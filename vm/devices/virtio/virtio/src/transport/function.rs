@@ -148,8 +148,10 @@ fn lay_out(
         pending_offset: table,
     };
     let size = (table + u32::from(vectors).div_ceil(64) * 8).next_power_of_two();
-    let bar = Bar::Memory32 {
-        size: size.max(PAGE as u32),
+    // 64-bit as the other: firmware may have no room below 4 GiB.
+    let bar = Bar::Memory64 {
+        size: u64::from(size).max(PAGE),
+        prefetchable: false,
     };
     builder.bar(MSIX_BAR, bar)?;
     builder.msix(msix, connection.msi)?;
