@@ -10,8 +10,12 @@ use vm_memory::GuestMemoryBackend as _;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::VolatileSlice;
 
+/// Aligned as direct I/O asks for.
+#[repr(align(4096))]
+struct Zeroes([u8; 64 << 10]);
+
 /// The source of zeroes.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
 
 /// Why memory cannot be used for I/O.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,12 +94,12 @@ impl Buffers {
     pub fn zeroes(len: u64) -> Self {
         const PIECES: usize = 16;
         let mut pieces = Vec::with_capacity(PIECES);
-        let mut left = len.min((PIECES * ZEROES.len()) as u64);
+        let mut left = len.min((PIECES * ZEROES.0.len()) as u64);
         let total = left;
         while left != 0 {
-            let count = ZEROES.len().min(left as usize);
+            let count = ZEROES.0.len().min(left as usize);
             pieces.push(libc::iovec {
-                iov_base: ZEROES.as_ptr().cast_mut().cast(),
+                iov_base: ZEROES.0.as_ptr().cast_mut().cast(),
                 iov_len: count,
             });
             left -= count as u64;
@@ -241,8 +245,8 @@ impl Buffers {
         let mut at = start;
         let end = start.saturating_add(len).min(self.len);
         while at < end {
-            let count = (end - at).min(ZEROES.len() as u64);
-            self.copy_from(at, &ZEROES[..count as usize]);
+            let count = (end - at).min(ZEROES.0.len() as u64);
+            self.copy_from(at, &ZEROES.0[..count as usize]);
             at += count;
         }
     }
@@ -357,6 +361,6 @@ mod tests {
         assert_eq!(Buffers::zeroes(0).len(), 0);
         assert_eq!(Buffers::zeroes(u64::MAX).len(), 1 << 20);
         Buffers::zeroes(512).copy_from(0, &[1; 512]);
-        assert!(ZEROES.iter().all(|&b| b == 0));
+        assert!(ZEROES.0.iter().all(|&b| b == 0));
     }
 }

@@ -1,5 +1,6 @@
 //! How a disk's system calls are made.
 
+use crate::direct::Alignment;
 use crate::guard::FormatGuard;
 use crate::job::Job;
 use crate::lock;
@@ -37,15 +38,23 @@ pub(crate) struct OpenFile {
     flush_failed: AtomicBool,
     /// Refuses writes that change the format, if it was not given.
     guard: Option<FormatGuard>,
+    /// I/O is direct, and asks for this.
+    pub(crate) direct: Option<Alignment>,
 }
 
 impl OpenFile {
-    pub(crate) fn new(file: File, info: DiskInfo, guard: Option<FormatGuard>) -> Self {
+    pub(crate) fn new(
+        file: File,
+        info: DiskInfo,
+        guard: Option<FormatGuard>,
+        direct: Option<Alignment>,
+    ) -> Self {
         Self {
             file,
             info,
             flush_failed: AtomicBool::new(false),
             guard,
+            direct,
         }
     }
 
@@ -55,12 +64,15 @@ impl OpenFile {
         if let Some(guard) = &self.guard {
             guard.check(&self.info.name, &mut operation).map_err(Err)?;
         }
-        let job = Job::new(operation);
+        let mut job = Job::new(operation);
         if job.is_empty() {
             return Err(Ok(()));
         }
         if job.is_flush() && self.flush_failed.load(Ordering::Acquire) {
             return Err(Err(DiskError::FlushFailed));
+        }
+        if let Some(alignment) = self.direct {
+            job.align(alignment).map_err(Err)?;
         }
         Ok(job)
     }

@@ -134,6 +134,34 @@ pub enum FileDiskError {
         #[source]
         source: Box<Qcow2Error>,
     },
+    /// The file system or device has no direct I/O.
+    #[error("there is no direct I/O on the disk {}; leave out `;direct`", path.display())]
+    NoDirectIo {
+        /// The file.
+        path: PathBuf,
+        /// The error of the host.
+        #[source]
+        source: io::Error,
+    },
+    /// Direct I/O needs larger blocks than the guest uses.
+    #[error(
+        "direct I/O on the disk {} needs blocks of {needed} bytes, and the guest's have {block}; `sector={needed}` gives          the guest such blocks, or leave out `;direct`",
+        path.display()
+    )]
+    DirectBlocks {
+        /// The file.
+        path: PathBuf,
+        /// The size that is needed, in bytes.
+        needed: u32,
+        /// The logical block size for the guest, in bytes.
+        block: u32,
+    },
+    /// The format has no direct I/O.
+    #[error("there is no direct I/O on qcow2 images such as {}; leave out `;direct`", path.display())]
+    DirectQcow2 {
+        /// The file.
+        path: PathBuf,
+    },
     /// io_uring was requested and is unavailable.
     #[error("the host does not allow io_uring for the disk {}", path.display())]
     NoIoUring {

@@ -1,5 +1,7 @@
 //! A disk operation as a sequence of system calls, whoever makes them.
 
+use crate::direct::Alignment;
+use crate::direct::Bounce;
 use disk_backend::Buffers;
 use disk_backend::DiskError;
 use disk_backend::DiskOperation;
@@ -7,6 +9,7 @@ use disk_backend::Extent;
 use disk_backend::Space;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use std::io;
 use std::ops::ControlFlow;
 
 /// The most pieces of memory that the kernel takes in one call (`UIO_MAXIOV`).
@@ -48,6 +51,8 @@ pub(crate) struct Job {
     operation: DiskOperation,
     /// For [`DiskOperation::WriteZeroes`] only.
     zeroing: Zeroing,
+    /// Memory for the calls, if they cannot use that of the operation.
+    bounce: Option<Bounce>,
 }
 
 /// Whether the error says that the file system or device does not support the call.
@@ -72,7 +77,42 @@ impl Job {
             } => Zeroing::Mark,
             _ => Zeroing::Punch,
         };
-        Self { operation, zeroing }
+        Self {
+            operation,
+            zeroing,
+            bounce: None,
+        }
+    }
+
+    /// Has the calls use memory that is aligned.
+    pub(crate) fn align(&mut self, alignment: Alignment) -> Result<(), DiskError> {
+        let (DiskOperation::Read { buffers, .. } | DiskOperation::Write { buffers, .. }) =
+            &self.operation
+        else {
+            return Ok(());
+        };
+        match Bounce::for_buffers(buffers, alignment) {
+            Ok(bounce) => self.bounce = bounce,
+            Err(source) => return Err(self.error(source)),
+        }
+        self.fill_bounce();
+        Ok(())
+    }
+
+    fn fill_bounce(&self) {
+        if let (DiskOperation::Write { buffers, .. }, Some(bounce)) =
+            (&self.operation, &self.bounce)
+        {
+            bounce.fill(buffers);
+        }
+    }
+
+    fn error(&self, source: io::Error) -> DiskError {
+        DiskError::Io {
+            operation: self.operation.name(),
+            offset: self.operation.extent().offset,
+            source,
+        }
     }
 
     pub(crate) fn is_flush(&self) -> bool {
@@ -93,11 +133,11 @@ impl Job {
         match &self.operation {
             DiskOperation::Read { offset, buffers } => Call::Read {
                 offset: *offset,
-                pieces: limited(buffers),
+                pieces: limited(self.memory(buffers)),
             },
             DiskOperation::Write { offset, buffers } => Call::Write {
                 offset: *offset,
-                pieces: limited(buffers),
+                pieces: limited(self.memory(buffers)),
             },
             DiskOperation::Flush => Call::Sync,
             DiskOperation::Discard { extent } => allocate(FallocateFlags::PUNCH_HOLE, extent),
@@ -112,6 +152,11 @@ impl Job {
         }
     }
 
+    /// The memory for calls that are for `buffers`.
+    fn memory<'a>(&'a self, buffers: &'a Buffers) -> &'a Buffers {
+        self.bounce.as_ref().map_or(buffers, Bounce::current)
+    }
+
     /// Takes the result of the call. Continues if another call is needed.
     pub(crate) fn advance(
         &mut self,
@@ -122,6 +167,10 @@ impl Job {
             Err(Errno::INTR | Errno::AGAIN) => return ControlFlow::Continue(()),
             Err(errno) => return self.failed(errno),
         };
+        if let (DiskOperation::Read { buffers, .. }, Some(bounce)) = (&self.operation, &self.bounce)
+        {
+            bounce.deliver(buffers, count);
+        }
         // The kernel never moves more than it was asked to.
         let (offset, left) = match (&mut self.operation, &mut self.zeroing) {
             (
@@ -144,10 +193,21 @@ impl Job {
             return ControlFlow::Break(Err(DiskError::Truncated { operation, offset }));
         }
         *offset = offset.saturating_add(count);
-        match left {
-            0 => ControlFlow::Break(Ok(())),
-            _ => ControlFlow::Continue(()),
+        if left == 0 {
+            return ControlFlow::Break(Ok(()));
         }
+        let prepared = match (&self.operation, &mut self.bounce) {
+            (
+                DiskOperation::Read { buffers, .. } | DiskOperation::Write { buffers, .. },
+                Some(bounce),
+            ) => bounce.prepare(buffers),
+            _ => Ok(()),
+        };
+        if let Err(source) = prepared {
+            return ControlFlow::Break(Err(self.error(source)));
+        }
+        self.fill_bounce();
+        ControlFlow::Continue(())
     }
 
     fn failed(&mut self, errno: Errno) -> ControlFlow<Result<(), DiskError>> {
@@ -167,11 +227,7 @@ impl Job {
             }
             _ => {}
         }
-        ControlFlow::Break(Err(DiskError::Io {
-            operation: self.operation.name(),
-            offset: extent.offset,
-            source: errno.into(),
-        }))
+        ControlFlow::Break(Err(self.error(errno.into())))
     }
 }
 

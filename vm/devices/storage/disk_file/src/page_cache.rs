@@ -30,6 +30,9 @@ impl PageCache {
         let Call::Read { offset, pieces } = job.call() else {
             return ControlFlow::Continue(());
         };
+        if file.direct.is_some() {
+            return ControlFlow::Continue(());
+        }
         if self.skip > 0 {
             self.skip -= 1;
             return ControlFlow::Continue(());

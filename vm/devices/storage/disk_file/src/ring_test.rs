@@ -29,7 +29,7 @@ fn open(file: File) -> Arc<OpenFile> {
         discard_granularity: None,
         id: None,
     };
-    Arc::new(OpenFile::new(file, info, None))
+    Arc::new(OpenFile::new(file, info, None, None))
 }
 
 /// Completes two writes in the ring, and puts a failed poll of event 0 between their entries.

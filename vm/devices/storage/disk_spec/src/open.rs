@@ -60,6 +60,7 @@ impl DiskSpec {
             engine: self.engine,
             sector: self.sector,
             create: self.create,
+            caching: self.caching,
         }
     }
 }

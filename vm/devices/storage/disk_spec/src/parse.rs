@@ -2,6 +2,7 @@
 
 use disk_backend::DiskAccess;
 use disk_backend::SECTOR;
+use disk_file::Caching;
 use disk_file::Engine;
 use disk_file::Format;
 use minicbor::Decode;
@@ -36,7 +37,7 @@ pub enum DiskSource {
 ///
 /// As text: a source, `file:PATH` or just `PATH`, `mem:SIZE`, or `memdiff:` and a file, followed by comma-separated options:
 /// `ro`, `serial=TEXT`, `queues=N`, `sector=512|4096`, and for files `format=raw|vhd|qcow2` and `aio=io_uring|threads`. A
-/// path may be followed by `;create=SIZE`. A comma or semicolon in a path is doubled. Sizes are in bytes, or have a suffix
+/// path may be followed by `;create=SIZE` and `;direct`. A comma or semicolon in a path is doubled. Sizes are in bytes, or have a suffix
 /// K, M, G or T (powers of 1024).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -65,6 +66,9 @@ pub struct DiskSpec {
     /// The size in bytes to create the file with if it does not exist, or none not to create it.
     #[n(8)]
     pub create: Option<u64>,
+    /// Whether I/O on the file goes through the host's page cache.
+    #[n(9)]
+    pub caching: Caching,
 }
 
 /// Why a text does not describe a disk.
@@ -80,12 +84,9 @@ pub enum ParseError {
     Kind(String),
     /// What follows a semicolon in a path is unknown.
     #[error(
-        "a disk file has no option {0:?}; there is ;create=SIZE (double a semicolon in a path)"
+        "a disk file has no option {0:?}; there are ;create=SIZE and ;direct (double a semicolon in a path)"
     )]
     FileOption(String),
-    /// Direct I/O was asked for.
-    #[error("direct I/O (;direct) is not supported: disks use the page cache of the host")]
-    Direct,
     /// A file that is created is raw.
     #[error(";create=SIZE makes a raw file; `qemu-img create` makes others")]
     CreateFormat,
@@ -134,23 +135,33 @@ fn split(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// Reads `PATH[;create=SIZE]`.
-fn file(text: &str) -> Result<(PathBuf, Option<u64>), ParseError> {
+/// What follows a path.
+#[derive(Default)]
+struct PathOptions {
+    create: Option<u64>,
+    caching: Caching,
+}
+
+/// Reads `PATH[;create=SIZE][;direct]`.
+fn file(text: &str) -> Result<(PathBuf, PathOptions), ParseError> {
     let mut parts = split(text, ';').into_iter();
     let path = parts.next().filter(|path| !path.is_empty());
     let path = path.ok_or_else(|| ParseError::NoPath(text.into()))?;
-    let mut create = None;
+    let mut options = PathOptions::default();
     for part in parts {
         match part.split_once('=') {
-            Some(("create", _)) if create.is_some() => {
+            Some(("create", _)) if options.create.is_some() => {
                 return Err(ParseError::Twice("create".into()));
             }
-            Some(("create", value)) => create = Some(size(value)?),
-            None if part == "direct" => return Err(ParseError::Direct),
+            Some(("create", value)) => options.create = Some(size(value)?),
+            None if part == "direct" && options.caching == Caching::Direct => {
+                return Err(ParseError::Twice("direct".into()));
+            }
+            None if part == "direct" => options.caching = Caching::Direct,
             _ => return Err(ParseError::FileOption(part)),
         }
     }
-    Ok((path.into(), create))
+    Ok((path.into(), options))
 }
 
 fn size(text: &str) -> Result<u64, ParseError> {
@@ -171,26 +182,29 @@ fn size(text: &str) -> Result<u64, ParseError> {
         .ok_or_else(|| ParseError::Size(text.into()))
 }
 
-/// Reads a source. Also returns the size to create its file with.
-fn source(text: &str) -> Result<(DiskSource, Option<u64>), ParseError> {
+/// Reads a source.
+fn source(text: &str) -> Result<(DiskSource, PathOptions), ParseError> {
     let (kind, rest) = text.split_once(':').unwrap_or(("file", text));
     match kind {
-        "mem" => Ok((DiskSource::Memory { size: size(rest)? }, None)),
+        "mem" => {
+            let size = size(rest)?;
+            Ok((DiskSource::Memory { size }, PathOptions::default()))
+        }
         "memdiff" => match source(rest)? {
-            (DiskSource::File(path), create) => Ok((DiskSource::Overlay(path), create)),
+            (DiskSource::File(path), options) => Ok((DiskSource::Overlay(path), options)),
             _ => Err(ParseError::Source(text.into())),
         },
         "file" => {
-            let (path, create) = file(rest)?;
-            Ok((DiskSource::File(path), create))
+            let (path, options) = file(rest)?;
+            Ok((DiskSource::File(path), options))
         }
         "sql" | "sqldiff" | "autocache" | "blob" | "crypt" | "prwrap" | "delay" => {
             Err(ParseError::Kind(kind.into()))
         }
         // A colon in a path.
         _ if text.starts_with('/') => {
-            let (path, create) = file(text)?;
-            Ok((DiskSource::File(path), create))
+            let (path, options) = file(text)?;
+            Ok((DiskSource::File(path), options))
         }
         _ => Err(ParseError::Source(text.into())),
     }
@@ -201,7 +215,7 @@ impl FromStr for DiskSpec {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut parts = split(text, ',').into_iter();
-        let (source, create) = source(&parts.next().unwrap_or_default())?;
+        let (source, options) = source(&parts.next().unwrap_or_default())?;
         let mut spec = Self {
             source,
             access: DiskAccess::ReadWrite,
@@ -210,7 +224,8 @@ impl FromStr for DiskSpec {
             format: Format::Auto,
             engine: Engine::Auto,
             sector: None,
-            create,
+            create: options.create,
+            caching: options.caching,
         };
         let mut seen = Vec::new();
         for part in parts {
@@ -322,6 +337,14 @@ mod tests {
             assert_eq!(parse(text).create, Some(1 << 30), "{text}");
         }
         assert_eq!(parse("/x").create, None);
+        assert_eq!(parse("/x").caching, Caching::PageCache);
+        for text in [
+            "file:/x;direct",
+            "memdiff:/x;direct,queues=2",
+            "/x;create=1M;direct",
+        ] {
+            assert_eq!(parse(text).caching, Caching::Direct, "{text}");
+        }
         assert_eq!(parse("mem:1G,sector=4096").sector, Some(4096));
         assert_eq!(parse("/x,format=qcow2").format, Format::Qcow2);
     }
@@ -335,7 +358,8 @@ mod tests {
             ("sql:x", "sql: are not supported"),
             ("crypt:xts-aes-256:key:file:x", "crypt: are not supported"),
             ("memdiff:blob:flat:http://x", "blob: are not supported"),
-            ("file:x;direct", "direct I/O"),
+            ("file:x;direct;direct", "twice"),
+            ("file:x;direct=1", "no option"),
             ("file:x;create=1", "not a disk size"),
             ("file:x;create", "no option"),
             ("file:x;create=1K;create=1K", "twice"),
