@@ -62,6 +62,7 @@ impl Machine {
         if let Some(file) = self.new_file.take() {
             file.stays();
         }
+        self.lifecycle.guest().media.disks.keep();
     }
 
     /// Ends the machine and its threads, and writes out what serial ports still hold.

@@ -45,6 +45,13 @@ impl AttachedDisks {
         self.0.lock().clone()
     }
 
+    /// What was created for the disks stays: their VM has started.
+    pub fn keep(&self) {
+        for attached in self.list() {
+            attached.disk.keep();
+        }
+    }
+
     /// Makes everything that was written to the disks survive a power loss, and waits for that. Requests that a device
     /// has not completed are not included: stop the devices first.
     ///

@@ -290,6 +290,9 @@ pub trait Disk: Send + Sync {
     /// Makes everything that completed in any queue survive a power loss, and waits for that.
     fn flush(&self) -> Result<(), DiskError>;
 
+    /// What was created to open the disk stays. Otherwise it is removed when the disk is dropped.
+    fn keep(&self) {}
+
     /// Opens a queue for the calling thread, sized for about `depth` operations in flight.
     ///
     /// [`DiskQueue::wait`] also returns when one of `events` is signalled: eventfds that nobody else reads.

@@ -53,6 +53,10 @@ impl Disk for OverlayDisk {
         Ok(())
     }
 
+    fn keep(&self) {
+        self.lower.keep();
+    }
+
     fn open_queue(
         self: Arc<Self>,
         depth: u16,

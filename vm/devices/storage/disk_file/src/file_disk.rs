@@ -4,6 +4,7 @@ use crate::Engine;
 use crate::FileDiskError;
 use crate::FileOptions;
 use crate::Format;
+use crate::created::CreatedFile;
 use crate::engine::OpenFile;
 use crate::guard::FormatGuard;
 use crate::open;
@@ -19,6 +20,7 @@ use disk_backend::DiskInfo;
 use disk_backend::DiskQueue;
 use disk_backend::SECTOR;
 use log_limit::LogLimit;
+use parking_lot::Mutex;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -37,6 +39,8 @@ pub struct FileDisk {
     engine: Engine,
     /// Created when the first queue needs it.
     pool: OnceLock<Arc<Pool>>,
+    /// The file, if it was created for this disk and may go again.
+    created: Mutex<Option<CreatedFile>>,
 }
 
 impl FileDisk {
@@ -81,6 +85,7 @@ impl FileDisk {
             id,
         };
         let info = open::with_sector(info, path, options.sector)?;
+        let direct = open::caching(&file, path, info.logical_block, options.caching)?;
         let guard = match (options.format, opened.format) {
             (Format::Auto, Format::Vhd) => Some(FormatGuard::vhd(opened.tail)),
             (Format::Auto, _) => Some(FormatGuard::raw(size)),
@@ -88,9 +93,10 @@ impl FileDisk {
         };
         let engine = choose_engine(path, options.engine)?;
         Ok(Self {
-            file: Arc::new(OpenFile::new(file, info, guard)),
+            file: Arc::new(OpenFile::new(file, info, guard, direct)),
             engine,
             pool: OnceLock::new(),
+            created: Mutex::new(opened.created),
         })
     }
 
@@ -151,6 +157,12 @@ impl Disk for FileDisk {
 
     fn flush(&self) -> Result<(), DiskError> {
         self.file.flush()
+    }
+
+    fn keep(&self) {
+        if let Some(file) = self.created.lock().take() {
+            file.stays();
+        }
     }
 
     fn open_queue(

@@ -1,9 +1,13 @@
 //! Opens a file as a disk.
 
+use crate::Caching;
 use crate::Engine;
 use crate::FileDisk;
 use crate::FileDiskError;
 use crate::Format;
+use crate::created::CreatedFile;
+use crate::direct;
+use crate::direct::Alignment;
 use crate::format;
 use crate::format::EDGE;
 use crate::lock;
@@ -42,6 +46,8 @@ pub struct FileOptions {
     pub sector: Option<u32>,
     /// The size in bytes to create the file with if it does not exist, or none not to create it.
     pub create: Option<u64>,
+    /// Whether I/O goes through the host's page cache.
+    pub caching: Caching,
 }
 
 /// An open and locked file, and its format.
@@ -54,13 +60,18 @@ pub(crate) struct OpenedFile<'a> {
     pub(crate) tail: [u8; EDGE],
     /// Not [`Format::Auto`].
     pub(crate) format: Format,
+    /// The file was created for this.
+    pub(crate) created: Option<CreatedFile>,
 }
 
 /// Opens and locks the file at `path` as a disk.
 pub fn open(path: &Path, options: FileOptions) -> Result<Arc<dyn Disk>, FileDiskError> {
     let opened = OpenedFile::open(path, &options)?;
     Ok(match opened.format {
-        Format::Qcow2 => Arc::new(Qcow2Disk::open(opened, &options)?),
+        Format::Qcow2 => {
+            require_page_cache(path, options.caching)?;
+            Arc::new(Qcow2Disk::open(opened, &options)?)
+        }
         _ => Arc::new(FileDisk::new(opened, &options)?),
     })
 }
@@ -85,22 +96,32 @@ pub fn check(path: &Path, options: FileOptions) -> Result<(), FileDiskError> {
     }
     let opened = OpenedFile::examine(path, file, options.format)?;
     if opened.format == Format::Qcow2 {
+        require_page_cache(path, options.caching)?;
         return qcow2::check(&opened.file, path);
     }
-    FileDisk::find_disk(&opened, options.format).map(|_| ())
+    FileDisk::find_disk(&opened, options.format)?;
+    let found = logical_block(&opened.file).map_err(open_error)?;
+    let block = options.sector.unwrap_or(found);
+    caching(&opened.file, path, block, options.caching).map(|_| ())
 }
 
 impl<'a> OpenedFile<'a> {
     /// Opens and locks the file at `path`.
     pub(crate) fn open(path: &'a Path, options: &FileOptions) -> Result<Self, FileDiskError> {
-        if let Some(size) = options.create {
-            create(path, size).map_err(|source| FileDiskError::Create {
-                path: path.to_owned(),
-                source,
-            })?;
-        }
+        let created = match options.create {
+            None => None,
+            Some(size) => {
+                CreatedFile::create(path, size).map_err(|source| FileDiskError::Create {
+                    path: path.to_owned(),
+                    source,
+                })?
+            }
+        };
         let file = open_locked(path, options.access)?;
-        Self::examine(path, file, options.format)
+        Ok(Self {
+            created,
+            ..Self::examine(path, file, options.format)?
+        })
     }
 
     fn examine(path: &'a Path, file: File, format: Format) -> Result<Self, FileDiskError> {
@@ -134,20 +155,9 @@ impl<'a> OpenedFile<'a> {
             len,
             tail,
             format,
+            created: None,
         })
     }
-}
-
-/// Creates the file at `path`, unless it exists.
-fn create(path: &Path, size: u64) -> io::Result<()> {
-    let file = match OpenOptions::new().write(true).create_new(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        result => result?,
-    };
-    file.set_len(size).inspect_err(|_| {
-        // It was made here, and is of no use.
-        let _ = std::fs::remove_file(path);
-    })
 }
 
 /// Opens the file at `path`, and locks it against others.
@@ -209,6 +219,40 @@ pub(crate) fn with_sector(
         source,
     })?;
     Ok(info)
+}
+
+/// Has I/O on `file`, whose guest uses blocks of `block` bytes, use the page cache or not. Returns what direct I/O asks for.
+pub(crate) fn caching(
+    file: &File,
+    path: &Path,
+    block: u32,
+    caching: Caching,
+) -> Result<Option<Alignment>, FileDiskError> {
+    if caching == Caching::PageCache {
+        return Ok(None);
+    }
+    let alignment = direct::turn_on(file).map_err(|source| FileDiskError::NoDirectIo {
+        path: path.to_owned(),
+        source,
+    })?;
+    if !block.is_multiple_of(alignment.block) {
+        return Err(FileDiskError::DirectBlocks {
+            path: path.to_owned(),
+            needed: alignment.block,
+            block,
+        });
+    }
+    Ok(Some(alignment))
+}
+
+/// Refuses direct I/O, for formats whose tables are not aligned.
+fn require_page_cache(path: &Path, caching: Caching) -> Result<(), FileDiskError> {
+    match caching {
+        Caching::PageCache => Ok(()),
+        Caching::Direct => Err(FileDiskError::DirectQcow2 {
+            path: path.to_owned(),
+        }),
+    }
 }
 
 /// The logical block size of a block device, else 512.

@@ -248,7 +248,18 @@ fn a_missing_file_is_created_and_an_existing_one_kept() {
     };
     disk_file::check(&path, options).unwrap();
     assert!(!path.exists());
-    let mut client = Client::new(disk_file::open(&path, options).unwrap());
+    // Whoever opened it did not need it in the end.
+    drop(disk_file::open(&path, options).unwrap());
+    assert!(!path.exists());
+    let disk = disk_file::open(&path, options).unwrap();
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    std::fs::write(&path, b"another").unwrap();
+    drop(disk);
+    assert_eq!(std::fs::read(&path).unwrap(), b"another");
+    std::fs::remove_file(&path).unwrap();
+    let disk = disk_file::open(&path, options).unwrap();
+    disk.keep();
+    let mut client = Client::new(disk);
     client.write(512, &[1; 512]).unwrap();
     drop(client);
     let options = FileOptions {
