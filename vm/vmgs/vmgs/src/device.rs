@@ -38,6 +38,10 @@ pub trait BlockDevice: Send {
     fn allocate(&mut self) -> io::Result<()> {
         Ok(())
     }
+    /// Where the next bytes at or after `offset` are that may not be zero; `None` if there are none. For files with holes.
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
     /// The file that is the device, for messages.
     fn path(&self) -> Option<&Path> {
         None

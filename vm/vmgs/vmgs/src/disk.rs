@@ -136,10 +136,42 @@ impl Disk {
         }
     }
 
+    /// Where the sector is that has the next bytes at or after `offset` that may not be zero.
+    pub(crate) fn next_data(&mut self, offset: u64) -> Result<Option<u64>, Error> {
+        let sector = u64::from(self.geometry.sector_size);
+        if offset >= self.geometry.len {
+            return Ok(None);
+        }
+        let found = self
+            .device
+            .next_data(offset)
+            .map_err(|source| Error::Read {
+                offset,
+                len: 0,
+                source,
+            })?;
+        let found = found.map(|at| (at - at % sector).max(offset));
+        Ok(found.filter(|at| *at < self.geometry.len))
+    }
+
     /// Gets all the space of the device from the host.
     pub(crate) fn allocate(&mut self) -> Result<(), Error> {
         let result = self.device.allocate();
         result.map_err(|source| self.write_error(0, self.geometry.len, source))
+    }
+
+    /// Fills the blocks with zeros, but leaves holes, which are zero, as they are.
+    pub(crate) fn wipe(&mut self, extent: Extent) -> Result<(), Error> {
+        const PIECE: u64 = 16 * BLOCK_SIZE as u64;
+        let zeros = [0; PIECE as usize];
+        let end = extent.end() * u64::from(BLOCK_SIZE);
+        let mut position = byte_of(extent.start);
+        while let Some(at) = self.next_data(position)?.filter(|at| *at < end) {
+            let len = (end - at).min(PIECE);
+            self.write_piece(at, &zeros[..len as usize])?;
+            position = at + len;
+        }
+        Ok(())
     }
 
     /// Fills the blocks with zeros, except for the sectors with their first `spared` bytes.

@@ -2,7 +2,7 @@
 //!
 //! Some writers encrypted the extended file table, which holds the files' keys, under a key and a nonce of zeros. The
 //! first change to such a store that is unlocked replaces all keys. Then whatever the zero key opens is wiped: free
-//! blocks first, the old table next, and the header that leads there last. Until then that header tells that the store
+//! blocks that are not holes first, the old table next, and the header that leads there last. Until then that header tells that the store
 //! is exposed, so a crash at any time leaves either the finding or nothing to find.
 
 use crate::alloc::Extent;
@@ -85,7 +85,7 @@ impl Vmgs {
         kept.extend([tables.file_table, tables.extended]);
         let occupied = Occupied::new(self.disk.geometry.blocks, kept);
         for gap in occupied.gaps().collect::<Vec<_>>() {
-            self.disk.zero(gap, 0)?;
+            self.disk.wipe(gap)?;
         }
         self.disk.flush()?;
         self.disk.zero(tables.extended, 0)?;

@@ -68,27 +68,55 @@ pub struct Vmgs {
     pub(crate) reserved: Vec<(FileId, u32)>,
 }
 
-/// How much of a device must be zero before it is formatted as an empty one. What else uses a disk has data there.
-const BLANK_LEN: u64 = 1 << 30;
-
-/// Finds data on a device without headers. The blocks that formatting writes before the header do not count.
+/// Finds data on a device without headers: any byte that is not zero. What formatting writes before the header does not
+/// count.
 fn find_data(disk: &mut Disk) -> Result<Option<u64>, Error> {
-    let tables = byte_of(FIRST_DATA_BLOCK)..byte_of(FIRST_DATA_BLOCK + 2);
-    let end = disk.geometry.len.min(BLANK_LEN);
+    let fresh = fresh_state();
+    let tables = [
+        fresh.to_table().as_bytes(),
+        fresh.to_extended_table().as_slice(),
+    ]
+    .concat();
+    let tables_at = byte_of(FIRST_DATA_BLOCK);
+    let written = |at: u64| {
+        let index = at.checked_sub(tables_at)?;
+        tables.get(usize::try_from(index).ok()?).copied()
+    };
     let mut chunk = vec![0; 1 << 20];
-    for (start, end) in [(0, tables.start), (tables.end, end)] {
-        let mut offset = start;
-        while offset < end {
-            let len = chunk.len().min((end - offset) as usize);
-            let chunk = &mut chunk[..len];
-            disk.read(offset, chunk)?;
-            if let Some(at) = chunk.iter().position(|byte| *byte != 0) {
-                return Ok(Some(offset + at as u64));
-            }
-            offset += len as u64;
+    let mut position = 0;
+    while let Some(offset) = disk.next_data(position)? {
+        let len = (disk.geometry.len - offset).min(chunk.len() as u64);
+        let chunk = &mut chunk[..len as usize];
+        disk.read(offset, chunk)?;
+        let mut data = (offset..).zip(&*chunk);
+        let found = data.find(|(at, byte)| **byte != 0 && written(*at) != Some(**byte));
+        if let Some((at, _)) = found {
+            return Ok(Some(at));
         }
+        position = offset + len;
     }
     Ok(None)
+}
+
+/// A store without files, as formatting makes it.
+fn fresh_state() -> State {
+    let mut state = State {
+        slot: 0,
+        sequence: 1,
+        version: Version::V3_0,
+        algorithm: EncryptionAlgorithm::NONE,
+        reprovisioned: false,
+        records: [MetadataKeyRecord::EMPTY; 2],
+        table: FIRST_DATA_BLOCK,
+        files: std::array::from_fn(|_| None),
+        unlocked: None,
+        extended_stale: false,
+    };
+    let extended = Extent::new(FIRST_DATA_BLOCK + 1, 1);
+    if let Some(file) = state.file_mut(FileId::EXTENDED_FILE_TABLE) {
+        *file = Some(FileRecord::plain(extended, BLOCK_SIZE.into()));
+    }
+    state
 }
 
 impl Vmgs {
@@ -204,21 +232,7 @@ impl Vmgs {
             });
         }
         tracing::info!(blocks, ?reason, "formatting the device");
-        let mut state = State {
-            slot: 0,
-            sequence: 1,
-            version: Version::V3_0,
-            algorithm: EncryptionAlgorithm::NONE,
-            reprovisioned: false,
-            records: [MetadataKeyRecord::EMPTY; 2],
-            table,
-            files: std::array::from_fn(|_| None),
-            unlocked: None,
-            extended_stale: false,
-        };
-        if let Some(file) = state.file_mut(FileId::EXTENDED_FILE_TABLE) {
-            *file = Some(FileRecord::plain(extended, BLOCK_SIZE.into()));
-        }
+        let state = fresh_state();
 
         // The active header is wiped last: until then, an old store is intact.
         let geometry = disk.geometry;

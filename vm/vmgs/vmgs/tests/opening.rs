@@ -4,6 +4,7 @@
 mod fixture;
 
 use fixture::*;
+use std::os::unix::fs::FileExt as _;
 use vmgs::*;
 
 #[test]
@@ -80,7 +81,7 @@ fn a_device_with_data_is_not_formatted_as_an_empty_one() {
         Vmgs::open_or_format(Box::new(device.clone()), OpenOptions::default(), policy)
     };
     // The superblock of ext4 is behind two empty sectors.
-    for offset in [1024, 8191, 16384, (1 << 20) - 1] {
+    for offset in [1024, 8191, 8192, 12287, 12288, 16383, 16384, (1 << 20) - 1] {
         let device = MemoryDevice::new(512, 1 << 20);
         device.with(|bytes| bytes[offset] = 0x53);
         let before = device.to_vec();
@@ -106,6 +107,32 @@ fn a_device_with_data_is_not_formatted_as_an_empty_one() {
     let (device, _) = new_store(512, 64);
     device.with(|bytes| bytes[..1024].fill(0));
     assert!(open_with(&device).unwrap().provisioned().is_some());
+}
+
+#[test]
+fn a_large_file_with_holes_is_searched_to_its_end() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let len = (3 << 30) + 4096;
+    file.as_file().set_len(len).unwrap();
+    let open = || {
+        let access = StoreAccess::ReadWrite;
+        let device = FileDevice::open(file.path(), Container::Detect, access).unwrap();
+        let policy = OpenPolicy {
+            on_empty: OnProblem::Format,
+            on_corrupt: OnProblem::Fail,
+        };
+        Vmgs::open_or_format(Box::new(device), OpenOptions::default(), policy)
+    };
+    for offset in [(2 << 30) + 5, len - 600] {
+        file.as_file().write_all_at(b"data", offset).unwrap();
+        let error = open().err().unwrap();
+        assert!(
+            matches!(error, Error::NotBlank { offset: at } if at == offset),
+            "{error}"
+        );
+        file.as_file().write_all_at(&[0; 4], offset).unwrap();
+    }
+    assert!(open().unwrap().provisioned().is_some());
 }
 
 #[test]

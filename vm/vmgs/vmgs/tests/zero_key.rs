@@ -4,6 +4,8 @@
 mod image;
 
 use image::*;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use vmgs::testing::FaultModel;
 use vmgs::testing::RecordingDevice;
 use vmgs::*;
@@ -133,6 +135,30 @@ fn without_space_for_the_files_the_old_table_goes_nevertheless() {
     let mut store = open(&image);
     assert_eq!(store.verify(|_, _| ()), []);
     assert_eq!(store.read(FileId(3)).unwrap(), SECRET);
+}
+
+/// What is a hole stays one.
+#[test]
+fn wiping_allocates_no_space() {
+    let (image, table) = faulty();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &image).unwrap();
+    file.as_file().set_len(8 << 30).unwrap();
+    let access = StoreAccess::ReadWrite;
+    let container = Container::Raw { sector_size: 512 };
+    let device = FileDevice::open(file.path(), container, access).unwrap();
+    let mut store = Vmgs::open(Box::new(device), OpenOptions::default()).unwrap();
+    store.unlock(&Key::new(DATASTORE)).unwrap();
+    store
+        .write(FileId(6), Protection::Plain, b"changed")
+        .unwrap();
+    assert_eq!(store.verify(|_, _| ()), []);
+    drop(store);
+    let mut start = vec![0; image.len()];
+    file.as_file().read_exact_at(&mut start, 0).unwrap();
+    assert!(!holds(&start, &table[64..80]));
+    let allocated = file.as_file().metadata().unwrap().blocks() * 512;
+    assert!(allocated < 4 << 20, "{allocated}");
 }
 
 #[test]

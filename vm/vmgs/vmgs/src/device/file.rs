@@ -7,6 +7,8 @@ use crate::container::ContainerError;
 use crate::container::DiskShape;
 use crate::options::StoreAccess;
 use rustix::fs::FallocateFlags;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
@@ -208,6 +210,15 @@ impl BlockDevice for FileDevice {
                 Ok(())
             }
             result => result,
+        }
+    }
+
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at).filter(|at| *at < self.shape.len)),
+            Err(Errno::NXIO) => Ok(None),
+            // Devices and some file systems do not know their holes.
+            Err(_) => Ok(Some(offset)),
         }
     }
 

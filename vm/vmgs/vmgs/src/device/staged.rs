@@ -169,6 +169,17 @@ impl BlockDevice for StagedDevice {
         }
     }
 
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        let size = u64::from(self.sector_size);
+        let mut shared = self.shared();
+        let below = shared.device.next_data(offset)?;
+        let staged = shared.staged.as_ref().and_then(|staged| {
+            let (sector, _) = staged.sectors.range(offset / size..).next()?;
+            Some((sector * size).max(offset))
+        });
+        Ok(below.into_iter().chain(staged).min())
+    }
+
     fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
