@@ -12,13 +12,20 @@ use firmware_hibernation::StorageError;
 use firmware_hibernation::StorageErrorKind;
 use firmware_hibernation::StoreChange;
 use firmware_hibernation::StoreState;
+use host_file::Allowed;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::config::VmgsMemory;
 use openvmm_defs::start::FormatVmgs;
 use openvmm_defs::start::Start;
 use parking_lot::Mutex;
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +69,18 @@ pub enum VmgsError {
         /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The path is a link to a file that does not exist.
+    #[error(
+        "the VMGS file {} is a link to {}, which does not exist; make it, or remove the link",
+        path.display(),
+        target.display()
+    )]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
     },
     /// The file cannot be opened.
     #[error("cannot open the VMGS file {}", path.display())]
@@ -158,8 +177,8 @@ pub(crate) struct PlannedStore {
     path: PathBuf,
     found: Found,
     key: Option<Key>,
-    /// A new file under another name.
-    new_file: Mutex<Option<TempPath>>,
+    /// A file that is new.
+    new_file: Mutex<Option<UnkeptFile>>,
     /// The store's client, once there is a store.
     client: Arc<OnceLock<VmgsClient>>,
 }
@@ -169,7 +188,38 @@ enum Found {
     /// A device that is to be formatted.
     ToFormat(StagedDevice, Format),
     NoFile,
+    /// A file of no bytes.
+    EmptyFile,
     InMemory(u64),
+}
+
+/// A new file, before the start has succeeded. It goes away with this.
+enum UnkeptFile {
+    /// It has no name yet.
+    Unnamed(File),
+    /// It has another name, on file systems where every file has one.
+    Named(TempPath),
+    /// It was there, without content.
+    Filled(FilledFile),
+}
+
+/// A file that had no content. It has none again when this is dropped.
+struct FilledFile(Option<File>);
+
+impl FilledFile {
+    fn stays(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for FilledFile {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.set_len(0)
+        {
+            tracing::warn!(%error, "the VMGS file cannot be emptied again");
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -268,6 +318,11 @@ impl PlannedStore {
         self.client().map(drop).ok_or(VmgsError::Missing { path })
     }
 
+    /// Whether the file was there before this start.
+    pub(crate) fn is_old_file(&self) -> bool {
+        matches!(self.found, Found::Store(_) | Found::ToFormat(..))
+    }
+
     /// Creates the store if there is none.
     pub(crate) fn create(&self) -> Result<(), VmgsError> {
         let options = OpenOptions::default();
@@ -281,6 +336,7 @@ impl PlannedStore {
                 }
             }
             Found::NoFile => Vmgs::format(self.create_file()?, options),
+            Found::EmptyFile => Vmgs::format(self.fill_file()?, options),
             Found::InMemory(size) => {
                 // The size is at most LARGEST_IN_MEMORY.
                 Vmgs::format(Box::new(MemoryDevice::new(512, *size as usize)), options)
@@ -295,22 +351,55 @@ impl PlannedStore {
         self.serve(store.map_err(|source| self.store_error(source))?)
     }
 
-    /// Creates the file under another name.
+    /// Creates the file without its name.
     fn create_file(&self) -> Result<Box<dyn BlockDevice>, VmgsError> {
-        let path = &self.path;
-        tracing::info!(path = %path.display(), "creating the VMGS file");
-        let create = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
-            let (file, temporary) = tempfile::Builder::new()
-                .prefix(".vmgs-")
-                .tempfile_in(host_file::directory(path))?
-                .into_parts();
-            vmgs::create_file(&file, NEW_STORE, Container::Vhd1, None)?;
-            let device = FileDevice::open(&temporary, Container::Vhd1, StoreAccess::ReadWrite)?;
-            Ok((temporary, device.known_as(path)))
+        tracing::info!(path = %self.path.display(), "creating the VMGS file");
+        let directory = host_file::directory(&self.path);
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let (file, unkept) = match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => {
+                let file = File::from(file);
+                let unnamed = file.try_clone().map_err(|error| self.create_error(error))?;
+                (file, UnkeptFile::Unnamed(unnamed))
+            }
+            Err(_) => {
+                let mut named = tempfile::Builder::new();
+                let named = named.prefix(".vmgs-").tempfile_in(directory);
+                let (file, path) = named
+                    .map_err(|error| self.create_error(error))?
+                    .into_parts();
+                (file, UnkeptFile::Named(path))
+            }
         };
-        let (temporary, device) = create().map_err(|source| self.create_error(source))?;
-        *self.new_file.lock() = Some(temporary);
-        Ok(Box::new(device))
+        self.make_disk(&file, unkept)
+    }
+
+    /// Makes a disk of the file, which is empty.
+    fn fill_file(&self) -> Result<Box<dyn BlockDevice>, VmgsError> {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true);
+        let file = host_file::open(&self.path, &options, Allowed::Regular);
+        let file = file.map_err(|error| self.create_error(error))?;
+        // It may have got content meanwhile.
+        let len = file.metadata().map(|metadata| metadata.len());
+        if len.map_err(|error| self.create_error(error))? != 0 {
+            return Err(self.create_error("it is not empty any more"));
+        }
+        let filled = file.try_clone().map_err(|error| self.create_error(error))?;
+        self.make_disk(&file, UnkeptFile::Filled(FilledFile(Some(filled))))
+    }
+
+    fn make_disk(
+        &self,
+        file: &File,
+        unkept: UnkeptFile,
+    ) -> Result<Box<dyn BlockDevice>, VmgsError> {
+        let path = open_file_path(file);
+        let made = vmgs::create_file(file, NEW_STORE, Container::Vhd1, None)
+            .and_then(|()| FileDevice::open(&path, Container::Vhd1, StoreAccess::ReadWrite));
+        let device = made.map_err(|source| self.create_error(source))?;
+        *self.new_file.lock() = Some(unkept);
+        Ok(Box::new(device.known_as(&self.path)))
     }
 
     fn create_error(
@@ -323,8 +412,9 @@ impl PlannedStore {
         }
     }
 
-    /// Reserves what the token of a guest that hibernates needs, in the store and on the host's disk. A VM whose store
-    /// exists starts without it: its guest may be hibernated, and resuming needs no space.
+    /// Reserves what the token of a guest that hibernates needs, in the store and on the host's disk; in a file that was
+    /// there only after [`PlannedStore::keep`], as this changes it. A VM whose store exists starts without it: its guest may be
+    /// hibernated, and resuming needs no space.
     pub(crate) fn reserve(&self) -> Result<(), VmgsError> {
         let Some(client) = self.client() else {
             return Ok(());
@@ -354,13 +444,20 @@ impl PlannedStore {
                 source,
             })?;
         }
-        let Some(temporary) = self.new_file.lock().take() else {
-            return Ok(NewFile(None));
-        };
-        temporary
-            .persist_noclobber(&self.path)
-            .map_err(|error| self.create_error(error.error))?;
-        let new = NewFile(Some(self.path.clone()));
+        match self.new_file.lock().take() {
+            None => return Ok(NewFile(None)),
+            Some(UnkeptFile::Filled(file)) => return Ok(NewFile(Some(Made::Filled(file)))),
+            Some(UnkeptFile::Unnamed(file)) => {
+                let from = open_file_path(&file);
+                let follow = AtFlags::SYMLINK_FOLLOW;
+                let named = rustix::fs::linkat(CWD, &from, CWD, &self.path, follow);
+                named.map_err(|error| self.create_error(io::Error::from(error)))?;
+            }
+            Some(UnkeptFile::Named(temporary)) => temporary
+                .persist_noclobber(&self.path)
+                .map_err(|error| self.create_error(error.error))?,
+        }
+        let new = NewFile(Some(Made::Created(self.path.clone())));
         host_file::sync_directory(&self.path).map_err(|source| self.create_error(source))?;
         Ok(new)
     }
@@ -374,20 +471,32 @@ impl PlannedStore {
     }
 }
 
-/// A file that this start created. It is removed unless the start succeeds.
+/// The path of an open file, with or without a name.
+fn open_file_path(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// A file that this start created or filled, if it did. It is as it was before unless the start succeeds.
 #[must_use]
-pub(crate) struct NewFile(Option<PathBuf>);
+pub(crate) struct NewFile(Option<Made>);
+
+enum Made {
+    Filled(FilledFile),
+    Created(PathBuf),
+}
 
 impl NewFile {
     /// The start succeeded.
     pub(crate) fn stays(mut self) {
-        self.0 = None;
+        if let Some(Made::Filled(file)) = self.0.take() {
+            file.stays();
+        }
     }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.0
+        if let Some(Made::Created(path)) = &self.0
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::warn!(%error, path = %path.display(), "the new VMGS file cannot be removed");
@@ -408,18 +517,27 @@ fn find(
             source,
         },
     })?;
-    let below = |access| {
-        let device = FileDevice::open(path, Container::Detect, access);
-        device.map(Box::new).map_err(|source| VmgsError::Open {
-            path: path.into(),
-            source,
-        })
+    let open_error = |source| VmgsError::Open {
+        path: path.into(),
+        source,
     };
+    let below = |access| FileDevice::open(path, Container::Detect, access).map(Box::new);
     let device = match memory {
         // An overlay over nothing is an error.
-        Some(_) => StagedDevice::overlay(below(StoreAccess::ReadOnly)?),
-        None if exists => StagedDevice::new(below(StoreAccess::ReadWrite)?),
-        None => return Ok(Found::NoFile),
+        Some(_) => StagedDevice::overlay(below(StoreAccess::ReadOnly).map_err(open_error)?),
+        None if exists => match below(StoreAccess::ReadWrite) {
+            Err(ContainerError::ZeroLength) => return Ok(Found::EmptyFile),
+            device => StagedDevice::new(device.map_err(open_error)?),
+        },
+        None => {
+            return match path.read_link() {
+                Ok(target) => Err(VmgsError::DanglingLink {
+                    path: path.into(),
+                    target,
+                }),
+                Err(_) => Ok(Found::NoFile),
+            };
+        }
     };
     let policy = OpenPolicy {
         on_empty: OnProblem::Format,

@@ -5,10 +5,12 @@ use crate::machine::MachinePlan;
 use crate::machine::test_bench::*;
 use firmware_hibernation::HibernationEvent;
 use firmware_hibernation::Override;
-use machine_parts::OnReset;
+use machine_parts::AfterGuest;
 use machine_parts::RunControl;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::start::BootOptions;
+use serial_16550::SerialEnd;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -28,6 +30,17 @@ fn broken(files: &Files) -> VmConfig {
         disk: disk.parse().unwrap(),
     };
     config.pci_devices.push(pci("disk1", 3, &handle));
+    config
+}
+
+/// The machine with a device that is found to be impossible only when it is built.
+fn broken_late(files: &Files) -> VmConfig {
+    let mut config = config(files);
+    let nowhere = SerialEnd::File(files.path("absent/com3"));
+    let handle = serial(2, nowhere);
+    config
+        .chipset_devices
+        .push(ChipsetDeviceConfig::new("com3", &handle));
     config
 }
 
@@ -70,6 +83,86 @@ fn a_start_that_fails_leaves_no_new_file() {
     // The same machine without the fault.
     Bench::boot(&config(&files)).end(&config(&files));
     assert_eq!(names(&files), ["vm.vmgs"]);
+}
+
+/// A process that is killed cannot remove anything.
+#[test]
+fn a_new_file_has_no_name_until_the_machine_is_built() {
+    let files = Files::new();
+    let planned = PlannedStore::new(&config(&files), &Start::default(), None)
+        .unwrap()
+        .unwrap();
+    planned.create().unwrap();
+    assert_eq!(names(&files), [""; 0]);
+    planned.keep().unwrap().stays();
+    drop(planned);
+    assert_eq!(names(&files), ["vm.vmgs"]);
+    let path = files.path("vm.vmgs");
+    closed(&path);
+    assert_eq!(store(&path).findings(), []);
+}
+
+#[test]
+fn an_empty_file_becomes_a_store_unless_the_start_fails() {
+    let files = Files::new();
+    let path = files.path("vm.vmgs");
+    std::fs::write(&path, b"").unwrap();
+    let inode = std::fs::metadata(&path).unwrap().ino();
+    assert!(Bench::new(&broken_late(&files), &Start::default()).is_err());
+    closed_or_empty(&path);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    Bench::boot(&config(&files)).end(&config(&files));
+    assert!(store(&path).is_allocated(FileId::HIBERNATION_FIRMWARE));
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
+    assert_eq!(names(&files), ["vm.vmgs"]);
+}
+
+/// Waits until nobody has the empty file locked.
+fn closed_or_empty(path: &Path) {
+    let file = File::open(path).unwrap();
+    file.lock().unwrap();
+}
+
+#[test]
+fn a_link_to_nothing_is_named_before_anything_is_made() {
+    let files = Files::new();
+    let path = files.path("vm.vmgs");
+    std::os::unix::fs::symlink(files.path("elsewhere"), &path).unwrap();
+    let error = Bench::new(&config(&files), &Start::default())
+        .err()
+        .unwrap();
+    let error = error.to_string();
+    assert!(error.contains("vm.vmgs is a link to "), "{error}");
+    assert!(error.contains("elsewhere"), "{error}");
+    assert!(!files.path("elsewhere").exists());
+    // A link to a store is followed.
+    Bench::boot(&VmConfig {
+        vmgs: Some(files.path("elsewhere")),
+        ..config(&files)
+    })
+    .end(&VmConfig {
+        vmgs: Some(files.path("elsewhere")),
+        ..config(&files)
+    });
+    Bench::boot(&config(&files)).end(&config(&files));
+    assert!(path.is_symlink());
+}
+
+#[test]
+fn a_start_that_fails_allocates_no_space() {
+    let files = Files::new();
+    let path = files.path("vm.vmgs");
+    let file = File::create_new(&path).unwrap();
+    vmgs::create_file(&file, 64 << 20, Container::Vhd1, None).unwrap();
+    let device = FileDevice::open(&path, Container::Detect, ACCESS).unwrap();
+    drop(Vmgs::format(Box::new(device), OpenOptions::default()).unwrap());
+    let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+    assert!(allocated() < 1 << 20);
+    assert!(Bench::new(&broken_late(&files), &Start::default()).is_err());
+    closed(&path);
+    assert!(allocated() < 1 << 20);
+    Bench::boot(&config(&files)).end(&config(&files));
+    assert!(allocated() >= 64 << 20);
 }
 
 #[test]
@@ -143,7 +236,7 @@ fn what_a_start_does_to_a_session_is_in_the_file_when_it_is_told() {
         console_output: Box::new(io::sink()),
         control: RunControl::new(|_| ()),
         events: Box::new(|_, _| ()),
-        on_reset: OnReset::Restart,
+        after_guest: AfterGuest::default(),
     };
     let mut machine = plan.build(&hypervisor, &config, &start, ends).unwrap();
     machine.stop();

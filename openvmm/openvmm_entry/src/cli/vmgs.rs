@@ -72,6 +72,12 @@ impl Options {
         };
         if let Some(path) = &path {
             check_if_exists(errors, "--vmgs", path, Allowed::RegularOrBlock);
+            if path.is_symlink() && !path.exists() {
+                errors.add(format!(
+                    "--vmgs: {} is a link to nothing; make the file, or remove the link",
+                    path.display()
+                ));
+            }
         }
         StoreOptions {
             path,

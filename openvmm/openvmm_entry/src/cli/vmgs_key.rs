@@ -1,6 +1,7 @@
 //! The value of `--vmgs-key`: where the key of an encrypted VMGS store is. The key itself is never on the command line,
 //! where everybody on the host could read it.
 
+use host_file::Allowed;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -34,11 +35,15 @@ impl FromStr for KeySource {
 impl KeySource {
     /// Reads the key.
     pub(crate) fn read(&self) -> io::Result<Key> {
-        let path = match self {
-            Self::File(path) => path.clone(),
-            Self::Descriptor(number) => format!("/proc/self/fd/{number}").into(),
+        let (path, file) = match self {
+            Self::File(path) => (path.clone(), host_file::open_input(path, Allowed::Regular)),
+            Self::Descriptor(number) => {
+                let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+                let file = File::open(&path);
+                (path, file)
+            }
         };
-        let key = File::open(&path).and_then(|mut file| Key::read_from(&mut file));
+        let key = file.and_then(|mut file| Key::read_from(&mut file));
         key.map_err(|error| {
             io::Error::new(
                 error.kind(),
@@ -72,6 +77,17 @@ mod tests {
             error.to_string(),
             format!("cannot read {}: a key has exactly 32 bytes", path.display())
         );
+    }
+
+    #[test]
+    fn a_named_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        let error = KeySource::File(path).read().unwrap_err();
+        assert!(error.to_string().contains("a named pipe"), "{error}");
     }
 
     #[test]
