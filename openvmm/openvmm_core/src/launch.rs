@@ -89,7 +89,7 @@ pub fn launch(
                 kind: VmEventKind::Lifecycle(event),
             });
         }),
-        on_reset: start.on_reset,
+        after_guest: start.after_guest,
     };
     let mut machine = plan.build(hypervisor, config, &start.start, ends)?;
     let (requests, incoming) = mesh::channel();

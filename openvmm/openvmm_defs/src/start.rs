@@ -1,7 +1,8 @@
 //! How a VM starts. Nothing of it is part of the machine, and nothing of it is kept for the next start.
 
 use firmware_hibernation::Override;
-pub use machine_parts::OnReset;
+pub use machine_parts::AfterEnd;
+pub use machine_parts::AfterGuest;
 use minicbor::Decode;
 use minicbor::Encode;
 use state_unit::SavedUnits;
@@ -16,9 +17,9 @@ pub struct StartOptions {
     /// Whether it runs at once.
     #[n(2)]
     pub initial_state: InitialState,
-    /// What a reset by the guest does.
+    /// What the machine does when the guest has ended.
     #[n(3)]
-    pub on_reset: OnReset,
+    pub after_guest: AfterGuest,
 }
 
 /// Where the guest begins.
@@ -90,7 +91,10 @@ mod tests {
             let options = StartOptions {
                 start,
                 initial_state: InitialState::Paused,
-                on_reset: OnReset::Halt,
+                after_guest: AfterGuest {
+                    crash: AfterEnd::Restart,
+                    ..AfterGuest::default()
+                },
             };
             assert_eq!(payload::decode(&payload::encode(&options)), Ok(options));
         }

@@ -44,7 +44,7 @@ pub enum HaltReason {
     PowerOff,
     /// The guest hibernated.
     Hibernate,
-    /// The guest reset the machine, and [`OnReset::Halt`] is set.
+    /// The guest reset the machine, and [`AfterGuest::reset`] is not to restart it.
     Reset,
     /// The guest's kernel panicked.
     GuestPanic,
@@ -76,17 +76,42 @@ impl HaltReason {
     }
 }
 
-/// What a guest's reset does.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
+/// What a machine does when its guest has ended.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
-pub enum OnReset {
-    /// The machine starts again.
-    #[default]
+pub enum AfterEnd {
+    /// It is reset and starts again.
     #[n(0)]
     Restart,
-    /// The machine halts.
+    /// It halts.
     #[n(1)]
     Halt,
+}
+
+/// What a machine does when its guest has ended, by how that ended. If it hibernated, the machine halts.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct AfterGuest {
+    /// It reset the machine.
+    #[n(1)]
+    pub reset: AfterEnd,
+    /// It powered off.
+    #[n(2)]
+    pub power_off: AfterEnd,
+    /// A VP shut down, or the guest's kernel panicked.
+    #[n(3)]
+    pub crash: AfterEnd,
+}
+
+impl Default for AfterGuest {
+    /// As hardware does.
+    fn default() -> Self {
+        Self {
+            reset: AfterEnd::Restart,
+            power_off: AfterEnd::Halt,
+            crash: AfterEnd::Halt,
+        }
+    }
 }
 
 /// Something that happened to a machine.
@@ -162,7 +187,7 @@ pub struct Lifecycle<G: Guest> {
     guest: G,
     state: MachineState,
     has_run: bool,
-    on_reset: OnReset,
+    after_guest: AfterGuest,
     events: Box<dyn Fn(Instant, LifecycleEvent) + Send>,
 }
 
@@ -172,7 +197,7 @@ impl<G: Guest> Lifecycle<G> {
         units: StateUnits,
         vps: VpSet,
         guest: G,
-        on_reset: OnReset,
+        after_guest: AfterGuest,
         events: impl Fn(Instant, LifecycleEvent) + Send + 'static,
     ) -> Self {
         Self {
@@ -181,7 +206,7 @@ impl<G: Guest> Lifecycle<G> {
             guest,
             state: MachineState::Paused,
             has_run: false,
-            on_reset,
+            after_guest,
             events: Box::new(events),
         }
     }
@@ -299,7 +324,8 @@ impl<G: Guest> Lifecycle<G> {
             }
             ReportKind::Power(event) => self.power(event),
             ReportKind::TripleFault { vp, registers } => {
-                self.halt(HaltReason::TripleFault { vp, registers });
+                let reason = HaltReason::TripleFault { vp, registers };
+                self.end(self.after_guest.crash, reason);
             }
             ReportKind::Failed { error, registers } => {
                 if let Some(registers) = registers {
@@ -313,14 +339,22 @@ impl<G: Guest> Lifecycle<G> {
     fn power(&mut self, event: PowerEvent) {
         tracing::debug!(?event, "power request of the guest");
         match event {
-            PowerEvent::PowerOff => self.halt(HaltReason::PowerOff),
+            PowerEvent::PowerOff => self.end(self.after_guest.power_off, HaltReason::PowerOff),
             PowerEvent::Hibernate => self.halt(HaltReason::Hibernate),
-            PowerEvent::GuestPanicked => self.halt(HaltReason::GuestPanic),
-            PowerEvent::Reset => match self.on_reset {
-                OnReset::Halt => self.halt(HaltReason::Reset),
+            PowerEvent::GuestPanicked => self.end(self.after_guest.crash, HaltReason::GuestPanic),
+            PowerEvent::Reset => self.end(self.after_guest.reset, HaltReason::Reset),
+        }
+    }
+
+    /// The guest has ended.
+    fn end(&mut self, after: AfterEnd, reason: HaltReason) {
+        match after {
+            AfterEnd::Halt => self.halt(reason),
+            AfterEnd::Restart => {
+                tracing::debug!(reason = reason.name(), "the machine starts again");
                 // A reset that fails halts the machine with the error.
-                OnReset::Restart => drop(self.reset()),
-            },
+                drop(self.reset());
+            }
         }
     }
 

@@ -88,7 +88,7 @@ impl Guest for Double {
 }
 
 /// A machine without VPs, whose only unit has the state `value`.
-fn machine(value: u32, on_reset: OnReset) -> (Lifecycle<Double>, Arc<Record>, RunControl) {
+fn machine(value: u32, after_guest: AfterGuest) -> (Lifecycle<Double>, Arc<Record>, RunControl) {
     let record = Arc::new(Record::default());
     let control = RunControl::new(|_| ());
     let bus: Arc<dyn IoBus> = Arc::new(NoBus);
@@ -101,7 +101,7 @@ fn machine(value: u32, on_reset: OnReset) -> (Lifecycle<Double>, Arc<Record>, Ru
         units.build().unwrap(),
         vps,
         Double(record.clone()),
-        on_reset,
+        after_guest,
         move |_, event| {
             events.note(match event {
                 LifecycleEvent::Halted(reason) => format!("event halted {}", reason.name()),
@@ -121,7 +121,7 @@ fn power(run: RunId, event: PowerEvent) -> Report {
 
 #[test]
 fn pauses_and_resumes() {
-    let (mut machine, record, _) = machine(1, OnReset::Restart);
+    let (mut machine, record, _) = machine(1, AfterGuest::default());
     machine.load().unwrap();
     assert_eq!(machine.resume().unwrap(), Change::Changed);
     assert_eq!(machine.resume().unwrap(), Change::Unchanged);
@@ -145,7 +145,7 @@ fn pauses_and_resumes() {
 
 #[test]
 fn a_reset_loads_again_and_goes_on_as_before() {
-    let (mut machine, record, _) = machine(1, OnReset::Restart);
+    let (mut machine, record, _) = machine(1, AfterGuest::default());
     machine.reset().unwrap();
     assert_eq!(record.take(), ["reset", "load", "event reset"]);
     machine.resume().unwrap();
@@ -160,7 +160,7 @@ fn a_reset_loads_again_and_goes_on_as_before() {
 
 #[test]
 fn a_report_of_an_earlier_run_has_no_effect() {
-    let (mut machine, record, control) = machine(1, OnReset::Restart);
+    let (mut machine, record, control) = machine(1, AfterGuest::default());
     machine.resume().unwrap();
     let before = control.run();
     machine.reset().unwrap();
@@ -190,7 +190,7 @@ fn a_report_of_an_earlier_run_has_no_effect() {
 fn a_failed_reset_halts_the_machine_and_says_so() {
     for what in ["reset", "load"] {
         for by_guest in [false, true] {
-            let (mut machine, record, control) = machine(1, OnReset::Restart);
+            let (mut machine, record, control) = machine(1, AfterGuest::default());
             machine.resume().unwrap();
             *record.failing.lock() = Some(what);
             match by_guest {
@@ -208,10 +208,46 @@ fn a_failed_reset_halts_the_machine_and_says_so() {
 
 #[test]
 fn a_guest_that_resets_can_halt_the_machine() {
-    let (mut machine, record, control) = machine(1, OnReset::Halt);
+    let after_guest = AfterGuest {
+        reset: AfterEnd::Halt,
+        ..AfterGuest::default()
+    };
+    let (mut machine, record, control) = machine(1, after_guest);
     machine.resume().unwrap();
     machine.report(power(control.run(), PowerEvent::Reset));
     assert_eq!(record.take().last().unwrap(), "event halted reset");
+}
+
+#[test]
+fn a_machine_can_start_again_however_its_guest_ended() {
+    let after_guest = AfterGuest {
+        power_off: AfterEnd::Restart,
+        crash: AfterEnd::Restart,
+        ..AfterGuest::default()
+    };
+    let (mut machine, record, control) = machine(1, after_guest);
+    machine.resume().unwrap();
+    let fault = || ReportKind::TripleFault {
+        vp: VpIndex::BSP,
+        registers: None,
+    };
+    for kind in [
+        ReportKind::Power(PowerEvent::PowerOff),
+        ReportKind::Power(PowerEvent::GuestPanicked),
+        fault(),
+    ] {
+        record.take();
+        let run = control.run();
+        machine.report(Report { run, kind });
+        assert!(record.take().contains(&"event reset".to_owned()));
+        assert_eq!(machine.state(), MachineState::Running);
+        // What the former run still reports is ignored.
+        machine.report(Report { run, kind: fault() });
+        assert_eq!(record.take(), [""; 0]);
+    }
+    // A guest that hibernated resumes only on a machine that was made for that.
+    machine.report(power(control.run(), PowerEvent::Hibernate));
+    assert_eq!(record.take().last().unwrap(), "event halted hibernate");
 }
 
 #[test]
@@ -234,7 +270,7 @@ fn each_report_of_an_end_halts_the_machine_for_its_reason() {
         (fault(), "triple_fault"),
         (failed(), "hypervisor_error"),
     ] {
-        let (mut machine, record, control) = machine(1, OnReset::Restart);
+        let (mut machine, record, control) = machine(1, AfterGuest::default());
         machine.resume().unwrap();
         let run = control.run();
         let first = ReportKind::FirstInstruction(Instant::now());
@@ -252,7 +288,7 @@ fn each_report_of_an_end_halts_the_machine_for_its_reason() {
 
 #[test]
 fn what_cannot_be_made_durable_is_the_reason() {
-    let (mut machine, record, control) = machine(1, OnReset::Restart);
+    let (mut machine, record, control) = machine(1, AfterGuest::default());
     machine.resume().unwrap();
     *record.failing.lock() = Some("settled");
     machine.report(power(control.run(), PowerEvent::Hibernate));
@@ -261,14 +297,14 @@ fn what_cannot_be_made_durable_is_the_reason() {
 
 #[test]
 fn a_stop_settles_once() {
-    let (mut machine, record, _) = machine(1, OnReset::Restart);
+    let (mut machine, record, _) = machine(1, AfterGuest::default());
     machine.resume().unwrap();
     record.take();
     machine.stop();
     machine.stop();
     assert_eq!(record.take(), ["stop", "settle stopped", "settled"]);
 
-    let (mut machine, record, control) = self::machine(1, OnReset::Restart);
+    let (mut machine, record, control) = self::machine(1, AfterGuest::default());
     machine.resume().unwrap();
     machine.report(power(control.run(), PowerEvent::PowerOff));
     record.take();
@@ -278,12 +314,12 @@ fn a_stop_settles_once() {
 
 #[test]
 fn a_paused_machine_is_saved_and_restored() {
-    let (mut machine, _, _) = machine(7, OnReset::Restart);
+    let (mut machine, _, _) = machine(7, AfterGuest::default());
     machine.resume().unwrap();
     assert!(matches!(machine.save(), Err(LifecycleError::Running)));
     machine.pause().unwrap();
     let saved = machine.save().unwrap();
-    let (mut other, record, _) = self::machine(1, OnReset::Restart);
+    let (mut other, record, _) = self::machine(1, AfterGuest::default());
     other.restore(&saved).unwrap();
     assert_eq!(other.inspect()["unit"], 7);
     assert_eq!(other.save().unwrap(), saved);

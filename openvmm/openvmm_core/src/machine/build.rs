@@ -22,13 +22,13 @@ use chipset_device::Services;
 use chipset_device::VpCount;
 use disk_backend::AttachedDisks;
 use flash::FlashControl;
+use machine_parts::AfterGuest;
 use machine_parts::BindingVps;
 use machine_parts::ClockUnit;
 use machine_parts::EnlightenmentUnit;
 use machine_parts::Lifecycle;
 use machine_parts::LifecycleEvent;
 use machine_parts::MachineBus;
-use machine_parts::OnReset;
 use machine_parts::PartitionUnit;
 use machine_parts::RunControl;
 use machine_parts::SerialUnit;
@@ -60,8 +60,8 @@ pub(crate) struct HostEnds {
     pub control: RunControl,
     /// Hears of what happens to the machine.
     pub events: Box<dyn Fn(Instant, LifecycleEvent) + Send>,
-    /// What a reset by the guest does.
-    pub on_reset: OnReset,
+    /// What the machine does when the guest has ended.
+    pub after_guest: AfterGuest,
 }
 
 impl MachinePlan {
@@ -82,7 +82,7 @@ impl MachinePlan {
         } = self;
         if let Some(store) = &store {
             store.create()?;
-            if config.hibernation.enabled {
+            if config.hibernation.enabled && !store.is_old_file() {
                 store.reserve()?;
             }
         }
@@ -150,7 +150,7 @@ impl MachinePlan {
             media,
         };
         let mut machine = Machine {
-            lifecycle: Lifecycle::new(units, vps, guest, ends.on_reset, ends.events),
+            lifecycle: Lifecycle::new(units, vps, guest, ends.after_guest, ends.events),
             chipset,
             pm,
             new_file: None,
@@ -158,6 +158,9 @@ impl MachinePlan {
         machine.enter(start)?;
         if let Some(store) = &store {
             machine.new_file = Some(store.keep()?);
+            if config.hibernation.enabled && store.is_old_file() {
+                store.reserve()?;
+            }
         }
         // Only now: a machine that cannot be built leaves the guest's hibernated session as it was. And what is said of the
         // store elsewhere, such as in its sequence note, is true from then on.

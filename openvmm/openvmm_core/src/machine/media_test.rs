@@ -23,7 +23,7 @@ use flash::FlashConfig;
 use flash::FlashStorage;
 use flash::FlashStorageError;
 use flash::Update;
-use machine_parts::OnReset;
+use machine_parts::AfterGuest;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::UefiKernel;
 use openvmm_defs::config::UefiVariables;
@@ -576,7 +576,7 @@ fn slow_console(
         }),
     };
     let start = StartOptions {
-        on_reset: OnReset::Restart,
+        after_guest: AfterGuest::default(),
         ..StartOptions::default()
     };
     let vm = launch(hypervisor, config, &start, options).unwrap();

@@ -8,10 +8,10 @@ use chipset::DebugPortHandle;
 use chipset_device::DeviceHandle;
 use disk_spec::VirtioBlkHandle;
 use firmware_hibernation::ConsumePolicy;
+use machine_parts::AfterGuest;
 use machine_parts::Change;
 use machine_parts::HaltReason;
 use machine_parts::LifecycleEvent;
-use machine_parts::OnReset;
 use machine_parts::Report;
 use machine_parts::RunControl;
 use openvmm_defs::config::BootProtocol;
@@ -192,7 +192,13 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(config: &VmConfig, start: &Start) -> Result<Self, MachineError> {
-        Self::build(FakeHypervisor::new(), config, start, None)
+        Self::build(
+            FakeHypervisor::new(),
+            config,
+            start,
+            None,
+            AfterGuest::default(),
+        )
     }
 
     /// With the key of the VMGS store.
@@ -201,7 +207,13 @@ impl Bench {
         start: &Start,
         key: Option<vmgs::Key>,
     ) -> Result<Self, MachineError> {
-        Self::build(FakeHypervisor::new(), config, start, key)
+        Self::build(
+            FakeHypervisor::new(),
+            config,
+            start,
+            key,
+            AfterGuest::default(),
+        )
     }
 
     /// On a hypervisor that was prepared.
@@ -210,7 +222,13 @@ impl Bench {
         config: &VmConfig,
         start: &Start,
     ) -> Result<Self, MachineError> {
-        Self::build(hypervisor, config, start, None)
+        Self::build(hypervisor, config, start, None, AfterGuest::default())
+    }
+
+    /// A new machine that does this when its guest has ended.
+    pub(crate) fn ending(config: &VmConfig, after_guest: AfterGuest) -> Self {
+        let start = Start::default();
+        Self::build(FakeHypervisor::new(), config, &start, None, after_guest).unwrap()
     }
 
     fn build(
@@ -218,6 +236,7 @@ impl Bench {
         config: &VmConfig,
         start: &Start,
         key: Option<vmgs::Key>,
+        after_guest: AfterGuest,
     ) -> Result<Self, MachineError> {
         let events = Arc::new(Mutex::new(Vec::new()));
         let (hibernation, lifecycle) = (events.clone(), events.clone());
@@ -248,7 +267,7 @@ impl Bench {
                     event => format!("{event:?}"),
                 });
             }),
-            on_reset: OnReset::Restart,
+            after_guest,
         };
         let mut machine = plan.build(&hypervisor, config, start, ends)?;
         machine.started();

@@ -17,9 +17,10 @@ use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::UnknownName;
 use openvmm_defs::config::HibernationConfig;
 use openvmm_defs::config::VmConfig;
+use openvmm_defs::start::AfterEnd;
+use openvmm_defs::start::AfterGuest;
 use openvmm_defs::start::BootOptions;
 use openvmm_defs::start::InitialState;
-use openvmm_defs::start::OnReset;
 use openvmm_defs::start::Start;
 use openvmm_defs::start::StartOptions;
 use std::fmt;
@@ -114,7 +115,7 @@ impl Options {
                 self.x2apic
             )),
         }
-        let (on_reset, actions) = self.guest_actions(&mut errors);
+        let (after_guest, actions) = self.guest_actions(&mut errors);
 
         let mut files = Vec::new();
         let memory = self.memory(&mut errors);
@@ -179,7 +180,7 @@ impl Options {
                     true => InitialState::Paused,
                     false => InitialState::Running,
                 },
-                on_reset,
+                after_guest,
             },
             console: if self.no_console {
                 ConsoleMode::Absent
@@ -193,8 +194,8 @@ impl Options {
         })
     }
 
-    /// What a guest's reset does, and what happens when the guest ends.
-    fn guest_actions(&self, errors: &mut Errors) -> (OnReset, GuestActions) {
+    /// What the machine does when the guest has ended, and what openvmm does if the machine has halted.
+    fn guest_actions(&self, errors: &mut Errors) -> (AfterGuest, GuestActions) {
         let mut parse = |option: &str, text: Option<&str>| {
             let action = text.and_then(|text| {
                 let parsed = actions::parse_action(text).map(Some);
@@ -208,29 +209,27 @@ impl Options {
             self.guest_shutdown_action.as_deref(),
         );
         let crash = parse("--guest-crash-action", self.guest_crash_action.as_deref());
-        for (option, action) in [
-            ("--guest-shutdown-action", shutdown),
-            ("--guest-crash-action", crash),
-        ] {
-            if action == ParsedAction::Reset {
-                errors.add(format!(
-                    "{option}: not supported yet: reset (start a machine again that has ended)"
-                ));
-            }
-        }
         if self.halt_on_reset && self.guest_reset_action.is_some() {
             errors.add("--halt-on-reset: --guest-reset-action says what a reset does");
         }
-        let on_reset = match (reset, self.halt_on_reset) {
-            (ParsedAction::Reset | ParsedAction::Default, false) => OnReset::Restart,
-            _ => OnReset::Halt,
+        let restarts = |action| match action {
+            ParsedAction::Reset => AfterEnd::Restart,
+            _ => AfterEnd::Halt,
+        };
+        let after_guest = AfterGuest {
+            reset: match (reset, self.halt_on_reset) {
+                (ParsedAction::Default, false) => AfterEnd::Restart,
+                (action, _) => restarts(action),
+            },
+            power_off: restarts(shutdown),
+            crash: restarts(crash),
         };
         let actions = GuestActions {
             reset: reset.into(),
             shutdown: shutdown.into(),
             crash: crash.into(),
         };
-        (on_reset, actions)
+        (after_guest, actions)
     }
 
     fn hibernation(&self, errors: &mut Errors) -> HibernationConfig {

@@ -195,10 +195,6 @@ fn what_is_missing_is_named() {
         (&["--x2apic", "off"][..], "--x2apic: not supported yet: off"),
         (&["--x2apic", "on"], "--x2apic: not supported yet: on"),
         (&["--com1", "term"], "--com1: 'term': not supported yet"),
-        (
-            &["--guest-crash-action", "reset"],
-            "--guest-crash-action: not supported yet: reset",
-        ),
     ] {
         let errors = with_kernel(args).unwrap_err().to_string();
         assert!(errors.contains(expected), "{args:?}: {errors}");
@@ -234,20 +230,38 @@ fn actions_say_what_happens_when_the_guest_ends() {
         "exit",
     ])
     .unwrap();
-    assert_eq!(invocation.start.on_reset, OnReset::Halt);
+    let halts = AfterGuest {
+        reset: AfterEnd::Halt,
+        ..AfterGuest::default()
+    };
+    assert_eq!(invocation.start.after_guest, halts);
     let expected = GuestActions {
         reset: GuestAction::Exit(9),
         shutdown: GuestAction::Halt,
         crash: GuestAction::Exit(0),
     };
     assert_eq!(invocation.actions, expected);
-    for (args, on_reset) in [
-        (&[][..], OnReset::Restart),
-        (&["--guest-reset-action", "reset"], OnReset::Restart),
-        (&["--halt-on-reset"], OnReset::Halt),
+    let restarts = AfterGuest {
+        power_off: AfterEnd::Restart,
+        crash: AfterEnd::Restart,
+        ..AfterGuest::default()
+    };
+    for (args, after_guest) in [
+        (&[][..], AfterGuest::default()),
+        (&["--guest-reset-action", "reset"], AfterGuest::default()),
+        (&["--halt-on-reset"], halts),
+        (
+            &[
+                "--guest-shutdown-action",
+                "reset",
+                "--guest-crash-action",
+                "reset",
+            ],
+            restarts,
+        ),
     ] {
         let invocation = with_kernel(args).unwrap();
-        assert_eq!(invocation.start.on_reset, on_reset, "{args:?}");
+        assert_eq!(invocation.start.after_guest, after_guest, "{args:?}");
         assert_eq!(invocation.actions, GuestActions::default());
     }
     let both = with_kernel(&["--halt-on-reset", "--guest-reset-action", "halt"]);
