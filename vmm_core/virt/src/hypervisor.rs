@@ -86,6 +86,9 @@ pub trait Hypervisor: Send + Sync {
         processor: &ProcessorFeatures,
     ) -> Result<GuestProcessor, Error>;
 
+    /// The most MSI-X vectors that the devices of a partition can have together.
+    fn max_msi_vectors(&self, irqchip: IrqchipMode) -> u32;
+
     /// Creates a partition.
     fn new_partition(&self, config: PartitionConfig<'_>) -> Result<NewPartition, Error>;
 }

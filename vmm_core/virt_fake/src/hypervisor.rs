@@ -40,6 +40,9 @@ use virt::x86::Irqchip;
 use virt::x86::PartitionState;
 use virt::x86::VpState;
 
+/// As many as KVM has.
+const MAX_MSI_VECTORS: u32 = 4057;
+
 /// How long [`FakeHypervisor::wait_until`] waits before it takes the test for failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -198,6 +201,10 @@ impl FakeHypervisor {
 impl Hypervisor for FakeHypervisor {
     fn host_info(&self) -> Result<HostInfo, Error> {
         Ok(self.0.state.lock().host.clone())
+    }
+
+    fn max_msi_vectors(&self, _irqchip: IrqchipMode) -> u32 {
+        MAX_MSI_VECTORS
     }
 
     fn guest_processor(

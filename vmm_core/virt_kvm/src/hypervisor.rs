@@ -10,6 +10,7 @@ use crate::kick::Kick;
 use crate::msr_filter;
 use crate::partition::KvmPartition;
 use crate::partition::Shared;
+use crate::routing;
 use crate::routing::Routing;
 use crate::run_page::RunPage;
 use crate::slots::Slots;
@@ -18,6 +19,7 @@ use crate::vp::KvmVpBinder;
 use crate::vp_shared::VpShared;
 use kvm_bindings::*;
 use kvm_ioctls::VmFd;
+use log_limit::LogLimit;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -94,6 +96,14 @@ impl Hypervisor for KvmHypervisor {
             address_bits: cpuid::address_bits(self.system.supported_cpuid()?),
             nested: kvm.check_extension_raw(KVM_CAP_NESTED_STATE.into()) > 0,
         })
+    }
+
+    fn max_msi_vectors(&self, irqchip: IrqchipMode) -> u32 {
+        let routes = self
+            .system
+            .kvm
+            .check_extension_raw(KVM_CAP_IRQ_ROUTING.into());
+        routing::max_msi_vectors(irqchip, u32::try_from(routes).unwrap_or(0))
     }
 
     fn guest_processor(
@@ -187,6 +197,7 @@ impl Hypervisor for KvmHypervisor {
             initial_irqchip,
             initial_msrs: Mutex::new(None),
             vps,
+            lost_interrupts: LogLimit::new(),
         });
         let binders = pages.into_iter().zip(&shared.vps).map(|(page, vp)| {
             Box::new(KvmVpBinder {

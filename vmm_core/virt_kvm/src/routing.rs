@@ -20,6 +20,8 @@ pub(crate) struct Routing {
 struct Table {
     /// The pins of KVM's own interrupt controllers.
     irqchip: Vec<Entry>,
+    /// The entries that are kept for the pins of the interrupt controllers.
+    pins: u32,
     /// By GSI: one that was given out, and its MSI once it has one.
     msis: BTreeMap<u32, Option<MsiMessage>>,
     /// The number of entries of KVM's table.
@@ -78,6 +80,20 @@ fn pc_wiring() -> Vec<Entry> {
     primary.chain(secondary).chain(ioapic).collect()
 }
 
+/// The entries that are kept for the pins of the interrupt controllers.
+fn pins(irqchip: IrqchipMode) -> u32 {
+    match irqchip {
+        IrqchipMode::Kernel => pc_wiring().len() as u32,
+        // Each pin of the VMM's IOAPIC can have an MSI.
+        IrqchipMode::Split => IOAPIC_PINS,
+    }
+}
+
+/// How many GSIs can be given out if KVM's table has `max` entries.
+pub(crate) fn max_msi_vectors(irqchip: IrqchipMode, max: u32) -> u32 {
+    max.saturating_sub(pins(irqchip))
+}
+
 impl Table {
     fn entries(&self) -> Vec<Entry> {
         let msis = self.msis.iter();
@@ -85,19 +101,10 @@ impl Table {
         self.irqchip.iter().copied().chain(msis).collect()
     }
 
-    /// The entries that are kept for the pins of the interrupt controllers.
-    fn pins(&self) -> u32 {
-        match self.irqchip.len() {
-            // In split mode each pin of the VMM's IOAPIC can have an MSI.
-            0 => IOAPIC_PINS,
-            wired => wired as u32,
-        }
-    }
-
     /// The lowest GSI that no pin and no route has, if KVM's table has room for it beside all that were given out:
     /// each of them can have an entry at the same time.
     fn allocate(&mut self) -> Result<u32, Error> {
-        let (pins, max) = (self.pins(), self.max);
+        let (pins, max) = (self.pins, self.max);
         let taken = self.msis.range(IOAPIC_PINS..).count() as u32;
         let free = (IOAPIC_PINS..max).find(|gsi| !self.msis.contains_key(gsi));
         let gsi = free.filter(|_| pins + taken < max).ok_or_else(|| {
@@ -127,6 +134,7 @@ impl Routing {
                     IrqchipMode::Kernel => pc_wiring(),
                     IrqchipMode::Split => Vec::new(),
                 },
+                pins: pins(irqchip),
                 msis: BTreeMap::new(),
                 max,
             }),
@@ -227,6 +235,7 @@ mod tests {
             let mut table = routing.table.lock();
             let gsis: Vec<_> = std::iter::from_fn(|| table.allocate().ok()).collect();
             assert_eq!(gsis.len(), 4096 - pins);
+            assert_eq!(max_msi_vectors(irqchip, 4096) as usize, gsis.len());
             for gsi in gsis {
                 table.msis.insert(gsi, msi);
             }

@@ -5,6 +5,7 @@ use chipset_device::MachineContext;
 use chipset_device::MediumError;
 use chipset_device::MediumInfo;
 use chipset_device::SharedDevice;
+use chipset_device::VpCount;
 use mesh::payload;
 use mesh::payload::DecodeError;
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ pub enum ResolveError {
 trait AnyHandle: Send + Sync {
     fn identity(&self, name: &str, vm: Uuid) -> Option<String>;
     fn medium(&self) -> Result<Option<MediumInfo>, MediumError>;
+    fn msi_vectors(&self, vps: VpCount) -> u32;
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult;
 }
 
@@ -58,6 +60,10 @@ impl<H: DeviceHandle> AnyHandle for H {
 
     fn medium(&self) -> Result<Option<MediumInfo>, MediumError> {
         DeviceHandle::medium(self)
+    }
+
+    fn msi_vectors(&self, vps: VpCount) -> u32 {
+        DeviceHandle::msi_vectors(self, vps)
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
@@ -118,6 +124,11 @@ impl ResolvedDevice {
         self.handle
             .medium()
             .map_err(|source| self.build_error(source))
+    }
+
+    /// The number of MSI-X vectors of the device in a machine with `vps` VPs.
+    pub fn msi_vectors(&self, vps: VpCount) -> u32 {
+        self.handle.msi_vectors(vps)
     }
 
     /// Builds the device.

@@ -18,6 +18,7 @@ use chipset_device::MsiTarget;
 use chipset_device::PciAddress;
 use chipset_device::PciSlotContext;
 use chipset_device::Services;
+use chipset_device::VpCount;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
@@ -101,6 +102,12 @@ impl DevicePlan {
             .collect()
     }
 
+    /// The number of MSI-X vectors of all devices together.
+    pub(crate) fn msi_vectors(&self, vps: VpCount) -> u32 {
+        let vectors = self.pci.iter().map(|(device, _)| device.msi_vectors(vps));
+        vectors.fold(0, u32::saturating_add)
+    }
+
     /// The disks and what is on them, before the devices are built.
     pub(crate) fn disks(&self) -> Result<Vec<PlatformDisk>, MachineError> {
         let pci = self.pci.iter().map(|(device, _)| device);
@@ -163,7 +170,8 @@ pub(crate) fn offer_partition(
         IrqchipMode::Kernel => services.offer(InterruptLines::new(partition.clone())),
         // The lines are the I/O APIC's.
         IrqchipMode::Split => {
-            let routing: Arc<dyn IoApicRouting> = Arc::new(PartitionRouting(partition.clone()));
+            let routing: Arc<dyn IoApicRouting> =
+                Arc::new(PartitionRouting::new(partition.clone()));
             services.offer(routing);
         }
     }

@@ -44,6 +44,17 @@ pub enum MachineError {
     /// A PCI function cannot be where it is to be.
     #[error(transparent)]
     PciSlot(#[from] PciSlotError),
+    /// The devices have more MSI-X vectors than the hypervisor.
+    #[error(
+        "the devices need {needed} interrupt vectors (MSI-X), and the hypervisor has {available}; give the disks fewer \
+         queues (queues=N), or use fewer devices"
+    )]
+    MsiVectors {
+        /// The number that they need.
+        needed: u32,
+        /// The number that there are.
+        available: u32,
+    },
     /// A device cannot be built.
     #[error(transparent)]
     Device(#[from] ResolveError),
@@ -96,6 +107,7 @@ impl MachineError {
                     | Self::Boot(_)
                     | Self::FirmwareDevices(_)
                     | Self::PciSlot(_)
+                    | Self::MsiVectors { .. }
                     | Self::Device(_)
                     | Self::Chipset(_)
             ),

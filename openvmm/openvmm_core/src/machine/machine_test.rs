@@ -2,10 +2,16 @@
 
 use super::*;
 use crate::machine::test_bench::*;
+use chipset_device::VpCount;
+use disk_spec::VirtioBlkHandle;
 use error_chain::Chain;
+use machine_parts::AfterEnd;
+use machine_parts::AfterGuest;
 use machine_parts::MachineState;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::UefiVariables;
+use openvmm_defs::devices::PciDeviceConfig;
+use openvmm_defs::devices::PciSlot;
 use openvmm_defs::request::VmRequest;
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +19,7 @@ use virt::IrqchipMode;
 use virt_fake::Event;
 use virt_fake::FakeHypervisor;
 use virt_fake::Step;
+use vm_resource::Resource;
 
 #[test]
 fn a_guest_resets_and_powers_off() {
@@ -36,6 +43,81 @@ fn a_guest_resets_and_powers_off() {
         bench.machine.stop();
         assert_eq!(bench.machine.inspect()["units"]["vps"], json!({}));
     });
+}
+
+#[test]
+fn a_machine_can_start_again_after_a_power_off_or_a_crash() {
+    each_profile(|_, config| {
+        let after_guest = AfterGuest {
+            power_off: AfterEnd::Restart,
+            crash: AfterEnd::Restart,
+            ..AfterGuest::default()
+        };
+        let mut bench = Bench::ending(config, after_guest);
+        bench.machine.lifecycle.resume().unwrap();
+        let off = || out(0x604, &0x2000_u16.to_le_bytes());
+        for (n, end) in [off(), Step::TripleFault, out(0x505, &[1]), off()]
+            .into_iter()
+            .enumerate()
+        {
+            bench.take_events();
+            bench.hypervisor.push(0, [end]);
+            while bench.machine.lifecycle.state() == MachineState::Running {
+                let report = bench.reports.recv_timeout(Duration::from_secs(20)).unwrap();
+                bench.machine.lifecycle.report(report);
+                if bench.take_events().contains(&"Reset".to_owned()) {
+                    break;
+                }
+            }
+            assert_eq!(
+                bench.machine.lifecycle.state(),
+                MachineState::Running,
+                "{n}"
+            );
+        }
+        // The last guest runs as the first did.
+        bench.run(vec![out(0x80, &[1])]);
+        bench.machine.stop();
+    });
+}
+
+#[test]
+fn more_msi_vectors_than_there_are_are_refused_before_anything_is_made() {
+    let files = Files::new();
+    let mut config = files.config(files.uefi(), IrqchipMode::Kernel);
+    let disk = |text: &str| VirtioBlkHandle {
+        disk: text.parse().unwrap(),
+    };
+    let disks = |count: u8, last: &str| {
+        let all = (0..count).map(|n| {
+            let text = if n + 1 == count {
+                last
+            } else {
+                "mem:1M,queues=64"
+            };
+            PciDeviceConfig {
+                name: format!("disk{n}"),
+                slot: PciSlot {
+                    device: 1 + n / 8,
+                    function: n % 8,
+                },
+                resource: Resource::new(&disk(text)),
+            }
+        });
+        all.collect()
+    };
+    // 62 * 65 + 28 = 4058.
+    config.pci_devices = disks(63, "mem:1M,queues=27");
+    let error = Bench::new(&config, &Start::default()).err().unwrap();
+    assert!(error.is_config());
+    let text = "need 4058 interrupt vectors (MSI-X), and the hypervisor has 4057";
+    assert!(error.to_string().contains(text), "{error}");
+    assert!(!files.path("vm.vmgs").exists());
+    // A queue for each of the two VPs.
+    config.pci_devices = disks(1, "mem:1M");
+    let layout = memory::layout(&config.memory, &config.load_mode, 40).unwrap();
+    let plan = devices::DevicePlan::new(&config, &layout).unwrap();
+    assert_eq!(plan.msi_vectors(VpCount(2)), 3);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::memory;
 use super::view;
 use super::view::Details;
 use super::vmgs_store::PlannedStore;
+use chipset_device::VpCount;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::PcUefi;
@@ -69,6 +70,11 @@ impl MachinePlan {
         let layout = memory::layout(&config.memory, &config.load_mode, address_bits)?;
         let tables = MachineTables::new(config, &topology, &layout, address_bits);
         let devices = DevicePlan::new(config, &layout)?;
+        let needed = devices.msi_vectors(VpCount(config.topology.processors));
+        let available = hypervisor.max_msi_vectors(config.irqchip);
+        if needed > available {
+            return Err(MachineError::MsiVectors { needed, available });
+        }
         let store = PlannedStore::new(config, start, key)?;
         if let (Start::Restore(_), Some(store)) = (start, &store) {
             store.require()?;

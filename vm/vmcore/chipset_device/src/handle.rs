@@ -11,6 +11,7 @@ use crate::MissingService;
 use crate::PciAddress;
 use crate::PciConfigSpace;
 use crate::Services;
+use crate::VpCount;
 use minicbor::Decode;
 use minicbor::Encode;
 use parking_lot::Mutex;
@@ -36,6 +37,11 @@ pub trait DeviceHandle: Encode<()> + for<'b> Decode<'b, ()> + Send + Sync + 'sta
     /// The medium of a storage device as it is now, before the device is built. Nothing is changed.
     fn medium(&self) -> Result<Option<MediumInfo>, MediumError> {
         Ok(None)
+    }
+
+    /// The number of MSI-X vectors of the device in a machine with `vps` VPs.
+    fn msi_vectors(&self, _vps: VpCount) -> u32 {
+        0
     }
 
     /// Builds the device.

@@ -26,6 +26,12 @@ pub struct VirtioBlkHandle {
     pub disk: DiskSpec,
 }
 
+impl VirtioBlkHandle {
+    fn default_queues(vps: VpCount) -> u16 {
+        vps.0.min(MAX_DEFAULT_QUEUES) as u16
+    }
+}
+
 impl DeviceHandle for VirtioBlkHandle {
     const ID: &'static str = "virtio-blk";
 
@@ -42,11 +48,16 @@ impl DeviceHandle for VirtioBlkHandle {
         Ok(Some(crate::examine(&disk, serial)?))
     }
 
+    fn msi_vectors(&self, vps: VpCount) -> u32 {
+        let queues = self.disk.queues.unwrap_or(Self::default_queues(vps));
+        virtio::msi_vectors(queues)
+    }
+
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let opened = self.disk.open()?;
         let disks = machine.get::<AttachedDisks>()?.clone();
-        let queues = machine.get::<VpCount>()?.0.min(MAX_DEFAULT_QUEUES);
-        let config = self.disk.blk_config(queues as u16)?;
+        let queues = Self::default_queues(*machine.get::<VpCount>()?);
+        let config = self.disk.blk_config(queues)?;
         let device = VirtioBlk::new(opened.clone(), config);
         let attached = AttachedDisk {
             device: machine.name.to_owned(),

@@ -33,3 +33,8 @@ pub fn build_pci_function(device: impl VirtioDevice, machine: &MachineContext<'_
     )?;
     Ok(shared(function))
 }
+
+/// The number of MSI-X vectors of a device with this many queues: one for each, and one for the configuration.
+pub fn msi_vectors(queues: u16) -> u32 {
+    u32::from(queues) + 1
+}

@@ -27,6 +27,7 @@ pub use device::DeviceInfo;
 pub use device::VirtioDevice;
 pub use event_fd::EventFd;
 pub use handle::build_pci_function;
+pub use handle::msi_vectors;
 pub use iovec::GuestIoVec;
 pub use queue::QueueError;
 pub use queue::QueueStats;

@@ -3,6 +3,7 @@ use crate::EntropyRate;
 use chipset_device::BuildResult;
 use chipset_device::DeviceHandle;
 use chipset_device::MachineContext;
+use chipset_device::VpCount;
 use minicbor::Decode;
 use minicbor::Encode;
 use uuid::Uuid;
@@ -17,6 +18,10 @@ impl DeviceHandle for VirtioRngHandle {
 
     fn identity(&self, _name: &str, _vm: Uuid) -> Option<String> {
         Some("virtio-rng".to_owned())
+    }
+
+    fn msi_vectors(&self, _vps: VpCount) -> u32 {
+        virtio::msi_vectors(1)
     }
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
