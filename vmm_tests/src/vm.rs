@@ -42,6 +42,8 @@ pub enum Stdio {
     Null,
     /// The output is a pipe that is closed at the other end.
     ClosedOutput,
+    /// Standard error is such a pipe too.
+    ClosedOutputAndErrors,
 }
 
 /// Builds an openvmm command line.
@@ -141,7 +143,9 @@ impl VmBuilder {
 
         let mut command = match self.stdio {
             Stdio::Terminal => terminal::command(&self.program),
-            Stdio::Null | Stdio::ClosedOutput => Command::new(&self.program),
+            Stdio::Null | Stdio::ClosedOutput | Stdio::ClosedOutputAndErrors => {
+                Command::new(&self.program)
+            }
         };
         command
             .args(&self.args)
@@ -165,6 +169,11 @@ impl VmBuilder {
             Stdio::ClosedOutput => {
                 let (_, writer) = std::io::pipe()?;
                 command.stdin(std::process::Stdio::null()).stdout(writer);
+            }
+            Stdio::ClosedOutputAndErrors => {
+                let (_, writer) = std::io::pipe()?;
+                command.stdin(std::process::Stdio::null());
+                command.stdout(writer.try_clone()?).stderr(writer);
             }
         }
         let mut child = command

@@ -56,6 +56,23 @@ pub(super) fn written_and_read(context: &Context) -> anyhow::Result<()> {
     vm.power_off()
 }
 
+/// More descriptors than the usual soft limit of open files allows.
+pub(super) fn eight_of_64_queues(context: &Context) -> anyhow::Result<()> {
+    let disks = (0..8).flat_map(|_| ["--disk", "mem:4M,queues=64"]);
+    let mut vm = context.linux("").args(["-p", "2"]).args(disks).boot()?;
+    vm.type_line("disks")?;
+    for letter in 'a'..='h' {
+        let seen = vm.wait_for_guest(&format!("disk vd{letter} "))?;
+        ensure!(seen == format!("{} - rw", 4 * MIB), "vd{letter}: {seen}");
+    }
+    for disk in ["vda", "vdh"] {
+        let written = checksum(&mut vm, &format!("disk write {disk} 3 1 1"), "disk write ")?;
+        let read = checksum(&mut vm, &format!("disk read {disk} 1 1"), "disk read ")?;
+        ensure!(read == written, "{read} was read, {written} written");
+    }
+    vm.power_off()
+}
+
 /// Disks in memory, and a file that is not changed.
 pub(super) fn nothing_kept(context: &Context) -> anyhow::Result<()> {
     let machine = context.uefi()?;

@@ -39,6 +39,15 @@ pub(super) fn nobody_reads_the_output(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The explanation of how the guest ended goes nowhere, and the exit code is what it would be.
+pub(super) fn nobody_reads_the_errors(context: &Context) -> anyhow::Result<()> {
+    let vm = context
+        .linux("panic")
+        .stdio(Stdio::ClosedOutputAndErrors)
+        .start()?;
+    vm.expect_halt(OpenvmmExit::GuestPanic, "guest_panic")
+}
+
 pub(super) fn no_input(context: &Context) -> anyhow::Result<()> {
     // The guest has no console input, so its commands are on the kernel's command line.
     let mut vm = context
