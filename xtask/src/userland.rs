@@ -13,8 +13,13 @@ pub(crate) fn add_to<W: Write>(archive: &mut Archive<W>) -> anyhow::Result<()> {
     }
     // The kernel opens the console for init before anything is mounted.
     archive.device("dev/console", 5, 1)?;
-    archive.bytes("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-    archive.bytes("etc/group", 0o644, b"root:x:0:\n")?;
+    // Programs that root starts may change to nobody.
+    archive.bytes(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    )?;
+    archive.bytes("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
     archive.file("bin/busybox", Path::new("/bin/busybox"))?;
     for applet in applets()?.lines().filter(|applet| *applet != "busybox") {
         archive.symlink(&format!("bin/{applet}"), "busybox")?;

@@ -40,6 +40,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use uefi_nvram::SecureBoot;
 use uuid::Uuid;
+use virtio_net::HostNetwork;
 use vm_resource::ResolveError;
 use vm_resource::Resource;
 use vmtime::VmClock;
@@ -181,7 +182,7 @@ fn pci_resources() -> Vec<Resource> {
 /// An interface that no host can have: its name is too long.
 fn net() -> VirtioNetHandle {
     VirtioNetHandle {
-        tap: "x".repeat(100),
+        network: HostNetwork::Tap("x".repeat(100)),
         mac: None,
         mtu: None,
     }

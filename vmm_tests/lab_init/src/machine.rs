@@ -6,11 +6,53 @@ use rustix::mount::MountFlags;
 use std::ffi::CString;
 use std::fs;
 use std::fs::File;
+use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
 /// How long a port may take to appear once its driver is loaded.
 const PORT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The machine's addresses and its default routes, which lead nowhere: programs that look for the Internet find it.
+const NETWORK: [&str; 6] = [
+    "link set lo up",
+    "link set dummy0 up",
+    "address add 203.0.113.2/24 dev dummy0",
+    "route add default via 203.0.113.1",
+    // Without nodad, it could be used only after a second.
+    "-6 address add 2001:db8::2/64 dev dummy0 nodad",
+    "-6 route add default via 2001:db8::1",
+];
+
+/// Makes the root directory a mount that a process can leave by pivot_root(2), as sandboxes do: the kernel does not allow
+/// it for the initramfs.
+pub(crate) fn change_root() -> anyhow::Result<()> {
+    const ROOT: &str = "/root/root";
+    fs::create_dir_all(ROOT).with_context(|| format!("cannot create {ROOT}"))?;
+    rustix::mount::mount_bind("/", ROOT).context("cannot mount the root directory again")?;
+    rustix::process::chdir(ROOT)
+        .and_then(|()| rustix::mount::mount_move(".", "/"))
+        .and_then(|()| rustix::process::chroot("."))
+        .and_then(|()| rustix::process::chdir("/"))
+        .context("cannot change the root directory")
+}
+
+/// Gives the machine its network.
+pub(crate) fn bring_network_up() -> anyhow::Result<()> {
+    for arguments in NETWORK {
+        let output = Command::new("/bin/busybox")
+            .arg("ip")
+            .args(arguments.split(' '))
+            .output()
+            .context("cannot run busybox")?;
+        anyhow::ensure!(
+            output.status.success(),
+            "ip {arguments} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
 
 /// Mounts the file systems that programs expect.
 pub(crate) fn mount_filesystems() -> anyhow::Result<()> {

@@ -23,11 +23,13 @@ fn main() {
 }
 
 fn lab() -> anyhow::Result<()> {
+    machine::change_root()?;
     machine::mount_filesystems()?;
     let job: LabJob = serde_json::from_slice(&fs::read(JOB_PATH)?)?;
     for module in &job.modules {
         machine::load_module(module)?;
     }
+    machine::bring_network_up()?;
     let mut pulse = machine::open_port(port::PULSE)?;
     thread::spawn(move || io::copy(&mut pulse, &mut io::sink()));
     let mut reports = machine::open_port(port::REPORT)?;

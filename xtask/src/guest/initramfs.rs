@@ -32,9 +32,10 @@ const DRIVERS: [Drivers; 4] = [
     },
 ];
 
-/// The guest's init, and the scripts in `lib` that it reads when it starts.
-const SCRIPTS: [(&str, &str); 5] = [
+/// The guest's init, the scripts in `lib` that it reads when it starts, and one that udhcpc calls.
+const SCRIPTS: [(&str, &str); 6] = [
     ("init", include_str!("init/init.sh")),
+    ("bin/lease", include_str!("init/lease.sh")),
     ("lib/disk.sh", include_str!("init/disk.sh")),
     ("lib/efi.sh", include_str!("init/efi.sh")),
     ("lib/net.sh", include_str!("init/net.sh")),

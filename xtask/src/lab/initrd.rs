@@ -16,8 +16,8 @@ use std::path::Path;
 /// Where the guest's files are in the lab.
 pub(crate) const GUEST_DIR: &str = "/guest";
 
-/// KVM, the ports to the host, and tap interfaces for guests.
-const MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "kvm-amd", "tun"];
+/// KVM, the ports to the host, tap interfaces for guests, and an interface that takes the place of the Internet.
+const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "kvm-amd", "tun", "dummy"];
 
 /// The parameters of a module.
 ///

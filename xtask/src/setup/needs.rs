@@ -35,6 +35,12 @@ pub(crate) static NEEDS: &[Need] = &[
         found: || is_static(Path::new("/bin/busybox")),
     },
     Need {
+        what: "passt",
+        purpose: "user-mode networks in tests",
+        package: "passt",
+        found: || process::find("passt").is_some(),
+    },
+    Need {
         what: "iasl",
         purpose: "disassembling ACPI tables in tests",
         package: "acpica-tools",

@@ -21,7 +21,8 @@ const SHARE: &str = "VMM_TESTS_SHARE";
 /// Runs the end-to-end tests; in the lab, in as many labs as this machine has processors and memory for.
 pub(super) fn run(place: GuestPlace, args: &[String]) -> anyhow::Result<Count> {
     let args = args.iter().cloned().map(Arg::Text).collect();
-    let run = GuestRun::of_vmm_tests("vmm_tests", args, place, TIME_LIMIT);
+    let mut run = GuestRun::of_vmm_tests("vmm_tests", args, place, TIME_LIMIT);
+    run.host_programs.push("passt".to_owned());
     match place {
         GuestPlace::Host => count(place, &run),
         GuestPlace::Lab => count_in_labs(Lab::how_many(), &run),

@@ -12,6 +12,7 @@ use openvmm_defs::devices::PciSlot;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
 use virt::TopologyConfig;
+use virtio_net::HostNetwork;
 use virtio_net::VirtioNetHandle;
 use virtio_rng::VirtioRngHandle;
 use vm_resource::Resource;
@@ -78,7 +79,7 @@ fn what_a_hibernated_guest_relies_on_never_changes() {
     };
     let net = |mac: Option<&str>| {
         Resource::new(&VirtioNetHandle {
-            tap: "t".into(),
+            network: HostNetwork::Tap("t".into()),
             mac: mac.map(|mac| mac.parse().unwrap()),
             mtu: None,
         })

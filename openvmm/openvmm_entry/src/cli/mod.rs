@@ -8,6 +8,7 @@ mod firmware;
 mod identity;
 mod igvm;
 mod memory;
+mod net;
 mod options;
 mod pci;
 mod serial;

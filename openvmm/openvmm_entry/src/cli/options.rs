@@ -121,12 +121,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "KEY", requires = "vmgs")]
     pub(crate) vmgs_key: Option<String>,
 
-    /// Add a virtio disk: [file:]PATH[;create=SIZE], mem:SIZE or memdiff:PATH; after commas any of ro, serial=TEXT,
-    /// queues=N, sector=512|4096, format=raw|vhd|qcow2, aio=io_uring|threads, slot=DEV[.FN]
+    /// Add a virtio disk: [file:]PATH[;create=SIZE][;direct], mem:SIZE or memdiff:PATH; after commas any of ro,
+    /// serial=TEXT, queues=N, sector=512|4096, format=raw|vhd|qcow2, aio=io_uring|threads, slot=DEV[.FN]
     #[arg(long, visible_alias = "virtio-blk", value_name = "DISK")]
     pub(crate) disk: Vec<String>,
 
-    /// Add a virtio network interface: tap:NAME[,mac=MAC][,mtu=N][,slot=DEV[.FN]]; none adds none
+    /// Add a virtio network interface: tap:NAME, or user (with passt) and after commas any of ADDRESS/PREFIX,
+    /// hostfwd=tcp|udp:[ADDRESS]:PORT-:PORT; for both mac=MAC, mtu=N, slot=DEV[.FN]; none adds none
     #[arg(long, visible_alias = "virtio-net", value_name = "NET")]
     pub(crate) net: Vec<String>,
 
@@ -198,11 +199,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ACTION")]
     pub(crate) guest_reset_action: Option<String>,
 
-    /// When the guest powers off or hibernates: halt, exit or exit:CODE; default: exit with code 0 or 7
+    /// When the guest powers off: reset, halt, exit or exit:CODE; default: exit with code 0. If it hibernates, reset is as
+    /// the default: exit with code 7
     #[arg(long, value_name = "ACTION")]
     pub(crate) guest_shutdown_action: Option<String>,
 
-    /// When the guest crashes: halt, exit or exit:CODE; default: exit with code 4 or 6
+    /// When the guest crashes: reset, halt, exit or exit:CODE; default: exit with code 4 or 6
     #[arg(long, value_name = "ACTION")]
     pub(crate) guest_crash_action: Option<String>,
 

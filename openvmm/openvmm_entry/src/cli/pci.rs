@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::config::Errors;
+use super::net::parse_net;
 use disk_backend::DiskAccess;
 use disk_spec::DiskSource;
 use disk_spec::DiskSpec;
@@ -13,15 +14,8 @@ use openvmm_defs::devices::PciDeviceConfig;
 use openvmm_defs::devices::PciDeviceRequest;
 use openvmm_defs::devices::PciSlot;
 use openvmm_defs::devices::assign_pci_slots;
-use virtio_net::VirtioNetHandle;
 use virtio_rng::VirtioRngHandle;
 use vm_resource::Resource;
-
-/// The smallest packet that an interface must carry (RFC 791).
-const SMALLEST_MTU: u16 = 68;
-
-/// The longest name of a network interface.
-const LONGEST_TAP_NAME: usize = 15;
 
 /// Reads the value of an option that adds a device, without the device's slot, and adds the files it uses.
 type Parse = fn(&str, &mut Vec<FileUse>) -> Result<Resource, String>;
@@ -89,52 +83,6 @@ fn disk_file(text: &str, disk: &DiskSpec) -> Option<FileUse> {
     }
 }
 
-/// Whether the host's kernel takes this as the name of a network interface.
-fn is_interface_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"/:".contains(&byte);
-    (1..=LONGEST_TAP_NAME).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(allowed)
-}
-
-/// Reads `tap:NAME[,mac=MAC][,mtu=N]`.
-fn parse_net(text: &str) -> Result<VirtioNetHandle, String> {
-    let mut parts = text.split(',');
-    let tap = parts
-        .next()
-        .and_then(|first| first.strip_prefix("tap:"))
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| format!("'{text}' is not a network (example: tap:tap0)"))?;
-    if !is_interface_name(tap) {
-        return Err(format!(
-            "'{tap}' is not the name of a network interface (at most {LONGEST_TAP_NAME} characters, without spaces, / and :)"
-        ));
-    }
-    let mut net = VirtioNetHandle {
-        tap: tap.to_owned(),
-        mac: None,
-        mtu: None,
-    };
-    for part in parts {
-        match part.split_once('=') {
-            Some(("mac", mac)) => {
-                net.mac = Some(mac.parse().map_err(|error| format!("{error}"))?);
-            }
-            Some(("mtu", mtu)) => match mtu.parse() {
-                Ok(mtu) if mtu >= SMALLEST_MTU => net.mtu = Some(mtu),
-                _ => return Err(format!("'{mtu}' is not an MTU (68 to 65535)")),
-            },
-            _ => {
-                return Err(format!(
-                    "'{part}' is not one of mac=MAC, mtu=N, slot=DEV[.FN]"
-                ));
-            }
-        }
-    }
-    Ok(net)
-}
-
 /// Takes `slot=DEVICE[.FUNCTION]` (hexadecimal, as `lspci` prints it) out of the comma-separated parts of an option.
 pub(crate) fn take_slot(text: &str) -> Result<(Option<PciSlot>, String), String> {
     let mut slot = None;
@@ -188,30 +136,6 @@ mod tests {
         assert_eq!(take_slot("slot=4").unwrap().1, "");
         let (slot, rest) = take_slot("file:/a,,slot=1,,b,ro").unwrap();
         assert_eq!((slot, rest.as_str()), (None, "file:/a,,slot=1,,b,ro"));
-    }
-
-    #[test]
-    fn networks_are_taps() {
-        let net = parse_net("tap:tap0,mac=02:00:00:00:00:01,mtu=9000").unwrap();
-        assert_eq!(net.tap, "tap0");
-        assert_eq!(net.mtu, Some(9000));
-        assert!(net.mac.is_some());
-        assert!(parse_net("tap:fifteen-letters").is_ok());
-        for wrong in [
-            "",
-            "tap:",
-            "user",
-            "tap:a,mtu=67",
-            "tap:a,mac=1",
-            "tap:a,x",
-            "tap:sixteen--letters",
-            "tap:a b",
-            "tap:a/b",
-            "tap:..",
-            "tap:a:b",
-        ] {
-            assert!(parse_net(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

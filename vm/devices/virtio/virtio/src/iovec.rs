@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd as _;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemory as _;
 use vm_memory::Permissions;
+use vm_memory::VolatileSlice;
 
 /// The most pieces that vectored I/O takes (`IOV_MAX`). One is reserved for a spill buffer.
 const MAX_PIECES: usize = 1024;
@@ -127,6 +128,34 @@ impl GuestIoVec {
         let result = transferred(|| unsafe { libc::readv(fd, self.pieces.as_ptr(), self.count()) });
         self.pieces.pop();
         result
+    }
+
+    /// Copies `bytes` into the memory. Returns how many there was room for.
+    pub fn copy_from(&mut self, bytes: &[u8]) -> usize {
+        let mut left = bytes;
+        for piece in self.slices() {
+            let now;
+            (now, left) = left.split_at(left.len().min(piece.len()));
+            piece.copy_from(now);
+        }
+        bytes.len() - left.len()
+    }
+
+    /// Copies the memory into `bytes`. Returns how many bytes were copied.
+    pub fn copy_to(&self, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        for piece in self.slices() {
+            done += piece.copy_to(&mut bytes[done..]);
+        }
+        done
+    }
+
+    fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
+        // SAFETY: as in `read_message`; volatile slices may change meanwhile.
+        let slice = |piece: &libc::iovec| unsafe {
+            VolatileSlice::new(piece.iov_base.cast(), piece.iov_len)
+        };
+        self.pieces.iter().map(slice)
     }
 
     /// Writes the memory to `file` (writev(2)). Returns the number of bytes written.

@@ -43,6 +43,27 @@ fn files_are_read_and_written_in_pieces() {
 }
 
 #[test]
+fn bytes_are_copied_as_far_as_they_fit() {
+    let machine = TestMachine::new();
+    let mut pieces = GuestIoVec::new(&machine.memory);
+    assert_eq!(pieces.copy_from(b"nothing"), 0);
+    pieces
+        .extend([buffer(0x1000, 3), buffer(0x2000, 4)])
+        .unwrap();
+    assert_eq!(pieces.copy_from(b"1234567890"), 7);
+    assert_eq!(text(&machine, 0x1000, 3), "123");
+    assert_eq!(text(&machine, 0x2000, 4), "4567");
+    assert_eq!(pieces.copy_from(b"ab"), 2);
+    pieces.advance(1);
+    let mut bytes = *b"........";
+    assert_eq!(pieces.copy_to(&mut bytes), 6);
+    assert_eq!(&bytes, b"b34567..");
+    let mut few = [0; 4];
+    assert_eq!(pieces.copy_to(&mut few), 4);
+    assert_eq!(&few, b"b345");
+}
+
+#[test]
 fn a_list_with_memory_outside_of_ram_is_refused_as_a_whole() {
     let machine = TestMachine::new();
     let mut pieces = GuestIoVec::new(&machine.memory);

@@ -2,6 +2,7 @@
 
 use crate::MacAddress;
 use crate::NetBackend;
+use crate::ReceiveError;
 use crate::header;
 use crate::link::Link;
 use crate::link::LinkState;
@@ -29,13 +30,14 @@ use virtio::WorkerThread;
 
 const RECEIVE_QUEUE: u16 = 0;
 const QUEUE_SIZE: u16 = 256;
+pub(crate) const QUEUES: u16 = 2;
 
 /// The length of the configuration: up to and including the MTU (5.1.4).
 const CONFIG_LEN: usize = 12;
 const STATUS_LINK_UP: u16 = 1;
 
-/// The maximum number of waiting frames that a reset drops.
-const MAX_STALE: u32 = 4096;
+/// The maximum number of waiting frames that are dropped together.
+const MAX_WAITING: u32 = 4096;
 
 /// An Ethernet frame's header with a VLAN tag, in bytes.
 const ETHERNET_HEADER: u32 = 18;
@@ -61,11 +63,22 @@ pub struct NetDevice<B> {
 }
 
 struct Shared<B> {
-    backend: B,
+    backend: Arc<B>,
     link: Link,
-    received: NetStats,
+    received: Arc<NetStats>,
     receive_error_log: LogLimit,
     sent: NetStats,
+}
+
+/// Drops the frames that have arrived and were not received.
+fn drop_waiting(backend: &impl NetBackend, received: &NetStats) {
+    for _ in 0..MAX_WAITING {
+        match backend.discard() {
+            Ok(()) => received.drop_frame(),
+            Err(ReceiveError::Lost(_)) => {}
+            Err(ReceiveError::Empty | ReceiveError::Gone(_)) => break,
+        }
+    }
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -79,11 +92,17 @@ struct NetState {
 impl<B: NetBackend> NetDevice<B> {
     /// Creates a network device on `backend`.
     pub fn new(backend: B, config: NetConfig) -> Self {
+        let backend = Arc::new(backend);
+        let received = Arc::new(NetStats::default());
+        let link = Link::new({
+            let (backend, received) = (backend.clone(), received.clone());
+            move || drop_waiting(&*backend, &received)
+        });
         Self {
             shared: Arc::new(Shared {
                 backend,
-                link: Link::new(),
-                received: NetStats::default(),
+                link,
+                received,
                 receive_error_log: LogLimit::new(),
                 sent: NetStats::default(),
             }),
@@ -127,7 +146,7 @@ impl<B: NetBackend> NetDevice<B> {
         let worker = WorkerThread::spawn(name, move |stop: &StopSignal| {
             let result = if receives {
                 let receiver = Receiver {
-                    backend: &shared.backend,
+                    backend: &*shared.backend,
                     link: &shared.link,
                     stats: &shared.received,
                     error_log: &shared.receive_error_log,
@@ -137,7 +156,7 @@ impl<B: NetBackend> NetDevice<B> {
                 receiver.run(&mut queue)
             } else {
                 let transmitter = Transmitter {
-                    backend: &shared.backend,
+                    backend: &*shared.backend,
                     link: &shared.link,
                     stats: &shared.sent,
                     stop,
@@ -184,7 +203,7 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
                 | header::MRG_RXBUF
                 | header::STATUS
                 | mtu,
-            queue_sizes: vec![QUEUE_SIZE, QUEUE_SIZE],
+            queue_sizes: vec![QUEUE_SIZE; QUEUES.into()],
             config_len: CONFIG_LEN as u32,
         }
     }
@@ -225,18 +244,12 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     fn reset(&mut self) {
         let shared = &self.shared;
         shared.link.connect(None);
-        let backend = &shared.backend;
+        let backend = &*shared.backend;
         if let Err(error) = backend.set_guest_offloads(crate::Offloads::NONE) {
             tracing::debug!(%error, "failed to disable the offloads of a network device");
         }
         // Waiting frames were meant for the previous driver, and may use offloads that the next one lacks.
-        let mut frame = [0; 64];
-        for _ in 0..MAX_STALE {
-            if rustix::io::retry_on_intr(|| rustix::io::read(backend, &mut frame)).is_err() {
-                break;
-            }
-            shared.received.drop_frame();
-        }
+        drop_waiting(backend, &shared.received);
     }
 
     fn save(&mut self) -> Result<Option<SavedState>, SaveError> {

@@ -379,6 +379,43 @@ fn no_frames_while_the_link_is_down() {
     assert_eq!(net.received_from_guest()[12..], *b"found");
 }
 
+/// Frames that wait while no driver has buffers: nobody sees the link go down.
+#[test]
+fn frames_from_before_the_link_came_up_are_lost() {
+    let mut net = net();
+    net.driver.initialize(ALL & !GSO, Interrupts::Polled);
+    net.link.set(LinkState::Down);
+    net.driver.device.stop();
+    net.send_to_guest(b"lost 1");
+    net.send_to_guest(b"lost 2");
+    assert_eq!(net.link.set(LinkState::Up), LinkState::Down);
+    assert_eq!(net.inspect("received", "dropped"), 2);
+    net.send_to_guest(b"found");
+    assert_eq!(net.link.set(LinkState::Up), LinkState::Up);
+    net.driver.device.start();
+    let buffers = net.offer(1, 1600);
+    assert_eq!(net.driver.wait_for_used(RX).1, 17);
+    assert_eq!(net.driver.fetch(buffers[0], 17)[12..], *b"found");
+}
+
+#[test]
+fn the_link_goes_down_for_good_when_the_network_is_gone() {
+    let mut net = net();
+    net.driver.initialize(ALL & !GSO, Interrupts::Msix);
+    net.peer = std::fs::File::open("/dev/null").unwrap().into();
+    net.offer(1, 1600);
+    let link = net.link.clone();
+    net.driver
+        .wait_until(|_| (link.state() == LinkState::Down).then_some(()));
+    net.driver.wait_until(|driver| {
+        let status = driver.read_config(6, 2);
+        (status == Ok(0)).then_some(())
+    });
+    assert!(net.machine.take_msi(0), "the driver is not told");
+    net.driver.initialize(ALL & !GSO, Interrupts::Polled);
+    assert_eq!(net.driver.read_config(6, 2), Ok(0));
+}
+
 #[test]
 fn the_backend_learns_which_offloads_the_guest_accepts() {
     let mut net = net();

@@ -27,8 +27,8 @@ pub fn exercise(machine: &TestMachine, script: &[u8]) {
     let mut driver = GuestDriver::new(machine, machine.plug(device));
     let mut received = vec![0; 1 << 17];
     virtio::testing::exercise(&mut driver, script, &mut |choice| match choice % 8 {
-        0 => link.set(LinkState::Down),
-        1 => link.set(LinkState::Up),
+        0 => drop(link.set(LinkState::Down)),
+        1 => drop(link.set(LinkState::Up)),
         2 | 3 => while rustix::io::read(&peer, &mut received).is_ok() {},
         _ => {
             // Frames of all sizes; one is lost if the socket is full.

@@ -1,16 +1,15 @@
 //! Receives frames from the network for the guest.
 
 use crate::NetBackend;
+use crate::ReceiveError;
 use crate::error::NetQueueError;
 use crate::header;
 use crate::link::Link;
 use crate::link::LinkState;
 use crate::stats::NetStats;
 use log_limit::LogLimit;
-use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use virtio::DescriptorChain;
@@ -86,36 +85,37 @@ impl<B: NetBackend> Receiver<'_, B> {
         queue: &mut VirtQueue,
         buffers: &mut ReceiveBuffers,
     ) -> Result<(), NetQueueError> {
-        // What does not fit into the buffers at hand. Also frames that arrive while the link is down.
+        // What does not fit into the buffers at hand.
         let mut spill = vec![0; header::MAX_LEN as usize];
         queue.disable_kicks()?;
         let mut batch = 0;
         while !self.stop.is_set() {
-            let link = self.link.state();
-            if link == LinkState::Up {
-                self.fill(queue, buffers, self.wanted())?;
-                // Without mergeable buffers, more than one chain is never wanted.
-                if buffers.chains.is_empty() {
-                    if self.wait_for_buffers(queue)? == Wakeup::Stop {
-                        break;
-                    }
+            let received = match self.link.discard_while_down(self.backend) {
+                Some(Ok(())) => {
+                    self.stats.drop_frame();
                     continue;
                 }
-            }
-            let room = buffers.pieces.len();
-            let read = match link {
-                LinkState::Up => buffers.pieces.read_message(self.backend, &mut spill),
-                LinkState::Down => read(self.backend, &mut spill),
+                Some(Err(error)) => Err(error),
+                None => {
+                    self.fill(queue, buffers, self.wanted())?;
+                    // Without mergeable buffers, more than one chain is never wanted.
+                    if buffers.chains.is_empty() {
+                        if self.wait_for_buffers(queue)? == Wakeup::Stop {
+                            break;
+                        }
+                        continue;
+                    }
+                    let room = buffers.pieces.len();
+                    let read = self.backend.receive(&mut buffers.pieces, &mut spill);
+                    read.map(|len| (len, room))
+                }
             };
-            match read {
-                // No frame is empty: the other side is gone.
-                Ok(0) => return self.idle(queue, &io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) if link == LinkState::Down => self.stats.drop_frame(),
-                Ok(len) => {
+            match received {
+                Ok((len, room)) => {
                     let tail = &spill[..len.saturating_sub(room)];
                     self.deliver(queue, buffers, len, tail)?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(ReceiveError::Empty) => {
                     queue.interrupt()?;
                     batch = 0;
                     if self.wait(self.backend.as_fd())? == Wakeup::Stop {
@@ -123,11 +123,8 @@ impl<B: NetBackend> Receiver<'_, B> {
                     }
                     continue;
                 }
-                // The interface is gone.
-                Err(error) if error.raw_os_error() == Some(Errno::BADFD.raw_os_error()) => {
-                    return self.idle(queue, &error);
-                }
-                Err(error) => {
+                Err(ReceiveError::Gone(error)) => return self.idle(queue, &error),
+                Err(ReceiveError::Lost(error)) => {
                     self.stats.drop_frame();
                     if let Some(suppressed) = self.error_log.allow() {
                         tracing::warn!(%error, suppressed, "failed to receive a frame; it is dropped");
@@ -166,14 +163,11 @@ impl<B: NetBackend> Receiver<'_, B> {
         Ok(Wakeup::Ready)
     }
 
-    /// Waits until the worker must stop, because no more frames can be received.
+    /// The network is gone: takes the link down, and waits until the worker must stop.
     fn idle(&self, queue: &mut VirtQueue, error: &io::Error) -> Result<(), NetQueueError> {
-        if let Some(suppressed) = self.error_log.allow() {
-            tracing::warn!(
-                %error,
-                suppressed,
-                "failed to receive frames; the network device receives no more until it is reset"
-            );
+        // Once: the next driver finds the link down.
+        if self.link.set(LinkState::Down) == LinkState::Up {
+            tracing::warn!(%error, "the network is gone; the guest's link is down from now on");
         }
         queue.interrupt()?;
         self.stop.wait(&[]).map_err(NetQueueError::Wait)?;
@@ -298,11 +292,4 @@ impl<B: NetBackend> Receiver<'_, B> {
         self.stats.frame(len - header::LEN as usize);
         Ok(())
     }
-}
-
-/// Reads a frame into memory of the host.
-fn read(file: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::io::retry_on_intr(|| {
-        rustix::io::read(&file, &mut *bytes)
-    })?)
 }

@@ -56,6 +56,9 @@ impl<B: NetBackend> Transmitter<'_, B> {
                 }
             }
             queue.interrupt()?;
+            if let SendOutcome::Stopped = self.flush()? {
+                return Ok(());
+            }
             if !queue.enable_kicks()?
                 && self
                     .stop
@@ -66,6 +69,26 @@ impl<B: NetBackend> Transmitter<'_, B> {
                 return Ok(());
             }
         }
+    }
+
+    /// Has the backend pass on what it took.
+    fn flush(&self) -> Result<SendOutcome, NetQueueError> {
+        loop {
+            match self.backend.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.wait_for_room()? == Wakeup::Stop {
+                        return Ok(SendOutcome::Stopped);
+                    }
+                }
+                // Sending the next frame fails in the same way.
+                Ok(()) | Err(_) => return Ok(SendOutcome::Done),
+            }
+        }
+    }
+
+    fn wait_for_room(&self) -> Result<Wakeup, NetQueueError> {
+        let fd = self.backend.as_fd();
+        self.stop.wait_writable(fd).map_err(NetQueueError::Wait)
     }
 
     fn send(
@@ -86,17 +109,15 @@ impl<B: NetBackend> Transmitter<'_, B> {
             return Ok(SendOutcome::Done);
         }
         loop {
-            match pieces.write_to(self.backend) {
-                Ok(_) => {
+            match self.backend.send(pieces) {
+                Ok(()) => {
                     self.stats.frame((len - header::LEN) as usize);
                     return Ok(SendOutcome::Done);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // The guest gets its earlier buffers before this waits.
                     queue.interrupt()?;
-                    let fd = self.backend.as_fd();
-                    let wakeup = self.stop.wait_writable(fd).map_err(NetQueueError::Wait)?;
-                    if wakeup == Wakeup::Stop {
+                    if self.wait_for_room()? == Wakeup::Stop {
                         return Ok(SendOutcome::Stopped);
                     }
                 }
