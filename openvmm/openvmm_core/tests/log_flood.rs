@@ -1,4 +1,5 @@
 //! A guest cannot flood the log, whatever it does to its devices.
+#![allow(clippy::unwrap_used, reason = "for tests")]
 
 use chipset::DebugPortHandle;
 use chipset_device::DeviceHandle;
