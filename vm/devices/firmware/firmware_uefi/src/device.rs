@@ -4,6 +4,7 @@ use crate::diagnostics::LogLevel;
 use crate::event_log;
 use crate::guest;
 use crate::log_text::MAX_TEXT;
+use crate::log_text::ReadLimit;
 use crate::log_text::log_debug_text;
 use crate::nvram;
 use crate::platform::BootOutcome;
@@ -33,6 +34,7 @@ use minicbor::Decode;
 use minicbor::Encode;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Instant;
 use uefi_nvram::NvramState;
 use uefi_nvram::Phase;
 use uefi_nvram::VariableServices;
@@ -75,6 +77,8 @@ pub struct FirmwareUefi {
     debug_text: LogLimit,
     /// Requests that cannot be carried out.
     refusals: LogLimit,
+    /// Readings of the firmware's log that the guest causes.
+    log_readings: ReadLimit,
     /// What happens once per boot.
     happenings: LogLimit,
 }
@@ -143,6 +147,7 @@ impl FirmwareUefi {
             last_boot: None,
             debug_text: LogLimit::new(),
             refusals: LogLimit::new(),
+            log_readings: ReadLimit::default(),
             happenings: LogLimit::new(),
             memory,
             wall,
@@ -180,8 +185,12 @@ impl FirmwareUefi {
                 self.set_generation_address();
             }
             Register::NVRAM_COMMAND => {
+                let before = self.variables.phase();
                 let done = nvram::command(&mut self.variables, memory, gpa, &self.debug_text);
                 self.answer(gpa + STATUS_OFFSET, done);
+                if before != self.variables.phase() {
+                    self.reports.report(FirmwareReport::RuntimeHandoff);
+                }
             }
             Register::CRYPTO_COMMAND => {
                 let done = random::command(memory, gpa);
@@ -204,9 +213,9 @@ impl FirmwareUefi {
                 self.registers.log_gpa = (value != 0 && value != u32::MAX).then_some(value);
             }
             Register::PROCESS_DIAGNOSTICS => {
-                // Once per boot: a guest cannot fill the host's log.
+                // Once per boot.
                 if !std::mem::replace(&mut self.registers.log_was_read, true) {
-                    self.read_log(self.log_level);
+                    self.read_log_for_guest(self.log_level);
                 }
             }
             Register::EVENT_LOG_FLUSH => self.read_events(gpa),
@@ -294,6 +303,13 @@ impl FirmwareUefi {
         }
     }
 
+    /// Reads the log, unless that was done a moment ago: a guest cannot fill the host's log.
+    fn read_log_for_guest(&mut self, level: LogLevel) {
+        if self.log_readings.allow_at(Instant::now()) {
+            self.read_log(level);
+        }
+    }
+
     fn read_log(&self, level: LogLevel) {
         let Some(gpa) = self.registers.log_gpa else {
             return;
@@ -328,13 +344,13 @@ impl FirmwareUefi {
         log_debug_text(&self.debug_text, &String::from_utf8_lossy(&text));
     }
 
-    fn watchdog_expired(&self) {
+    fn watchdog_expired(&mut self) {
         if let Some(suppressed) = self.happenings.allow() {
             tracing::error!(
                 suppressed,
                 "the UEFI firmware's watchdog expired: it, or the boot loader, made no progress"
             );
-            self.read_log(self.log_level.with_info());
+            self.read_log_for_guest(self.log_level.with_info());
             self.reports.report(FirmwareReport::WatchdogExpired);
         }
         // Makes the guest stop where it can be seen.

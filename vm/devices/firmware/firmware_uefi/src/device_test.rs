@@ -276,6 +276,7 @@ fn the_store_tells_its_size_and_runtime_hides_variables() {
         let exit = m.request(NvramCommand::SIGNAL_RUNTIME, "");
         assert_eq!(m.nvram(exit).1, EfiStatus::SUCCESS);
     }
+    assert_eq!(*m.signals.reports.lock(), [FirmwareReport::RuntimeHandoff]);
     assert_eq!(m.get("a", 16).1, EfiStatus::NOT_FOUND);
     let text = m.request(NvramCommand::DEBUG_STRING, "text for the log");
     assert_eq!(m.nvram(text).1, EfiStatus::SUCCESS);

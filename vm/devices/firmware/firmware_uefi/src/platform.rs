@@ -50,6 +50,9 @@ pub enum FirmwareReport {
         /// Whether Secure Boot refused an image.
         was_refused: bool,
     },
+    /// The firmware handed over to an operating system: ExitBootServices was called, for the first time since the last
+    /// reset.
+    RuntimeHandoff,
     /// The firmware, or its boot loader, made no progress.
     WatchdogExpired,
 }
