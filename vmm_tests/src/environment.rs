@@ -29,6 +29,9 @@ pub struct Environment {
     pub ovmf_13: OvmfBuild,
     /// `VMM_TESTS_BOOT_DISK`: a disk whose EFI system partition holds the kernel and the initramfs.
     pub boot_disk: PathBuf,
+    /// `VMM_TESTS_INSTALLED_DISK`: a disk with an installation of Debian 13, which root logs in to on the serial console. One
+    /// test may change it.
+    pub installed_disk: Option<PathBuf>,
     /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software; an exit from the guest takes some hundred times
     /// longer than on a real machine.
     pub emulated: bool,
@@ -108,6 +111,7 @@ impl Environment {
                 vars: path("VMM_TESTS_OVMF_VARS_13")?,
             },
             boot_disk: path("VMM_TESTS_BOOT_DISK")?,
+            installed_disk: path("VMM_TESTS_INSTALLED_DISK").ok(),
             emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),
             share: match std::env::var("VMM_TESTS_SHARE") {
                 Ok(share) => share.parse().context("VMM_TESTS_SHARE")?,

@@ -97,6 +97,17 @@ impl UefiMachine {
         Ok(disk)
     }
 
+    /// Adds the disk with an installation of Debian: the one there is, not a copy.
+    pub fn add_installed_disk(&mut self) -> anyhow::Result<DiskFile> {
+        let path = self.environment.installed_disk.clone();
+        let disk = DiskFile {
+            path: path.context("VMM_TESTS_INSTALLED_DISK is not set")?,
+            serial: "INSTALLED",
+        };
+        self.disks.push(disk.clone());
+        Ok(disk)
+    }
+
     /// Gives the machine a VMGS file, which the first start creates. It keeps the variables from then on.
     pub fn add_vmgs(&mut self) {
         self.state = VariableStore::Vmgs;

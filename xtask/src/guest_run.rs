@@ -232,6 +232,7 @@ impl GuestRun {
         let place = |arg: &Arg| match arg {
             Arg::Text(text) => text.clone(),
             Arg::Program(name) => format!("/bin/{name}"),
+            Arg::Guest(GuestFile::InstalledDisk) => lab::DISK.to_owned(),
             Arg::Guest(file) => format!("{}/{}", lab::GUEST_DIR, file.name()),
         };
         let mut argv = vec![self.program.clone()];
@@ -243,6 +244,10 @@ impl GuestRun {
             .map(|(name, value)| (name.clone(), place(value)))
             .collect();
         lab.guest_files = self.guest_files();
+        lab.disk = lab
+            .guest_files
+            .extract_if(.., |file| *file == GuestFile::InstalledDisk)
+            .next();
         lab.outputs.clone_from(&self.outputs);
         lab.time_limit = self.time_limit;
         lab.add_programs("/bin", &self.build()?);

@@ -6,6 +6,7 @@ mod disk;
 mod errors;
 mod hibernate;
 mod igvm;
+mod installation;
 mod killed;
 mod network;
 mod ovmf;
@@ -138,6 +139,7 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         igvm::too_little_memory,
         igvm::no_type,
         igvm::damaged,
+        installation::hibernates_and_powers_off,
         killed::while_hibernating_and_waking,
         killed::while_firmware_is_stored,
         killed::stock_software,

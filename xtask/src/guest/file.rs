@@ -3,6 +3,7 @@
 use super::boot_disk;
 use super::initramfs::bench_initramfs;
 use super::initramfs::initramfs;
+use super::installed_disk;
 use crate::setup::Fetched;
 use anyhow::Context;
 use std::fs;
@@ -35,10 +36,12 @@ pub(crate) enum GuestFile {
     BenchInitrd,
     /// A disk with an EFI system partition that boots the kernel with the initramfs.
     BootDisk,
+    /// A disk with an installation of Debian, which a guest may change.
+    InstalledDisk,
 }
 
 impl GuestFile {
-    /// All files that need no build of a workspace package.
+    /// All files that are made fast: without a build of a workspace package or an installation of Debian.
     pub(crate) const ALL: [Self; 11] = [
         Self::Kernel,
         Self::Initrd,
@@ -68,6 +71,7 @@ impl GuestFile {
             Self::Ovmf13Vars => "OVMF_VARS_13.fd",
             Self::BenchInitrd => "bench-initrd",
             Self::BootDisk => "disk.img",
+            Self::InstalledDisk => "installed.img",
         }
     }
 
@@ -82,6 +86,7 @@ impl GuestFile {
             Self::Initrd13 => fs::write(&path, initramfs(&fetched.kernel_13)?),
             Self::BenchInitrd => fs::write(&path, bench_initramfs(&fetched.kernel)?),
             Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
+            Self::InstalledDisk => return installed_disk::make(&path),
             Self::Ovmf4mCode | Self::Ovmf2mCode => link(&fetched.ovmf.dir().join(self.name())),
             // A guest may write its variables, but not the template.
             Self::Ovmf4mVars | Self::Ovmf2mVars => {

@@ -33,14 +33,18 @@ const DRIVERS: [Drivers; 4] = [
 ];
 
 /// The guest's init, the scripts in `lib` that it reads when it starts, and one that udhcpc calls.
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 7] = [
     ("init", include_str!("init/init.sh")),
     ("bin/lease", include_str!("init/lease.sh")),
     ("lib/disk.sh", include_str!("init/disk.sh")),
     ("lib/efi.sh", include_str!("init/efi.sh")),
     ("lib/net.sh", include_str!("init/net.sh")),
     ("lib/power.sh", include_str!("init/power.sh")),
+    ("lib/session.sh", SESSION_SCRIPT),
 ];
+
+/// Shell functions that identify a session, for every guest.
+pub(crate) const SESSION_SCRIPT: &str = include_str!("init/session.sh");
 
 /// Makes the guest's initramfs.
 pub(super) fn initramfs(kernel: &DebianKernel) -> anyhow::Result<Vec<u8>> {

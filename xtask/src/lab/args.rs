@@ -61,6 +61,9 @@ pub(crate) struct LabArgs {
     /// Load another kernel module.
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
+    /// Give the lab a disk /dev/vda with an installation of Debian, as made by `cargo xtask guest`.
+    #[arg(long)]
+    installation: bool,
     /// Set an environment variable for CMD.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -104,6 +107,7 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
 fn prepare(args: LabArgs) -> anyhow::Result<Lab> {
     let mut lab = Lab::new(args.command);
     lab.guest_files = GuestFile::ALL.into();
+    lab.disk = args.installation.then_some(GuestFile::InstalledDisk);
     lab.cpus = args.cpus;
     lab.memory_mib = args.memory;
     lab.modules = args.modules;

@@ -16,8 +16,14 @@ use std::path::Path;
 /// Where the guest's files are in the lab.
 pub(crate) const GUEST_DIR: &str = "/guest";
 
+/// Where the lab's disk is, if it has one.
+pub(crate) const DISK: &str = "/dev/vda";
+
 /// KVM, the ports to the host, tap interfaces for guests, and an interface that takes the place of the Internet.
 const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "kvm-amd", "tun", "dummy"];
+
+/// The disk's.
+const DISK_MODULE: &str = "virtio_blk";
 
 /// The parameters of a module.
 ///
@@ -48,6 +54,7 @@ pub(super) fn write(
 
     let names: Vec<_> = MODULES
         .into_iter()
+        .chain(lab.disk.map(|_| DISK_MODULE))
         .chain(lab.modules.iter().map(String::as_str))
         .collect();
     let mut modules = Vec::new();

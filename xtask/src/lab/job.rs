@@ -33,6 +33,8 @@ pub(crate) struct Lab {
     pub(crate) outputs: Vec<OutFile>,
     /// The guest's files to copy into `/guest`.
     pub(crate) guest_files: Vec<GuestFile>,
+    /// One of the guest's files that is the disk [`DISK`](super::DISK) instead: the lab's memory is too small for it.
+    pub(crate) disk: Option<GuestFile>,
     /// Kernel modules besides those for KVM and for the ports to the host.
     pub(crate) modules: Vec<String>,
     pub(crate) cpus: u32,
@@ -64,6 +66,7 @@ impl Lab {
             inputs: Vec::new(),
             outputs: Vec::new(),
             guest_files: Vec::new(),
+            disk: None,
             modules: Vec::new(),
             cpus: 1,
             memory_mib: MEMORY_MIB,

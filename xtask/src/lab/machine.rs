@@ -108,6 +108,14 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
         streams.terminal,
     )?;
 
+    let disk = match lab.disk {
+        Some(file) => {
+            file.make(&parts.fetched, dir.path())?;
+            Some(dir.path().join(file.name()))
+        }
+        None => None,
+    };
+
     let (events, received) = mpsc::channel();
     forward_signals(events.clone())?;
     let listeners = PORTS
@@ -123,6 +131,7 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
             &parts.qemu,
             &parts.fetched.kernel.vmlinuz(),
             &initrd,
+            disk.as_deref(),
             dir.path(),
             &console,
         )?,
@@ -236,6 +245,7 @@ fn start(
     qemu: &LabQemu,
     vmlinuz: &Path,
     initrd: &Path,
+    disk: Option<&Path>,
     sockets: &Path,
     console: &Path,
 ) -> anyhow::Result<Child> {
@@ -260,6 +270,10 @@ fn start(
         .arg(initrd)
         .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
         .args(["-device", "virtio-serial-pci"]);
+    if let Some(disk) = disk {
+        let file = format!("if=none,id=disk,format=raw,file={}", disk.display());
+        command.args(["-drive", &file, "-device", "virtio-blk-pci,drive=disk"]);
+    }
     for (index, name) in PORTS.iter().enumerate() {
         let path = sockets.join(name);
         command

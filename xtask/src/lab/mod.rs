@@ -13,6 +13,7 @@ mod watchdog;
 
 pub(crate) use args::LabArgs;
 pub(crate) use args::run;
+pub(crate) use initrd::DISK;
 pub(crate) use initrd::GUEST_DIR;
 pub(crate) use job::Lab;
 pub(crate) use job::OutFile;

@@ -2,6 +2,8 @@
 
 mod apt;
 mod efi_stub;
+mod grub;
+mod installation;
 mod kernel;
 mod lab_qemu;
 mod libraries;
@@ -11,6 +13,9 @@ mod package;
 mod suite;
 
 pub(crate) use efi_stub::EfiStub;
+pub(crate) use installation::Installation;
+pub(crate) use installation::ROOT;
+pub(crate) use installation::SWAP;
 pub(crate) use kernel::Debian13Kernel;
 pub(crate) use kernel::DebianKernel;
 pub(crate) use lab_qemu::LabQemu;
@@ -63,6 +68,12 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     for dir in [fetched.ovmf.dir(), fetched.ovmf_13.dir()] {
         println!("firmware: in {}", dir.display());
     }
+    let installation = if args.update {
+        Installation::fetch()?
+    } else {
+        Installation::ensure()?
+    };
+    println!("installation: {}", installation.root().display());
     println!("EFI stub: {}", fetched.efi_stub.path().display());
     println!("lab:      {lab_qemu}");
     Ok(ExitCode::SUCCESS)

@@ -65,6 +65,24 @@ pub(crate) static NEEDS: &[Need] = &[
         found: || process::find("xz").is_some(),
     },
     Need {
+        what: "mmdebstrap",
+        purpose: "installing Debian for a test",
+        package: "mmdebstrap",
+        found: || process::find("mmdebstrap").is_some(),
+    },
+    Need {
+        what: "newuidmap",
+        purpose: "the same without being root",
+        package: "uidmap",
+        found: || process::find("newuidmap").is_some(),
+    },
+    Need {
+        what: "mke2fs",
+        purpose: "the installation's file system",
+        package: "e2fsprogs",
+        found: || process::find("mke2fs").is_some(),
+    },
+    Need {
         what: "Debian's keys",
         purpose: "verifying packages",
         package: "debian-archive-keyring",

@@ -21,13 +21,7 @@ const MIRROR: &str = "http://deb.debian.org/debian/";
 ///
 /// apt keeps all of its files for them in `dir`. Fails unless Debian signed the lists.
 pub(super) fn lists(suite: &str, dir: &Path) -> anyhow::Result<Lists> {
-    let targets = process::output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
-        "Created-By: Packages",
-    ]))?;
-    let mirror = mirror(&targets).unwrap_or(MIRROR);
+    let mirror = &machines_mirror()?;
     for directory in ["state/lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(dir.join(directory))?;
     }
@@ -46,6 +40,17 @@ pub(super) fn lists(suite: &str, dir: &Path) -> anyhow::Result<Lists> {
     )
     .with_context(|| format!("cannot read {suite} of {mirror}"))?;
     Ok(lists)
+}
+
+/// The mirror that the machine uses for its own packages, if they are Debian's.
+pub(super) fn machines_mirror() -> anyhow::Result<String> {
+    let targets = process::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
+        "Created-By: Packages",
+    ]))?;
+    Ok(mirror(&targets).unwrap_or(MIRROR).to_owned())
 }
 
 /// Finds a mirror of Debian's releases among apt's index targets. Such a mirror has all suites, but one of security

@@ -3,6 +3,7 @@
 use super::count::Count;
 use super::count::CountingWriter;
 use crate::build::GatedTest;
+use crate::guest::GuestFile;
 use crate::guest_run::Arg;
 use crate::guest_run::GuestPlace;
 use crate::guest_run::GuestRun;
@@ -23,6 +24,10 @@ pub(super) fn run(place: GuestPlace, args: &[String]) -> anyhow::Result<Count> {
     let args = args.iter().cloned().map(Arg::Text).collect();
     let mut run = GuestRun::of_vmm_tests("vmm_tests", args, place, TIME_LIMIT);
     run.host_programs.push("passt".to_owned());
+    run.env.push((
+        "VMM_TESTS_INSTALLED_DISK".to_owned(),
+        Arg::Guest(GuestFile::InstalledDisk),
+    ));
     match place {
         GuestPlace::Host => count(place, &run),
         GuestPlace::Lab => count_in_labs(Lab::how_many(), &run),
