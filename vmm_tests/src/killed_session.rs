@@ -1,19 +1,25 @@
 //! A Linux guest on stock firmware, whose VMM is killed while the guest hibernates and resumes.
 
+use crate::DiskFile;
 use crate::Environment;
 use crate::GuestSession;
 use crate::HibernationStatus;
 use crate::OpenvmmExit;
 use crate::UefiMachine;
 use crate::Vm;
+use anyhow::Context;
 use anyhow::ensure;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// What the guest's init prints before it lets the kernel read the hibernation image. The kernel marks the image as used
-/// before it resumes from it, so a crash after this loses the session on any machine.
-const READS_IMAGE: &str = "vmtest: resuming from";
+/// What Linux has at the end of the first page of swap space with a hibernation image, and where. It puts the signature of
+/// usual swap space there before it reads the image, so a crash after this loses the session on any machine.
+const IMAGE_SIGNATURE: &[u8; 9] = b"S1SUSPEND";
+const SIGNATURE_AT: u64 = 4096 - 10;
 
 /// What is known of the guest while it does not run.
 #[derive(Debug)]
@@ -31,6 +37,7 @@ enum LinuxGuest {
 pub struct KilledSession {
     environment: Environment,
     machine: UefiMachine,
+    swap: DiskFile,
     guest: LinuxGuest,
     starts: u32,
     /// How long hibernating took, from the command on.
@@ -43,11 +50,12 @@ impl KilledSession {
     /// All waits end `limit` after a start at the latest.
     pub fn new(environment: &Environment, limit: Duration) -> anyhow::Result<Self> {
         let mut machine = UefiMachine::new(environment, limit)?;
-        machine.add_swap_disk()?;
+        let swap = machine.add_swap_disk()?;
         machine.add_vmgs();
         Ok(Self {
             environment: environment.clone(),
             machine,
+            swap,
             guest: LinuxGuest::Off,
             starts: 0,
             hibernating: Duration::ZERO,
@@ -155,24 +163,24 @@ impl KilledSession {
                 .iter()
                 .any(|event| event.name == "hibernation_token_written");
         let resumes = self.next_start()? == "resume";
+        let image = has_image(self.swap.path())?;
         ensure!(
-            resumes || !promised,
+            !promised || (resumes && image),
             "{}",
             vm.failure("the session must be resumed, but is lost")
         );
-        if promised {
-            self.guest = LinuxGuest::Hibernated(session, firmware);
-        } else if resumes {
-            // Its image may not be complete.
-            self.guest = LinuxGuest::Waking(firmware);
-        }
+        self.guest = match (resumes, image) {
+            (true, true) => LinuxGuest::Hibernated(session, firmware),
+            // The token is of an earlier session, whose image was lost.
+            (true, false) => LinuxGuest::Waking(firmware),
+            (false, _) => LinuxGuest::Off,
+        };
         Ok(format!(
             "{:.1} s after the command to hibernate: {}",
             moment.as_secs_f64(),
-            match (promised, resumes) {
-                (true, _) => "hibernated",
-                (false, true) => "may be hibernated",
-                (false, false) => "not hibernated",
+            match self.guest {
+                LinuxGuest::Hibernated(..) => "hibernated",
+                LinuxGuest::Waking(_) | LinuxGuest::Off => "not hibernated",
             }
         ))
     }
@@ -187,14 +195,15 @@ impl KilledSession {
         let vm = self.start()?;
         thread::sleep(moment);
         vm.kill()?;
-        let read = String::from_utf8_lossy(&vm.output()).contains(READS_IMAGE);
+        // What the guest printed last may have been lost with openvmm; what it wrote to its disk is not.
+        let image = has_image(self.swap.path())?;
         let consumed = vm
             .events()
             .iter()
             .any(|event| event.name == "hibernation_consumed");
         let resumes = self.next_start()? == "resume";
         ensure!(
-            resumes || read,
+            resumes || !image,
             "{}",
             vm.failure("the token is gone, but the guest had not resumed")
         );
@@ -205,7 +214,9 @@ impl KilledSession {
         );
         let guest = std::mem::replace(&mut self.guest, LinuxGuest::Off);
         self.guest = match guest {
-            LinuxGuest::Hibernated(_, firmware) if read && resumes => LinuxGuest::Waking(firmware),
+            LinuxGuest::Hibernated(_, firmware) if resumes && !image => {
+                LinuxGuest::Waking(firmware)
+            }
             guest if resumes => guest,
             _ => LinuxGuest::Off,
         };
@@ -219,6 +230,15 @@ impl KilledSession {
             }
         ))
     }
+}
+
+/// Whether the swap space in this file has an image that no kernel has begun to read.
+fn has_image(swap: &Path) -> anyhow::Result<bool> {
+    let mut signature = [0; IMAGE_SIGNATURE.len()];
+    File::open(swap)
+        .and_then(|file| file.read_exact_at(&mut signature, SIGNATURE_AT))
+        .with_context(|| format!("cannot read {}", swap.display()))?;
+    Ok(signature == *IMAGE_SIGNATURE)
 }
 
 /// A random time, of up to a little more than `usual`.
