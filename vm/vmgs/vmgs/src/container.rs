@@ -126,7 +126,7 @@ impl DiskShape {
 
     fn of_vhd1(file: &File, len: u64) -> Result<Self, ContainerError> {
         const FOOTER: u64 = FOOTER_LEN as u64;
-        if len < FOOTER || !len.is_multiple_of(FOOTER) {
+        if !len.is_multiple_of(FOOTER) {
             return Err(ContainerError::FileSize { len });
         }
         let mut footer = [0; FOOTER_LEN];
@@ -272,6 +272,12 @@ mod tests {
             let shape = DiskShape::of(&file(8192, None), Container::Raw { sector_size });
             assert!(matches!(shape, Err(ContainerError::SectorSize(n)) if n == sector_size));
         }
+    }
+
+    #[test]
+    fn the_smallest_and_the_largest_size_are_valid() {
+        assert!(check_size(16384).is_ok());
+        assert!(check_size(1 << 44).is_ok());
     }
 
     #[test]

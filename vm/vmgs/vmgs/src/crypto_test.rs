@@ -11,6 +11,51 @@ fn counting(first: u8) -> Key {
     Key::new(std::array::from_fn(|i| first + i as u8))
 }
 
+/// Hands out its bytes one by one, and is interrupted before each.
+struct Slow<'a> {
+    bytes: &'a [u8],
+    interrupted: bool,
+}
+
+impl io::Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted;
+        if self.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let len = buffer.len().min(1);
+        self.bytes.read(&mut buffer[..len])
+    }
+}
+
+#[test]
+fn a_key_is_read_from_exactly_32_bytes() {
+    let bytes: [u8; 40] = std::array::from_fn(|i| i as u8);
+    let read = |len| {
+        Key::read_from(&mut Slow {
+            bytes: &bytes[..len],
+            interrupted: false,
+        })
+    };
+    assert_eq!(read(KEY_LEN).unwrap().as_bytes()[..], bytes[..KEY_LEN]);
+    for len in [0, KEY_LEN - 1, KEY_LEN + 1, 40] {
+        assert_eq!(read(len).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+    struct Broken;
+    impl io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+    let error = Key::read_from(&mut Broken).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_key_is_not_shown() {
+    assert_eq!(format!("{:?}", counting(1)), "Key(..)");
+}
+
 #[test]
 fn a_wrapped_key_has_the_known_ciphertext() {
     let mut nonce = [0; 12];

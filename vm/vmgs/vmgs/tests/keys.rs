@@ -68,6 +68,37 @@ fn a_file_replaced_while_locked_is_reported_and_can_be_accepted() {
 }
 
 #[test]
+fn a_store_that_is_reloaded_stays_unlocked() {
+    let (device, mut store) = new_store(512, 64);
+    store.reload().unwrap();
+    store.encrypt(&key(1)).unwrap();
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    store.reload().unwrap();
+    assert!(!store.is_locked());
+    assert_eq!(store.read(ID).unwrap(), b"secret");
+    let mut store = open(&device);
+    store.reload().unwrap();
+    assert!(store.is_locked());
+}
+
+#[test]
+fn accepting_what_is_not_damaged_changes_nothing() {
+    let (device, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    store.write(ID, Protection::Encrypted, b"secret").unwrap();
+    store.write(FileId(6), Protection::Plain, b"plain").unwrap();
+    let before = device.to_vec();
+    store.accept_plain(ID).unwrap();
+    store.accept_plain(FileId(6)).unwrap();
+    assert!(device.to_vec() == before);
+    assert!(matches!(
+        store.accept_plain(FileId(7)),
+        Err(Error::NotAllocated(FileId(7)))
+    ));
+    assert_eq!(store.read(ID).unwrap(), b"secret");
+}
+
+#[test]
 fn the_extended_entry_of_a_file_deleted_while_locked_goes_at_the_next_commit() {
     let (device, mut store) = new_store(512, 64);
     store.encrypt(&key(1)).unwrap();

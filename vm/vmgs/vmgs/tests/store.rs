@@ -213,8 +213,68 @@ fn moves_keep_content_and_key() {
         store.move_file(FileId(21), FileId(22), Overwrite::Refuse),
         Err(Error::Locked)
     ));
+    // Files that are not encrypted can be moved over each other nevertheless.
+    let [first, second] = [FileId(23), FileId(24)];
+    for id in [first, second] {
+        store.write(id, Protection::Plain, b"plain").unwrap();
+    }
+    store.move_file(first, second, Overwrite::Allow).unwrap();
+    assert!(matches!(
+        store.move_file(second, FileId(21), Overwrite::Allow),
+        Err(Error::Locked)
+    ));
     store.unlock(&key(1)).unwrap();
     assert_eq!(store.read(FileId(21)).unwrap(), b"secret");
+    store
+        .move_file(second, FileId(21), Overwrite::Allow)
+        .unwrap();
+    assert_eq!(store.read(FileId(21)).unwrap(), b"plain");
+}
+
+#[test]
+fn a_store_says_what_is_where_and_what_is_free() {
+    const BLOCK: u64 = 4096;
+    let (_, mut store) = new_store(512, 20);
+    let [first, second, third] = [FileId(20), FileId(21), FileId(22)];
+    for (id, blocks) in [(first, 3), (second, 2), (third, 1)] {
+        store
+            .write(id, Protection::Plain, &vec![1; blocks * BLOCK as usize])
+            .unwrap();
+    }
+    assert!(store.is_allocated(second) && !store.is_allocated(FileId(23)));
+    let info = store.file_info(second).unwrap();
+    assert_eq!(
+        (info.allocated_bytes, info.valid_bytes),
+        (2 * BLOCK, 2 * BLOCK)
+    );
+    store.delete(second).unwrap();
+    assert!(!store.is_allocated(second));
+    // Of 20 blocks two are headers, two are tables, and four are files.
+    assert_eq!(store.free_size(), 12 * BLOCK);
+    let mut used = vec![(0, 2)];
+    let tables = [FileId::FILE_TABLE, FileId::EXTENDED_FILE_TABLE];
+    for id in tables.into_iter().chain([first, third]) {
+        used.push(store.file_location(id).unwrap());
+    }
+    used.push((20, 0));
+    used.sort_unstable();
+    let gaps = used
+        .windows(2)
+        .map(|pair| pair[1].0 - (pair[0].0 + pair[0].1));
+    let largest = gaps.max().unwrap();
+    assert!(u64::from(largest) * BLOCK < store.free_size());
+    assert_eq!(store.largest_gap(), u64::from(largest) * BLOCK);
+}
+
+#[test]
+fn a_key_encrypts_no_longer_file_than_its_counter_allows() {
+    let (_, mut store) = new_store(512, 64);
+    store.encrypt(&key(1)).unwrap();
+    // NIST SP 800-38D: 2^39 - 256 bits.
+    let most = (1 << 36) - 32;
+    let mut write = |len| store.write_from(ID, Protection::Encrypted, len, &mut std::io::empty());
+    assert!(matches!(write(most), Err(Error::NoSpace { .. })));
+    assert!(matches!(write(most + 1), Err(Error::FileTooLarge { .. })));
 }
 
 #[test]

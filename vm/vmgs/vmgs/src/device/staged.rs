@@ -230,12 +230,39 @@ mod tests {
     }
 
     #[test]
+    fn an_overlay_can_be_written_where_the_file_cannot() {
+        use crate::Container;
+        use crate::FileDevice;
+        use crate::StoreAccess;
+        use std::os::unix::fs::MetadataExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(64 * 4096).unwrap();
+        let open = |access| -> Box<dyn BlockDevice> {
+            let raw = Container::Raw { sector_size: 512 };
+            Box::new(FileDevice::open(file.path(), raw, access).unwrap())
+        };
+        let blocks = || file.as_file().metadata().unwrap().blocks();
+        let mut overlay = StagedDevice::overlay(open(StoreAccess::ReadOnly));
+        assert!(overlay.is_overlay() && !overlay.is_read_only());
+        assert_eq!(BlockDevice::path(&overlay), Some(file.path()));
+        overlay.allocate().unwrap();
+        assert_eq!(blocks(), 0);
+        drop(overlay);
+        assert!(StagedDevice::new(open(StoreAccess::ReadOnly)).is_read_only());
+        let mut staged = StagedDevice::new(open(StoreAccess::ReadWrite));
+        assert!(!staged.is_overlay() && !staged.is_read_only());
+        staged.allocate().unwrap();
+        assert_eq!(blocks(), 64 * 8);
+    }
+
+    #[test]
     fn what_is_outside_the_disk_is_refused() {
         let mut staged = StagedDevice::new(Box::new(MemoryDevice::new(512, 8192)));
         for offset in [8192, 7680, u64::MAX - 511] {
             let error = staged.write_at(offset, &[0; 1024]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
+        staged.write_at(7168, &[0; 1024]).unwrap();
         staged.release().unwrap();
     }
 
