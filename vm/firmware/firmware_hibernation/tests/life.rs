@@ -289,6 +289,57 @@ fn a_damaged_record_is_stored_again() {
     }
 }
 
+/// Without hibernation only the token of a guest that hibernated is worth a word.
+#[test]
+fn without_hibernation_a_store_without_a_session_is_no_news() {
+    let off = Setup {
+        mode: Mode::Off,
+        ..Setup::default()
+    };
+    let heard = Heard::default();
+    let device = formatted(64);
+    let begin = |device: &MemoryDevice| {
+        let mut vm = vm(open(device.clone(), None), off, &heard);
+        assert_eq!(start(&mut vm, 1).unwrap(), Ran::Host);
+        heard.names()
+    };
+    assert_eq!(begin(&device), [""; 0]);
+    edit(&device, TOKEN, |token| *token = vec![0; 8]);
+    assert_eq!(begin(&device), [""; 0]);
+    assert_eq!(begin(&hibernated(1)), ["token_ignored"]);
+}
+
+/// A reset goes on with the firmware in memory, if it is the stored one.
+#[test]
+fn firmware_in_memory_is_kept_if_it_is_the_stored_one() {
+    let device = hibernated(1);
+    let heard = Heard::default();
+    let again = |image: FirmwareImage, files: PinnedFiles| {
+        let mut vm = on(&device, &heard);
+        assert!(matches!(
+            vm.start(&usual_machine()).unwrap(),
+            StartPlan::Restore(_)
+        ));
+        let kept = vm.keep_firmware(&image, &files);
+        (vm, kept.map_err(|refusal| refusal.reason.code()))
+    };
+    let (mut vm, kept) = again(firmware(1), tables(1));
+    assert_eq!(kept, Ok(()));
+    assert_eq!(heard.names(), [""; 0]);
+    // The session goes on: it hibernates again.
+    vm.run();
+    vm.wake();
+    hibernate(&mut vm).unwrap();
+    assert_eq!(heard.names(), ["consumed", "token_written"]);
+    assert_eq!(token(&device), Some(vec![0xff; 8]));
+    for (image, files) in [(firmware(2), tables(1)), (firmware(1), tables(2))] {
+        let (vm, kept) = again(image, files);
+        assert_eq!(kept, Err("firmware_changed"));
+        assert_eq!(vm.state(), HibernationState::Refused);
+        assert_eq!(heard.names(), ["refused"]);
+    }
+}
+
 /// Why nothing was stored.
 fn reason(heard: &Heard) -> &'static str {
     match &heard.take()[..] {
@@ -322,6 +373,12 @@ fn stores_without_space_let_the_vm_start() {
         if expected {
             assert_eq!(heard.names(), ["captured"]);
         } else {
+            let events = heard.0.lock().unwrap().clone();
+            let [HibernationEvent::NotCaptured { detail, advice, .. }] = &events[..] else {
+                panic!("{events:?}");
+            };
+            assert!(detail.contains(&format!("has {size} bytes")), "{detail}");
+            assert!(advice.contains("vmgstool grow"), "{advice}");
             assert_eq!(reason(&heard), "store_too_small");
         }
         hibernate(&mut vm).unwrap();

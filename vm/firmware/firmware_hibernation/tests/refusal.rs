@@ -204,6 +204,12 @@ fn a_changed_machine_is_refused_with_its_differences() {
             .contains("memory: hibernated with 2048 MiB, started with 4096 MiB"),
         "{refusal}"
     );
+    for way in [
+        "override: discard (discards the hibernated session)",
+        "override: current-firmware (starts on the host's firmware",
+    ] {
+        assert!(refusal.to_string().contains(way), "{refusal}");
+    }
     let mut other = machine(1024, &["net0"]);
     other.apic_ids.push(2);
     let refusal = refused(&device, "machine_changed", &other);
