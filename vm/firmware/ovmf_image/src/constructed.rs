@@ -133,7 +133,11 @@ pub fn code(flash_len: usize, smm: Smm) -> Vec<u8> {
 }
 
 fn sec(len: usize) -> Vec<u8> {
-    let mut bytes = volume_of(len, &[(FILLER, &[]), (3, &section(0x12, b"VZ"))]);
+    sec_with(len, &section(0x12, b"VZ"))
+}
+
+fn sec_with(len: usize, section: &[u8]) -> Vec<u8> {
+    let mut bytes = volume_of(len, &[(FILLER, &[]), (3, section)]);
     // The reset vector: a jump.
     bytes[len - 16..].fill(0x90);
     bytes[len - 14] = 0xe9;
@@ -165,15 +169,46 @@ pub fn combined(flash_len: usize, smm: Smm) -> Vec<u8> {
     [variables(variables_len(flash_len)), code(flash_len, smm)].concat()
 }
 
-/// An MSVM image.
+/// An MSVM image, whose SEC phase is a PE image.
 pub fn msvm() -> Vec<u8> {
+    msvm_with(0x10, &pe(0x100))
+}
+
+/// An MSVM image whose SEC phase is a section of this kind.
+pub fn msvm_with(kind: u8, body: &[u8]) -> Vec<u8> {
     let pe = section(0x10, b"MZ");
     [
         volume_of(0x4e_0000, &[(5, &pe)]),
         volume_of(0x10_0000, &[(4, &pe), (6, &pe)]),
-        sec(0x2_0000),
+        sec_with(0x2_0000, &section(kind, body)),
     ]
     .concat()
+}
+
+/// An MSVM image of `len` bytes without DXE phase.
+pub fn small_msvm(len: usize) -> Vec<u8> {
+    const SEC: usize = 0x2_0000;
+    let sec = sec_with(SEC, &section(0x10, &pe(0x100)));
+    [volume_of(len - SEC, &[(4, &section(0x10, b"MZ"))]), sec].concat()
+}
+
+/// A PE image of 0x200 bytes that is entered at `entry`.
+pub fn pe(entry: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 0x200];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 0x40;
+    bytes[0x40..0x44].copy_from_slice(b"PE\0\0");
+    bytes[0x68..0x6c].copy_from_slice(&entry.to_le_bytes());
+    bytes
+}
+
+/// A TE image of 0x200 bytes that is entered at `entry`, and has lost `stripped` bytes of headers.
+pub fn te(entry: u32, stripped: u16) -> Vec<u8> {
+    let mut bytes = vec![0; 0x200];
+    bytes[..2].copy_from_slice(b"VZ");
+    bytes[6..8].copy_from_slice(&stripped.to_le_bytes());
+    bytes[8..12].copy_from_slice(&entry.to_le_bytes());
+    bytes
 }
 
 /// Offset of the compressed data in `image`.

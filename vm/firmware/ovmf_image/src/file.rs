@@ -99,6 +99,11 @@ impl FirmwareFile {
         &self.kind
     }
 
+    /// The whole image.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The bytes of a region that [`kind`](Self::kind) names.
     pub fn region(&self, region: &Region) -> &[u8] {
         self.bytes.get(region.range.clone()).unwrap_or_default()

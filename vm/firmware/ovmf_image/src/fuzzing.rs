@@ -6,16 +6,22 @@ use crate::check_variables;
 use crate::constructed;
 use crate::constructed::Smm;
 use crate::runs_without_smm;
+use crate::sec_entry;
 use std::sync::LazyLock;
 
 static CODE: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::code(1 << 20, Smm::WithoutPei));
 static COMBINED: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::combined(1 << 20, Smm::Peim));
 static VARIABLES: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::variables(0x2_0000));
 
+/// The length of the MSVM image that is examined: that of the volumes with PEI and SEC phase.
+const MSVM_LEN: usize = 0x2_2000;
+
+static MSVM: LazyLock<Vec<u8>> = LazyLock::new(|| constructed::small_msvm(MSVM_LEN));
+
 /// Examines `data`, and valid images with one byte changed for every four bytes of it.
 pub fn images(data: &[u8]) {
     examine(data);
-    for image in [&CODE, &COMBINED, &VARIABLES] {
+    for image in [&CODE, &COMBINED, &VARIABLES, &MSVM] {
         examine(&changed(image, data));
     }
 }
@@ -30,6 +36,8 @@ fn changed(image: &[u8], data: &[u8]) -> Vec<u8> {
         0x2_0048,
         constructed::lzma_header(&image).unwrap_or(0),
         image.len().saturating_sub(0x3_4000),
+        image.len().saturating_sub(0x2_0000),
+        image.len().saturating_sub(0x2_0000) + 0x60,
     ];
     for change in data.chunks_exact(4) {
         let base = bases[usize::from(change[0]) % bases.len()];
@@ -50,7 +58,11 @@ fn examine(image: &[u8]) {
     let _ = check_variables(image, image.len() as u64);
     match FirmwareKind::recognize(image) {
         Ok(FirmwareKind::Ovmf(ovmf)) => check(&ovmf, image),
-        Ok(FirmwareKind::Msvm { sec }) => assert_eq!(sec.end, image.len()),
+        Ok(FirmwareKind::Msvm { sec }) => {
+            if let Ok(entry) = sec_entry(image, sec.clone()) {
+                assert!(sec.contains(&entry), "the entry is in the volume");
+            }
+        }
         Err(error) => drop(error.to_string()),
     }
 }

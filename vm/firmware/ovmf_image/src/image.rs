@@ -74,6 +74,9 @@ impl FirmwareKind {
         if is_variables(last) {
             return Err(ImageError::OnlyVariables);
         }
+        if let Some(sec) = msvm_sec(bytes, &volumes) {
+            return Ok(Self::Msvm { sec });
+        }
         if last.end != bytes.len() {
             return Err(ImageError::NoVolumeAtEnd { offset: last.end });
         }
@@ -83,14 +86,6 @@ impl FirmwareKind {
         }
         if !has_file(&bytes[last.clone()], FILE_SEC_CORE) {
             return Err(ImageError::NoSec);
-        }
-        // The PEI core is in a compressed volume in OVMF, but not in MSVM, which runs from RAM.
-        let others = volumes.iter().filter(|volume| *volume != last);
-        if others
-            .clone()
-            .any(|volume| has_file(&bytes[volume.clone()], FILE_PEI_CORE))
-        {
-            return Ok(Self::Msvm { sec: last.clone() });
         }
         let template = (first != last && is_variables(first)).then(|| first.clone());
         Ok(Self::Ovmf(Ovmf::new(bytes.len(), template)))
@@ -190,6 +185,18 @@ fn volumes(bytes: &[u8]) -> Result<Vec<Range<usize>>, ImageError> {
         }
     }
     Ok(volumes)
+}
+
+/// The volume with the SEC phase, if this is MSVM: its PEI core is in a volume of its own, while OVMF's is in a compressed
+/// one. MSVM is loaded into RAM and may be followed by empty pages.
+fn msvm_sec(bytes: &[u8], volumes: &[Range<usize>]) -> Option<Range<usize>> {
+    let has = |volume: &Range<usize>, kind| has_file(&bytes[volume.clone()], kind);
+    let pei = volumes
+        .iter()
+        .position(|volume| has(volume, FILE_PEI_CORE))?;
+    let mut others = volumes.iter().enumerate().rev();
+    let (_, sec) = others.find(|(n, volume)| *n != pei && has(volume, FILE_SEC_CORE))?;
+    Some(sec.clone())
 }
 
 fn has_file(volume: &[u8], kind: u8) -> bool {

@@ -53,6 +53,18 @@ fn msvm_is_recognized() {
 }
 
 #[test]
+fn msvm_may_be_followed_by_empty_pages() {
+    let mut image = constructed::msvm();
+    image.extend(vec![0xff; 2 << 20]);
+    assert_eq!(
+        FirmwareKind::recognize(&image),
+        Ok(FirmwareKind::Msvm {
+            sec: 0x5e_0000..0x60_0000
+        })
+    );
+}
+
+#[test]
 fn other_content_is_refused_with_the_reason() {
     let recognize = |bytes: &[u8]| FirmwareKind::recognize(bytes).unwrap_err();
     assert_eq!(recognize(&[]), ImageError::Empty);

@@ -18,6 +18,8 @@ pub(crate) const FILE_PEI_CORE: u8 = 0x04;
 pub(crate) const FILE_SMM_CORE: u8 = 0x0d;
 
 /// Section types.
+pub(crate) const SECTION_PE32: u8 = 0x10;
+pub(crate) const SECTION_TE: u8 = 0x12;
 pub(crate) const SECTION_GUID_DEFINED: u8 = 0x02;
 pub(crate) const SECTION_VOLUME: u8 = 0x17;
 
