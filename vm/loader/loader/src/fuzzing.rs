@@ -14,6 +14,8 @@ use crate::linux::LinuxImage;
 use crate::linux::LinuxPlan;
 use crate::linux::LoadError;
 use crate::linux::constructed;
+use crate::msvm;
+use crate::msvm::MsvmImage;
 use acpi_spec::TableSet;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
@@ -110,6 +112,41 @@ fn load_igvm(data: &[u8]) -> Result<(), IgvmLoadError> {
     plan.load(&mut image)
         .expect("what was planned can be loaded");
     Ok(())
+}
+
+/// Loads `data` as MSVM firmware, and then an image in whose volume with the SEC phase it is.
+pub fn msvm(data: &[u8]) {
+    load_msvm(data);
+    let mut image = ovmf_image::constructed::small_msvm(0x2_2000);
+    // After the volume's header: its files.
+    let files = &mut image[0x2048..];
+    let len = data.len().min(files.len());
+    files[..len].copy_from_slice(&data[..len]);
+    load_msvm(&image);
+}
+
+fn load_msvm(bytes: &[u8]) {
+    let Ok(msvm) = MsvmImage::new(bytes.into()) else {
+        return;
+    };
+    let loaded = msvm::BASE..msvm::BASE + bytes.len() as u64;
+    assert!(
+        loaded.contains(&msvm.entry_gpa()),
+        "the entry is in the image"
+    );
+    let (memory, _) = memory();
+    let mut image = GuestImage::new(&memory);
+    msvm.load(&mut image, Some(&vec![1; 0x123].into()))
+        .expect("an image of at most 16 MiB fits");
+    let end = msvm.config_gpa() + PAGE;
+    for region in memory.iter() {
+        for page in (0..RAM).step_by(PAGE as usize) {
+            assert!(
+                !region.bitmap().dirty_at(page as usize) || (msvm::BASE..end).contains(&page),
+                "{page:#x} is not the firmware's"
+            );
+        }
+    }
 }
 
 /// RAM of [`RAM`] bytes and its layout.
@@ -258,6 +295,15 @@ mod tests {
         igvm(&file);
         let problem = load_igvm(&igvm_format::with_valid_header(&file)).unwrap_err();
         assert!(problem.to_string().contains("nothing to run"), "{problem}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_mutated_msvm_breaks_no_promise(words in words(0x80), len in 0usize..0x80) {
+            let image = ovmf_image::constructed::small_msvm(0x2_2000);
+            msvm(&mutated(image[0x2048..0x20c8].to_vec(), &words, len));
+        }
     }
 
     proptest! {

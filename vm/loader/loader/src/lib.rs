@@ -1,4 +1,4 @@
-//! Loads what a guest runs first: Linux kernels with all that they start with, OVMF firmware, and IGVM files.
+//! Loads what a guest runs first: Linux kernels with all that they start with, UEFI firmware (OVMF and MSVM), and IGVM files.
 //!
 //! A payload is planned from its files and the memory layout alone, and what cannot work is refused; only then
 //! is it imported through [`ImageLoad`], into guest memory by [`GuestImage`].
@@ -11,8 +11,10 @@ pub mod igvm;
 mod image_file;
 mod image_load;
 pub mod linux;
+pub mod msvm;
 mod mtrr;
 pub mod ovmf;
+mod page_tables;
 mod register;
 #[cfg(test)]
 mod test_support;

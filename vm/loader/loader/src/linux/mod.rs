@@ -13,7 +13,6 @@ mod identify;
 mod initrd;
 mod kernel;
 pub mod layout;
-mod page_tables;
 mod plan;
 mod pvh;
 

@@ -4,7 +4,7 @@ use crate::PAGE;
 
 const ENTRIES: usize = 512;
 /// One PML4, one page directory pointer table, and a page directory for each of 4 GiB.
-const PAGES: usize = 6;
+pub(crate) const PAGES: usize = 6;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -16,7 +16,7 @@ const TABLE: u64 = PRESENT | WRITABLE | ACCESSED;
 const LEAF: u64 = TABLE | DIRTY | LARGE;
 
 /// The six pages for address `base`, the PML4 first.
-pub(super) fn identity_4gib(base: u64) -> Vec<u8> {
+pub(crate) fn identity_4gib(base: u64) -> Vec<u8> {
     let page = |index: u64| base + index * PAGE;
     let mut entries = vec![0u64; PAGES * ENTRIES];
     entries[0] = page(1) | TABLE;
