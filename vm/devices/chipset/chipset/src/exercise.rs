@@ -6,6 +6,7 @@ use crate::ioapic::IoApic;
 use crate::ioapic::IoApicRouting;
 use crate::ioapic::PINS;
 use crate::pm::PmDevice;
+use crate::pm::PmLayout;
 use crate::pvpanic::PvPanic;
 use crate::rtc::CMOS_SIZE;
 use crate::rtc::Rtc;
@@ -56,12 +57,18 @@ pub fn rtc(script: &[u8]) {
     });
 }
 
-/// A PM block, while time passes, the power button is pressed and events are signalled.
+/// PM blocks of each layout, while time passes, the power button is pressed and events are signalled.
 pub fn pm(script: &[u8]) {
+    for layout in [PmLayout::Ich9, PmLayout::HyperV] {
+        pm_of(layout, script);
+    }
+}
+
+fn pm_of(layout: PmLayout, script: &[u8]) {
     let (clock, time) = VmClock::manual();
     clock.start();
     let (line, waker) = (LineInterrupt::detached(), DeviceWaker::default());
-    let mut pm = PmDevice::new(0x600, line, ignoring_sink(), &clock, waker);
+    let mut pm = PmDevice::new(0x600, layout, line, ignoring_sink(), &clock, waker);
     if script.len().is_multiple_of(2) {
         pm = pm.with_hibernation();
     }

@@ -4,8 +4,8 @@ use crate::debug_port::DebugPort;
 use crate::i8042::I8042;
 use crate::ioapic::IoApic;
 use crate::ioapic::IoApicRouting;
-use crate::pm::PM_BLOCK_LENGTH;
 use crate::pm::PmDevice;
+use crate::pm::PmLayout;
 use crate::pvpanic::PvPanic;
 use crate::rtc::Rtc;
 use crate::rtc::RtcBattery;
@@ -97,6 +97,9 @@ pub struct PmHandle {
     /// Whether the guest can hibernate (ACPI S4).
     #[n(3)]
     pub offers_hibernation: bool,
+    /// How the block is laid out.
+    #[cbor(n(4), default)]
+    pub layout: PmLayout,
 }
 
 /// There is no room for the power-management block.
@@ -111,11 +114,12 @@ impl DeviceHandle for PmHandle {
 
     fn build(&self, machine: &mut MachineContext<'_>) -> BuildResult {
         let base = self.base;
-        if base.checked_add(PM_BLOCK_LENGTH).is_none() {
+        if base.checked_add(self.layout.port_count()).is_none() {
             return Err(PmBaseError { base }.into());
         }
         let mut pm = PmDevice::new(
             base,
+            self.layout,
             machine.line(self.irq.into())?,
             machine.get::<PowerSink>()?.clone(),
             machine.get::<VmClock>()?,
@@ -217,8 +221,16 @@ mod tests {
             base: 0x600,
             irq: 9,
             offers_hibernation: true,
+            layout: PmLayout::HyperV,
         };
         assert_eq!(identity(&pm), None);
+        // Without a layout, as it was encoded when there was only one.
+        let old = payload::decode::<PmHandle>(&[0xa3, 1, 0x19, 6, 0, 2, 9, 3, 0xf5]).unwrap();
+        let ich9 = PmHandle {
+            layout: PmLayout::Ich9,
+            ..pm
+        };
+        assert_eq!(old, ich9);
         assert_eq!(identity(&I8042Handle { irq: 1 }), None);
         assert_eq!(identity(&PvPanicHandle { port: 0x505 }), None);
         let debug_port = DebugPortHandle {

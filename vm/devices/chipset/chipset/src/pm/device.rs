@@ -1,5 +1,5 @@
 use super::registers;
-use super::registers::PM_BLOCK_LENGTH;
+use super::registers::PmLayout;
 use super::registers::Registers;
 use chipset_device::ChipsetDevice;
 use chipset_device::DeviceWaker;
@@ -21,6 +21,9 @@ use vmtime::VmClock;
 use vmtime::VmInstant;
 use vmtime::VmTimer;
 
+/// The value of the reset register that resets the machine.
+const RESET: u8 = 1;
+
 /// Hertz of the PM timer.
 const TIMER_FREQUENCY: u128 = 3_579_545;
 
@@ -28,15 +31,16 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 const PM1_STATUS_BYTES: Range<usize> = registers::PM1_STATUS..registers::PM1_ENABLE;
 
-/// The ACPI fixed hardware (ACPI 6.5, section 4.8) as the block of I/O ports that the ICH9 has (data sheet 316972,
-/// section 13.8.3).
+/// The ACPI fixed hardware (ACPI 6.5, section 4.8) as a block of I/O ports.
 ///
-/// | Offset | Register |
-/// |---|---|
-/// | 0x00, 0x02, 0x04 | PM1 status, enable, control (16 bits each) |
-/// | 0x08 | PM timer (32 bits) |
-/// | 0x10 | processor control (32 bits), which only stores |
-/// | 0x20, 0x28 | GPE0 status, enable (64 bits each) |
+/// | ICH9 | Hyper-V | Register |
+/// |---|---|---|
+/// | 0x00, 0x02, 0x04 | the same | PM1 status, enable, control (16 bits each) |
+/// | 0x08 | the same | PM timer (32 bits) |
+/// | 0x10 | the same | processor control (32 bits), which only stores |
+/// | 0x20, 0x28 | 0x0c, 0x0e | GPE0 status, enable (64 and 16 bits each) |
+/// | | 0x18, 0x1c, 0x20, 0x28, 0x2c, 0x34 | registers that only store |
+/// | | 0x33 | reset: 1 resets the machine |
 ///
 /// All other ports read 0. There is no SMI command port, so ACPI mode is always enabled. Accesses may have any size
 /// and span registers.
@@ -44,6 +48,7 @@ const PM1_STATUS_BYTES: Range<usize> = registers::PM1_STATUS..registers::PM1_ENA
 /// The interrupt (SCI) is level-triggered: high while an event is both set and enabled.
 pub struct PmDevice {
     base: u16,
+    layout: PmLayout,
     line: LineInterrupt,
     power: PowerSink,
     clock: VmClock,
@@ -77,7 +82,7 @@ impl PmControl {
         self.waker.wake();
     }
 
-    /// Signals general-purpose event `line`, 0 to 63. Others are ignored.
+    /// Signals general-purpose event `line`. One that the block does not have is ignored.
     pub fn set_gpe(&self, line: u8) {
         self.events.lock().gpe0 |= 1_u64.checked_shl(line.into()).unwrap_or(0);
         self.waker.wake();
@@ -121,18 +126,20 @@ impl PmDevice {
     /// Panics if the ports would wrap around.
     pub fn new(
         base: u16,
+        layout: PmLayout,
         line: LineInterrupt,
         power: PowerSink,
         clock: &VmClock,
         waker: DeviceWaker,
     ) -> Self {
         assert!(
-            base.checked_add(PM_BLOCK_LENGTH).is_some(),
+            base.checked_add(layout.port_count()).is_some(),
             "no room for the PM block at {base:#x}"
         );
         let timer_waker = waker.clone();
         let mut pm = Self {
             base,
+            layout,
             line,
             power,
             clock: clock.clone(),
@@ -142,7 +149,7 @@ impl PmDevice {
                 events: Arc::default(),
                 waker,
             },
-            regs: Registers::new(0),
+            regs: Registers::new(layout, 0),
             refused_sleeps: LogLimit::new(),
         };
         pm.regs.seen_toggles = pm.toggles();
@@ -195,16 +202,26 @@ impl PmDevice {
 
     fn take_events(&mut self) {
         let events = std::mem::take(&mut *self.control.events.lock());
-        self.regs.raise(PM1_STATUS_BYTES, events.pm1.into());
-        self.regs.raise(registers::GPE0_STATUS, events.gpe0);
+        let (mut pm1, mut gpe0) = (events.pm1, events.gpe0);
+        if let Some(event) = self.layout.power_button_event()
+            && pm1 & registers::POWER_BUTTON != 0
+        {
+            pm1 &= !registers::POWER_BUTTON;
+            gpe0 |= 1 << event;
+        }
+        self.regs.raise(PM1_STATUS_BYTES, pm1.into());
+        self.regs.raise(self.layout.gpe0_status(), gpe0);
     }
 
     fn update_line(&self) {
-        self.line.set(self.regs.interrupts());
+        self.line.set(self.regs.interrupts(self.layout));
     }
 
     fn write_byte(&mut self, at: usize, value: u8) {
-        self.regs.write_byte(at, value);
+        self.regs.write_byte(self.layout, at, value);
+        if Some(at) == self.layout.reset() && value == RESET {
+            self.power.request(PowerEvent::Reset);
+        }
         if at == registers::PM1_CONTROL_HIGH && value & registers::SLEEP_ENABLE != 0 {
             self.sleep((value & registers::SLEEP_TYPE) >> registers::SLEEP_TYPE_SHIFT);
         }
@@ -231,12 +248,12 @@ impl PmDevice {
 
 impl ChipsetDevice for PmDevice {
     fn fixed_resources(&self) -> FixedResources {
-        FixedResources::ports([self.base..=self.base + (PM_BLOCK_LENGTH - 1)])
+        FixedResources::ports([self.base..=self.base + (self.layout.port_count() - 1)])
     }
 
     fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
-        if start + data.len() > usize::from(PM_BLOCK_LENGTH) {
+        if start + data.len() > usize::from(self.layout.port_count()) {
             return Err(IoError::InvalidAccessSize);
         }
         let touches_timer = start <= registers::TIMER_END && start + data.len() > registers::TIMER;
@@ -257,7 +274,7 @@ impl ChipsetDevice for PmDevice {
 
     fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), IoError> {
         let start = usize::from(port.wrapping_sub(self.base));
-        if start + data.len() > usize::from(PM_BLOCK_LENGTH) {
+        if start + data.len() > usize::from(self.layout.port_count()) {
             return Err(IoError::InvalidAccessSize);
         }
         self.catch_up();
@@ -275,7 +292,7 @@ impl ChipsetDevice for PmDevice {
     fn reset(&mut self) {
         // Events from before the reset were meant for the guest that ran before it.
         *self.control.events.lock() = Events::default();
-        self.regs = Registers::new(self.toggles());
+        self.regs = Registers::new(self.layout, self.toggles());
         self.catch_up();
     }
 
@@ -287,7 +304,7 @@ impl ChipsetDevice for PmDevice {
 
     fn restore(&mut self, state: &SavedState) -> Result<(), RestoreError> {
         let regs: Registers = state.decode()?;
-        regs.check()?;
+        regs.check(self.layout)?;
         self.regs = regs;
         self.update_line();
         // The interrupt controller may have been restored with another level.
@@ -307,8 +324,8 @@ impl ChipsetDevice for PmDevice {
             "pm1_status": word(registers::PM1_STATUS),
             "pm1_enable": word(registers::PM1_ENABLE),
             "pm1_control": word(registers::PM1_CONTROL),
-            "gpe0_status": wide(registers::GPE0_STATUS),
-            "gpe0_enable": wide(registers::GPE0_ENABLE),
+            "gpe0_status": wide(self.layout.gpe0_status()),
+            "gpe0_enable": wide(self.layout.gpe0_enable()),
             "timer": self.ticks() as u32,
             "hibernation": self.offers_hibernation,
             "interrupt": self.line.is_high(),

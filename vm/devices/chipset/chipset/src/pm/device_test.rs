@@ -18,6 +18,10 @@ impl Machine {
     }
 
     fn with(configure: impl FnOnce(PmDevice) -> PmDevice) -> Self {
+        Self::of(PmLayout::Ich9, configure)
+    }
+
+    fn of(layout: PmLayout, configure: impl FnOnce(PmDevice) -> PmDevice) -> Self {
         let (clock, time) = VmClock::manual();
         clock.start();
         let requests: Arc<Mutex<Vec<PowerEvent>>> = Arc::default();
@@ -25,7 +29,7 @@ impl Machine {
         let power = PowerSink::new(move |event| log.lock().push(event));
         let waker = DeviceWaker::default();
         let line = LineInterrupt::detached();
-        let pm = PmDevice::new(BASE, line, power, &clock, waker.clone());
+        let pm = PmDevice::new(BASE, layout, line, power, &clock, waker.clone());
         let pm = Arc::new(Mutex::new(configure(pm)));
         let polled = Arc::downgrade(&pm);
         waker.connect(move || {
@@ -299,4 +303,92 @@ fn an_event_line_signals_on_its_rising_edge() {
     assert_eq!(m.word(0x20), 0);
     line.pulse();
     assert_eq!(m.word(0x20), 1 << 3);
+}
+
+#[test]
+fn the_registers_of_a_generation_2_vm_are_where_its_firmware_expects_them() {
+    let m = Machine::of(PmLayout::HyperV, PmDevice::with_hibernation);
+    assert_eq!(m.pm.lock().fixed_resources().ports, [BASE..=BASE + 0x36]);
+    assert_eq!(m.word(4), 1, "ACPI mode from reset");
+    m.control.gpe(0).pulse();
+    m.control.set_gpe(9);
+    m.control.set_gpe(16);
+    assert_eq!(m.word(0xc), 0x0201);
+    assert!(!m.sci());
+    m.set_word(0xe, 0xffff);
+    assert_eq!(m.word(0xe), 0x0f01);
+    assert!(m.sci());
+    m.set_word(0xc, 0x0001);
+    assert!(m.sci(), "the other event");
+    m.set(0xd, &[0x02]);
+    assert!(!m.sci());
+    // The timer and what follows it.
+    m.time.advance(Duration::from_secs(1));
+    assert_eq!(m.get(8), [0x99, 0x9e, 0x36, 0, 0, 0, 0x01, 0x0f]);
+    m.set(0x10, &[0xff; 4]);
+    assert_eq!(m.get(0x10), 0x0002_3e1e_u32.to_le_bytes());
+    assert_eq!(m.get(0x14), [0, 0]);
+    assert_eq!(m.get(0x34), [0xff, 0xbf, 0xff]);
+    for (offset, len) in [
+        (0x18, 2),
+        (0x1c, 4),
+        (0x20, 2),
+        (0x28, 4),
+        (0x2c, 4),
+        (0x34, 3),
+    ] {
+        m.set(offset, &vec![0x5a; len]);
+    }
+    let stored: Vec<u16> = (0x18..0x37).filter(|at| m.get(*at) == [0x5a]).collect();
+    let expected = [0x18..0x1a, 0x1c..0x22, 0x28..0x30, 0x34..0x37];
+    assert!(
+        stored.iter().copied().eq(expected.into_iter().flatten()),
+        "{stored:x?}"
+    );
+    m.set_word(4, 0x2400);
+    m.set_word(4, 0x2000);
+    assert_eq!(
+        *m.requests.lock(),
+        [PowerEvent::Hibernate, PowerEvent::PowerOff]
+    );
+}
+
+#[test]
+fn the_power_button_of_a_generation_2_vm_is_an_event() {
+    let m = Machine::of(PmLayout::HyperV, |pm| pm);
+    m.set_word(0xe, 1 << 8);
+    m.control.press_power_button();
+    assert_eq!((m.word(0), m.word(0xc)), (0, 1 << 8));
+    assert!(m.sci());
+}
+
+#[test]
+fn only_the_value_1_resets_a_generation_2_vm() {
+    let m = Machine::of(PmLayout::HyperV, |pm| pm);
+    for value in [0, 2, 3, 0xff] {
+        m.set(0x33, &[value]);
+    }
+    assert_eq!(*m.requests.lock(), []);
+    m.set(0x33, &[1]);
+    assert_eq!(*m.requests.lock(), [PowerEvent::Reset]);
+    assert_eq!(m.get(0x33), [0]);
+    let mut pm = m.pm.lock();
+    pm.write_port(BASE + 0x36, &[0; 2]).unwrap_err();
+    pm.read_port(BASE + 0x34, &mut [0; 4]).unwrap_err();
+}
+
+#[test]
+fn a_state_fits_its_own_layout_only() {
+    let m = Machine::of(PmLayout::HyperV, |pm| pm);
+    m.control.detached().set_gpe(9);
+    m.set(0x28, &[1, 2, 3, 4]);
+    let state = m.pm.lock().save().unwrap();
+    let n = Machine::of(PmLayout::HyperV, |pm| pm);
+    n.pm.lock().restore(&state).unwrap();
+    assert_eq!(n.pm.lock().save().unwrap(), state);
+    assert_eq!(n.word(0xc), 0x0200);
+    Machine::new().pm.lock().restore(&state).unwrap_err();
+    m.pm.lock().reset();
+    assert_eq!(m.get(0x28), [0; 4]);
+    assert_eq!(m.get(0x34), [0xff, 0xbf, 0xff]);
 }

@@ -5,4 +5,4 @@ mod registers;
 
 pub use device::PmControl;
 pub use device::PmDevice;
-pub use registers::PM_BLOCK_LENGTH;
+pub use registers::PmLayout;
