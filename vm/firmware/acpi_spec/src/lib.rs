@@ -9,6 +9,7 @@
 mod dsdt;
 mod error;
 mod fadt;
+mod generation_2;
 mod generation_id;
 mod loader;
 mod madt;
@@ -20,6 +21,7 @@ mod table;
 mod table_set;
 
 pub use error::AcpiError;
+pub use generation_2::generation_2_tables;
 pub use generation_id::GENERATION_ID_OFFSET;
 pub use loader::GENERATION_ID_ADDRESS_FILE;
 pub use loader::GENERATION_ID_ADDRESS_LEN;

@@ -61,8 +61,26 @@ pub(crate) fn root_bridge(out: &mut Vec<u8>, pci: &PciRoot) {
     for name in ["_UID", "_SEG", "_BBN"] {
         Name::new(Path::new(name), &zero).to_aml_bytes(&mut body);
     }
-    resources(&mut body, pci);
+    let (first, last) = (*PCI_CONFIG_PORTS.start(), *PCI_CONFIG_PORTS.end());
+    let config = IO::new(first, first, 1, (last - first + 1) as u8);
+    resources(&mut body, pci, &[&config]);
     routing(&mut body, pci);
+    operating_system_capabilities(&mut body);
+    Device::new(Path::new("PCI0"), vec![&Raw(body)]).to_aml_bytes(out);
+}
+
+/// `\_SB.PCI0` of a machine without configuration ports and interrupt pins: configuration space is in the ECAM, and
+/// functions signal interrupts by messages.
+pub(crate) fn express_root_bridge(out: &mut Vec<u8>, pci: &PciRoot) {
+    let (zero, one) = (0u8, 1u8);
+    let mut body = Vec::new();
+    Name::new(Path::new("_HID"), &EISAName::new("PNP0A08")).to_aml_bytes(&mut body);
+    Name::new(Path::new("_CID"), &EISAName::new("PNP0A03")).to_aml_bytes(&mut body);
+    for name in ["_UID", "_SEG", "_BBN"] {
+        Name::new(Path::new(name), &zero).to_aml_bytes(&mut body);
+    }
+    Name::new(Path::new("_CCA"), &one).to_aml_bytes(&mut body);
+    resources(&mut body, pci, &[]);
     operating_system_capabilities(&mut body);
     Device::new(Path::new("PCI0"), vec![&Raw(body)]).to_aml_bytes(out);
 }
@@ -76,11 +94,9 @@ impl Aml for Raw {
     }
 }
 
-/// `_CRS`: the windows of the bridge, and the configuration ports, which it uses itself.
-fn resources(out: &mut Vec<u8>, pci: &PciRoot) {
+/// `_CRS`: the windows of the bridge, and what it uses itself.
+fn resources(out: &mut Vec<u8>, pci: &PciRoot, own: &[&dyn Aml]) {
     let buses = AddressSpace::new_bus_number(0u16, pci.last_bus.into());
-    let (first, last) = (*PCI_CONFIG_PORTS.start(), *PCI_CONFIG_PORTS.end());
-    let config = IO::new(first, first, 1, (last - first + 1) as u8);
     let ports: Vec<_> = pci
         .io
         .iter()
@@ -105,7 +121,8 @@ fn resources(out: &mut Vec<u8>, pci: &PciRoot) {
             None,
         )
     });
-    let mut all: Vec<&dyn Aml> = vec![&buses, &config];
+    let mut all: Vec<&dyn Aml> = vec![&buses];
+    all.extend(own);
     all.extend(ports.iter().map(|window| window as &dyn Aml));
     all.extend(low.iter().map(|window| window as &dyn Aml));
     all.extend(high.iter().map(|window| window as &dyn Aml));
