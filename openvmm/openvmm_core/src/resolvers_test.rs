@@ -2,6 +2,7 @@ use super::*;
 use chipset::ioapic::IoApicPins;
 use chipset::ioapic::IoApicRouting;
 use chipset::pm::PmControl;
+use chipset::pm::PmLayout;
 use chipset_device::AddressDecoder;
 use chipset_device::DeviceWaker;
 use chipset_device::Doorbell;
@@ -142,6 +143,7 @@ fn chipset_resources() -> Vec<Resource> {
         base: 0x600,
         irq: 9,
         offers_hibernation: true,
+        layout: PmLayout::Ich9,
     };
     let host_bridge = HostBridgeHandle {
         ecam_base: 0xb000_0000,
@@ -256,6 +258,7 @@ fn a_handle_with_impossible_values_is_refused() {
             base,
             irq,
             offers_hibernation: false,
+            layout: PmLayout::Ich9,
         })
     };
     let disk = |change: fn(&mut DiskSpec)| {

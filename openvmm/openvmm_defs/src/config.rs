@@ -142,6 +142,9 @@ pub enum LoadMode {
     /// UEFI firmware for PCs, of the OVMF family.
     #[n(1)]
     PcUefi(#[n(0)] PcUefi),
+    /// The UEFI firmware of Hyper-V's generation-2 VMs.
+    #[n(2)]
+    HypervUefi(#[n(0)] HypervUefi),
     /// A guest in an IGVM file.
     #[n(3)]
     Igvm(#[n(0)] Igvm),
@@ -185,15 +188,134 @@ pub struct IgvmPcUefi {
     pub kernel: Option<UefiKernel>,
 }
 
+/// What machine there is for what the VM runs first.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum MachineProfile {
+    /// A PC without firmware.
+    LinuxDirect,
+    /// A PC with flash memory for firmware.
+    PcUefi,
+    /// A generation-2 VM of Hyper-V.
+    HypervUefi,
+}
+
 impl LoadMode {
-    /// Whether UEFI firmware for PCs runs first.
-    pub fn is_pc_uefi(&self) -> bool {
+    /// The machine for it.
+    pub fn profile(&self) -> MachineProfile {
         match self {
-            Self::PcUefi(_) => true,
-            Self::LinuxDirect(_) => false,
-            Self::Igvm(igvm) => matches!(igvm.host, IgvmHost::PcUefi(_)),
+            Self::LinuxDirect(_) => MachineProfile::LinuxDirect,
+            Self::PcUefi(_) => MachineProfile::PcUefi,
+            Self::HypervUefi(_) => MachineProfile::HypervUefi,
+            Self::Igvm(igvm) => match igvm.host {
+                IgvmHost::Linux => MachineProfile::LinuxDirect,
+                IgvmHost::PcUefi(_) => MachineProfile::PcUefi,
+            },
         }
     }
+
+    /// Whether UEFI firmware for PCs runs first.
+    pub fn is_pc_uefi(&self) -> bool {
+        self.profile() == MachineProfile::PcUefi
+    }
+}
+
+/// UEFI firmware that runs from RAM. Its variables are kept in the VMGS store, or in memory if there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct HypervUefi {
+    /// The firmware's image.
+    #[cbor(n(1), with = "mesh::encoding::path")]
+    pub firmware: PathBuf,
+    /// How the firmware behaves.
+    #[n(2)]
+    pub settings: HypervUefiSettings,
+}
+
+/// How the UEFI firmware of a generation-2 VM behaves.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct HypervUefiSettings {
+    /// Where its console is. Where there is a serial port if not given.
+    #[n(1)]
+    pub console: Option<FirmwareConsole>,
+    /// How strictly it protects its memory.
+    #[n(2)]
+    pub memory_protection: FirmwareMemoryProtection,
+    /// What it does when nothing boots.
+    #[n(3)]
+    pub boot_failure: BootFailure,
+    /// When it tries the default boot path.
+    #[n(4)]
+    pub default_boot: DefaultBoot,
+    /// Whether its debugger takes COM1.
+    #[n(5)]
+    pub debugger: bool,
+    /// Whether all DMA goes through bounce buffers.
+    #[n(6)]
+    pub dma_bounce: bool,
+}
+
+/// Where a firmware's console is.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum FirmwareConsole {
+    /// On the video device.
+    #[n(0)]
+    Video,
+    /// On COM1.
+    #[n(1)]
+    Com1,
+    /// On COM2.
+    #[n(2)]
+    Com2,
+    /// Nowhere.
+    #[n(3)]
+    None,
+}
+
+/// How strictly firmware protects its memory. Some boot loaders fail if it does.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(index_only)]
+pub enum FirmwareMemoryProtection {
+    /// Not at all.
+    #[default]
+    #[n(0)]
+    Off,
+    /// As its authors recommend.
+    #[n(1)]
+    Default,
+    /// As strictly as it can.
+    #[n(2)]
+    Strict,
+    /// As strictly as boot loaders of Linux bear.
+    #[n(3)]
+    Relaxed,
+}
+
+/// What firmware does when nothing boots.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(index_only)]
+pub enum BootFailure {
+    /// It shows its front page.
+    #[default]
+    #[n(0)]
+    FrontPage,
+    /// It powers off.
+    #[n(1)]
+    PowerOff,
+}
+
+/// When firmware tries the default boot path.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(index_only)]
+pub enum DefaultBoot {
+    /// When there are no boot entries.
+    #[default]
+    #[n(0)]
+    WithoutEntries,
+    /// Always.
+    #[n(1)]
+    Always,
 }
 
 /// UEFI firmware in flash memory, and what it starts.

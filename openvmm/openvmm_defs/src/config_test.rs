@@ -61,7 +61,21 @@ fn each_load_mode_survives_encoding() {
             }),
         })
     });
-    for load_mode in uefi.chain([linux()]) {
+    let settings = HypervUefiSettings {
+        console: Some(FirmwareConsole::Com2),
+        memory_protection: FirmwareMemoryProtection::Relaxed,
+        boot_failure: BootFailure::PowerOff,
+        default_boot: DefaultBoot::Always,
+        debugger: true,
+        dma_bounce: true,
+    };
+    let hyperv = [HypervUefiSettings::default(), settings].map(|settings| {
+        LoadMode::HypervUefi(HypervUefi {
+            firmware: "/MSVM.fd".into(),
+            settings,
+        })
+    });
+    for load_mode in uefi.chain([linux()]).chain(hyperv) {
         let config = config(load_mode);
         assert_eq!(payload::decode(&payload::encode(&config)), Ok(config));
     }

@@ -2,7 +2,9 @@
 
 use super::firmware::GENERATION_ID_EVENT;
 use super::platform;
+use super::platform::Generation2Ranges;
 use super::platform::PciWindows;
+use super::platform::generation_2;
 use acpi_spec::AcpiError;
 use acpi_spec::AcpiPlatform;
 use acpi_spec::ComPort;
@@ -15,7 +17,9 @@ use acpi_spec::ResetRegister;
 use acpi_spec::RtcResources;
 use acpi_spec::S4Support;
 use acpi_spec::SleepAnnouncements;
+use acpi_spec::Table;
 use acpi_spec::TableSet;
+use chipset::pm::PmLayout;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use openvmm_defs::config::VmConfig;
@@ -84,6 +88,46 @@ fn pci_root(windows: &PciWindows) -> PciRoot {
     }
 }
 
+/// The tables that firmware of generation-2 VMs is given. It makes the others, and knows where the chipset's devices are.
+pub(crate) fn generation_2(
+    config: &VmConfig,
+    topology: &Topology,
+    ranges: &Generation2Ranges,
+) -> Result<Vec<Table>, AcpiError> {
+    let platform = AcpiPlatform {
+        interrupt_controllers: interrupt_controllers(config),
+        pm_base: generation_2::PM_BASE,
+        reset: ResetRegister {
+            port: generation_2::RESET_PORT,
+            value: generation_2::RESET,
+        },
+        sci_irq: platform::SCI_IRQ,
+        pci: ranges.pci.as_ref().map(|windows| PciRoot {
+            io: Vec::new(),
+            ..pci_root(windows)
+        }),
+        ..AcpiPlatform::bare(processors(topology))
+    };
+    let button = PmLayout::HyperV.power_button_event().unwrap_or_default();
+    acpi_spec::generation_2_tables(&platform, button)
+}
+
+fn processors(topology: &Topology) -> Vec<Processor> {
+    let vps = topology.vps().iter();
+    vps.map(|vp| Processor {
+        uid: vp.index.0 + 1,
+        apic_id: vp.apic_id,
+    })
+    .collect()
+}
+
+fn interrupt_controllers(config: &VmConfig) -> InterruptControllers {
+    match config.irqchip {
+        IrqchipMode::Kernel => InterruptControllers::IoApicAndPic,
+        IrqchipMode::Split => InterruptControllers::IoApic,
+    }
+}
+
 fn platform(config: &VmConfig, topology: &Topology, windows: &PciWindows) -> AcpiPlatform {
     let serial_ports = config.chipset_devices.iter().filter_map(|device| {
         let port = device.resource.handle::<Serial16550Handle>()?.ok()?;
@@ -95,18 +139,8 @@ fn platform(config: &VmConfig, topology: &Topology, windows: &PciWindows) -> Acp
         })
     });
     AcpiPlatform {
-        processors: topology
-            .vps()
-            .iter()
-            .map(|vp| Processor {
-                uid: vp.index.0 + 1,
-                apic_id: vp.apic_id,
-            })
-            .collect(),
-        interrupt_controllers: match config.irqchip {
-            IrqchipMode::Kernel => InterruptControllers::IoApicAndPic,
-            IrqchipMode::Split => InterruptControllers::IoApic,
-        },
+        processors: processors(topology),
+        interrupt_controllers: interrupt_controllers(config),
         pm_base: platform::PM_BASE,
         reset: ResetRegister {
             port: q35::RESET_CONTROL,

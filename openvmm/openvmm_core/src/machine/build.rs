@@ -6,6 +6,8 @@ use super::clock_store;
 use super::devices;
 use super::devices::DevicePlan;
 use super::firmware::BootError;
+use super::firmware::HypervPlan;
+use super::firmware::LoadedImage;
 use super::firmware::SESSION_UNIT;
 use super::firmware::SharedSession;
 use super::firmware::UefiDevices;
@@ -91,6 +93,11 @@ impl MachinePlan {
             LoadPlan::PcUefi(uefi, image) => {
                 let UefiPlan { session, devices } = *uefi;
                 (image, Some(SharedSession::new(session)), Some(devices))
+            }
+            LoadPlan::HypervUefi(uefi) => {
+                let HypervPlan { session, boot } = *uefi;
+                let image = Box::new(LoadedImage::HypervUefi(boot));
+                (Some(image), Some(SharedSession::new(session)), None)
             }
         };
         let memory = memory::allocate(&config.memory, layout)?;

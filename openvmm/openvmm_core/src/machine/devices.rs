@@ -11,6 +11,7 @@ use chipset::PmHandle;
 use chipset::PvPanicHandle;
 use chipset::RtcHandle;
 use chipset::ioapic::IoApicRouting;
+use chipset::pm::PmLayout;
 use chipset_device::DoorbellTarget;
 use chipset_device::InterruptLines;
 use chipset_device::MachineContext;
@@ -22,6 +23,7 @@ use chipset_device::VpCount;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
+use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::devices::check_pci_slots;
@@ -177,25 +179,40 @@ pub(crate) fn offer_partition(
     }
 }
 
-/// The devices of every machine.
+/// The devices of every machine with the profile of `config`.
 fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig> {
+    let mut devices = Vec::new();
+    if config.irqchip == IrqchipMode::Split {
+        // First, because the interrupt lines of the others are its own.
+        devices.push(ChipsetDeviceConfig::new("ioapic", &IoApicHandle {}));
+    }
     let ram = |n: usize| layout.ram().get(n).map_or(0, MemoryRange::len);
     let rtc = RtcHandle {
         irq: platform::RTC_IRQ,
         ram_below_4g: ram(0),
         ram_above_4g: ram(1),
     };
+    devices.push(ChipsetDeviceConfig::new("rtc", &rtc));
+    match config.load_mode.profile() {
+        MachineProfile::LinuxDirect | MachineProfile::PcUefi => devices.extend(pc(config)),
+        MachineProfile::HypervUefi => devices.extend(generation_2(config)),
+    }
+    devices
+}
+
+/// The devices of a PC: those of a Q35, and what tells of a guest's panic and its sleep.
+fn pc(config: &VmConfig) -> Vec<ChipsetDeviceConfig> {
     let pm = PmHandle {
         base: platform::PM_BASE,
         irq: platform::SCI_IRQ,
         offers_hibernation: config.hibernation.enabled,
+        layout: PmLayout::Ich9,
     };
     let irq = platform::KEYBOARD_IRQ;
     let port = platform::PVPANIC_PORT;
     let ecam_base = platform::ECAM_BASE;
     let pm_base = platform::PM_BASE;
-    let mut devices = vec![
-        ChipsetDeviceConfig::new("rtc", &rtc),
+    vec![
         ChipsetDeviceConfig::new("pm", &pm),
         ChipsetDeviceConfig::new("i8042", &I8042Handle { irq }),
         ChipsetDeviceConfig::new("pvpanic", &PvPanicHandle { port }),
@@ -204,10 +221,24 @@ fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig>
         ChipsetDeviceConfig::new("ecam", &EcamHandle {}),
         ChipsetDeviceConfig::new("host-bridge", &HostBridgeHandle { ecam_base }),
         ChipsetDeviceConfig::new("isa-bridge", &IsaBridgeHandle { pm_base }),
-    ];
-    if config.irqchip == IrqchipMode::Split {
-        // First, because the interrupt lines of the others are its own.
-        devices.insert(0, ChipsetDeviceConfig::new("ioapic", &IoApicHandle {}));
+    ]
+}
+
+/// The devices of a generation-2 VM of Hyper-V. PCI is there only for functions: its firmware needs none.
+fn generation_2(config: &VmConfig) -> Vec<ChipsetDeviceConfig> {
+    let pm = PmHandle {
+        base: platform::generation_2::PM_BASE,
+        irq: platform::SCI_IRQ,
+        offers_hibernation: config.hibernation.enabled,
+        layout: PmLayout::HyperV,
+    };
+    let mut devices = vec![ChipsetDeviceConfig::new("pm", &pm)];
+    if !config.pci_devices.is_empty() {
+        let ecam_base = platform::ECAM_BASE;
+        devices.extend([
+            ChipsetDeviceConfig::new("ecam", &EcamHandle {}),
+            ChipsetDeviceConfig::new("host-bridge", &HostBridgeHandle { ecam_base }),
+        ]);
     }
     devices
 }

@@ -10,12 +10,13 @@ use guest_memory::MemorySource;
 use guest_memory::PageKind;
 use openvmm_defs::config::HostPages;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
 use openvmm_defs::config::Sharing;
 
-/// The smallest RAM with which OVMF starts, in bytes. With less it ends without a word.
-const MIN_OVMF_RAM: u64 = 64 << 20;
+/// The smallest RAM with which UEFI firmware starts, in bytes. With less OVMF ends without a word.
+const MIN_UEFI_RAM: u64 = 64 << 20;
 
 /// The unit of RAM that SMBIOS structures can describe, in bytes.
 const SMBIOS_UNIT: u64 = 1 << 20;
@@ -28,7 +29,7 @@ pub enum MemorySizeError {
     Layout(#[from] MemoryLayoutError),
     /// It is too small for UEFI firmware.
     #[error(
-        "guest memory of {size} bytes is less than the minimum for UEFI firmware, {MIN_OVMF_RAM} bytes (64 MiB)"
+        "guest memory of {size} bytes is less than the minimum for UEFI firmware, {MIN_UEFI_RAM} bytes (64 MiB)"
     )]
     TooSmallForFirmware {
         /// The size asked for, in bytes.
@@ -50,8 +51,8 @@ pub(crate) fn layout(
 ) -> Result<MemoryLayout, MemorySizeError> {
     let size = config.size;
     let layout = MemoryLayout::new(size, LOW_RAM_END, address_bits)?;
-    if load_mode.is_pc_uefi() {
-        if size < MIN_OVMF_RAM {
+    if load_mode.profile() != MachineProfile::LinuxDirect {
+        if size < MIN_UEFI_RAM {
             return Err(MemorySizeError::TooSmallForFirmware { size });
         }
         if !size.is_multiple_of(SMBIOS_UNIT) {

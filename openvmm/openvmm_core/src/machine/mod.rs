@@ -95,6 +95,9 @@ impl Machine {
 #[path = "hibernation_test.rs"]
 mod hibernation_tests;
 #[cfg(test)]
+#[path = "hyperv_test.rs"]
+mod hyperv_tests;
+#[cfg(test)]
 #[path = "media_test.rs"]
 mod media_tests;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::devices::DevicePlan;
 use super::firmware::BootError;
 use super::firmware::FirmwareSource;
 use super::firmware::HibernationSink;
+use super::firmware::HypervPlan;
 use super::firmware::IgvmBoot;
 use super::firmware::LinuxBoot;
 use super::firmware::LoadedImage;
@@ -18,6 +19,7 @@ use super::vmgs_store::PlannedStore;
 use chipset_device::VpCount;
 use guest_memory::MemoryLayout;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
@@ -54,6 +56,8 @@ pub(crate) enum LoadPlan {
     Image(Box<LoadedImage>),
     /// UEFI firmware in flash memory, and what is loaded into guest memory with it.
     PcUefi(Box<UefiPlan>, Option<Box<LoadedImage>>),
+    /// The firmware of a generation-2 VM, which is loaded into guest memory.
+    HypervUefi(Box<HypervPlan>),
 }
 
 impl MachinePlan {
@@ -80,7 +84,8 @@ impl MachinePlan {
             store.require()?;
         }
         let hibernates = config.hibernation.enabled;
-        let details = match hibernates && config.load_mode.is_pc_uefi() {
+        let has_firmware = config.load_mode.profile() != MachineProfile::LinuxDirect;
+        let details = match hibernates && has_firmware {
             true => Details {
                 disks: Some(devices.disks()?),
                 processor: Some(view::platform_processor(
@@ -121,6 +126,10 @@ impl MachinePlan {
             LoadMode::PcUefi(uefi) => {
                 let firmware = FirmwareSource::File(uefi.code.clone());
                 LoadPlan::PcUefi(pc_uefi(uefi, firmware, tables)?, None)
+            }
+            LoadMode::HypervUefi(uefi) => {
+                let plan = HypervPlan::new(uefi, &shape, &devices, store.as_ref(), start, events);
+                LoadPlan::HypervUefi(Box::new(plan.map_err(BootError::Uefi)?))
             }
         };
         Ok(Self {

@@ -1,7 +1,10 @@
-//! Where things are: the machine has the layout of a Q35, whatever runs first on it.
+//! Where things are: RAM and PCI functions are where a Q35 has them, whatever runs first on the machine.
 
+use super::view;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
+use openvmm_defs::config::VmConfig;
+use platform_digest::MmioRange;
 use std::ops::RangeInclusive;
 
 const FOUR_GIB: u64 = 1 << 32;
@@ -122,9 +125,65 @@ fn without(window: MemoryRange, ecam: Option<&RangeInclusive<u64>>) -> MemoryRan
     }
 }
 
+/// Where things are in a generation-2 VM of Hyper-V, whose firmware makes the ACPI tables that say so.
+pub(crate) mod generation_2 {
+    use guest_memory::MemoryRange;
+
+    /// The power-management block.
+    pub(crate) const PM_BASE: u16 = 0x400;
+    /// The register that resets the machine, and the value to write.
+    pub(crate) const RESET_PORT: u16 = 0x433;
+    pub(crate) const RESET: u8 = 1;
+    /// The chipset's devices below 4 GiB: I/O APIC, local APICs, and what the firmware allocates itself.
+    pub(crate) const LOW_GAP: MemoryRange = MemoryRange {
+        start: 0xf800_0000,
+        end: super::FOUR_GIB,
+    };
+    /// The chipset's devices above 4 GiB: none.
+    pub(crate) const HIGH_GAP: MemoryRange = MemoryRange {
+        start: super::FOUR_GIB,
+        end: super::FOUR_GIB,
+    };
+    /// PCI functions' memory below 4 GiB.
+    pub(crate) const PCI_LOW: MemoryRange = MemoryRange {
+        start: super::PCI_LOW.start,
+        end: LOW_GAP.start,
+    };
+}
+
+/// Where a generation-2 VM has no RAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Generation2Ranges {
+    pub low_gap: MemoryRange,
+    pub high_gap: MemoryRange,
+    /// Where PCI functions are; `None` if there are none.
+    pub pci: Option<PciWindows>,
+}
+
+impl Generation2Ranges {
+    pub(crate) fn new(config: &VmConfig, layout: &MemoryLayout, address_bits: u8) -> Self {
+        let windows = PciWindows {
+            low: generation_2::PCI_LOW,
+            ..PciWindows::at_reset(layout, address_bits)
+        };
+        Self {
+            low_gap: generation_2::LOW_GAP,
+            high_gap: generation_2::HIGH_GAP,
+            pci: (!config.pci_devices.is_empty()).then_some(windows),
+        }
+    }
+
+    /// The ranges that are not empty, by name.
+    pub(crate) fn mmio(&self) -> Vec<MmioRange> {
+        let mut ranges = vec![view::mmio_range("chipset32", &self.low_gap)];
+        ranges.extend(self.pci.iter().flat_map(view::pci_ranges));
+        ranges
+    }
+}
+
 /// Ports that operating systems probe or write on every PC, and where this machine may have nothing: the diagnostic port
 /// and its alternative as an I/O delay, VGA, port 0x92, the primary and secondary IDE, the CPU hot-plug block, (in split
-/// mode) the PICs and the PIT, and COM1 to COM4. Accesses that no device answers are not logged.
+/// mode) the PICs and the PIT, COM1 to COM4, the ISA DMA controllers' page register and the game port. Accesses that no device answers are not logged.
 pub(crate) const IGNORED: &[RangeInclusive<u16>] = &[
     0x80..=0x80,
     0x92..=0x92,
@@ -142,6 +201,8 @@ pub(crate) const IGNORED: &[RangeInclusive<u16>] = &[
     0x2f8..=0x2ff,
     0x3e8..=0x3ef,
     0x2e8..=0x2ef,
+    0x87..=0x87,
+    0x201..=0x201,
 ];
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use machine_parts::RunControl;
 use openvmm_defs::config::BootProtocol;
 use openvmm_defs::config::HibernationConfig;
 use openvmm_defs::config::HostPages;
+use openvmm_defs::config::HypervUefi;
+use openvmm_defs::config::HypervUefiSettings;
 use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MemoryConfig;
@@ -131,8 +133,19 @@ impl Files {
         })
     }
 
+    pub(crate) fn hyperv(&self) -> LoadMode {
+        let firmware = self.path("MSVM.fd");
+        if !firmware.exists() {
+            std::fs::write(&firmware, constructed::msvm()).unwrap();
+        }
+        LoadMode::HypervUefi(HypervUefi {
+            firmware,
+            settings: HypervUefiSettings::default(),
+        })
+    }
+
     pub(crate) fn config(&self, load_mode: LoadMode, irqchip: IrqchipMode) -> VmConfig {
-        let vmgs = matches!(load_mode, LoadMode::PcUefi(_)).then(|| self.path("vm.vmgs"));
+        let vmgs = (!matches!(load_mode, LoadMode::LinuxDirect(_))).then(|| self.path("vm.vmgs"));
         VmConfig {
             topology: TopologyConfig {
                 processors: 2,

@@ -1,8 +1,9 @@
 //! The platform view: what a hibernated guest relies on, to be compared when it is to resume.
 
 use super::devices::DevicePlan;
+use super::plan::MachineShape;
 use super::platform;
-use guest_memory::MemoryLayout;
+use super::platform::PciWindows;
 use guest_memory::MemoryRange;
 use platform_digest::AddressRange;
 use platform_digest::BlobDigest;
@@ -47,40 +48,41 @@ pub(crate) fn without_contents(view: &PlatformView) -> PlatformView {
     view
 }
 
-/// The view of a machine that gives its firmware `files`, by name.
-pub(crate) fn platform_view(
-    devices: &DevicePlan,
-    topology: &Topology,
-    layout: &MemoryLayout,
-    address_bits: u8,
-    files: &BTreeMap<String, Vec<u8>>,
-) -> PlatformView {
-    let ram_end = layout.ram().last().map_or(0, |ram| ram.end);
-    let ecam = MemoryRange {
-        start: platform::ECAM_BASE,
-        end: platform::ECAM_BASE + ((u64::from(platform::PCI_LAST_BUS) + 1) << 20),
-    };
-    let mmio = [
-        ("ecam", Some(ecam)),
-        ("pci32", Some(platform::PCI_LOW)),
-        ("pci64", platform::pci_high(ram_end, address_bits)),
-    ];
+/// What of `machine` every firmware's guest relies on: neither MMIO nor what the firmware is given.
+pub(crate) fn platform_view(devices: &DevicePlan, machine: &MachineShape<'_>) -> PlatformView {
+    let details = machine.details;
     PlatformView {
-        ram: layout.ram().iter().map(address_range).collect(),
-        mmio: mmio
-            .into_iter()
-            .filter_map(|(name, range)| {
-                Some(MmioRange {
-                    name: name.to_owned(),
-                    range: address_range(&range?),
-                })
-            })
-            .collect(),
-        apic_ids: topology.vps().iter().map(|vp| vp.apic_id).collect(),
-        acpi: digest(files, "etc/acpi/"),
-        smbios: digest(files, "etc/smbios/"),
+        ram: machine.layout.ram().iter().map(address_range).collect(),
+        apic_ids: machine.topology.vps().iter().map(|vp| vp.apic_id).collect(),
         devices: devices.identities(),
+        disks: details.disks.clone(),
+        processor: details.processor.clone(),
         ..PlatformView::default()
+    }
+}
+
+/// Where PCI configuration space and functions are.
+pub(crate) fn pci_ranges(windows: &PciWindows) -> Vec<MmioRange> {
+    let ecam = MemoryRange {
+        start: windows.ecam,
+        end: windows.ecam + ((u64::from(platform::PCI_LAST_BUS) + 1) << 20),
+    };
+    let ranges = [
+        ("ecam", Some(ecam)),
+        ("pci32", Some(windows.low)),
+        ("pci64", windows.high),
+    ];
+    let named = ranges.into_iter();
+    named
+        .filter_map(|(name, range)| Some(mmio_range(name, &range?)))
+        .collect()
+}
+
+/// A range that is not RAM.
+pub(crate) fn mmio_range(name: &str, range: &MemoryRange) -> MmioRange {
+    MmioRange {
+        name: name.to_owned(),
+        range: address_range(range),
     }
 }
 
@@ -88,7 +90,8 @@ fn address_range(range: &MemoryRange) -> AddressRange {
     AddressRange::new(range.start, range.len())
 }
 
-fn digest(files: &BTreeMap<String, Vec<u8>>, folder: &str) -> BlobDigest {
+/// The digest of the files in `folder`.
+pub(crate) fn digest(files: &BTreeMap<String, Vec<u8>>, folder: &str) -> BlobDigest {
     let matching = files.iter().filter(|(name, _)| name.starts_with(folder));
     BlobDigest::of(matching.map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
 }

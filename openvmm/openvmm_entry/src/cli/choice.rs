@@ -48,6 +48,16 @@ pub(super) enum ProtocolChoice {
     Pvh,
 }
 
+/// `--uefi-console-mode`.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
+pub(super) enum ConsoleChoice {
+    /// The video device.
+    Default,
+    Com1,
+    Com2,
+    None,
+}
+
 /// Reads the name of a value of `T`. Not clap's own parsing of values: that ends at the first error.
 pub(super) fn parse_choice<T: ValueEnum>(text: &str) -> Result<T, String> {
     T::from_str(text, false).map_err(|_| {
@@ -79,6 +89,10 @@ mod tests {
         assert_eq!(parse_choice("auto"), Ok(ProtocolChoice::Auto));
         assert_eq!(parse_choice("linux64"), Ok(ProtocolChoice::Linux64));
         assert_eq!(parse_choice("pvh"), Ok(ProtocolChoice::Pvh));
+        assert_eq!(parse_choice("default"), Ok(ConsoleChoice::Default));
+        assert_eq!(parse_choice("com1"), Ok(ConsoleChoice::Com1));
+        assert_eq!(parse_choice("com2"), Ok(ConsoleChoice::Com2));
+        assert_eq!(parse_choice("none"), Ok(ConsoleChoice::None));
     }
 
     #[test]

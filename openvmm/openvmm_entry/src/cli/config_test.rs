@@ -1,6 +1,11 @@
 use super::*;
 use crate::actions::GuestAction;
 use clap::Parser;
+use openvmm_defs::config::BootFailure;
+use openvmm_defs::config::DefaultBoot;
+use openvmm_defs::config::FirmwareConsole;
+use openvmm_defs::config::FirmwareMemoryProtection;
+use openvmm_defs::config::HypervUefiSettings;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::Population;
 use openvmm_defs::config::Sharing;
@@ -319,5 +324,88 @@ fn a_store_can_be_in_memory_or_made_anew() {
             panic!("{text}");
         };
         assert_eq!(boot.vmgs_format, format, "{text}");
+    }
+}
+
+/// A file with firmware of a generation-2 VM.
+fn msvm() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ovmf_image::constructed::msvm()).unwrap();
+    file
+}
+
+#[test]
+fn firmware_of_a_generation_2_vm_is_recognized() {
+    let file = msvm();
+    let path = file.path().to_str().unwrap();
+    let settings = |args: &[&str]| {
+        let args = [&["--uefi-firmware", path], args].concat();
+        match resolve(&args).unwrap().vm.load_mode {
+            LoadMode::HypervUefi(uefi) => {
+                assert_eq!(uefi.firmware, file.path());
+                uefi.settings
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(settings(&["--uefi"]), HypervUefiSettings::default());
+    let all = [
+        "--uefi-console-mode",
+        "com2",
+        "--uefi-debug",
+        "--uefi-enable-memory-protections",
+        "--uefi-force-dma-bounce",
+        "--disable-frontpage",
+        "--default-boot-always-attempt",
+    ];
+    let expected = HypervUefiSettings {
+        console: Some(FirmwareConsole::Com2),
+        memory_protection: FirmwareMemoryProtection::Default,
+        boot_failure: BootFailure::PowerOff,
+        default_boot: DefaultBoot::Always,
+        debugger: true,
+        dma_bounce: true,
+    };
+    assert_eq!(settings(&all), expected);
+    for (mode, console) in [
+        ("default", FirmwareConsole::Video),
+        ("com1", FirmwareConsole::Com1),
+        ("none", FirmwareConsole::None),
+    ] {
+        let settings = settings(&["--uefi-console-mode", mode]);
+        assert_eq!(settings.console, Some(console));
+    }
+}
+
+#[test]
+fn options_of_one_firmware_are_errors_with_another() {
+    let file = msvm();
+    let path = file.path().to_str().unwrap();
+    let errors = resolve(&[
+        "--uefi-firmware",
+        path,
+        "--uefi-vars",
+        path,
+        "--kernel",
+        path,
+        "-c",
+        "quiet",
+        "--uefi-console-mode",
+        "vga",
+    ])
+    .unwrap_err()
+    .to_string();
+    for expected in [
+        "--uefi-vars: the firmware",
+        "--kernel: ",
+        "--cmdline: ",
+        "'vga'",
+    ] {
+        assert!(errors.contains(expected), "{errors}");
+    }
+    let errors = resolve(&["--kernel", path, "--disable-frontpage", "--uefi-debug"]);
+    let errors = errors.unwrap_err().to_string();
+    for expected in ["--disable-frontpage needs", "--uefi-debug needs"] {
+        assert!(errors.contains(expected), "{errors}");
     }
 }

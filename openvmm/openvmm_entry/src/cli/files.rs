@@ -84,6 +84,9 @@ impl Options {
                 UefiVariables::Memory(None) | UefiVariables::Vmgs => {}
             }
         }
+        if let Some(LoadMode::HypervUefi(uefi)) = load_mode {
+            files.push(FileUse::read("the firmware", &uefi.firmware));
+        }
         files.extend(store.path.as_ref().map(|path| match store.memory {
             Some(_) => FileUse::read("--vmgs", path),
             None => FileUse::write("--vmgs", path),

@@ -36,6 +36,10 @@ impl Options {
                 check_readable(errors, option, path);
             }
         }
+        if let Some(firmware) = self.generation_2_firmware() {
+            return self.hyperv_uefi(errors, firmware);
+        }
+        self.check_needs_generation_2(errors);
         if self.uefi || self.uefi_firmware.is_some() || self.uefi_vars.is_some() {
             return self.pc_uefi(errors, protocol);
         }

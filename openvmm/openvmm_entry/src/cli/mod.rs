@@ -5,6 +5,7 @@ mod choice;
 mod config;
 mod files;
 mod firmware;
+mod hyperv_uefi;
 mod identity;
 mod igvm;
 mod memory;

@@ -103,13 +103,38 @@ pub(crate) struct Options {
     #[arg(short = 'e', long)]
     pub(crate) uefi: bool,
 
-    /// UEFI firmware: a CODE file, or code and variables in one file; default: the installed firmware
+    /// UEFI firmware: OVMF (a CODE file, or code and variables in one file), or that of Hyper-V's generation-2 VMs
+    /// (MSVM.fd), which gets such a machine; default: the installed OVMF
     #[arg(long, value_name = "FILE")]
     pub(crate) uefi_firmware: Option<PathBuf>,
 
     /// UEFI variables: a copy of the firmware's VARS file, which the VM writes to
     #[arg(long, value_name = "FILE")]
     pub(crate) uefi_vars: Option<PathBuf>,
+
+    /// Console of a generation-2 VM's firmware: default (video), com1, com2 or none; default: the first of COM1 and COM2
+    #[arg(long, value_name = "MODE")]
+    pub(crate) uefi_console_mode: Option<String>,
+
+    /// Give COM1 to the debugger of a generation-2 VM's firmware
+    #[arg(long)]
+    pub(crate) uefi_debug: bool,
+
+    /// Have a generation-2 VM's firmware protect its memory, which some boot loaders do not bear
+    #[arg(long)]
+    pub(crate) uefi_enable_memory_protections: bool,
+
+    /// Have a generation-2 VM's firmware use bounce buffers for all DMA
+    #[arg(long)]
+    pub(crate) uefi_force_dma_bounce: bool,
+
+    /// Power off when a generation-2 VM's firmware finds nothing to boot, instead of showing its front page
+    #[arg(long)]
+    pub(crate) disable_frontpage: bool,
+
+    /// Have a generation-2 VM's firmware try the default boot path even if there are boot entries
+    #[arg(long)]
+    pub(crate) default_boot_always_attempt: bool,
 
     /// Keeps the VM's state (UEFI variables, and the firmware of a hibernated guest): [file:]PATH, created if missing,
     /// mem:SIZE or memdiff:PATH; after a comma fmt or fmt-on-fail

@@ -1,5 +1,7 @@
 //! What the machine runs first, at power-on and after each reset.
 
+mod hyperv;
+mod hyperv_config;
 mod igvm;
 mod linux;
 mod session;
@@ -8,6 +10,8 @@ mod uefi_devices;
 mod variables;
 mod vp_registers;
 
+pub(crate) use hyperv::HypervBoot;
+pub(crate) use hyperv::HypervPlan;
 pub(crate) use igvm::IgvmBoot;
 pub(crate) use linux::LinuxBoot;
 pub(crate) use session::HibernationSink;
@@ -58,6 +62,8 @@ pub(crate) enum LoadedImage {
     Linux(LinuxBoot),
     /// An IGVM file.
     Igvm(IgvmBoot),
+    /// The firmware of a generation-2 VM.
+    HypervUefi(HypervBoot),
 }
 
 impl LoadedImage {
@@ -66,6 +72,7 @@ impl LoadedImage {
         match self {
             Self::Linux(linux) => linux.load(memory),
             Self::Igvm(igvm) => igvm.load(memory),
+            Self::HypervUefi(firmware) => firmware.load(memory),
         }
     }
 }

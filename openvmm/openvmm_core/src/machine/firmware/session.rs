@@ -1,9 +1,12 @@
 //! The firmware of a guest's session: which one runs, and what is kept for a guest that hibernates.
 
+use crate::machine::plan::MachineShape;
 use crate::machine::view;
+use crate::machine::vmgs_store::PlannedStore;
 use acpi_spec::TABLES_FILE;
 use firmware_hibernation::Architecture;
 use firmware_hibernation::Config;
+use firmware_hibernation::EntryRule;
 use firmware_hibernation::FirmwareDescription;
 use firmware_hibernation::FirmwareImage;
 use firmware_hibernation::FirmwareTarget;
@@ -13,6 +16,7 @@ use firmware_hibernation::ImagePart;
 use firmware_hibernation::Isolation;
 use firmware_hibernation::Mode;
 use firmware_hibernation::Override;
+use firmware_hibernation::RESET_VECTOR;
 use firmware_hibernation::Refusal;
 use firmware_hibernation::SequenceNoteFile;
 use firmware_hibernation::Sleep;
@@ -21,6 +25,8 @@ use firmware_hibernation::Storage;
 use firmware_hibernation::TakeoverSignal;
 use firmware_hibernation::TargetError;
 use firmware_hibernation::TokenNotDurable;
+use loader::msvm;
+use loader::msvm::MsvmImage;
 use loader::ovmf::ROM_END;
 use machine_parts::Ending;
 use machine_parts::HaltReason;
@@ -28,6 +34,7 @@ use mesh::saved_state::RestoreError;
 use mesh::saved_state::SaveError;
 use mesh::saved_state::SavedState;
 use openvmm_defs::config::HibernationConfig;
+use openvmm_defs::start::Start;
 use parking_lot::Mutex;
 use platform_digest::PlatformDisk;
 use platform_digest::PlatformView;
@@ -47,11 +54,48 @@ const MAX_CODE: u64 = ovmf_image::MAX_SIZE;
 /// Hears of what happens to the firmware that is kept.
 pub(crate) type HibernationSink = Arc<dyn Fn(HibernationEvent) + Send + Sync>;
 
+/// Where firmware is, and how it is entered.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum FirmwarePlace {
+    /// In a ROM that ends at 4 GiB, at the reset vector.
+    Rom,
+    /// In RAM, at its SEC phase.
+    Ram,
+}
+
+impl FirmwarePlace {
+    /// The address of an image of `len` bytes, if there is one.
+    fn gpa(self, len: u64) -> Option<u64> {
+        match self {
+            Self::Rom => ROM_END.checked_sub(len),
+            Self::Ram => Some(msvm::BASE),
+        }
+    }
+
+    fn entry_rule(self) -> EntryRule {
+        match self {
+            Self::Rom => EntryRule::ResetVector,
+            Self::Ram => EntryRule::SecCore,
+        }
+    }
+
+    /// The signal that an operating system has taken over from the firmware.
+    fn takeover(self) -> TakeoverSignal {
+        match self {
+            Self::Rom => TakeoverSignal::AcpiWake,
+            // The firmware's ACPI tables do not tell of `_WAK`.
+            Self::Ram => TakeoverSignal::RuntimeHandoff,
+        }
+    }
+}
+
 /// The firmware that runs, and what it was given: by the host, or from the store.
 pub(crate) struct LoadedFirmware {
-    /// The content of the ROM that ends at 4 GiB.
+    /// The image.
     pub code: Arc<[u8]>,
-    /// The files of the firmware configuration device that a hibernated guest relies on.
+    /// The address at which it is entered.
+    pub entry_gpa: u64,
+    /// What the firmware is given that a hibernated guest relies on, such as files of the firmware configuration device.
     pub files: BTreeMap<String, Vec<u8>>,
     pub origin: FilesOrigin,
 }
@@ -67,14 +111,25 @@ pub(crate) enum FilesOrigin {
 
 impl LoadedFirmware {
     /// The code as it is stored for a hibernated guest.
-    fn image(&self) -> FirmwareImage {
+    fn image(&self, place: FirmwarePlace) -> FirmwareImage {
         let code = &self.code;
-        FirmwareImage::new().part(CODE, ROM_END - code.len() as u64, code.clone())
+        let gpa = place.gpa(code.len() as u64).unwrap_or_default();
+        FirmwareImage::new().part(CODE, gpa, code.clone())
+    }
+
+    fn description(&self, place: FirmwarePlace) -> FirmwareDescription {
+        FirmwareDescription {
+            architecture: Architecture::X86_64,
+            entry_rule: place.entry_rule(),
+            entry_gpa: self.entry_gpa,
+            version: None,
+        }
     }
 }
 
 /// How a VM hibernates, and the store that its session is kept in.
 pub(crate) struct SessionConfig {
+    pub place: FirmwarePlace,
     pub hibernation: HibernationConfig,
     pub requested: Option<Override>,
     /// The machine as configured.
@@ -88,6 +143,7 @@ pub(crate) struct SessionConfig {
 /// The firmware of one session of a guest, and what its hibernation needs. A session goes on across resets and ends when
 /// the guest powers off; one that ends in a hibernation goes on at the next start.
 pub(crate) struct FirmwareSession {
+    place: FirmwarePlace,
     hibernation: HibernationEngine,
     view: PlatformView,
     loaded: LoadedFirmware,
@@ -119,12 +175,35 @@ impl Pending {
 }
 
 impl SessionConfig {
+    /// That of `machine`, whose guest relies on `view`.
+    pub(crate) fn new(
+        place: FirmwarePlace,
+        machine: &MachineShape<'_>,
+        view: PlatformView,
+        store: Option<&PlannedStore>,
+        start: &Start,
+        events: HibernationSink,
+    ) -> Self {
+        Self {
+            place,
+            hibernation: machine.config.hibernation,
+            requested: match start {
+                Start::Boot(options) => options.hibernation_override,
+                Start::Restore(_) => None,
+            },
+            view,
+            storage: store.map(PlannedStore::storage),
+            sequence_note: store.and_then(PlannedStore::sequence_note),
+            events,
+        }
+    }
+
     fn into_hibernation(self) -> (HibernationEngine, PlatformView) {
         let mode = match self.hibernation.enabled {
             true => Mode::On,
             false => Mode::Off,
         };
-        let mut config = Config::new(mode, Isolation::None, TakeoverSignal::AcpiWake)
+        let mut config = Config::new(mode, Isolation::None, self.place.takeover())
             .unwrap_or_else(|firmware_hibernation::IsolatedVm| unreachable!("it is not isolated"));
         config.consume = self.hibernation.consume;
         config.requested = self.requested;
@@ -134,8 +213,10 @@ impl SessionConfig {
             Architecture::X86_64,
             self.storage,
             Box::new(move |event| events(event)),
-        )
-        .with_late_file(TABLES_FILE);
+        );
+        if self.place == FirmwarePlace::Rom {
+            hibernation = hibernation.with_late_file(TABLES_FILE);
+        }
         if let Some(note) = self.sequence_note {
             hibernation = hibernation.with_sequence_note(note);
         }
@@ -150,21 +231,24 @@ impl FirmwareSession {
         config: SessionConfig,
         host: impl FnOnce() -> Result<LoadedFirmware, E>,
     ) -> Result<Self, E> {
+        let place = config.place;
         let (mut hibernation, view) = config.into_hibernation();
         let plan = hibernation.start(&view)?;
         let loaded = match &plan {
             StartPlan::HostFirmware | StartPlan::Capture | StartPlan::Discard => host()?,
             StartPlan::Restore(pinned) => {
-                let mut rom = Rom::default();
-                hibernation.restore_firmware(&mut rom)?;
+                let mut stored = StoredImage::at(place);
+                let entry_gpa = hibernation.restore_firmware(&mut stored)?;
                 LoadedFirmware {
-                    code: rom.code.into(),
+                    code: stored.code.into(),
+                    entry_gpa,
                     files: pinned.clone(),
                     origin: FilesOrigin::Stored,
                 }
             }
         };
         Ok(Self {
+            place,
             hibernation,
             view,
             loaded,
@@ -176,8 +260,10 @@ impl FirmwareSession {
     /// The session of a machine that is to be restored. `saved` is the state of this unit.
     pub(crate) fn resume(config: SessionConfig, saved: &SavedState) -> Result<Self, RestoreError> {
         let saved: SavedSession = saved.decode()?;
+        let place = config.place;
         let (hibernation, view) = config.into_hibernation();
         Ok(Self {
+            place,
             hibernation,
             view,
             loaded: saved.loaded(),
@@ -199,8 +285,8 @@ impl FirmwareSession {
         }
         // A failure was reported as an event, and the VM starts without.
         self.hibernation.capture(
-            &FirmwareDescription::reset_vector(),
-            self.loaded.image(),
+            &self.loaded.description(self.place),
+            self.loaded.image(self.place),
             &self.loaded.files,
             &view::without_contents(&self.view),
         );
@@ -215,8 +301,8 @@ impl FirmwareSession {
         }
         self.view.disks = Some(disks());
         self.hibernation.repin(
-            &FirmwareDescription::reset_vector(),
-            self.loaded.image(),
+            &self.loaded.description(self.place),
+            self.loaded.image(self.place),
             &self.loaded.files,
             &self.view,
         );
@@ -226,8 +312,8 @@ impl FirmwareSession {
     fn settle_tables(&mut self, tables: &[u8]) {
         self.loaded.files.insert(TABLES_FILE.into(), tables.into());
         self.hibernation.settle_file(
-            &FirmwareDescription::reset_vector(),
-            self.loaded.image(),
+            &self.loaded.description(self.place),
+            self.loaded.image(self.place),
             &self.loaded.files,
             &view::without_contents(&self.view),
         );
@@ -243,7 +329,8 @@ impl FirmwareSession {
                 self.commit()?;
             }
             StartPlan::Restore(_) => {
-                let (image, files) = (self.loaded.image(), &self.loaded.files);
+                let image = self.loaded.image(self.place);
+                let files = &self.loaded.files;
                 self.hibernation.keep_firmware(&image, files)?;
             }
         }
@@ -298,12 +385,16 @@ struct SavedSession {
     /// Whether the files describe the machine; absent in states of sessions whose files never changed.
     #[n(4)]
     files_of_machine: Option<bool>,
+    /// Where the firmware is entered; absent in states of firmware that starts at the reset vector.
+    #[n(5)]
+    entry_gpa: Option<u64>,
 }
 
 impl SavedSession {
     fn loaded(self) -> LoadedFirmware {
         LoadedFirmware {
             code: self.code.into(),
+            entry_gpa: self.entry_gpa.unwrap_or(RESET_VECTOR),
             files: self.files,
             origin: match self.files_of_machine {
                 Some(true) => FilesOrigin::Machine,
@@ -374,6 +465,7 @@ impl StateUnit for SharedSession {
             hibernation: session.hibernation.save()?,
             fresh: session.fresh,
             files_of_machine: Some(session.loaded.origin == FilesOrigin::Machine),
+            entry_gpa: (session.place != FirmwarePlace::Rom).then_some(session.loaded.entry_gpa),
         }))
     }
 
@@ -391,22 +483,37 @@ impl StateUnit for SharedSession {
     }
 }
 
-/// Takes an image from the store, to be put into flash memory.
-#[derive(Default)]
-struct Rom {
+/// Takes an image from the store.
+struct StoredImage {
+    place: FirmwarePlace,
     code: Vec<u8>,
 }
 
-impl FirmwareTarget for Rom {
+impl StoredImage {
+    fn at(place: FirmwarePlace) -> Self {
+        Self {
+            place,
+            code: Vec::new(),
+        }
+    }
+}
+
+impl FirmwareTarget for StoredImage {
     fn prepare(&mut self, parts: &[ImagePart]) -> Result<(), TargetError> {
         let [part] = parts else {
             return Err(format!("the image has {} parts instead of one", parts.len()).into());
         };
-        let ends_below_4g = part.gpa.checked_add(part.len) == Some(ROM_END);
-        if part.name != CODE || !ends_below_4g || part.len > MAX_CODE {
+        let fits = part.len > 0 && self.place.gpa(part.len) == Some(part.gpa);
+        if part.name != CODE || !fits || part.len > MAX_CODE {
             return Err(format!(
-                "the image's part {} at {:#x} with {:#x} bytes is no ROM of a PC",
-                part.name, part.gpa, part.len
+                "the image's part {} at {:#x} with {:#x} bytes is no {}",
+                part.name,
+                part.gpa,
+                part.len,
+                match self.place {
+                    FirmwarePlace::Rom => "ROM of a PC",
+                    FirmwarePlace::Ram => "firmware of a generation-2 VM of Hyper-V",
+                }
             )
             .into());
         }
@@ -421,6 +528,16 @@ impl FirmwareTarget for Rom {
         }
         self.code.extend(bytes);
         Ok(())
+    }
+
+    fn find_entry(&mut self, _rule: EntryRule) -> Result<Option<u64>, TargetError> {
+        match self.place {
+            FirmwarePlace::Rom => Ok(None),
+            FirmwarePlace::Ram => {
+                let image = MsvmImage::new(self.code.as_slice().into())?;
+                Ok(Some(image.entry_gpa()))
+            }
+        }
     }
 }
 
@@ -444,13 +561,37 @@ mod tests {
             vec![part(CODE, good.gpa, u64::MAX)],
             vec![part(CODE, ROM_END - MAX_CODE - 0x1000, MAX_CODE + 0x1000)],
         ] {
-            assert!(Rom::default().prepare(&parts).is_err(), "{parts:?}");
+            let mut rom = StoredImage::at(FirmwarePlace::Rom);
+            assert!(rom.prepare(&parts).is_err(), "{parts:?}");
         }
-        let mut rom = Rom::default();
+        let mut rom = StoredImage::at(FirmwarePlace::Rom);
         rom.prepare(&[good]).unwrap();
         assert!(rom.write(0, 1, &[1]).is_err());
         rom.write(0, 0, &[1]).unwrap();
         rom.write(0, 1, &[2, 3]).unwrap();
         assert_eq!(rom.code, [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_image_for_ram_is_entered_at_its_sec_phase() {
+        let bytes = ovmf_image::constructed::msvm();
+        let good = part(CODE, 0x10_0000, bytes.len() as u64);
+        for parts in [
+            part(CODE, ROM_END - good.len, good.len),
+            part(CODE, 0x10_1000, good.len),
+            part(CODE, 0x10_0000, 0),
+            part(CODE, 0x10_0000, MAX_CODE + 0x1000),
+        ] {
+            let mut ram = StoredImage::at(FirmwarePlace::Ram);
+            assert!(ram.prepare(&[parts]).is_err());
+        }
+        let mut ram = StoredImage::at(FirmwarePlace::Ram);
+        ram.prepare(&[good]).unwrap();
+        ram.write(0, 0, &bytes).unwrap();
+        let entry = ram.find_entry(EntryRule::SecCore).unwrap();
+        let expected = MsvmImage::new(bytes.into()).unwrap().entry_gpa();
+        assert_eq!(entry, Some(expected));
+        ram.code.truncate(0x1000);
+        assert!(ram.find_entry(EntryRule::SecCore).is_err());
     }
 }

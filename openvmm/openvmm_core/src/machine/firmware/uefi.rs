@@ -1,7 +1,9 @@
 //! UEFI firmware of the OVMF family: which image runs, and the files that describe the machine to it.
 
 use super::SESSION_UNIT;
+use super::hyperv::CONFIG_FILE;
 use super::session::FilesOrigin;
+use super::session::FirmwarePlace;
 use super::session::FirmwareSession;
 use super::session::HibernationSink;
 use super::session::LoadedFirmware;
@@ -14,15 +16,18 @@ use crate::machine::acpi::MachineTables;
 use crate::machine::devices::DevicePlan;
 use crate::machine::inventory;
 use crate::machine::plan::MachineShape;
+use crate::machine::platform::PciWindows;
 use crate::machine::view;
 use crate::machine::vmgs_store::PlannedStore;
 use acpi_spec::TableSet;
 use firmware_hibernation::HibernationEvent;
+use firmware_hibernation::RESET_VECTOR;
 use firmware_hibernation::Refusal;
 use fw_cfg::FwCfgBuilder;
 use fw_cfg::ItemContent;
 use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryLayout;
+use loader::msvm::MsvmError;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::start::Start;
@@ -33,11 +38,14 @@ use ovmf_image::ImageError;
 use ovmf_image::SmmError;
 use platform_digest::BlobDigest;
 use platform_digest::BootFile;
+use platform_digest::PlatformView;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use uefi_config::BlobError;
+use uefi_config::ConfigError;
 use virt::Topology;
 
 /// Why UEFI firmware cannot be used.
@@ -88,6 +96,30 @@ pub enum UefiError {
     /// What is stored for a hibernated guest is firmware for another kind of machine.
     #[error("the firmware stored for the hibernated guest is for generation-2 VMs of Hyper-V")]
     StoredOtherMachine,
+    /// The firmware of a generation-2 VM cannot be loaded.
+    #[error("{} cannot be used as firmware of a generation-2 VM", path.display())]
+    Msvm {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: MsvmError,
+    },
+    /// What is stored for a hibernated guest is not firmware of a generation-2 VM.
+    #[error("the firmware stored for the hibernated guest cannot be loaded")]
+    StoredMsvm(#[source] MsvmError),
+    /// The firmware's configuration cannot be made.
+    #[error("cannot make the firmware's configuration")]
+    Config(#[from] ConfigError),
+    /// What is stored for a hibernated guest lacks what the firmware was told.
+    #[error("the firmware's configuration `{CONFIG_FILE}` is not stored for the hibernated guest")]
+    NoStoredConfig,
+    /// The stored configuration cannot be used.
+    #[error("the firmware's configuration that is stored for the hibernated guest cannot be used")]
+    StoredConfig(#[from] BlobError),
+    /// The host has no random bytes.
+    #[error("cannot get random bytes for the firmware from the host")]
+    Entropy(#[source] getrandom::Error),
     /// The variables cannot be used.
     #[error(transparent)]
     Variables(#[from] VariablesError),
@@ -168,34 +200,24 @@ impl UefiPlan {
         let smbios = inventory::smbios(machine.config.uuid, machine.topology, machine.layout);
         let files = firmware_files(machine.layout, &tables.at_reset()?, &smbios)?;
         let script = files.get(acpi_spec::SCRIPT_FILE).cloned();
-        let mut view = view::platform_view(
-            devices,
-            machine.topology,
-            machine.layout,
-            machine.address_bits,
-            &files,
-        );
-        view.disks.clone_from(&machine.details.disks);
-        view.processor.clone_from(&machine.details.processor);
+        let windows = PciWindows::at_reset(machine.layout, machine.address_bits);
+        let mut view = PlatformView {
+            mmio: view::pci_ranges(&windows),
+            acpi: view::digest(&files, "etc/acpi/"),
+            smbios: view::digest(&files, "etc/smbios/"),
+            ..view::platform_view(devices, machine)
+        };
         if machine.config.hibernation.enabled {
             view.boot_files = Some(boot_files(uefi)?);
         }
         let report = events.clone();
-        let config = SessionConfig {
-            hibernation: machine.config.hibernation,
-            requested: match start {
-                Start::Boot(options) => options.hibernation_override,
-                Start::Restore(_) => None,
-            },
-            view,
-            storage: store.map(PlannedStore::storage),
-            sequence_note: store.and_then(PlannedStore::sequence_note),
-            events,
-        };
+        let place = FirmwarePlace::Rom;
+        let config = SessionConfig::new(place, machine, view, store, start, events);
         let session = match start {
             Start::Boot(_) => FirmwareSession::plan(config, || {
                 Ok::<_, UefiError>(LoadedFirmware {
                     code: host_code(source)?.into(),
+                    entry_gpa: RESET_VECTOR,
                     files,
                     origin: FilesOrigin::Machine,
                 })
