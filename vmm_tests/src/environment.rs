@@ -27,6 +27,8 @@ pub struct Environment {
     /// `VMM_TESTS_OVMF_CODE_13` and `VMM_TESTS_OVMF_VARS_13`: Debian 13's firmware for 4 MiB of flash, which puts PCI
     /// configuration space and functions elsewhere.
     pub ovmf_13: OvmfBuild,
+    /// `VMM_TESTS_TEST_FIRMWARE`: the firmware of a generation-2 VM that tests its machine.
+    pub test_firmware: PathBuf,
     /// `VMM_TESTS_BOOT_DISK`: a disk whose EFI system partition holds the kernel and the initramfs.
     pub boot_disk: PathBuf,
     /// `VMM_TESTS_INSTALLED_DISK`: a disk with an installation of Debian 13, which root logs in to on the serial console. One
@@ -110,6 +112,7 @@ impl Environment {
                 code: path("VMM_TESTS_OVMF_CODE_13")?,
                 vars: path("VMM_TESTS_OVMF_VARS_13")?,
             },
+            test_firmware: path("VMM_TESTS_TEST_FIRMWARE")?,
             boot_disk: path("VMM_TESTS_BOOT_DISK")?,
             installed_disk: path("VMM_TESTS_INSTALLED_DISK").ok(),
             emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),

@@ -1,8 +1,10 @@
 //! Guests of a few dozen instructions: [firmware](rom()), and ELF files with an entry point for the PVH protocol (Xen's
 //! `docs/misc/pvh.pandoc`: 32-bit protected mode, flat segments, no paging).
 
+mod firmware;
 mod rom;
 
+pub use firmware::firmware_of_version;
 pub use rom::AWAKE;
 pub use rom::BANNER;
 pub use rom::HIBERNATE;

@@ -63,6 +63,43 @@ pub(crate) fn gated_test(test: GatedTest) -> anyhow::Result<Vec<Program>> {
     programs(command)
 }
 
+/// The test firmware's package and program.
+const TEST_FIRMWARE: &str = "guest_test_firmware";
+
+/// Instructions that not every KVM emulates in the guest's kernel mode.
+const WITHOUT_FLOATING_POINT: &str =
+    "-mmx,-sse,-sse2,-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,+soft-float";
+
+/// Builds the program of the test firmware, and returns its bytes.
+///
+/// There may be no toolchain for a target without an operating system, so it is built for this one, without what such a
+/// program cannot use. The compiler warns of that.
+pub(crate) fn test_firmware() -> anyhow::Result<Vec<u8>> {
+    let target_dir = workspace::metadata()?.target_directory.join("firmware");
+    let mut command = workspace::cargo();
+    command
+        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .args(["--target-dir", target_dir.as_str()])
+        .args(["--package", TEST_FIRMWARE])
+        .env(
+            "RUSTFLAGS",
+            format!("-C target-feature={WITHOUT_FLOATING_POINT} -C relocation-model=static"),
+        )
+        .stdin(Stdio::null());
+    let shown = process::shown(&command);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {shown}"))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{shown} ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let path = target_dir.join(TARGET).join("release").join(TEST_FIRMWARE);
+    std::fs::read(&path).with_context(|| format!("cannot read {path}"))
+}
+
 fn static_cargo(subcommand: &str) -> anyhow::Result<Command> {
     let target_dir = workspace::metadata()?.target_directory.join("lab");
     let mut command = workspace::cargo();

@@ -84,6 +84,7 @@ impl GuestPlace {
             ("OVMF_VARS_2M", Arg::Guest(GuestFile::Ovmf2mVars)),
             ("OVMF_CODE_13", Arg::Guest(GuestFile::Ovmf13Code)),
             ("OVMF_VARS_13", Arg::Guest(GuestFile::Ovmf13Vars)),
+            ("TEST_FIRMWARE", Arg::Guest(GuestFile::TestFirmware)),
             ("BOOT_DISK", Arg::Guest(GuestFile::BootDisk)),
             ("EMULATED", emulated.into()),
         ]

@@ -5,6 +5,7 @@ mod debian_13;
 mod disk;
 mod errors;
 mod hibernate;
+mod hyperv_uefi;
 mod igvm;
 mod installation;
 mod killed;
@@ -135,6 +136,14 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         hibernate::reset_after_resume,
         hibernate::off,
         hibernate::lost_on_other_firmware,
+        hyperv_uefi::one_processor,
+        hyperv_uefi::four_processors,
+        hyperv_uefi::little_memory,
+        hyperv_uefi::memory_above_4g,
+        hyperv_uefi::options_and_pci,
+        hyperv_uefi::resets,
+        hyperv_uefi::crashes,
+        hyperv_uefi::wakes_on_its_own_firmware,
         igvm::linux,
         igvm::too_little_memory,
         igvm::no_type,

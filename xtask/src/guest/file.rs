@@ -4,6 +4,7 @@ use super::boot_disk;
 use super::initramfs::bench_initramfs;
 use super::initramfs::initramfs;
 use super::installed_disk;
+use super::test_firmware;
 use crate::setup::Fetched;
 use anyhow::Context;
 use std::fs;
@@ -34,6 +35,8 @@ pub(crate) enum GuestFile {
     Ovmf13Vars,
     /// The initramfs with the guest's part of measurements.
     BenchInitrd,
+    /// The test firmware.
+    TestFirmware,
     /// A disk with an EFI system partition that boots the kernel with the initramfs.
     BootDisk,
     /// A disk with an installation of Debian, which a guest may change.
@@ -70,6 +73,7 @@ impl GuestFile {
             Self::Ovmf13Code => "OVMF_CODE_13.fd",
             Self::Ovmf13Vars => "OVMF_VARS_13.fd",
             Self::BenchInitrd => "bench-initrd",
+            Self::TestFirmware => "TEST_MSVM.fd",
             Self::BootDisk => "disk.img",
             Self::InstalledDisk => "installed.img",
         }
@@ -85,6 +89,7 @@ impl GuestFile {
             Self::Kernel13 => link(&fetched.kernel_13.vmlinuz()),
             Self::Initrd13 => fs::write(&path, initramfs(&fetched.kernel_13)?),
             Self::BenchInitrd => fs::write(&path, bench_initramfs(&fetched.kernel)?),
+            Self::TestFirmware => fs::write(&path, test_firmware::build()?),
             Self::BootDisk => fs::write(&path, boot_disk::build(fetched)?),
             Self::InstalledDisk => return installed_disk::make(&path),
             Self::Ovmf4mCode | Self::Ovmf2mCode => link(&fetched.ovmf.dir().join(self.name())),

@@ -7,6 +7,7 @@ mod file;
 mod initramfs;
 mod installed_disk;
 mod partitions;
+pub(crate) mod test_firmware;
 mod unified_kernel;
 
 pub(crate) use file::GuestFile;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 ///
 /// vmlinuz and initrd, and the same of Debian 13 as vmlinuz-13 and initrd-13; OVMF_*.fd, three builds of UEFI firmware, each
 /// as code and a template of its variables; disk.img, which that firmware boots by itself; installed.img, the same with an installation of Debian;
-/// bench-initrd, for measurements.
+/// TEST_MSVM.fd, firmware of a generation-2 VM that tests its machine; bench-initrd, for measurements.
 /// Replaces files of these names in DIR.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
@@ -37,7 +38,11 @@ pub(crate) fn run(args: &GuestArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot create {}", args.dir.display()))?;
     for file in GuestFile::ALL
         .into_iter()
-        .chain([GuestFile::InstalledDisk, GuestFile::BenchInitrd])
+        .chain([
+            GuestFile::InstalledDisk,
+            GuestFile::TestFirmware,
+            GuestFile::BenchInitrd,
+        ])
     {
         let path = args.dir.join(file.name());
         if path.is_symlink() || path.exists() {
