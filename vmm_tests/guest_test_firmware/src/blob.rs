@@ -155,7 +155,11 @@ fn check_structure(kind: u32, payload: &[u8], summary: &mut Summary, report: &mu
         kind::MMIO => check_mmio(payload, summary, report),
         kind::ACPI_TABLE => acpi::check(payload, report),
         kind::APERTURES => {
-            report.holds("config.apertures.length", len > 0 && len % 40 == 0, len);
+            report.holds(
+                "config.apertures.length",
+                len > 0 && len.is_multiple_of(40),
+                len,
+            );
             let first = u8_at(payload, 2).unwrap_or(u8::MAX);
             let last = u8_at(payload, 3).unwrap_or(0);
             report.holds("config.apertures.buses", first <= last, first.into());
@@ -190,7 +194,8 @@ fn check_memory(payload: &[u8], summary: &mut Summary, report: &mut Report<'_>) 
         let base = u64_at(payload, at).unwrap_or(0);
         let len = u64_at(payload, at + 8).unwrap_or(0);
         let end = base.saturating_add(len);
-        good &= base >= previous && end > base && base % PAGE == 0 && len % PAGE == 0;
+        good &=
+            base >= previous && end > base && base.is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
         good &= u32_at(payload, at + 20) == Some(0);
         previous = end;
         total += len;

@@ -182,7 +182,7 @@ fn each_field_is_where_the_firmware_reads_it() {
         ]
     );
     assert_eq!(decoded.gaps[0], (0xf8000, 0x8000));
-    assert_eq!(decoded.gaps[1], (64 * GIB >> 12, 0x20000));
+    assert_eq!(decoded.gaps[1], ((64 * GIB) >> 12, 0x20000));
     assert_eq!(decoded.entropy, small().entropy);
     assert_eq!(decoded.processors, [2, 2, 2, 1]);
     assert_eq!(decoded.image_pages, 0x600);

@@ -24,15 +24,27 @@ pub(crate) struct Decoded {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
+    u16::from_le_bytes(
+        bytes[at..at + 2]
+            .try_into()
+            .expect("a slice of this length"),
+    )
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    u32::from_le_bytes(
+        bytes[at..at + 4]
+            .try_into()
+            .expect("a slice of this length"),
+    )
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    u64::from_le_bytes(
+        bytes[at..at + 8]
+            .try_into()
+            .expect("a slice of this length"),
+    )
 }
 
 impl Decoded {
@@ -42,7 +54,7 @@ impl Decoded {
         let (mut at, mut count) = (0, 0);
         while at < blob.len() {
             let (kind, len) = (u32_at(blob, at), u32_at(blob, at + 4) as usize);
-            assert!(len > 8 && len % 8 == 0, "{kind:#x} has {len} bytes");
+            assert!(len > 8 && len.is_multiple_of(8), "{kind:#x} has {len} bytes");
             let payload = &blob[at + 8..at + len];
             if let Some(fixed) = fixed_len(kind) {
                 assert_eq!(len, fixed, "{kind:#x}");
@@ -107,7 +119,7 @@ impl Decoded {
             0x19 => self.vpci_instance = Some(payload.to_vec()),
             0x23 => self.gic = Some((u64_at(payload, 0), u64_at(payload, 8))),
             0x28 => {
-                assert!(!payload.is_empty() && payload.len() % 40 == 0);
+                assert!(!payload.is_empty() && payload.len().is_multiple_of(40));
                 self.apertures = payload
                     .chunks(40)
                     .map(|a| {
@@ -119,7 +131,7 @@ impl Decoded {
             0x06..=0x0a | 0x0c..=0x11 | 0x1a..=0x1f => {
                 let end = payload.iter().position(|byte| *byte == 0);
                 let text = &payload[..end.expect("a string ends with NUL")];
-                let text = String::from_utf8(text.to_vec()).unwrap();
+                let text = String::from_utf8(text.to_vec()).expect("a string is ASCII");
                 assert!(self.strings.insert(kind, text).is_none());
             }
             kind => panic!("type {kind:#x}"),
