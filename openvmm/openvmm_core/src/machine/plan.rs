@@ -105,7 +105,15 @@ impl MachinePlan {
         let pc_uefi = |uefi: &PcUefi, source, tables| {
             let firmware = PcFirmware { uefi, source };
             let store = store.as_ref();
-            let plan = UefiPlan::new(&firmware, &shape, &devices, tables, store, start, events);
+            let plan = UefiPlan::new(
+                &firmware,
+                &shape,
+                &devices,
+                tables,
+                store,
+                start,
+                events.clone(),
+            );
             plan.map(Box::new).map_err(BootError::Uefi)
         };
         let load = match &config.load_mode {

@@ -54,7 +54,10 @@ impl Decoded {
         let (mut at, mut count) = (0, 0);
         while at < blob.len() {
             let (kind, len) = (u32_at(blob, at), u32_at(blob, at + 4) as usize);
-            assert!(len > 8 && len.is_multiple_of(8), "{kind:#x} has {len} bytes");
+            assert!(
+                len > 8 && len.is_multiple_of(8),
+                "{kind:#x} has {len} bytes"
+            );
             let payload = &blob[at + 8..at + len];
             if let Some(fixed) = fixed_len(kind) {
                 assert_eq!(len, fixed, "{kind:#x}");
