@@ -36,14 +36,11 @@ pub(crate) fn run(args: &GuestArgs) -> anyhow::Result<ExitCode> {
     let fetched = setup::ensure()?;
     fs::create_dir_all(&args.dir)
         .with_context(|| format!("cannot create {}", args.dir.display()))?;
-    for file in GuestFile::ALL
-        .into_iter()
-        .chain([
-            GuestFile::InstalledDisk,
-            GuestFile::TestFirmware,
-            GuestFile::BenchInitrd,
-        ])
-    {
+    for file in GuestFile::ALL.into_iter().chain([
+        GuestFile::InstalledDisk,
+        GuestFile::TestFirmware,
+        GuestFile::BenchInitrd,
+    ]) {
         let path = args.dir.join(file.name());
         if path.is_symlink() || path.exists() {
             fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
