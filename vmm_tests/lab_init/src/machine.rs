@@ -19,8 +19,7 @@ const NETWORK: [&str; 6] = [
     "link set dummy0 up",
     "address add 203.0.113.2/24 dev dummy0",
     "route add default via 203.0.113.1",
-    // Without nodad, it could be used only after a second.
-    "-6 address add 2001:db8::2/64 dev dummy0 nodad",
+    "-6 address add 2001:db8::2/64 dev dummy0",
     "-6 route add default via 2001:db8::1",
 ];
 
