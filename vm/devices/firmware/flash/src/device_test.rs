@@ -109,9 +109,18 @@ fn bytes_are_programmed_and_blocks_erased() {
     assert_eq!(chip.read(0), 0x11);
     chip.write(0, &[0x70]);
     assert_eq!(chip.read(0), 0xb0);
-    chip.write(0, &[0x50]);
-    chip.write(0, &[0x70]);
-    assert_eq!(chip.read(0), 0);
+    // Each command says alone that it has ended.
+    let mut status_after = |command: &dyn Fn(&mut Chip)| {
+        chip.write(0, &[0x50]);
+        command(&mut chip);
+        chip.write(0, &[0x70]);
+        chip.read(0)
+    };
+    assert_eq!(status_after(&|_| ()), 0);
+    assert_eq!(status_after(&|chip| chip.program(0, 0)), 0x80);
+    assert_eq!(status_after(&|chip| chip.erase(0)), 0x80);
+    let not_confirmed = status_after(&|chip| chip.write(0, &[0x20, 0xff]));
+    assert_eq!(not_confirmed, 0xb0);
 }
 
 #[test]
