@@ -98,6 +98,9 @@ mod hibernation_tests;
 #[path = "hyperv_test.rs"]
 mod hyperv_tests;
 #[cfg(test)]
+#[path = "igvm_test.rs"]
+mod igvm_tests;
+#[cfg(test)]
 #[path = "media_test.rs"]
 mod media_tests;
 #[cfg(test)]

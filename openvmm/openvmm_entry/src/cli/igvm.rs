@@ -5,17 +5,43 @@ use super::config::Errors;
 use super::files::check_readable;
 use openvmm_defs::config::Igvm;
 use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::IgvmPcUefi;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::UefiKernel;
+use openvmm_defs::config::UefiVariables;
 use std::path::PathBuf;
 
 const NEEDED: &str = "the file does not say which machine its guest expects: give --igvm type=TYPE,path=FILE, or \
-                      --igvm FILE with --igvm-personality TYPE, where TYPE is linux (linux-direct) or uefi";
+                      --igvm FILE with --igvm-personality TYPE, where TYPE is linux (linux-direct) or uefi; \
+                      OVMF has the type uefi and profile=pc-uefi";
 
 /// The value of `--igvm`: `FILE`, or keys with values.
 #[derive(Debug, PartialEq, Eq)]
 struct IgvmValue {
     path: PathBuf,
     guest: Option<GuestType>,
+    profile: Option<UefiProfile>,
+}
+
+/// The machine of UEFI firmware.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum UefiProfile {
+    /// A generation-2 VM of Hyper-V.
+    Hyperv,
+    /// A PC with flash memory.
+    Pc,
+}
+
+impl UefiProfile {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "hyperv-uefi" => Ok(Self::Hyperv),
+            "pc-uefi" => Ok(Self::Pc),
+            _ => Err(format!(
+                "profile '{text}' is not one of: hyperv-uefi, pc-uefi"
+            )),
+        }
+    }
 }
 
 /// The machine that a guest expects.
@@ -47,13 +73,17 @@ fn parse_igvm(text: &str) -> Result<IgvmValue, String> {
     if text.is_empty() {
         return Err("a file is needed".into());
     }
-    if !["type=", "path="].iter().any(|key| text.starts_with(key)) {
+    if !["type=", "profile=", "path="]
+        .iter()
+        .any(|key| text.starts_with(key))
+    {
         return Ok(IgvmValue {
             path: text.into(),
             guest: None,
+            profile: None,
         });
     }
-    let mut guest = None;
+    let (mut guest, mut profile) = (None, None);
     let mut rest = text;
     loop {
         if let Some(path) = rest.strip_prefix("path=") {
@@ -62,6 +92,7 @@ fn parse_igvm(text: &str) -> Result<IgvmValue, String> {
                 path => Ok(IgvmValue {
                     path: path.into(),
                     guest,
+                    profile,
                 }),
             };
         }
@@ -69,8 +100,16 @@ fn parse_igvm(text: &str) -> Result<IgvmValue, String> {
         match part.split_once('=') {
             Some(("type", _)) if guest.is_some() => return Err("type is given twice".into()),
             Some(("type", value)) => guest = Some(GuestType::parse(value)?),
+            Some(("profile", _)) if profile.is_some() => {
+                return Err("profile is given twice".into());
+            }
+            Some(("profile", value)) => profile = Some(UefiProfile::parse(value)?),
             _ if part.is_empty() => return Err("path=FILE is missing; it comes last".into()),
-            _ => return Err(format!("'{part}' is not one of type=TYPE, path=FILE")),
+            _ => {
+                return Err(format!(
+                    "'{part}' is not one of type=TYPE, profile=PROFILE, path=FILE"
+                ));
+            }
         }
         rest = next;
     }
@@ -120,15 +159,26 @@ impl Options {
             .igvm_vtl2_relocation_type
             .as_deref()
             .map(|text| errors.take("--igvm-vtl2-relocation-type", parse_relocation(text), false));
-        let host = match value.guest.or(personality) {
+        let guest = value.guest.or(personality);
+        // A profile is that of UEFI firmware.
+        let guest = guest.or(value.profile.map(|_| GuestType::Uefi));
+        if value.profile.is_some() && guest != Some(GuestType::Uefi) {
+            errors.add("--igvm: profile= is for type=uefi");
+        }
+        let host = match guest {
             Some(GuestType::Linux) => {
                 self.check_igvm_linux(errors);
                 Some(IgvmHost::Linux)
             }
-            Some(GuestType::Uefi) => {
-                errors.add("--igvm: not supported yet: type=uefi (the Hyper-V UEFI device)");
-                None
-            }
+            Some(GuestType::Uefi) => match value.profile {
+                Some(UefiProfile::Pc) => self.igvm_pc_uefi(errors),
+                Some(UefiProfile::Hyperv) | None => {
+                    errors.add(
+                        "--igvm: not supported yet: type=uefi,profile=hyperv-uefi (profile=pc-uefi is, for OVMF)",
+                    );
+                    None
+                }
+            },
             Some(GuestType::OpenHcl) => {
                 errors.add("--igvm: not supported yet: type=openhcl (the OpenHCL paravisor)");
                 None
@@ -151,8 +201,54 @@ impl Options {
         }
         Some(LoadMode::Igvm(Igvm {
             file: value.path,
-            cmdline: (!self.cmdline.is_empty()).then(|| self.cmdline.join(" ")),
+            cmdline: (!self.cmdline.is_empty() && self.kernel.is_none())
+                .then(|| self.cmdline.join(" ")),
             host,
+        }))
+    }
+
+    /// The machine of a PC for the firmware in a file. A kernel that is given is started by the firmware.
+    fn igvm_pc_uefi(&self, errors: &mut Errors) -> Option<IgvmHost> {
+        for (option, given) in [
+            ("--uefi", self.uefi),
+            ("--uefi-firmware", self.uefi_firmware.is_some()),
+            ("--boot-protocol", self.boot_protocol != "auto"),
+        ] {
+            if given {
+                errors.add(format!(
+                    "{option} cannot be combined with --igvm: the firmware is in the file"
+                ));
+            }
+        }
+        if self.hibernation == "on" {
+            errors.add(
+                "--hibernation on: not supported yet: preserving firmware that is in an IGVM file",
+            );
+        }
+        if self.initrd.is_some() && self.kernel.is_none() {
+            errors.add("--initrd needs --kernel");
+        }
+        let files = [
+            ("--kernel", &self.kernel),
+            ("--initrd", &self.initrd),
+            ("--uefi-vars", &self.uefi_vars),
+        ];
+        for (option, path) in files {
+            if let Some(path) = path {
+                check_readable(errors, option, path);
+            }
+        }
+        Some(IgvmHost::PcUefi(IgvmPcUefi {
+            variables: match (&self.uefi_vars, &self.vmgs) {
+                (Some(path), _) => UefiVariables::File(path.clone()),
+                (None, Some(_)) => UefiVariables::Vmgs,
+                (None, None) => UefiVariables::Memory(None),
+            },
+            kernel: self.kernel.clone().map(|kernel| UefiKernel {
+                kernel,
+                initrd: self.initrd.clone(),
+                cmdline: self.cmdline.join(" "),
+            }),
         }))
     }
 

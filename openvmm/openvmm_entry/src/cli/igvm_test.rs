@@ -19,6 +19,7 @@ fn value(path: &str, guest: Option<GuestType>) -> Result<IgvmValue, String> {
     Ok(IgvmValue {
         path: path.into(),
         guest,
+        profile: None,
     })
 }
 
@@ -62,6 +63,39 @@ fn both_spellings_of_a_type_are_the_same() {
     assert_eq!(igvm.host, IgvmHost::Linux);
     assert_eq!(typed.vm.load_mode, named.vm.load_mode);
     assert_eq!(typed.vm.uuid, named.vm.uuid);
+}
+
+#[test]
+fn firmware_for_pcs_has_a_profile_of_its_own() {
+    let (_file, path) = file();
+    let value = format!("type=uefi,profile=pc-uefi,path={path}");
+    let short = format!("profile=pc-uefi,path={path}");
+    let kernel = ["--kernel", &path, "-c", "quiet"];
+    let long = resolve(&[&["--igvm", &value], &kernel[..]].concat()).unwrap();
+    let short = resolve(&[&["--igvm", &short], &kernel[..]].concat()).unwrap();
+    assert_eq!(long.vm.load_mode, short.vm.load_mode);
+    let LoadMode::Igvm(igvm) = long.vm.load_mode else {
+        panic!("{:?}", long.vm.load_mode);
+    };
+    // The command line is the kernel's.
+    assert_eq!(igvm.cmdline, None);
+    let IgvmHost::PcUefi(host) = igvm.host else {
+        panic!("{:?}", igvm.host);
+    };
+    assert_eq!(host.variables, UefiVariables::Memory(None));
+    assert_eq!(host.kernel.unwrap().cmdline, "quiet");
+    for (more, reason) in [
+        (&["--uefi"][..], "--uefi cannot be combined with --igvm"),
+        (&["--hibernation", "on"], "not supported yet"),
+        (&["-m", "32M"], "64 MiB"),
+    ] {
+        let error = resolve(&[&["--igvm", &value], more].concat());
+        let error = error.err().unwrap_or_default();
+        assert!(error.contains(reason), "{more:?}: {error}");
+    }
+    let linux = format!("type=linux,profile=pc-uefi,path={path}");
+    let error = resolve(&["--igvm", &linux]).err().unwrap_or_default();
+    assert!(error.contains("profile= is for type=uefi"), "{error}");
 }
 
 #[test]

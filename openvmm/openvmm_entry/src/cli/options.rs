@@ -87,7 +87,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     pub(crate) boot_protocol: String,
 
-    /// Boot the guest in an IGVM file: type=TYPE,path=FILE, where TYPE is the machine that it expects: linux
+    /// Boot the guest in an IGVM file: type=TYPE,path=FILE, where TYPE is the machine that it expects: linux, or
+    /// uefi,profile=pc-uefi for OVMF
     #[arg(long, value_name = "IGVM")]
     pub(crate) igvm: Option<String>,
 
