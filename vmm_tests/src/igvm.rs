@@ -1,6 +1,7 @@
 //! IGVM files of the guests' files, made by igvmfilegen.
 
 use crate::Environment;
+use crate::OvmfBuild;
 use crate::VmBuilder;
 use anyhow::Context;
 use anyhow::ensure;
@@ -30,6 +31,16 @@ impl MadeIgvm {
             "linux_initrd": absolute(&environment.initrd)?,
         }});
         Self::make(environment, "linux-x64", manifest, &resources)
+    }
+
+    /// Packs OVMF and its variables by the manifest that is part of the source.
+    pub fn ovmf(environment: &Environment, build: &OvmfBuild) -> anyhow::Result<Self> {
+        let manifest = include_str!("../../vm/loader/manifests/ovmf-x64.json");
+        let resources = json!({"resources": {
+            "ovmf_code": absolute(&build.code)?,
+            "ovmf_vars": absolute(&build.vars)?,
+        }});
+        Self::make(environment, "ovmf-x64", manifest, &resources)
     }
 
     fn make(

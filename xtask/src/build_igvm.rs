@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 /// Make an IGVM file, named after its manifest, in target/igvm.
 ///
-/// The kernel and the initial RAM disk are those of the guest that tests boot, unless given.
+/// The kernel, the initial RAM disk and OVMF are those of the guest that tests boot, unless given.
 #[derive(Args)]
 pub(crate) struct BuildIgvmArgs {
     /// The architecture of the guest.
@@ -60,6 +60,8 @@ pub(crate) fn run(args: &BuildIgvmArgs) -> anyhow::Result<ExitCode> {
             | (ResourceKind::LinuxInitrd, _, Some(path)) => std::path::absolute(path)?,
             (ResourceKind::LinuxKernel, None, _) => debian(GuestFile::Kernel, &parts)?,
             (ResourceKind::LinuxInitrd, _, None) => debian(GuestFile::Initrd, &parts)?,
+            (ResourceKind::OvmfCode, ..) => debian(GuestFile::Ovmf4mCode, &parts)?,
+            (ResourceKind::OvmfVars, ..) => debian(GuestFile::Ovmf4mVars, &parts)?,
             (kind, ..) => anyhow::bail!("there is no {kind} to build with"),
         };
         println!("build-igvm: {kind} is {}", path.display());

@@ -27,6 +27,19 @@ pub(super) fn linux(context: &Context) -> anyhow::Result<()> {
     vm.power_off()
 }
 
+pub(super) fn ovmf(context: &Context) -> anyhow::Result<()> {
+    let environment = &context.environment;
+    let igvm = MadeIgvm::ovmf(environment, &environment.ovmf_4m)?;
+    let mut vm = igvm
+        .openvmm(environment, context.limit, "uefi,profile=pc-uefi")
+        .kernel(environment, "firmware")
+        .start()?;
+    let firmware = vm.wait_for_guest("firmware ")?;
+    ensure!(firmware.starts_with("uefi "), "{firmware}");
+    vm.wait_for_guest("ready")?;
+    vm.power_off()
+}
+
 pub(super) fn too_little_memory(context: &Context) -> anyhow::Result<()> {
     let igvm = MadeIgvm::linux(&context.environment)?;
     let vm = igvm

@@ -145,6 +145,7 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         hyperv_uefi::crashes,
         hyperv_uefi::wakes_on_its_own_firmware,
         igvm::linux,
+        igvm::ovmf,
         igvm::too_little_memory,
         igvm::no_type,
         igvm::damaged,
