@@ -107,10 +107,10 @@ fn a_file_that_is_an_input_is_not_replaced() {
 
 #[test]
 fn options_that_are_missing_are_named() {
-    let refused = output(&["--kernel", "/vmlinuz", "--secure-boot"]);
+    let refused = output(&["--kernel", "/vmlinuz", "--tpm"]);
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(
         String::from_utf8_lossy(&refused.stderr),
-        "error: --secure-boot: not supported yet: the Hyper-V UEFI device\n"
+        "error: --tpm: not supported yet: a TPM\n"
     );
 }

@@ -6,9 +6,11 @@
 use crate::devices::ChipsetDeviceConfig;
 use crate::devices::PciDeviceConfig;
 use firmware_hibernation::ConsumePolicy;
+use firmware_uefi::LogLevel;
 use minicbor::Decode;
 use minicbor::Encode;
 use std::path::PathBuf;
+use uefi_nvram::SecureBoot;
 use virt::IrqchipMode;
 use virt::TopologyConfig;
 
@@ -229,6 +231,21 @@ pub struct HypervUefi {
     /// How the firmware behaves.
     #[n(2)]
     pub settings: HypervUefiSettings,
+    /// The device that it asks for services.
+    #[n(3)]
+    pub device: UefiDeviceConfig,
+}
+
+/// The device that UEFI firmware in RAM asks for services.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct UefiDeviceConfig {
+    /// What the variables start with.
+    #[n(1)]
+    pub secure_boot: SecureBoot,
+    /// Which lines of the firmware's log get into the host's.
+    #[n(2)]
+    pub log_level: LogLevel,
 }
 
 /// How the UEFI firmware of a generation-2 VM behaves.

@@ -3,6 +3,7 @@ use mesh::payload;
 use mesh::payload::DecodeError;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use uefi_nvram::SecureBootTemplate;
 
 fn config(load_mode: LoadMode) -> VmConfig {
     VmConfig {
@@ -73,6 +74,13 @@ fn each_load_mode_survives_encoding() {
         LoadMode::HypervUefi(HypervUefi {
             firmware: "/MSVM.fd".into(),
             settings,
+            device: UefiDeviceConfig {
+                secure_boot: SecureBoot {
+                    is_enabled: true,
+                    keys: SecureBootTemplate::MicrosoftWindows.keys(),
+                },
+                log_level: LogLevel::Full,
+            },
         })
     });
     for load_mode in uefi.chain([linux()]).chain(hyperv) {

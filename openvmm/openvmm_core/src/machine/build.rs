@@ -23,6 +23,8 @@ use chipset::pm::PmControl;
 use chipset_device::Services;
 use chipset_device::VpCount;
 use disk_backend::AttachedDisks;
+use firmware_uefi::FirmwareReport;
+use firmware_uefi::FirmwareReportSink;
 use flash::FlashControl;
 use machine_parts::AfterGuest;
 use machine_parts::BindingVps;
@@ -114,6 +116,7 @@ impl MachinePlan {
             services.offer(clock_store::battery(client.clone()));
         }
         services.offer(sleep_announcements(session.clone()));
+        services.offer(firmware_reports(session.clone()));
         if let Some(session) = &session {
             services.offer(session.clone());
         }
@@ -185,6 +188,16 @@ fn sleep_announcements(session: Option<SharedSession>) -> AnnouncementSink {
     AnnouncementSink::new(move |announcement| {
         if let Some(session) = &session {
             session.announced(announcement);
+        }
+    })
+}
+
+/// Tells the firmware's session when the firmware has handed over to an operating system.
+fn firmware_reports(session: Option<SharedSession>) -> FirmwareReportSink {
+    FirmwareReportSink::new(move |report| {
+        // The device logs other reports.
+        if let (FirmwareReport::RuntimeHandoff, Some(session)) = (report, &session) {
+            session.handed_over();
         }
     })
 }

@@ -2,6 +2,7 @@
 
 use super::MachineError;
 use super::firmware::UefiDevices;
+use super::inventory;
 use super::media;
 use super::platform;
 use crate::resolvers;
@@ -20,10 +21,15 @@ use chipset_device::PciAddress;
 use chipset_device::PciSlotContext;
 use chipset_device::Services;
 use chipset_device::VpCount;
+use firmware_uefi::FirmwareUefiHandle;
+use firmware_uefi::NvramPlace;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
-use openvmm_defs::config::MachineProfile;
+use openvmm_defs::config::Igvm;
+use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::UefiDeviceConfig;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
 use openvmm_defs::devices::check_pci_slots;
@@ -193,9 +199,14 @@ fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig>
         ram_above_4g: ram(1),
     };
     devices.push(ChipsetDeviceConfig::new("rtc", &rtc));
-    match config.load_mode.profile() {
-        MachineProfile::LinuxDirect | MachineProfile::PcUefi => devices.extend(pc(config)),
-        MachineProfile::HypervUefi => devices.extend(generation_2(config)),
+    match &config.load_mode {
+        LoadMode::LinuxDirect(_)
+        | LoadMode::PcUefi(_)
+        | LoadMode::Igvm(Igvm {
+            host: IgvmHost::Linux | IgvmHost::PcUefi(_),
+            ..
+        }) => devices.extend(pc(config)),
+        LoadMode::HypervUefi(uefi) => devices.extend(generation_2(config, &uefi.device)),
     }
     devices
 }
@@ -225,14 +236,29 @@ fn pc(config: &VmConfig) -> Vec<ChipsetDeviceConfig> {
 }
 
 /// The devices of a generation-2 VM of Hyper-V. PCI is there only for functions: its firmware needs none.
-fn generation_2(config: &VmConfig) -> Vec<ChipsetDeviceConfig> {
+fn generation_2(config: &VmConfig, uefi: &UefiDeviceConfig) -> Vec<ChipsetDeviceConfig> {
     let pm = PmHandle {
         base: platform::generation_2::PM_BASE,
         irq: platform::SCI_IRQ,
         offers_hibernation: config.hibernation.enabled,
         layout: PmLayout::HyperV,
     };
-    let mut devices = vec![ChipsetDeviceConfig::new("pm", &pm)];
+    let has_store = config.vmgs.is_some() || config.vmgs_memory.is_some();
+    let uefi = FirmwareUefiHandle {
+        nvram: if has_store {
+            NvramPlace::Vmgs
+        } else {
+            NvramPlace::Memory
+        },
+        secure_boot: uefi.secure_boot.clone(),
+        log_level: uefi.log_level,
+        generation_id: inventory::generation_id(config.uuid),
+    };
+    let mut devices = vec![
+        ChipsetDeviceConfig::new("pm", &pm),
+        // After what has the event of its generation ID.
+        ChipsetDeviceConfig::new("uefi", &uefi),
+    ];
     if !config.pci_devices.is_empty() {
         let ecam_base = platform::ECAM_BASE;
         devices.extend([

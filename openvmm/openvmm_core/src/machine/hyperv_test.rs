@@ -11,10 +11,14 @@ use ovmf_image::constructed;
 use std::collections::BTreeMap;
 use uefi_config::StructureType;
 use uefi_config::structures;
+use uefi_specs::bios_device::NvramCommand;
+use uefi_specs::bios_device::NvramVariable;
 use virt::IrqchipMode;
 use virt_fake::Event;
 use vm_memory::Bytes as _;
 use vm_memory::GuestAddress;
+use zerocopy::FromBytes as _;
+use zerocopy::IntoBytes as _;
 
 const CONFIG: u64 = 0x70_9000;
 
@@ -165,6 +169,91 @@ fn a_hibernated_guest_keeps_image_and_configuration() {
         ..BootOptions::default()
     };
     let mut bench = Bench::new(&config, &Start::Boot(discard)).unwrap();
+    assert!(memory(&mut bench, 0x10_0000, 6 << 20) == other);
+    bench.end(&config);
+}
+
+/// Has the guest carry out a command of the UEFI device for the variable `test`, and returns what is in the structure
+/// after that.
+fn variable_command(bench: &mut Bench, command: NvramCommand, data: &[u8]) -> NvramVariable {
+    const REQUEST: u32 = 0x9000;
+    const NAME: u64 = 0xa000;
+    let name = b"t\0e\0s\0t\0\0\0";
+    let request = NvramVariable {
+        command: command.0.into(),
+        status: u64::MAX.into(),
+        // Non-volatile, for boot and runtime.
+        attributes: 7.into(),
+        name: NAME.into(),
+        name_len: (name.len() as u32).into(),
+        vendor: [3; 16],
+        data: DATA.into(),
+        data_len: (data.len() as u32).into(),
+    };
+    let ram = bench.machine.lifecycle.guest().memory.clone();
+    let write = |bytes: &[u8], gpa| ram.map().write_slice(bytes, GuestAddress(gpa)).unwrap();
+    write(name, NAME);
+    write(data, DATA);
+    write(request.as_bytes(), REQUEST.into());
+    bench.run(vec![
+        out(0x28, &0x24_u32.to_le_bytes()),
+        out(0x2c, &REQUEST.to_le_bytes()),
+    ]);
+    let answer = memory(bench, REQUEST.into(), size_of::<NvramVariable>());
+    NvramVariable::read_from_bytes(&answer).unwrap()
+}
+
+const DATA: u64 = 0xb000;
+
+#[test]
+fn variables_survive_the_machine() {
+    let files = Files::new();
+    let mut config = config(&files);
+    if let LoadMode::HypervUefi(uefi) = &mut config.load_mode {
+        uefi.device.secure_boot.is_enabled = true;
+    }
+    let mut bench = Bench::boot(&config);
+    let set = variable_command(&mut bench, NvramCommand::SET_VARIABLE, b"kept");
+    assert_eq!(set.status.get(), 0);
+    let saved = bench.save();
+    bench.end(&config);
+    for start in [Start::default(), Start::Restore(saved)] {
+        let mut bench = Bench::new(&config, &start).unwrap();
+        let got = variable_command(&mut bench, NvramCommand::GET_VARIABLE, &[0; 8]);
+        assert_eq!((got.status.get(), got.data_len.get()), (0, 4));
+        assert_eq!(memory(&mut bench, DATA, 4), b"kept");
+        let place = &bench.machine.inspect()["units"]["uefi"]["variables"]["place"];
+        assert_eq!(place, "VMGS file BIOS_NVRAM");
+        bench.end(&config);
+    }
+    config.vmgs = None;
+    let mut bench = Bench::boot(&config);
+    let got = variable_command(&mut bench, NvramCommand::GET_VARIABLE, &[0; 8]);
+    assert_eq!(got.status.get(), 14);
+    bench.machine.stop();
+}
+
+#[test]
+fn a_resumed_guest_ends_its_session_when_it_takes_over() {
+    let files = Files::new();
+    let config = config(&files);
+    let mut bench = Bench::boot(&config);
+    bench
+        .hypervisor
+        .push(0, [out(0x404, &0x2400_u16.to_le_bytes())]);
+    bench.machine.lifecycle.resume().unwrap();
+    bench.power_request();
+    bench.end(&config);
+    let mut other = constructed::msvm();
+    other[0x1000] ^= 1;
+    std::fs::write(files.path("MSVM.fd"), &other).unwrap();
+
+    let mut bench = Bench::boot(&config);
+    assert!(memory(&mut bench, 0x10_0000, 6 << 20) == constructed::msvm());
+    variable_command(&mut bench, NvramCommand::SIGNAL_RUNTIME, &[]);
+    bench.end(&config);
+    // The next start is not a resume, and has the host's firmware.
+    let mut bench = Bench::boot(&config);
     assert!(memory(&mut bench, 0x10_0000, 6 << 20) == other);
     bench.end(&config);
 }

@@ -24,6 +24,7 @@ use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::Population;
+use openvmm_defs::config::UefiDeviceConfig;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::devices::ChipsetDeviceConfig;
@@ -141,6 +142,7 @@ impl Files {
         LoadMode::HypervUefi(HypervUefi {
             firmware,
             settings: HypervUefiSettings::default(),
+            device: UefiDeviceConfig::default(),
         })
     }
 

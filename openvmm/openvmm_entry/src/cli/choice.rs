@@ -58,6 +58,15 @@ pub(super) enum ConsoleChoice {
     None,
 }
 
+/// `--efi-diagnostics-log-level`.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogLevelChoice {
+    /// Errors and warnings.
+    Default,
+    Info,
+    Full,
+}
+
 /// Reads the name of a value of `T`. Not clap's own parsing of values: that ends at the first error.
 pub(super) fn parse_choice<T: ValueEnum>(text: &str) -> Result<T, String> {
     T::from_str(text, false).map_err(|_| {
@@ -93,6 +102,9 @@ mod tests {
         assert_eq!(parse_choice("com1"), Ok(ConsoleChoice::Com1));
         assert_eq!(parse_choice("com2"), Ok(ConsoleChoice::Com2));
         assert_eq!(parse_choice("none"), Ok(ConsoleChoice::None));
+        assert_eq!(parse_choice("default"), Ok(LogLevelChoice::Default));
+        assert_eq!(parse_choice("info"), Ok(LogLevelChoice::Info));
+        assert_eq!(parse_choice("full"), Ok(LogLevelChoice::Full));
     }
 
     #[test]

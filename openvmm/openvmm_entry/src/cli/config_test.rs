@@ -1,6 +1,7 @@
 use super::*;
 use crate::actions::GuestAction;
 use clap::Parser;
+use firmware_uefi::LogLevel;
 use openvmm_defs::config::BootFailure;
 use openvmm_defs::config::DefaultBoot;
 use openvmm_defs::config::FirmwareConsole;
@@ -9,11 +10,13 @@ use openvmm_defs::config::HypervUefiSettings;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::Population;
 use openvmm_defs::config::Sharing;
+use openvmm_defs::config::UefiDeviceConfig;
 use openvmm_defs::config::VmgsMemory;
 use openvmm_defs::start::FormatVmgs;
 use serial_16550::Serial16550Handle;
 use serial_16550::SerialEnd;
 use serial_16550::SerialInput;
+use uefi_nvram::SecureBootTemplate;
 
 fn resolve(args: &[&str]) -> Result<Invocation, Errors> {
     let args = std::iter::once("openvmm").chain(args.iter().copied());
@@ -375,6 +378,52 @@ fn firmware_of_a_generation_2_vm_is_recognized() {
         let settings = settings(&["--uefi-console-mode", mode]);
         assert_eq!(settings.console, Some(console));
     }
+}
+
+#[test]
+fn keys_come_from_a_template_and_a_file() {
+    let file = msvm();
+    let path = file.path().to_str().unwrap();
+    let device = |args: &[&str]| {
+        let args = [&["--uefi-firmware", path], args].concat();
+        resolve(&args).map(|invocation| match invocation.vm.load_mode {
+            LoadMode::HypervUefi(uefi) => uefi.device,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(device(&[]).unwrap(), UefiDeviceConfig::default());
+    let template = ["--secure-boot", "--secure-boot-template", "windows"];
+    let more = ["--efi-diagnostics-log-level", "full"];
+    let windows = device(&[&template[..], &more].concat()).unwrap();
+    let keys = SecureBootTemplate::MicrosoftWindows.keys();
+    assert!(windows.secure_boot.is_enabled);
+    assert_eq!(windows.secure_boot.keys, keys);
+    assert_eq!(windows.log_level, LogLevel::Full);
+
+    let json = tempfile::NamedTempFile::new().unwrap();
+    let content = r#"{"type": "Microsoft.Compute/disks", "properties": {"uefiSettings": {
+        "signatureMode": "Append", "signatures": {"db": [{"type": "x509", "value": ["AQI="]}]}}}}"#;
+    std::fs::write(&json, content).unwrap();
+    let json = ["--custom-uefi-json", json.path().to_str().unwrap()];
+    let custom = device(&[&template[..], &json].concat()).unwrap();
+    assert_eq!(custom.secure_boot.keys.db.len(), keys.db.len() + 1);
+    let errors = device(&json).unwrap_err().to_string();
+    assert!(errors.contains("needs a template"), "{errors}");
+    let wrong = [
+        "--secure-boot-template",
+        "mine",
+        "--custom-uefi-json",
+        "/nonexistent/uefi.json",
+        "--efi-diagnostics-log-level",
+        "all",
+    ];
+    let errors = device(&wrong).unwrap_err().to_string();
+    for expected in ["`mine`", "/nonexistent/uefi.json", "'all'"] {
+        assert!(errors.contains(expected), "{errors}");
+    }
+    let errors = resolve(&["--kernel", path, "--secure-boot"]);
+    let errors = errors.unwrap_err().to_string();
+    assert!(errors.contains("--secure-boot needs"), "{errors}");
 }
 
 #[test]

@@ -87,6 +87,8 @@ impl Options {
         if let Some(LoadMode::HypervUefi(uefi)) = load_mode {
             files.push(FileUse::read("the firmware", &uefi.firmware));
         }
+        let json = self.custom_uefi_json.iter();
+        files.extend(json.map(|path| FileUse::read("--custom-uefi-json", path)));
         files.extend(store.path.as_ref().map(|path| match store.memory {
             Some(_) => FileUse::read("--vmgs", path),
             None => FileUse::write("--vmgs", path),

@@ -43,6 +43,7 @@ impl Options {
         Some(LoadMode::HypervUefi(HypervUefi {
             firmware: firmware.into(),
             settings: self.hyperv_uefi_settings(errors),
+            device: self.uefi_device(errors),
         }))
     }
 
@@ -90,6 +91,16 @@ impl Options {
             (
                 "--default-boot-always-attempt",
                 self.default_boot_always_attempt,
+            ),
+            ("--secure-boot", self.secure_boot),
+            (
+                "--secure-boot-template",
+                self.secure_boot_template.is_some(),
+            ),
+            ("--custom-uefi-json", self.custom_uefi_json.is_some()),
+            (
+                "--efi-diagnostics-log-level",
+                self.efi_diagnostics_log_level.is_some(),
             ),
         ] {
             if given {

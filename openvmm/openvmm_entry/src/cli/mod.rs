@@ -12,6 +12,7 @@ mod memory;
 mod net;
 mod options;
 mod pci;
+mod secure_boot;
 mod serial;
 mod size;
 pub(crate) mod unsupported;

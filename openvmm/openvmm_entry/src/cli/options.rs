@@ -137,6 +137,22 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) default_boot_always_attempt: bool,
 
+    /// Have a generation-2 VM's firmware boot only what its keys allow
+    #[arg(long)]
+    pub(crate) secure_boot: bool,
+
+    /// Keys of a new generation-2 VM: windows or uefi_ca; default: none, so that everybody may set them
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secure_boot_template: Option<String>,
+
+    /// Keys and variables of a new generation-2 VM, beside those of the template or in their place
+    #[arg(long, value_name = "FILE")]
+    pub(crate) custom_uefi_json: Option<PathBuf>,
+
+    /// What of a generation-2 VM's firmware's log is logged: default (errors and warnings), info or full
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) efi_diagnostics_log_level: Option<String>,
+
     /// Keeps the VM's state (UEFI variables, and the firmware of a hibernated guest): [file:]PATH, created if missing,
     /// mem:SIZE or memdiff:PATH; after a comma fmt or fmt-on-fail
     #[arg(long, value_name = "STORE")]

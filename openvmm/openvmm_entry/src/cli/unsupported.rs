@@ -62,15 +62,6 @@ const MISSING: &[(&str, &[&str])] = &[
             "floppy",
         ],
     ),
-    (
-        "the Hyper-V UEFI device",
-        &[
-            "secure-boot",
-            "secure-boot-template",
-            "custom-uefi-json",
-            "efi-diagnostics-log-level",
-        ],
-    ),
     ("a TPM", &["tpm"]),
     ("NVMe controllers", &["nvme", "nvme-pci"]),
     ("vhost-user devices", &["vhost-user"]),

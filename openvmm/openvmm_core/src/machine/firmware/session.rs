@@ -433,6 +433,11 @@ impl SharedSession {
         self.0.lock().announced(announcement);
     }
 
+    /// The firmware handed over to an operating system, on the VP's thread.
+    pub(crate) fn handed_over(&self) {
+        self.0.lock().hibernation.runtime_handoff();
+    }
+
     /// Keeps what is on the disks, for a guest that has hibernated.
     pub(crate) fn pin_disks(&self, disks: impl FnOnce() -> Vec<PlatformDisk>) {
         self.0.lock().pin_disks(disks);
