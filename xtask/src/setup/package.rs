@@ -1,6 +1,7 @@
 //! Downloads Debian packages and keeps some of their files in the cache, without installing them.
 
 use super::apt::Lists;
+use super::apt::PackageVersion;
 use super::libraries;
 use super::suite;
 use crate::process;
@@ -22,9 +23,20 @@ pub(crate) struct DebianPackage {
     /// The suite of Debian's archive that it comes from.
     pub(super) suite: &'static str,
     /// A kept program that runs on this machine, and needs its shared libraries here.
-    pub(super) program: Option<&'static str>,
+    pub(super) program: Option<ForeignProgram>,
     /// Moves the files to keep from the unpacked packages (the first path) to the directory of kept files (the second).
     pub(super) keep: fn(&Path, &Path) -> anyhow::Result<()>,
+}
+
+/// A program of another release than this machine's.
+#[derive(Clone, Copy)]
+pub(crate) struct ForeignProgram {
+    /// The program.
+    pub(super) name: &'static str,
+    /// The suite with libraries for it.
+    pub(super) suite: &'static str,
+    /// The directory of kept files for those that this machine lacks.
+    pub(super) libraries: &'static str,
 }
 
 /// The name of a package.
@@ -119,29 +131,62 @@ impl DebianPackage {
         let tree = work.path().join("tree");
         let mut debs = Vec::new();
         for (name, candidate) in &packages {
-            eprintln!("setup: fetching {name} {}", candidate.version);
-            let download = work.path().join(name);
-            fs::create_dir(&download)?;
-            lists.download(name, &candidate.version, &download)?;
-            let deb = package_file(&download)?;
-            verify(&deb, &candidate.sha256)?;
-            process::run(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .args([&deb, &tree]),
-            )?;
-            debs.push(deb);
+            debs.push(unpack_version(
+                lists,
+                name,
+                candidate,
+                &work.path().join(name),
+                &tree,
+            )?);
         }
         let kept = work.path().join("kept");
         fs::create_dir(&kept)?;
         (self.keep)(&tree, &kept)
             .with_context(|| format!("the files of the package {first} are not as expected"))?;
         if let Some(program) = self.program {
-            libraries::ensure(&kept.join(program), &debs)?;
+            libraries::ensure(
+                &kept.join(program.name),
+                &debs,
+                program.suite,
+                &kept.join(program.libraries),
+            )?;
         }
         fs::rename(&kept, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(dir)
     }
+}
+
+/// Downloads the newest version of `package` into the new directory `download`, and unpacks it into `tree`. Returns the
+/// package file.
+pub(super) fn unpack(
+    lists: &Lists,
+    package: &str,
+    download: &Path,
+    tree: &Path,
+) -> anyhow::Result<PathBuf> {
+    let candidate = lists.candidate(package)?;
+    unpack_version(lists, package, &candidate, download, tree)
+}
+
+fn unpack_version(
+    lists: &Lists,
+    package: &str,
+    candidate: &PackageVersion,
+    download: &Path,
+    tree: &Path,
+) -> anyhow::Result<PathBuf> {
+    eprintln!("setup: fetching {package} {}", candidate.version);
+    fs::create_dir(download)?;
+    lists.download(package, &candidate.version, download)?;
+    let deb = package_file(download)?;
+    verify(&deb, &candidate.sha256)?;
+    process::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&deb)
+            .arg(tree),
+    )?;
+    Ok(deb)
 }
 
 fn package_file(dir: &Path) -> anyhow::Result<PathBuf> {
