@@ -149,6 +149,8 @@ impl VmBuilder {
         };
         command
             .args(&self.args)
+            // On a dumb terminal, the prompt does not take single keys.
+            .env("TERM", "xterm")
             .args(["-m", &self.memory, "--json-events"])
             .arg(&events)
             .stderr(std::process::Stdio::piped());
