@@ -2,6 +2,7 @@
 
 use crate::entry::Registers;
 use crate::hardware;
+use crate::uefi_device;
 use guest_test_firmware::IMAGE_BASE;
 use guest_test_firmware::blob;
 use guest_test_firmware::blob::Summary;
@@ -56,6 +57,7 @@ pub(crate) fn all(registers: &Registers, report: &mut Report<'_>) {
     memory_types(&summary, report);
     power_management(report);
     clock(report);
+    uefi_device::check(report);
 }
 
 fn general_registers(registers: &Registers, report: &mut Report<'_>) {

@@ -50,6 +50,14 @@ pub(crate) fn read_port_32(port: u16) -> u32 {
     value
 }
 
+/// Writes 32 bits to a port.
+pub(crate) fn write_port_32(port: u16, value: u32) {
+    // SAFETY: a device writes only to memory that it was told, which nothing else uses.
+    unsafe {
+        asm!("out dx, eax", in("eax") value, in("dx") port, options(nostack, preserves_flags));
+    }
+}
+
 /// Reads a model-specific register, which must exist.
 pub(crate) fn read_msr(index: u32) -> u64 {
     let (low, high): (u32, u32);
@@ -132,6 +140,46 @@ pub(crate) fn read_memory(gpa: u64) -> u64 {
 pub(crate) fn write_memory(gpa: u64, value: u64) {
     // SAFETY: the caller chose memory that neither the image, its stack nor its configuration is in.
     unsafe { (gpa as *mut u64).write_volatile(value) }
+}
+
+/// Reads a number of 64 bits, which need not be aligned.
+pub(crate) fn read_u64(gpa: u64) -> u64 {
+    let (low, high) = (read_u32(gpa), read_u32(gpa + 4));
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Reads a number of 32 bits, which need not be aligned.
+pub(crate) fn read_u32(gpa: u64) -> u32 {
+    let mut value = 0;
+    for at in (0..4).rev() {
+        value = value << 8 | u32::from(read_u8(gpa + at));
+    }
+    value
+}
+
+/// Reads a byte of RAM.
+pub(crate) fn read_u8(gpa: u64) -> u8 {
+    // SAFETY: as for `memory`.
+    unsafe { (gpa as *const u8).read_volatile() }
+}
+
+/// Writes a number of 64 bits, which need not be aligned, to RAM that nothing else uses.
+pub(crate) fn write_u64(gpa: u64, value: u64) {
+    write_u32(gpa, value as u32);
+    write_u32(gpa + 4, (value >> 32) as u32);
+}
+
+/// Writes a number of 32 bits, which need not be aligned, to RAM that nothing else uses.
+pub(crate) fn write_u32(gpa: u64, value: u32) {
+    for (at, byte) in (0..).zip(value.to_le_bytes()) {
+        write_u8(gpa + at, byte);
+    }
+}
+
+/// Writes a byte to RAM that nothing else uses.
+pub(crate) fn write_u8(gpa: u64, value: u8) {
+    // SAFETY: as for `write_memory`.
+    unsafe { (gpa as *mut u8).write_volatile(value) }
 }
 
 /// A byte of a constant, as it is in the loaded image.

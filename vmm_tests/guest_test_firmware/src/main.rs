@@ -7,6 +7,7 @@ mod entry;
 mod hardware;
 mod memory_functions;
 mod power;
+mod uefi_device;
 
 use core::panic::PanicInfo;
 use entry::Registers;

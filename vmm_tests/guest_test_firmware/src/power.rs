@@ -1,7 +1,8 @@
-//! What the firmware does when it is told: sleep states, and reset.
+//! What the firmware does when it is told: handing over, sleep states, and reset.
 
 use crate::hardware;
 use crate::hardware::Serial;
+use crate::uefi_device;
 use guest_test_firmware::report::Report;
 
 const PM1_CONTROL: u16 = 0x404;
@@ -20,6 +21,12 @@ pub(crate) fn serve(serial: &mut Serial) -> ! {
             b'h' => sleep(S4),
             b'r' => hardware::write_port(RESET_PORT, RESET),
             b'c' => hardware::crash(),
+            b'o' => {
+                let mut report = Report::new(serial);
+                uefi_device::hand_over(&mut report);
+                report.text("handed over\n");
+                continue;
+            }
             _ => continue,
         }
         // None of them comes back.
