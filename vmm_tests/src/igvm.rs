@@ -43,6 +43,13 @@ impl MadeIgvm {
         Self::make(environment, "ovmf-x64", manifest, &resources)
     }
 
+    /// Packs the test firmware by the manifest that is part of the source.
+    pub fn uefi(environment: &Environment) -> anyhow::Result<Self> {
+        let manifest = include_str!("../../vm/loader/manifests/uefi-x64.json");
+        let resources = json!({"resources": {"uefi": absolute(&environment.test_firmware)?}});
+        Self::make(environment, "uefi-x64", manifest, &resources)
+    }
+
     fn make(
         environment: &Environment,
         name: &str,

@@ -31,6 +31,9 @@ pub(crate) struct BuildIgvmArgs {
     /// The initial RAM disk, instead of the tests'.
     #[arg(long, value_name = "FILE")]
     custom_initrd: Option<PathBuf>,
+    /// The firmware of a generation-2 VM, instead of the test firmware.
+    #[arg(long, value_name = "FILE")]
+    custom_uefi: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,6 +63,10 @@ pub(crate) fn run(args: &BuildIgvmArgs) -> anyhow::Result<ExitCode> {
             | (ResourceKind::LinuxInitrd, _, Some(path)) => std::path::absolute(path)?,
             (ResourceKind::LinuxKernel, None, _) => debian(GuestFile::Kernel, &parts)?,
             (ResourceKind::LinuxInitrd, _, None) => debian(GuestFile::Initrd, &parts)?,
+            (ResourceKind::Uefi, ..) => match &args.custom_uefi {
+                Some(path) => std::path::absolute(path)?,
+                None => debian(GuestFile::TestFirmware, &parts)?,
+            },
             (ResourceKind::OvmfCode, ..) => debian(GuestFile::Ovmf4mCode, &parts)?,
             (ResourceKind::OvmfVars, ..) => debian(GuestFile::Ovmf4mVars, &parts)?,
             (kind, ..) => anyhow::bail!("there is no {kind} to build with"),

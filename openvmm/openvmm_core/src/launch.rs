@@ -2,6 +2,7 @@
 
 use crate::handle::VmHandle;
 use crate::machine;
+use crate::machine::HibernationSink;
 use crate::machine::HostEnds;
 use crate::machine::MachineError;
 use crate::machine::MachinePlan;
@@ -61,18 +62,13 @@ pub fn launch(
         vmgs_key,
     } = options;
     let sink = events.clone();
-    let plan = MachinePlan::new(
-        hypervisor,
-        config,
-        &start.start,
-        vmgs_key,
-        Arc::new(move |event| {
-            sink(VmEvent {
-                at: Instant::now(),
-                kind: VmEventKind::Hibernation(event),
-            });
-        }),
-    )?;
+    let on_hibernation: HibernationSink = Arc::new(move |event| {
+        sink(VmEvent {
+            at: Instant::now(),
+            kind: VmEventKind::Hibernation(event),
+        });
+    });
+    let plan = MachinePlan::new(hypervisor, config, &start.start, vmgs_key, &on_hibernation)?;
     let (report, reports) = mesh::bounded(MAX_REPORTS);
     let sink = events.clone();
     let ends = HostEnds {

@@ -176,6 +176,21 @@ pub enum IgvmHost {
     /// That of UEFI firmware for PCs. The firmware is part of the file: the pages below 4 GiB.
     #[n(1)]
     PcUefi(#[n(0)] IgvmPcUefi),
+    /// That of UEFI firmware of Hyper-V's generation-2 VMs, with its configuration.
+    #[n(2)]
+    HypervUefi(#[n(0)] IgvmHypervUefi),
+}
+
+/// What belongs to UEFI firmware of a generation-2 VM that is part of an IGVM file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct IgvmHypervUefi {
+    /// How the firmware behaves.
+    #[n(1)]
+    pub settings: HypervUefiSettings,
+    /// The device that it asks for services.
+    #[n(2)]
+    pub device: UefiDeviceConfig,
 }
 
 /// What belongs to UEFI firmware that is part of an IGVM file.
@@ -211,6 +226,7 @@ impl LoadMode {
             Self::Igvm(igvm) => match igvm.host {
                 IgvmHost::Linux => MachineProfile::LinuxDirect,
                 IgvmHost::PcUefi(_) => MachineProfile::PcUefi,
+                IgvmHost::HypervUefi(_) => MachineProfile::HypervUefi,
             },
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use tempfile::TempDir;
 use vmm_tests::HibernationStatus;
+use vmm_tests::MadeIgvm;
 use vmm_tests::OpenvmmExit;
 use vmm_tests::Vm;
 use vmm_tests::VmBuilder;
@@ -145,6 +146,28 @@ pub(super) fn resets(context: &Context) -> anyhow::Result<()> {
         vm.type_line("r")?;
         Findings::wait(&mut vm)?.expect_boot(boots, &first)?;
     }
+    vm.type_line("p")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")
+}
+
+/// The firmware finds the same machine whether it is an image or in an IGVM file.
+pub(super) fn in_an_igvm_file(context: &Context) -> anyhow::Result<()> {
+    let args = ["-p", "2", "--uuid", "00112233-4455-6677-8899-aabbccddeeff"];
+    let mut vm = firmware(context, &context.environment.test_firmware)
+        .args(args)
+        .start()?;
+    let direct = Findings::wait(&mut vm)?;
+    vm.type_line("p")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
+
+    let igvm = MadeIgvm::uefi(&context.environment)?;
+    let mut vm = igvm
+        .openvmm(&context.environment, context.limit, "uefi")
+        .args(args)
+        .start()?;
+    Findings::wait(&mut vm)?.expect_boot(1, &direct)?;
+    vm.type_line("r")?;
+    Findings::wait(&mut vm)?.expect_boot(2, &direct)?;
     vm.type_line("p")?;
     vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")
 }

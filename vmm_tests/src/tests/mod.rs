@@ -142,6 +142,7 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         hyperv_uefi::memory_above_4g,
         hyperv_uefi::options_and_pci,
         hyperv_uefi::resets,
+        hyperv_uefi::in_an_igvm_file,
         hyperv_uefi::crashes,
         hyperv_uefi::wakes_on_its_own_firmware,
         igvm::linux,

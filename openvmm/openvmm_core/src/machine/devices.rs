@@ -26,8 +26,10 @@ use firmware_uefi::NvramPlace;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use machine_parts::PartitionRouting;
+use openvmm_defs::config::HypervUefi;
 use openvmm_defs::config::Igvm;
 use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::IgvmHypervUefi;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::UefiDeviceConfig;
 use openvmm_defs::config::VmConfig;
@@ -206,7 +208,11 @@ fn profile(config: &VmConfig, layout: &MemoryLayout) -> Vec<ChipsetDeviceConfig>
             host: IgvmHost::Linux | IgvmHost::PcUefi(_),
             ..
         }) => devices.extend(pc(config)),
-        LoadMode::HypervUefi(uefi) => devices.extend(generation_2(config, &uefi.device)),
+        LoadMode::HypervUefi(HypervUefi { device, .. })
+        | LoadMode::Igvm(Igvm {
+            host: IgvmHost::HypervUefi(IgvmHypervUefi { device, .. }),
+            ..
+        }) => devices.extend(generation_2(config, device)),
     }
     devices
 }

@@ -1,29 +1,52 @@
 //! Guests in IGVM files.
 
 use crate::machine::test_bench::*;
+use error_chain::Chain;
+use igvm_format::Architecture;
+use igvm_format::Directive;
+use igvm_format::IgvmFile;
+use igvm_format::NativeVpContext;
+use igvm_format::PageDataRecord;
+use igvm_format::PageDataType;
+use igvm_format::PageFlags;
+use igvm_format::Platform;
+use igvm_format::PlatformType;
+use igvm_format::Revision;
+use igvm_format::VpContext;
+use igvm_format::VpContextData;
 use igvmfilegen::Manifest;
 use igvmfilegen::Resources;
 use openvmm_defs::config::Igvm;
 use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::IgvmHypervUefi;
 use openvmm_defs::config::IgvmPcUefi;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
 use serde_json::json;
+use uefi_config::ENTROPY_LEN;
 use virt::IrqchipMode;
+use virt::x86::VpState;
+use zerocopy::FromZeros as _;
 
 /// Packs this image of the VM's files.
 fn pack(files: &Files, image: &serde_json::Value) {
+    pack_for(files, "native", image);
+}
+
+fn pack_for(files: &Files, isolation: &str, image: &serde_json::Value) {
     let manifest: Manifest = serde_json::from_value(json!({
         "guest_arch": "x64",
-        "guest_configs": [{"max_vtl": 0, "isolation_type": "native", "image": image}],
+        "guest_configs": [{"max_vtl": 0, "isolation_type": isolation, "image": image}],
     }))
     .unwrap();
     let resources: Resources = serde_json::from_value(json!({"resources": {
         "linux_kernel": files.path("kernel"),
         "ovmf_code": files.path("OVMF_CODE.fd"),
         "ovmf_vars": files.path("OVMF_VARS.fd"),
+        "uefi": files.path("MSVM.fd"),
     }}))
     .unwrap();
     let generated = igvmfilegen::generate(&manifest, &resources).unwrap();
@@ -53,8 +76,111 @@ fn pc_uefi(files: &Files) -> LoadMode {
     })
 }
 
+fn hyperv_uefi(files: &Files) -> LoadMode {
+    LoadMode::Igvm(Igvm {
+        file: files.path("igvm"),
+        cmdline: None,
+        host: IgvmHost::HypervUefi(IgvmHypervUefi::default()),
+    })
+}
+
 fn config(files: &Files, load_mode: LoadMode) -> VmConfig {
-    files.config(load_mode, IrqchipMode::Kernel)
+    let mut config = files.config(load_mode, IrqchipMode::Kernel);
+    // Firmware in an IGVM file is not preserved.
+    config.hibernation.enabled = false;
+    if config.load_mode.profile() == MachineProfile::HypervUefi {
+        // Its port is the power-management block's.
+        config
+            .chipset_devices
+            .retain(|device| device.name != "debugcon");
+    }
+    config
+}
+
+/// RAM with the configuration's random bytes cleared, and the state of both VPs.
+fn generation_2(files: &Files, load_mode: LoadMode) -> (Vec<u8>, [VpState; 2]) {
+    let bench = Bench::boot(&config(files, load_mode));
+    let mut ram = std::fs::read(files.path("ram")).unwrap();
+    let config = &mut ram[0x70_9000..];
+    let len = u32::from_le_bytes(config[12..16].try_into().unwrap());
+    uefi_config::replace_entropy(&mut config[..len as usize], &[0; ENTROPY_LEN]).unwrap();
+    (ram, [0, 1].map(|vp| bench.hypervisor.vp_state(vp)))
+}
+
+#[test]
+fn packed_firmware_of_a_generation_2_vm_starts_as_an_image_does() {
+    let files = Files::new();
+    let (direct_ram, direct_vps) = generation_2(&files, files.hyperv());
+    let uefi = json!({"uefi": {"config_type": "none"}});
+    pack_for(&files, "none", &uefi);
+    let packed = Files::new();
+    std::fs::copy(files.path("igvm"), packed.path("igvm")).unwrap();
+    let (ram, vps) = generation_2(&packed, hyperv_uefi(&packed));
+    let differs = direct_ram.iter().zip(&ram).position(|(a, b)| a != b);
+    assert_eq!((differs, ram.len()), (None, direct_ram.len()));
+    for (vp, direct) in vps.iter().zip(&direct_vps) {
+        assert_eq!(vp.registers, direct.registers);
+        assert_eq!(vp.msrs, direct.msrs);
+    }
+}
+
+#[test]
+fn what_is_where_the_configuration_goes_is_named() {
+    let files = Files::new();
+    let page = Directive::PageData(PageDataRecord {
+        gpa: 0x70_9000,
+        mask: 1,
+        flags: PageFlags::default(),
+        data_type: PageDataType::Normal,
+        data: &[],
+    });
+    let mut registers = NativeVpContext::new_zeroed();
+    registers.rflags = 2.into();
+    registers.cr0 = 0x10.into();
+    registers.code_attributes = 0x9b.into();
+    registers.data_attributes = 0x93.into();
+    let context = Directive::VpContext(VpContext {
+        gpa: 0,
+        mask: 1,
+        vp_index: 0,
+        data: VpContextData::Native(&registers),
+    });
+    let file = IgvmFile {
+        revision: Revision::V2(Architecture::X64),
+        platforms: vec![
+            Platform {
+                mask: 1,
+                highest_vtl: 0,
+                platform_type: PlatformType::Native,
+                shared_gpa_boundary: 0,
+            }
+            .into(),
+        ],
+        initializations: Vec::new(),
+        directives: vec![context.into(), page.into()],
+        skipped: Vec::new(),
+    };
+    std::fs::write(files.path("igvm"), file.write().unwrap()).unwrap();
+    let error = Bench::new(&config(&files, hyperv_uefi(&files)), &Start::default()).map(|_| ());
+    let error = Chain(&error.unwrap_err()).to_string();
+    assert!(
+        error.contains("the firmware's configuration at 0x709000-"),
+        "{error}"
+    );
+}
+
+#[test]
+fn firmware_in_a_file_does_not_hibernate_yet() {
+    let files = Files::new();
+    files.hyperv();
+    pack_for(&files, "none", &json!({"uefi": {"config_type": "none"}}));
+    for load_mode in [hyperv_uefi(&files), pc_uefi(&files)] {
+        let mut config = config(&files, load_mode);
+        config.hibernation.enabled = true;
+        let error = Bench::new(&config, &Start::default()).map(|_| ());
+        let error = Chain(&error.unwrap_err()).to_string();
+        assert!(error.contains("not supported yet: preserving"), "{error}");
+    }
 }
 
 #[test]

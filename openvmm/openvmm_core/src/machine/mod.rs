@@ -19,6 +19,7 @@ pub(crate) use build::HostEnds;
 pub use error::MachineError;
 pub use firmware::BootError;
 pub use firmware::FirmwareDeviceError;
+pub(crate) use firmware::HibernationSink;
 pub use firmware::UefiError;
 pub use firmware::VariablesError;
 pub use guest::LoadGuestError;

@@ -6,11 +6,13 @@ use super::devices::DevicePlan;
 use super::firmware::BootError;
 use super::firmware::FirmwareSource;
 use super::firmware::HibernationSink;
+use super::firmware::HypervFirmware;
 use super::firmware::HypervPlan;
 use super::firmware::IgvmBoot;
 use super::firmware::LinuxBoot;
 use super::firmware::LoadedImage;
 use super::firmware::PcFirmware;
+use super::firmware::UefiError;
 use super::firmware::UefiPlan;
 use super::memory;
 use super::view;
@@ -18,6 +20,8 @@ use super::view::Details;
 use super::vmgs_store::PlannedStore;
 use chipset_device::VpCount;
 use guest_memory::MemoryLayout;
+use openvmm_defs::config::Igvm;
+use openvmm_defs::config::IgvmHost;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::PcUefi;
@@ -67,7 +71,7 @@ impl MachinePlan {
         config: &VmConfig,
         start: &Start,
         key: Option<Key>,
-        events: HibernationSink,
+        events: &HibernationSink,
     ) -> Result<Self, MachineError> {
         let address_bits = hypervisor.host_info()?.address_bits;
         let topology = Topology::new(config.topology)?;
@@ -116,10 +120,27 @@ impl MachinePlan {
             );
             plan.map(Box::new).map_err(BootError::Uefi)
         };
+        let hyperv_uefi = |firmware, settings| {
+            let (store, events) = (store.as_ref(), events.clone());
+            let plan = HypervPlan::new(firmware, settings, &shape, &devices, store, start, events);
+            plan.map(|plan| LoadPlan::HypervUefi(Box::new(plan)))
+                .map_err(BootError::Uefi)
+        };
         let load = match &config.load_mode {
             LoadMode::LinuxDirect(linux) => {
                 let boot = LinuxBoot::plan(linux, &tables.at_reset()?, &layout, address_bits)?;
                 LoadPlan::Image(Box::new(LoadedImage::Linux(boot)))
+            }
+            LoadMode::Igvm(_) if hibernates && has_firmware => {
+                return Err(BootError::Uefi(UefiError::IgvmHibernation).into());
+            }
+            LoadMode::Igvm(Igvm {
+                file,
+                host: IgvmHost::HypervUefi(uefi),
+                ..
+            }) => {
+                let firmware = HypervFirmware::Igvm(file);
+                hyperv_uefi(firmware, &uefi.settings)?
             }
             LoadMode::Igvm(igvm) => {
                 let boot = IgvmBoot::plan(igvm, &shape, &tables.at_reset()?)?;
@@ -136,8 +157,8 @@ impl MachinePlan {
                 LoadPlan::PcUefi(pc_uefi(uefi, firmware, tables)?, None)
             }
             LoadMode::HypervUefi(uefi) => {
-                let plan = HypervPlan::new(uefi, &shape, &devices, store.as_ref(), start, events);
-                LoadPlan::HypervUefi(Box::new(plan.map_err(BootError::Uefi)?))
+                let firmware = HypervFirmware::Image(&uefi.firmware);
+                hyperv_uefi(firmware, &uefi.settings)?
             }
         };
         Ok(Self {

@@ -257,18 +257,13 @@ impl Bench {
         let (hibernation, lifecycle) = (events.clone(), events.clone());
         let halted = Arc::new(Mutex::new(None));
         let halted_for = halted.clone();
-        let plan = MachinePlan::new(
-            &hypervisor,
-            config,
-            start,
-            key,
-            Arc::new(move |event| {
-                let event = serde_json::to_value(event).unwrap();
-                hibernation
-                    .lock()
-                    .push(event["event"].as_str().unwrap().to_owned());
-            }),
-        )?;
+        let on_hibernation: HibernationSink = Arc::new(move |event| {
+            let event = serde_json::to_value(event).unwrap();
+            hibernation
+                .lock()
+                .push(event["event"].as_str().unwrap().to_owned());
+        });
+        let plan = MachinePlan::new(&hypervisor, config, start, key, &on_hibernation)?;
         let (send, reports) = mpsc::channel();
         let ends = HostEnds {
             console_output: Box::new(std::io::sink()),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::HibernationSink;
 use crate::machine::HostEnds;
 use crate::machine::MachineError;
 use crate::machine::MachinePlan;
@@ -213,25 +214,19 @@ fn what_a_start_does_to_a_session_is_in_the_file_when_it_is_told() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let (heard, file) = (told.clone(), path.clone());
     let hypervisor = FakeHypervisor::new();
-    let plan = MachinePlan::new(
-        &hypervisor,
-        &config,
-        &start,
-        None,
-        Arc::new(move |event: HibernationEvent| {
-            let mut disk = std::fs::read(&file).unwrap();
-            // Without the footer of the VHD.
-            disk.truncate(disk.len() - 512);
-            let device = Box::new(MemoryDevice::with_bytes(512, disk));
-            let store = Vmgs::open(device, OpenOptions::default()).unwrap();
-            let kept = [FileId::HIBERNATION_TOKEN, FileId::HIBERNATION_FIRMWARE]
-                .map(|id| store.is_allocated(id));
-            heard
-                .lock()
-                .push((matches!(event, HibernationEvent::Discarded), kept));
-        }),
-    )
-    .unwrap();
+    let on_hibernation: HibernationSink = Arc::new(move |event: HibernationEvent| {
+        let mut disk = std::fs::read(&file).unwrap();
+        // Without the footer of the VHD.
+        disk.truncate(disk.len() - 512);
+        let device = Box::new(MemoryDevice::with_bytes(512, disk));
+        let store = Vmgs::open(device, OpenOptions::default()).unwrap();
+        let kept = [FileId::HIBERNATION_TOKEN, FileId::HIBERNATION_FIRMWARE]
+            .map(|id| store.is_allocated(id));
+        heard
+            .lock()
+            .push((matches!(event, HibernationEvent::Discarded), kept));
+    });
+    let plan = MachinePlan::new(&hypervisor, &config, &start, None, &on_hibernation).unwrap();
     let ends = HostEnds {
         console_output: Box::new(io::sink()),
         control: RunControl::new(|_| ()),

@@ -24,6 +24,16 @@ impl Options {
     }
 
     pub(super) fn hyperv_uefi(&self, errors: &mut Errors, firmware: &Path) -> Option<LoadMode> {
+        self.check_generation_2(errors);
+        Some(LoadMode::HypervUefi(HypervUefi {
+            firmware: firmware.into(),
+            settings: self.hyperv_uefi_settings(errors),
+            device: self.uefi_device(errors),
+        }))
+    }
+
+    /// Reports options of other firmware.
+    pub(super) fn check_generation_2(&self, errors: &mut Errors) {
         for (option, given) in [
             ("--kernel", self.kernel.is_some()),
             ("--initrd", self.initrd.is_some()),
@@ -40,11 +50,6 @@ impl Options {
                 "--uefi-vars: the firmware of generation-2 VMs has no such file; its variables are kept with --vmgs",
             );
         }
-        Some(LoadMode::HypervUefi(HypervUefi {
-            firmware: firmware.into(),
-            settings: self.hyperv_uefi_settings(errors),
-            device: self.uefi_device(errors),
-        }))
     }
 
     /// How the firmware behaves.
@@ -105,7 +110,7 @@ impl Options {
         ] {
             if given {
                 errors.add(format!(
-                    "{option} needs the firmware of a generation-2 VM of Hyper-V; name it with --uefi-firmware"
+                    "{option} needs the firmware of a generation-2 VM of Hyper-V; name it with --uefi-firmware, or give --igvm type=uefi,path=FILE"
                 ));
             }
         }

@@ -5,6 +5,7 @@ use super::config::Errors;
 use super::files::check_readable;
 use openvmm_defs::config::Igvm;
 use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::IgvmHypervUefi;
 use openvmm_defs::config::IgvmPcUefi;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::UefiKernel;
@@ -172,12 +173,7 @@ impl Options {
             }
             Some(GuestType::Uefi) => match value.profile {
                 Some(UefiProfile::Pc) => self.igvm_pc_uefi(errors),
-                Some(UefiProfile::Hyperv) | None => {
-                    errors.add(
-                        "--igvm: not supported yet: type=uefi,profile=hyperv-uefi (profile=pc-uefi is, for OVMF)",
-                    );
-                    None
-                }
+                Some(UefiProfile::Hyperv) | None => Some(self.igvm_hyperv_uefi(errors)),
             },
             Some(GuestType::OpenHcl) => {
                 errors.add("--igvm: not supported yet: type=openhcl (the OpenHCL paravisor)");
@@ -207,8 +203,18 @@ impl Options {
         }))
     }
 
-    /// The machine of a PC for the firmware in a file. A kernel that is given is started by the firmware.
-    fn igvm_pc_uefi(&self, errors: &mut Errors) -> Option<IgvmHost> {
+    /// The machine of a generation-2 VM for the firmware in a file.
+    fn igvm_hyperv_uefi(&self, errors: &mut Errors) -> IgvmHost {
+        self.check_igvm_uefi(errors);
+        self.check_generation_2(errors);
+        IgvmHost::HypervUefi(IgvmHypervUefi {
+            settings: self.hyperv_uefi_settings(errors),
+            device: self.uefi_device(errors),
+        })
+    }
+
+    /// Reports options that contradict a file with UEFI firmware.
+    fn check_igvm_uefi(&self, errors: &mut Errors) {
         for (option, given) in [
             ("--uefi", self.uefi),
             ("--uefi-firmware", self.uefi_firmware.is_some()),
@@ -225,6 +231,12 @@ impl Options {
                 "--hibernation on: not supported yet: preserving firmware that is in an IGVM file",
             );
         }
+    }
+
+    /// The machine of a PC for the firmware in a file. A kernel that is given is started by the firmware.
+    fn igvm_pc_uefi(&self, errors: &mut Errors) -> Option<IgvmHost> {
+        self.check_igvm_uefi(errors);
+        self.check_needs_generation_2(errors);
         if self.initrd.is_some() && self.kernel.is_none() {
             errors.add("--initrd needs --kernel");
         }
@@ -269,6 +281,7 @@ impl Options {
             }
         }
         self.check_needs_uefi(errors);
+        self.check_needs_generation_2(errors);
     }
 }
 

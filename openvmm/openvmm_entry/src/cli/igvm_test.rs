@@ -1,6 +1,7 @@
 use super::*;
 use crate::cli::Invocation;
 use clap::Parser;
+use openvmm_defs::config::BootFailure;
 
 fn resolve(args: &[&str]) -> Result<Invocation, String> {
     let args = std::iter::once("openvmm").chain(args.iter().copied());
@@ -96,6 +97,47 @@ fn firmware_for_pcs_has_a_profile_of_its_own() {
     let linux = format!("type=linux,profile=pc-uefi,path={path}");
     let error = resolve(&["--igvm", &linux]).err().unwrap_or_default();
     assert!(error.contains("profile= is for type=uefi"), "{error}");
+}
+
+#[test]
+fn firmware_of_generation_2_vms_has_its_options() {
+    let (_file, path) = file();
+    let typed = format!("type=uefi,path={path}");
+    let options = ["--disable-frontpage", "--secure-boot"];
+    let typed = resolve(&[&["--igvm", &typed], &options[..]].concat()).unwrap();
+    let named = ["--igvm", &path, "--igvm-personality", "uefi"];
+    let named = resolve(&[&named[..], &options].concat()).unwrap();
+    assert_eq!(typed.vm.load_mode, named.vm.load_mode);
+    let LoadMode::Igvm(Igvm {
+        host: IgvmHost::HypervUefi(uefi),
+        ..
+    }) = typed.vm.load_mode
+    else {
+        panic!("{:?}", typed.vm.load_mode);
+    };
+    assert_eq!(uefi.settings.boot_failure, BootFailure::PowerOff);
+    assert!(uefi.device.secure_boot.is_enabled);
+    let value = format!("type=uefi,path={path}");
+    for (more, reason) in [
+        (&["--uefi"][..], "--uefi cannot be combined with --igvm"),
+        (&["--uefi-firmware", &path], "--uefi-firmware cannot be"),
+        (&["--kernel", &path], "--kernel: the firmware"),
+        (&["-c", "quiet"], "--cmdline: the firmware"),
+        (&["--uefi-vars", &path], "--uefi-vars: the firmware"),
+        (&["--hibernation", "on"], "not supported yet"),
+        (
+            &["--igvm-vtl2-relocation-type", "auto=filesize"],
+            "only `disable` is possible",
+        ),
+    ] {
+        let error = resolve(&[&["--igvm", &value], more].concat());
+        let error = error.err().unwrap_or_default();
+        assert!(error.contains(reason), "{more:?}: {error}");
+    }
+    let pc = format!("profile=pc-uefi,path={path}");
+    let error = resolve(&["--igvm", &pc, "--disable-frontpage"]).err();
+    let error = error.unwrap_or_default();
+    assert!(error.contains("--disable-frontpage needs"), "{error}");
 }
 
 #[test]

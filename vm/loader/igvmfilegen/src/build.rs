@@ -10,6 +10,8 @@ use crate::manifest::LinuxImage;
 use crate::manifest::Manifest;
 use crate::manifest::ResourceKind;
 use crate::manifest::Resources;
+use crate::manifest::UefiConfigType;
+use crate::manifest::UefiImage;
 use crate::map;
 use crate::packed::CommandLine;
 use crate::packed::PackedImage;
@@ -39,6 +41,9 @@ use loader::Piece;
 use loader::linux::EntryProtocol;
 use loader::linux::LinuxPlan;
 use loader::linux::LoadError;
+use loader::msvm;
+use loader::msvm::MsvmError;
+use loader::msvm::MsvmImage;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -124,6 +129,25 @@ pub enum ConfigProblem {
         /// Its length.
         len: u64,
     },
+    /// The firmware would have to find its configuration in the file.
+    #[error("config_type igvm is not supported yet; none is")]
+    ConfigType,
+    /// The firmware has another size than the one that hosts know.
+    #[error("{} has {len} bytes; firmware of generation-2 VMs has {} in an IGVM file", path.display(), msvm::IMAGE_LEN)]
+    UefiSize {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: u64,
+    },
+    /// The firmware cannot be loaded.
+    #[error("{} cannot be used as firmware of a generation-2 VM: {source}", path.display())]
+    Uefi {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: MsvmError,
+    },
     /// A resource cannot be read.
     #[error(transparent)]
     File(#[from] ImageFileError),
@@ -199,6 +223,7 @@ fn pack(config: &GuestConfig, resources: &Resources) -> Result<PackedConfig, Con
     let image = match &config.image {
         Image::Linux(linux) => pack_linux(linux, resources)?,
         Image::Ovmf {} => pack_ovmf(resources)?,
+        Image::Uefi(uefi) => pack_uefi(uefi, resources)?,
     };
     if let Some((&vp, _)) = image.registers().iter().find(|(vp, _)| **vp != 0) {
         return Err(ContextError::Vp { vp }.into());
@@ -257,6 +282,27 @@ fn pack_linux(linux: &LinuxImage, resources: &Resources) -> Result<PackedImage, 
     };
     image.require_memory("the kernel's RAM", ram)?;
     plan.load(&mut image)?;
+    Ok(image)
+}
+
+/// The firmware with what it starts with, without its configuration: the host loads that.
+fn pack_uefi(uefi: &UefiImage, resources: &Resources) -> Result<PackedImage, ConfigProblem> {
+    if uefi.config_type != UefiConfigType::None {
+        return Err(ConfigProblem::ConfigType);
+    }
+    let mut image = PackedImage::new(CommandLine::InFile);
+    let path = resources.resources.get(&ResourceKind::Uefi);
+    let Some(file) = path.map(|path| ImageFile::open(path)).transpose()? else {
+        // The caller has checked that it is given.
+        return Ok(image);
+    };
+    let (path, len) = (file.path().to_owned(), file.len());
+    if len != msvm::IMAGE_LEN {
+        return Err(ConfigProblem::UefiSize { path, len });
+    }
+    let firmware = MsvmImage::new(file.read()?.into())
+        .map_err(|source| ConfigProblem::Uefi { path, source })?;
+    firmware.load(&mut image, None)?;
     Ok(image)
 }
 

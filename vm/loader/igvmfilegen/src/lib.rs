@@ -29,5 +29,7 @@ pub use manifest::Manifest;
 pub use manifest::ReadError;
 pub use manifest::ResourceKind;
 pub use manifest::Resources;
+pub use manifest::UefiConfigType;
+pub use manifest::UefiImage;
 pub use packed::CommandLine;
 pub use packed::PackedImage;

@@ -86,6 +86,26 @@ pub enum Image {
     Linux(LinuxImage),
     /// UEFI firmware for PCs, of the OVMF family, as it is in flash memory: variables, then code.
     Ovmf {},
+    /// UEFI firmware of Hyper-V's generation-2 VMs.
+    Uefi(UefiImage),
+}
+
+/// UEFI firmware of Hyper-V's generation-2 VMs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UefiImage {
+    /// Where the firmware learns about its machine.
+    pub config_type: UefiConfigType,
+}
+
+/// Where firmware learns about its machine.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UefiConfigType {
+    /// In the configuration that the host loads behind it.
+    None,
+    /// In parameters of the file.
+    Igvm,
 }
 
 /// A Linux kernel.
@@ -203,6 +223,7 @@ impl Manifest {
                     needs.extend(linux.use_initrd.then_some(ResourceKind::LinuxInitrd));
                 }
                 Image::Ovmf {} => needs.extend([ResourceKind::OvmfCode, ResourceKind::OvmfVars]),
+                Image::Uefi(_) => needs.push(ResourceKind::Uefi),
             }
         }
         needs.sort();

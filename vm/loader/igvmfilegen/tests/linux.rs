@@ -141,7 +141,7 @@ fn plan(file: &[u8], ram: u64, line: Option<&str>) -> Result<IgvmPlan, IgvmLoadE
             rom: None,
             vp_count: 1,
             command_line: line,
-            acpi: &tables(),
+            acpi: tables().tables(),
             low_mmio: MemoryRange {
                 start: 0xc000_0000,
                 end: 0xfc00_0000,

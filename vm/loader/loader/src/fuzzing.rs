@@ -92,7 +92,7 @@ fn load_igvm(data: &[u8]) -> Result<(), IgvmLoadError> {
         rom: Some(rom),
         vp_count: 2,
         command_line: None,
-        acpi: &TABLES,
+        acpi: TABLES.tables(),
         low_mmio: layout.low_mmio(),
         high_mmio: None,
     };

@@ -13,7 +13,6 @@ use crate::PageImport;
 use crate::PageKind;
 use crate::Piece;
 use crate::VpRegister;
-use crate::mtrr;
 use crate::page_tables;
 use guest_memory::MemoryRange;
 use ovmf_image::FirmwareKind;
@@ -26,6 +25,15 @@ pub use crate::mtrr::firmware_variable_mtrrs as variable_mtrrs;
 
 /// The guest-physical address at which the image is loaded. It is compiled into the firmware.
 pub const BASE: u64 = 0x10_0000;
+
+/// The length of Hyper-V's builds of the image, in bytes.
+pub const IMAGE_LEN: u64 = 6 << 20;
+
+/// [`IMAGE_LEN`] in pages.
+pub const IMAGE_PAGES: u32 = (IMAGE_LEN / PAGE) as u32;
+
+/// The address of the configuration blob behind an image of [`IMAGE_LEN`].
+pub const CONFIG_GPA: u64 = config_gpa(IMAGE_LEN);
 
 /// Empty pages between the descriptor table and the configuration.
 const SCRATCH_PAGES: u64 = 2;
@@ -114,7 +122,7 @@ impl MsvmImage {
 
     /// The address of the configuration blob.
     pub fn config_gpa(&self) -> u64 {
-        self.scratch_gpa() + SCRATCH_PAGES * PAGE
+        config_gpa(self.bytes.len() as u64)
     }
 
     fn tables_gpa(&self) -> u64 {
@@ -130,7 +138,7 @@ impl MsvmImage {
     }
 
     /// Loads the image with all that it starts with. Without `config` there is no configuration blob, and whoever starts
-    /// the firmware has to add it with [`load_config`].
+    /// the firmware has to add it with [`load_config`], and its address in R12.
     ///
     /// The boot processor gets all its registers but variable MTRRs, which depend on the machine.
     pub fn load(
@@ -173,10 +181,11 @@ impl MsvmImage {
         for register in self.registers() {
             image.import_register(BSP, register)?;
         }
-        match config {
-            Some(config) => load_config(image, self.config_gpa(), config),
-            None => Ok(()),
+        if let Some(config) = config {
+            load_config(image, self.config_gpa(), config)?;
+            image.import_register(BSP, VpRegister::R12(self.config_gpa()))?;
         }
+        Ok(())
     }
 
     fn registers(&self) -> Vec<VpRegister> {
@@ -204,27 +213,43 @@ impl MsvmImage {
             VpRegister::Fs(DATA),
             VpRegister::Gs(DATA),
             VpRegister::Ss(DATA),
-            VpRegister::Msr(MSR_PAT, PAT),
         ];
-        registers.extend(mtrr::firmware_fixed_mtrrs());
+        registers.extend(memory_types());
         registers
     }
 }
 
-/// Loads the configuration blob to `gpa`, and tells the boot processor where it is.
+/// The boot processor's registers for memory types, without variable MTRRs.
+pub fn memory_types() -> Vec<VpRegister> {
+    let mut registers = vec![VpRegister::Msr(MSR_PAT, PAT)];
+    registers.extend(fixed_mtrrs());
+    registers
+}
+
+/// The name of the configuration blob in messages.
+pub const CONFIG: &str = "the firmware's configuration";
+
+/// The pages at `gpa` that a configuration blob of `len` bytes fills.
+pub fn config_range(gpa: u64, len: usize) -> MemoryRange {
+    MemoryRange {
+        start: gpa,
+        end: gpa + (len as u64).next_multiple_of(PAGE),
+    }
+}
+
+/// Loads the configuration blob to `gpa`.
 pub fn load_config(
     image: &mut dyn ImageLoad,
     gpa: u64,
     config: &Arc<[u8]>,
 ) -> Result<(), ImportError> {
-    let len = config.len().next_multiple_of(PAGE as usize);
-    image.import_pages(&pages(
-        "the firmware's configuration",
-        gpa,
-        len,
-        Some(config.clone()),
-    ))?;
-    image.import_register(BSP, VpRegister::R12(gpa))
+    let len = config_range(gpa, config.len()).len() as usize;
+    image.import_pages(&pages(CONFIG, gpa, len, Some(config.clone())))
+}
+
+/// The address of the configuration blob behind an image of `len` bytes, its page tables, its GDT and the empty pages.
+const fn config_gpa(len: u64) -> u64 {
+    BASE + len + (page_tables::PAGES as u64 + 1 + SCRATCH_PAGES) * PAGE
 }
 
 fn gdt() -> Vec<u8> {

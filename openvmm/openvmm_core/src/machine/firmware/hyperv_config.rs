@@ -5,7 +5,6 @@ use crate::machine::plan::MachineShape;
 use crate::machine::platform::Generation2Ranges;
 use acpi_spec::Table;
 use guest_memory::MemoryRange;
-use loader::msvm::MsvmImage;
 use openvmm_defs::config::BootFailure;
 use openvmm_defs::config::DefaultBoot;
 use openvmm_defs::config::FirmwareConsole;
@@ -32,12 +31,12 @@ use uuid::Uuid;
 /// The `_UID` of the host bridge in the ACPI tables.
 const HOST_BRIDGE_UID: u32 = 0;
 
-/// The configuration of `machine`, without random bytes, for an image of no size.
+/// The configuration of `machine`, without random bytes, for an image of no size yet.
 pub(crate) fn config(
     settings: &HypervUefiSettings,
     machine: &MachineShape<'_>,
     ranges: &Generation2Ranges,
-    tables: Vec<Table>,
+    tables: &[Table],
 ) -> UefiConfig {
     let vps = machine.topology.vps().len() as u32;
     let pcie = ranges.pci.as_ref().map(|windows| PcieApertures {
@@ -73,19 +72,11 @@ pub(crate) fn config(
         high_mmio: range(ranges.high_gap),
         smbios: smbios(machine),
         smbios_processor: None,
-        acpi_tables: tables.into_iter().map(|table| table.bytes).collect(),
+        acpi_tables: tables.iter().map(|table| table.bytes.clone()).collect(),
         nvdimms: None,
         vpci_instance: None,
         gic: None,
         pcie: pcie.into_iter().collect(),
-    }
-}
-
-/// The configuration for this image.
-pub(crate) fn for_image(config: UefiConfig, image: &MsvmImage) -> UefiConfig {
-    UefiConfig {
-        image_pages: image.pages(),
-        ..config
     }
 }
 

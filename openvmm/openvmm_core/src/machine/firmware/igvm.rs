@@ -46,12 +46,12 @@ impl IgvmBoot {
             &IgvmMachine {
                 layout: machine.layout,
                 rom: match config.host {
-                    IgvmHost::Linux => None,
+                    IgvmHost::Linux | IgvmHost::HypervUefi(_) => None,
                     IgvmHost::PcUefi(_) => Some(flash),
                 },
                 vp_count: machine.config.topology.processors,
                 command_line: config.cmdline.as_deref(),
-                acpi: tables,
+                acpi: tables.tables(),
                 low_mmio: windows.low,
                 high_mmio: windows.high,
             },
@@ -65,7 +65,7 @@ impl IgvmBoot {
                 }
                 Some(host)
             }
-            IgvmHost::PcUefi(_) => None,
+            IgvmHost::PcUefi(_) | IgvmHost::HypervUefi(_) => None,
         };
         Ok(Self { plan, linux })
     }

@@ -11,6 +11,7 @@ mod variables;
 mod vp_registers;
 
 pub(crate) use hyperv::HypervBoot;
+pub(crate) use hyperv::HypervFirmware;
 pub(crate) use hyperv::HypervPlan;
 pub(crate) use igvm::IgvmBoot;
 pub(crate) use linux::LinuxBoot;

@@ -27,6 +27,8 @@ use fw_cfg::FwCfgBuilder;
 use fw_cfg::ItemContent;
 use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryLayout;
+use loader::ImageFileError;
+use loader::igvm::IgvmLoadError;
 use loader::msvm::MsvmError;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::UefiVariables;
@@ -81,6 +83,17 @@ pub enum UefiError {
         /// The file.
         path: PathBuf,
     },
+    /// An IGVM file cannot be read.
+    #[error(transparent)]
+    IgvmFile(#[from] ImageFileError),
+    /// An IGVM file cannot be loaded.
+    #[error(transparent)]
+    Igvm(#[from] IgvmLoadError),
+    /// Firmware in an IGVM file is not preserved.
+    #[error(
+        "not supported yet: preserving firmware that is in an IGVM file for a guest that hibernates; turn hibernation off"
+    )]
+    IgvmHibernation,
     /// The firmware does not run without SMM.
     #[error("cannot use the firmware {}", path.display())]
     Smm {

@@ -47,7 +47,7 @@ impl IgvmImage {
     }
 
     /// The file's bytes.
-    pub(super) fn bytes(&self) -> &Arc<[u8]> {
+    pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
 

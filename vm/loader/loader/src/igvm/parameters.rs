@@ -14,7 +14,8 @@ pub(super) fn value(
     machine: &IgvmMachine<'_>,
 ) -> Result<Option<Vec<u8>>, Unsupported> {
     let table = |signature: &[u8; 4]| {
-        let table = machine.acpi.table(*signature)?;
+        let mut tables = machine.acpi.iter();
+        let table = tables.find(|table| table.signature == *signature)?;
         Some(table.alone())
     };
     Ok(match kind {

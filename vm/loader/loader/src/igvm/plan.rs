@@ -16,7 +16,7 @@ use crate::Parameter;
 use crate::ParameterArea;
 use crate::Piece;
 use crate::VpRegister;
-use acpi_spec::TableSet;
+use acpi_spec::Table;
 use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use igvm_format::Architecture;
@@ -58,7 +58,7 @@ pub struct IgvmMachine<'a> {
     /// The command line, if there is one.
     pub command_line: Option<&'a str>,
     /// The ACPI tables.
-    pub acpi: &'a TableSet,
+    pub acpi: &'a [Table],
     /// Devices' memory below 4 GiB.
     pub low_mmio: MemoryRange,
     /// Devices' memory above 4 GiB.
@@ -150,6 +150,16 @@ impl IgvmPlan {
     /// The boot processor's registers.
     pub fn registers(&self) -> &[VpRegister] {
         &self.registers
+    }
+
+    /// The address of the first instruction.
+    pub fn entry_gpa(&self) -> u64 {
+        let mut registers = self.registers.iter();
+        let rip = registers.find_map(|register| match register {
+            VpRegister::Rip(rip) => Some(*rip),
+            _ => None,
+        });
+        rip.unwrap_or(RESET_VECTOR)
     }
 
     /// The pages that are ROM, if they are one piece that ends at 4 GiB, as firmware in flash memory does.

@@ -101,7 +101,7 @@ fn machine_plan(
         rom: None,
         vp_count: 3,
         command_line: None,
-        acpi: &acpi,
+        acpi: acpi.tables(),
         low_mmio: range(0xc000_0000, 0x3c00_0000),
         high_mmio: None,
     };
