@@ -55,6 +55,9 @@ pub(crate) enum LockError {
 const RETRIES: u32 = 100;
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
+/// How often `/proc/locks` is read for a holder that is not in it.
+const LOCKS_READS: u32 = 10;
+
 /// Locks `file` for use as a disk, until it is closed.
 pub(crate) fn lock(file: &File, access: DiskAccess) -> Result<(), LockError> {
     let mut retries = RETRIES;
@@ -121,16 +124,18 @@ pub(crate) fn unlock(file: &File) {
 
 /// Finds the process that has a lock on `file`.
 fn holder(file: &File) -> LockHolder {
-    let (Ok(metadata), Ok(locks)) = (file.metadata(), std::fs::read_to_string("/proc/locks"))
-    else {
+    let Ok(metadata) = file.metadata() else {
         return LockHolder::Unknown;
     };
     let device = metadata.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    match find_holder(
-        &locks,
-        &format!("{major:02x}:{minor:02x}:{}", metadata.ino()),
-    ) {
+    let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    // The kernel leaves out locks while others come and go.
+    let mut found = (0..LOCKS_READS).filter_map(|_| {
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        find_holder(&locks, &id)
+    });
+    match found.next() {
         Some(pid) if pid == std::process::id() => LockHolder::ThisProcess,
         Some(pid) => LockHolder::Process(pid),
         None => LockHolder::Unknown,
