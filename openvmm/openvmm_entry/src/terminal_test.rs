@@ -163,9 +163,10 @@ impl Terminal {
     /// Starts the program in a session of this terminal. `configure` can replace its streams.
     fn start(&self, role: &str, configure: impl FnOnce(&mut Command)) -> Child {
         let stream = || Stdio::from(self.program.try_clone().unwrap());
-        let mut command = Command::new("setsid");
+        // A shell ignores some signals for what it starts in the background, such as these tests.
+        let mut command = Command::new("env");
         command
-            .args(["--ctty", "--wait"])
+            .args(["--default-signal", "setsid", "--ctty", "--wait"])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "terminal::tests::program", "--nocapture"])
             .env(ROLE, role)

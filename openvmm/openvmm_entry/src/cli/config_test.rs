@@ -48,6 +48,8 @@ fn a_plain_invocation_resolves() {
 
 #[test]
 fn every_error_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let serial = format!("file={}/serial", directory.path().display());
     let errors = resolve(&[
         "--kernel",
         "/nonexistent/vmlinuz",
@@ -62,9 +64,9 @@ fn every_error_is_reported() {
         "--com1",
         "what",
         "--com2",
-        "file=/nonexistent/serial",
+        &serial,
         "--com3",
-        "file=/nonexistent/serial",
+        &serial,
         "--debugcon",
         "99999:stderr",
         "--irqchip",
