@@ -170,17 +170,67 @@ fn what_is_where_the_configuration_goes_is_named() {
 }
 
 #[test]
-fn firmware_in_a_file_does_not_hibernate_yet() {
+fn a_hibernated_guest_keeps_the_image_that_was_in_the_file() {
+    let files = Files::new();
+    files.hyperv();
+    let uefi = json!({"uefi": {"config_type": "none"}});
+    pack_for(&files, "none", &uefi);
+    let mut config = config(&files, hyperv_uefi(&files));
+    config.hibernation.enabled = true;
+    let mut bench = Bench::boot(&config);
+    bench
+        .hypervisor
+        .push(0, [out(0x404, &0x2400_u16.to_le_bytes())]);
+    bench.machine.lifecycle.resume().unwrap();
+    bench.power_request();
+    assert_eq!(bench.take_events().last().unwrap(), "halted hibernate");
+    let image = std::fs::read(files.path("MSVM.fd")).unwrap();
+    bench.end(&config);
+
+    // The host has another build in its file, and then only an image of it.
+    let mut other = image.clone();
+    other[0x1000] ^= 1;
+    std::fs::write(files.path("MSVM.fd"), other).unwrap();
+    pack_for(&files, "none", &uefi);
+    for load_mode in [config.load_mode.clone(), files.hyperv()] {
+        config.load_mode = load_mode;
+        let bench = Bench::boot(&config);
+        assert!(bench.take_events().contains(&"restored".to_owned()));
+        bench.end(&config);
+        let ram = std::fs::read(files.path("ram")).unwrap();
+        assert!(ram[0x10_0000..][..image.len()] == image);
+    }
+}
+
+#[test]
+fn what_an_image_does_not_have_is_not_preserved() {
     let files = Files::new();
     files.hyperv();
     pack_for(&files, "none", &json!({"uefi": {"config_type": "none"}}));
-    for load_mode in [hyperv_uefi(&files), pc_uefi(&files)] {
-        let mut config = config(&files, load_mode);
-        config.hibernation.enabled = true;
-        let error = Bench::new(&config, &Start::default()).map(|_| ());
-        let error = Chain(&error.unwrap_err()).to_string();
-        assert!(error.contains("not supported yet: preserving"), "{error}");
-    }
+    let bytes = std::fs::read(files.path("igvm")).unwrap();
+    let mut file = IgvmFile::parse(&bytes).unwrap();
+    let content = [1; 4096];
+    let page = Directive::PageData(PageDataRecord {
+        gpa: 0x80_0000,
+        mask: 1,
+        flags: PageFlags::default(),
+        data_type: PageDataType::Normal,
+        data: &content,
+    });
+    file.directives.push(page.into());
+    std::fs::write(files.path("igvm"), file.write().unwrap()).unwrap();
+    let mut config = config(&files, hyperv_uefi(&files));
+    Bench::boot(&config).end(&config);
+    config.hibernation.enabled = true;
+    let error = Bench::new(&config, &Start::default()).map(|_| ());
+    let error = Chain(&error.unwrap_err()).to_string();
+    assert!(error.contains("in another way than an image"), "{error}");
+
+    pack(&files, &json!({"ovmf": {}}));
+    config.load_mode = pc_uefi(&files);
+    let error = Bench::new(&config, &Start::default()).map(|_| ());
+    let error = Chain(&error.unwrap_err()).to_string();
+    assert!(error.contains("not supported yet: preserving"), "{error}");
 }
 
 #[test]

@@ -131,9 +131,6 @@ impl MachinePlan {
                 let boot = LinuxBoot::plan(linux, &tables.at_reset()?, &layout, address_bits)?;
                 LoadPlan::Image(Box::new(LoadedImage::Linux(boot)))
             }
-            LoadMode::Igvm(_) if hibernates && has_firmware => {
-                return Err(BootError::Uefi(UefiError::IgvmHibernation).into());
-            }
             LoadMode::Igvm(Igvm {
                 file,
                 host: IgvmHost::HypervUefi(uefi),
@@ -145,6 +142,9 @@ impl MachinePlan {
             LoadMode::Igvm(igvm) => {
                 let boot = IgvmBoot::plan(igvm, &shape, &tables.at_reset()?)?;
                 match boot.pc_uefi(igvm)? {
+                    Some(_) if hibernates => {
+                        return Err(BootError::Uefi(UefiError::IgvmHibernation).into());
+                    }
                     None => LoadPlan::Image(Box::new(LoadedImage::Igvm(boot))),
                     Some((uefi, firmware)) => {
                         let plan = pc_uefi(&uefi, firmware, tables)?;

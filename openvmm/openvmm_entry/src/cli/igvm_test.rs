@@ -124,7 +124,6 @@ fn firmware_of_generation_2_vms_has_its_options() {
         (&["--kernel", &path], "--kernel: the firmware"),
         (&["-c", "quiet"], "--cmdline: the firmware"),
         (&["--uefi-vars", &path], "--uefi-vars: the firmware"),
-        (&["--hibernation", "on"], "not supported yet"),
         (
             &["--igvm-vtl2-relocation-type", "auto=filesize"],
             "only `disable` is possible",

@@ -44,6 +44,9 @@ use uefi_config::replace_entropy;
 
 const BSP: u32 = 0;
 
+/// The first bytes of an IGVM file.
+const IGVM: &[u8] = b"IGVM";
+
 /// The name under which the configuration is stored for a hibernated guest. There its random bytes are zero.
 pub(crate) const CONFIG_FILE: &str = "uefi/config";
 
@@ -203,17 +206,25 @@ impl Host<'_> {
                     source,
                 })
             }
-            HypervFirmware::Igvm(path) => self.igvm(&IgvmImage::read(&ImageFile::open(path)?)?),
+            HypervFirmware::Igvm(path) => {
+                let image = self.igvm(&IgvmImage::read(&ImageFile::open(path)?)?)?;
+                match self.machine.config.hibernation.enabled {
+                    true => image.preserved(path),
+                    false => Ok(image),
+                }
+            }
         }
     }
 
-    /// The firmware of an earlier session, which was taken from a file of the same kind.
+    /// The firmware of an earlier session: what [`Image::bytes`] was.
     fn stored_image(&self, bytes: &Arc<[u8]>) -> Result<Image, UefiError> {
         match self.firmware {
-            HypervFirmware::Image(_) => MsvmImage::new(bytes.clone())
+            HypervFirmware::Igvm(path) if bytes.starts_with(IGVM) => {
+                self.igvm(&IgvmImage::new(path, bytes.clone()))
+            }
+            HypervFirmware::Igvm(_) | HypervFirmware::Image(_) => MsvmImage::new(bytes.clone())
                 .map(Image::Msvm)
                 .map_err(UefiError::StoredMsvm),
-            HypervFirmware::Igvm(path) => self.igvm(&IgvmImage::new(path, bytes.clone())),
         }
     }
 
@@ -249,6 +260,21 @@ impl Host<'_> {
 }
 
 impl Image {
+    /// The firmware in the file `path` as what is stored for a hibernated guest, its image.
+    fn preserved(self, path: &Path) -> Result<Self, UefiError> {
+        match self {
+            Self::Igvm {
+                plan, registers, ..
+            } => {
+                let image = plan.msvm(&registers).map_err(UefiError::IgvmImport)?;
+                image
+                    .map(Self::Msvm)
+                    .ok_or_else(|| UefiError::IgvmFirmware { path: path.into() })
+            }
+            image @ Self::Msvm(_) => Ok(image),
+        }
+    }
+
     /// What is kept of it.
     fn bytes(&self) -> &Arc<[u8]> {
         match self {

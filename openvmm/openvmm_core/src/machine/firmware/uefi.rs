@@ -28,6 +28,7 @@ use fw_cfg::ItemContent;
 use fw_cfg::e820_ram_entry;
 use guest_memory::MemoryLayout;
 use loader::ImageFileError;
+use loader::ImportError;
 use loader::igvm::IgvmLoadError;
 use loader::msvm::MsvmError;
 use openvmm_defs::config::PcUefi;
@@ -89,9 +90,22 @@ pub enum UefiError {
     /// An IGVM file cannot be loaded.
     #[error(transparent)]
     Igvm(#[from] IgvmLoadError),
-    /// Firmware in an IGVM file is not preserved.
+    /// What is in an IGVM file cannot be taken from it.
+    #[error("cannot read the firmware in the IGVM file")]
+    IgvmImport(#[source] ImportError),
+    /// An IGVM file has more than its firmware's image and what such an image starts with.
     #[error(
-        "not supported yet: preserving firmware that is in an IGVM file for a guest that hibernates; turn hibernation off"
+        "the firmware in {} cannot be preserved for a guest that hibernates: the file starts it in another way than an image of it; \
+         turn hibernation off, or name the image with --uefi-firmware",
+        path.display()
+    )]
+    IgvmFirmware {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Firmware for PCs in an IGVM file is not preserved.
+    #[error(
+        "not supported yet: preserving OVMF that is in an IGVM file for a guest that hibernates; turn hibernation off"
     )]
     IgvmHibernation,
     /// The firmware does not run without SMM.

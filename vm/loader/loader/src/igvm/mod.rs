@@ -6,6 +6,7 @@
 
 mod error;
 mod image;
+mod msvm;
 mod parameters;
 mod plan;
 mod registers;
