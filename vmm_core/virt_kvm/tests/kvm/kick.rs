@@ -111,11 +111,14 @@ fn kicks_that_nobody_waits_for() {
             kick.kick();
         });
         let mut stops = 0;
-        while !over.load(Ordering::Acquire) {
+        // All kicks may be over before the first run, which the last one then stops.
+        loop {
             assert_eq!(vp.run(&Discard).unwrap(), VpStop::Requested);
             stops += 1;
+            if over.load(Ordering::Acquire) {
+                break stops;
+            }
         }
-        stops
     });
     assert!((1..=KICKS + 1).contains(&stops), "{stops}");
 }
