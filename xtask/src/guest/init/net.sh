@@ -39,7 +39,9 @@ net() {
         say "net ping $?"
         ;;
     receive)
-        nc "$2" "$3" </dev/null >/tmp/received
+        # Its own direction stays open until the server has sent everything.
+        [ -p /tmp/silence ] || mkfifo /tmp/silence
+        nc "$2" "$3" <>/tmp/silence >/tmp/received
         status=$?
         say "net receive $status $(wc -c </tmp/received) $(sum </tmp/received)"
         rm -f /tmp/received
