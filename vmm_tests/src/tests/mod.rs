@@ -150,7 +150,7 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         igvm::too_little_memory,
         igvm::no_type,
         igvm::damaged,
-        installation::hibernates_and_powers_off,
+        installation::hibernates,
         killed::while_hibernating_and_waking,
         killed::while_firmware_is_stored,
         killed::stock_software,
