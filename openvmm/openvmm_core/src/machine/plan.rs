@@ -20,7 +20,6 @@ use super::view::Details;
 use super::vmgs_store::PlannedStore;
 use chipset_device::VpCount;
 use guest_memory::MemoryLayout;
-use openvmm_defs::config::Igvm;
 use openvmm_defs::config::IgvmHost;
 use openvmm_defs::config::LoadMode;
 use openvmm_defs::config::MachineProfile;
@@ -131,27 +130,24 @@ impl MachinePlan {
                 let boot = LinuxBoot::plan(linux, &tables.at_reset()?, &layout, address_bits)?;
                 LoadPlan::Image(Box::new(LoadedImage::Linux(boot)))
             }
-            LoadMode::Igvm(Igvm {
-                file,
-                host: IgvmHost::HypervUefi(uefi),
-                ..
-            }) => {
-                let firmware = HypervFirmware::Igvm(file);
-                hyperv_uefi(firmware, &uefi.settings)?
-            }
-            LoadMode::Igvm(igvm) => {
-                let boot = IgvmBoot::plan(igvm, &shape, &tables.at_reset()?)?;
-                match boot.pc_uefi(igvm)? {
-                    Some(_) if hibernates => {
+            LoadMode::Igvm(igvm) => match &igvm.host {
+                IgvmHost::Linux => {
+                    let boot = IgvmBoot::linux(igvm, &shape, &tables.at_reset()?)?;
+                    LoadPlan::Image(Box::new(LoadedImage::Igvm(boot)))
+                }
+                IgvmHost::PcUefi(host) => {
+                    let at_reset = tables.at_reset()?;
+                    let (boot, uefi, firmware) = IgvmBoot::pc_uefi(igvm, host, &shape, &at_reset)?;
+                    if hibernates {
                         return Err(BootError::Uefi(UefiError::IgvmHibernation).into());
                     }
-                    None => LoadPlan::Image(Box::new(LoadedImage::Igvm(boot))),
-                    Some((uefi, firmware)) => {
-                        let plan = pc_uefi(&uefi, firmware, tables)?;
-                        LoadPlan::PcUefi(plan, Some(Box::new(LoadedImage::Igvm(boot))))
-                    }
+                    let plan = pc_uefi(&uefi, firmware, tables)?;
+                    LoadPlan::PcUefi(plan, Some(Box::new(LoadedImage::Igvm(boot))))
                 }
-            }
+                IgvmHost::HypervUefi(uefi) => {
+                    hyperv_uefi(HypervFirmware::Igvm(&igvm.file), &uefi.settings)?
+                }
+            },
             LoadMode::PcUefi(uefi) => {
                 let firmware = FirmwareSource::File(uefi.code.clone());
                 LoadPlan::PcUefi(pc_uefi(uefi, firmware, tables)?, None)

@@ -17,7 +17,7 @@ use loader::igvm::IgvmPlan;
 use loader::linux::LinuxHost;
 use loader::ovmf::ROM_END;
 use openvmm_defs::config::Igvm;
-use openvmm_defs::config::IgvmHost;
+use openvmm_defs::config::IgvmPcUefi;
 use openvmm_defs::config::PcUefi;
 use ovmf_image::FirmwareFile;
 
@@ -29,57 +29,38 @@ pub(crate) struct IgvmBoot {
 }
 
 impl IgvmBoot {
-    /// Reads the file, and checks that it can be loaded on this machine with what the host adds.
-    pub(crate) fn plan(
+    /// A Linux kernel in a file, with what the host adds to it.
+    pub(crate) fn linux(
         config: &Igvm,
         machine: &MachineShape<'_>,
         tables: &TableSet,
     ) -> Result<Self, BootError> {
-        let image = IgvmImage::read(&ImageFile::open(&config.file)?)?;
-        let windows = PciWindows::at_reset(machine.layout, machine.address_bits);
+        let plan = plan(config, machine, tables, None)?;
+        let mut host = LinuxHost::new(machine.layout, machine.address_bits, tables)?;
+        host.without(plan.registers());
+        for (what, range) in host.placements() {
+            plan.check_free(what, range)?;
+        }
+        Ok(Self {
+            plan,
+            linux: Some(host),
+        })
+    }
+
+    /// Firmware for PCs in a file: the firmware, and what else the file loads.
+    pub(crate) fn pc_uefi(
+        config: &Igvm,
+        host: &IgvmPcUefi,
+        machine: &MachineShape<'_>,
+        tables: &TableSet,
+    ) -> Result<(Self, PcUefi, FirmwareSource), BootError> {
         let flash = MemoryRange {
             start: ROM_END - ovmf_image::MAX_SIZE,
             end: ROM_END,
         };
-        let plan = IgvmPlan::new(
-            &image,
-            &IgvmMachine {
-                layout: machine.layout,
-                rom: match config.host {
-                    IgvmHost::Linux | IgvmHost::HypervUefi(_) => None,
-                    IgvmHost::PcUefi(_) => Some(flash),
-                },
-                vp_count: machine.config.topology.processors,
-                command_line: config.cmdline.as_deref(),
-                acpi: tables.tables(),
-                low_mmio: windows.low,
-                high_mmio: windows.high,
-            },
-        )?;
-        let linux = match config.host {
-            IgvmHost::Linux => {
-                let mut host = LinuxHost::new(machine.layout, machine.address_bits, tables)?;
-                host.without(plan.registers());
-                for (what, range) in host.placements() {
-                    plan.check_free(what, range)?;
-                }
-                Some(host)
-            }
-            IgvmHost::PcUefi(_) | IgvmHost::HypervUefi(_) => None,
-        };
-        Ok(Self { plan, linux })
-    }
-
-    /// The firmware for PCs in the file, if that is what the host is to run.
-    pub(crate) fn pc_uefi(
-        &self,
-        config: &Igvm,
-    ) -> Result<Option<(PcUefi, FirmwareSource)>, BootError> {
-        let IgvmHost::PcUefi(host) = &config.host else {
-            return Ok(None);
-        };
+        let plan = plan(config, machine, tables, Some(flash))?;
         let path = &config.file;
-        let rom = self.plan.rom();
+        let rom = plan.rom();
         let rom = rom.ok_or_else(|| UefiError::NoFirmwareInIgvm { path: path.clone() })?;
         let firmware = FirmwareFile::new(path, rom.read()?).map_err(UefiError::from)?;
         let uefi = PcUefi {
@@ -91,7 +72,7 @@ impl IgvmBoot {
             path: path.clone(),
             firmware,
         };
-        Ok(Some((uefi, source)))
+        Ok((Self { plan, linux: None }, uefi, source))
     }
 
     /// Loads everything into guest memory, and returns the registers that VPs start with.
@@ -103,4 +84,25 @@ impl IgvmBoot {
         }
         Ok(image.into_registers())
     }
+}
+
+/// Reads the file, and checks that it can be loaded on this PC, which has flash memory at `rom`.
+fn plan(
+    config: &Igvm,
+    machine: &MachineShape<'_>,
+    tables: &TableSet,
+    rom: Option<MemoryRange>,
+) -> Result<IgvmPlan, BootError> {
+    let image = IgvmImage::read(&ImageFile::open(&config.file)?)?;
+    let windows = PciWindows::at_reset(machine.layout, machine.address_bits);
+    let machine = IgvmMachine {
+        layout: machine.layout,
+        rom,
+        vp_count: machine.config.topology.processors,
+        command_line: config.cmdline.as_deref(),
+        acpi: tables.tables(),
+        low_mmio: windows.low,
+        high_mmio: windows.high,
+    };
+    Ok(IgvmPlan::new(&image, &machine)?)
 }
