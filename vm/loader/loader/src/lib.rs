@@ -35,5 +35,8 @@ pub use register::BootSegment;
 pub use register::DescriptorTable;
 pub use register::VpRegister;
 
+/// The index of the boot processor.
+pub const BSP: u32 = 0;
+
 /// The size of a page, in bytes.
 const PAGE: u64 = 4096;

@@ -3,6 +3,7 @@
 //! The image is at [`BASE`]. Behind it are page tables, a descriptor table, two empty pages for the firmware's use and
 //! the configuration blob; the firmware knows their places from its own size.
 
+use crate::BSP;
 use crate::BootSegment;
 use crate::DescriptorTable;
 use crate::ImageLoad;
@@ -37,8 +38,6 @@ pub const CONFIG_GPA: u64 = config_gpa(IMAGE_LEN);
 
 /// Empty pages between the descriptor table and the configuration.
 const SCRATCH_PAGES: u64 = 2;
-
-const BSP: u32 = 0;
 
 /// PE, MP, NE and PG.
 const CR0: u64 = 0x8000_0023;

@@ -20,6 +20,7 @@ use crate::machine::vmgs_store::PlannedStore;
 use acpi_spec::Table;
 use guest_memory::GuestMemory;
 use guest_memory::MemoryRange;
+use loader::BSP;
 use loader::GuestImage;
 use loader::ImageFile;
 use loader::ImageLoad;
@@ -41,8 +42,6 @@ use std::path::Path;
 use std::sync::Arc;
 use uefi_config::ENTROPY_LEN;
 use uefi_config::replace_entropy;
-
-const BSP: u32 = 0;
 
 /// The first bytes of an IGVM file.
 const IGVM: &[u8] = b"IGVM";

@@ -1,6 +1,7 @@
 //! Firmware of generation-2 VMs in a file, as the image that it is.
 
 use super::IgvmPlan;
+use crate::BSP;
 use crate::ImageLoad;
 use crate::ImportError;
 use crate::PAGE;
@@ -13,8 +14,6 @@ use crate::msvm;
 use crate::msvm::MsvmImage;
 use guest_memory::MemoryRange;
 use std::collections::BTreeMap;
-
-const BSP: u32 = 0;
 
 /// The firmware, and what it starts with, has fewer bytes.
 const MAX_LEN: u64 = 16 << 20;

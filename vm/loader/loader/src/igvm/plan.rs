@@ -6,6 +6,7 @@ use super::IgvmProblem;
 use super::error::VpContextProblem;
 use super::parameters;
 use super::registers;
+use crate::BSP;
 use crate::ImageLoad;
 use crate::ImportError;
 use crate::PAGE;
@@ -34,9 +35,6 @@ use igvm_format::VpContextData;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// The boot processor.
-const BSP: u32 = 0;
 
 /// Where a processor starts whose registers are as after reset.
 const RESET_VECTOR: u64 = 0xffff_fff0;

@@ -3,8 +3,8 @@
 use super::LoadError;
 use super::cpu;
 use super::layout;
-use super::plan::BSP;
 use super::plan::bytes;
+use crate::BSP;
 use crate::ImageLoad;
 use crate::ImportError;
 use crate::PageImport;

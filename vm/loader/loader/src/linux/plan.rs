@@ -18,6 +18,7 @@ use super::layout;
 use super::layout::page_down;
 use super::layout::page_up;
 use super::pvh;
+use crate::BSP;
 use crate::ImageFile;
 use crate::ImageLoad;
 use crate::ImportError;
@@ -33,9 +34,6 @@ use guest_memory::MemoryLayout;
 use guest_memory::MemoryRange;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// The boot processor.
-pub(super) const BSP: u32 = 0;
 
 /// The command line is a parameter, so that an image file can leave it to whoever starts it.
 const COMMAND_LINE: ParameterArea = ParameterArea {
