@@ -65,11 +65,7 @@ impl BrokerStorage {
 
 impl StoreFiles for BrokerStorage {
     fn file_len(&mut self, id: FileId) -> Result<Option<u64>, StorageError> {
-        match block_on(self.client.file_info(id)) {
-            Ok(info) => Ok(Some(info.valid_bytes)),
-            Err(error) if error.is_not_allocated() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(block_on(self.client.file_len(id))?)
     }
 
     fn file_start(&mut self, id: FileId, len: usize) -> Result<Vec<u8>, StorageError> {

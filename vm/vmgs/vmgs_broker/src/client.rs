@@ -44,6 +44,15 @@ impl VmgsClient {
         self.call(Request::FileInfo, id).await
     }
 
+    /// The number of bytes of a file; `None` if there is no such file.
+    pub async fn file_len(&self, id: FileId) -> Result<Option<u64>, BrokerError> {
+        match self.file_info(id).await {
+            Ok(info) => Ok(Some(info.valid_bytes)),
+            Err(error) if error.is_not_allocated() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The state of the store.
     pub async fn info(&self) -> Result<StoreInfo, BrokerError> {
         self.call(Request::Info, ()).await

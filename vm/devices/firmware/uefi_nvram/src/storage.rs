@@ -68,14 +68,13 @@ impl VmgsNvram {
 
     /// The storage, and the file in it, if there is one already.
     pub fn open(client: VmgsClient) -> Result<(Self, Option<Vec<u8>>), VmgsNvramError> {
-        let content = match block_on(client.file_info(Self::FILE)) {
-            Err(error) if error.is_not_allocated() => None,
-            Err(error) => return Err(VmgsNvramError::Read(error)),
-            Ok(info) if info.valid_bytes > MAX_TOTAL_LEN as u64 => {
-                let len = info.valid_bytes;
+        let len = block_on(client.file_len(Self::FILE)).map_err(VmgsNvramError::Read)?;
+        let content = match len {
+            None => None,
+            Some(len) if len > MAX_TOTAL_LEN as u64 => {
                 return Err(VmgsNvramError::TooLong { len });
             }
-            Ok(_) => Some(block_on(client.read(Self::FILE)).map_err(VmgsNvramError::Read)?),
+            Some(_) => Some(block_on(client.read(Self::FILE)).map_err(VmgsNvramError::Read)?),
         };
         Ok((Self { client }, content))
     }

@@ -49,11 +49,10 @@ impl VmgsStorage {
 
     /// The storage, and the image in it, if there is one already.
     pub async fn open(client: VmgsClient) -> Result<(Self, Option<Vec<u8>>), VmgsStorageError> {
-        let content = match client.file_info(Self::FILE).await {
-            Err(error) if error.is_not_allocated() => None,
-            Err(error) => return Err(VmgsStorageError::Read(error)),
-            Ok(info) => {
-                let len = info.valid_bytes;
+        let len = client.file_len(Self::FILE).await;
+        let content = match len.map_err(VmgsStorageError::Read)? {
+            None => None,
+            Some(len) => {
                 if len == 0 || len > MAX_SIZE || !len.is_multiple_of(BLOCK_SIZE as u64) {
                     return Err(VmgsStorageError::Size { len });
                 }
