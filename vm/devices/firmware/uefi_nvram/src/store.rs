@@ -45,7 +45,7 @@ impl NvramStore {
         change(&mut changed)?;
         // Firmware sets many variables to what they are.
         if changed != self.variables || self.is_stale {
-            self.persist(&changed)
+            self.persist(changed.encode())
                 .map_err(|()| EfiStatus::DEVICE_ERROR)?;
             self.variables = changed;
         }
@@ -63,14 +63,13 @@ impl NvramStore {
     /// Makes the variables durable, if they may not be. A failure is logged; the next change tries again.
     pub(crate) fn synchronize(&mut self) {
         if self.is_stale {
-            let variables = self.variables.clone();
             // It was logged.
-            let _ = self.persist(&variables);
+            let _ = self.persist(self.variables.encode());
         }
     }
 
-    fn persist(&mut self, variables: &Variables) -> Result<(), ()> {
-        match self.storage.persist(variables.encode()) {
+    fn persist(&mut self, file: Vec<u8>) -> Result<(), ()> {
+        match self.storage.persist(file) {
             Ok(()) => {
                 self.is_stale = false;
                 Ok(())
