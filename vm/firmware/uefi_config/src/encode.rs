@@ -232,18 +232,7 @@ fn check_strings(strings: &SmbiosStrings) -> Result<(), ConfigError> {
             });
         }
     }
-    let processor = &strings.processor;
-    for (kind, text) in [
-        (StructureType::ProcessorSocket, &processor.socket),
-        (
-            StructureType::ProcessorManufacturer,
-            &processor.manufacturer,
-        ),
-        (StructureType::ProcessorVersion, &processor.version),
-        (StructureType::ProcessorSerial, &processor.serial),
-        (StructureType::ProcessorAssetTag, &processor.asset_tag),
-        (StructureType::ProcessorPartNumber, &processor.part_number),
-    ] {
+    for (kind, text) in strings.processor.by_type() {
         if text.len() > MAX_PROCESSOR_STRING {
             return Err(ConfigError::StringTooLong {
                 kind,

@@ -78,9 +78,8 @@ pub struct SmbiosProcessor {
 
 impl SmbiosStrings {
     /// All strings, by type.
-    pub(crate) fn by_type(&self) -> [(StructureType, &str); 17] {
-        let processor = &self.processor;
-        [
+    pub(crate) fn by_type(&self) -> impl Iterator<Item = (StructureType, &str)> {
+        let own = [
             (StructureType::SystemManufacturer, &self.manufacturer),
             (StructureType::SystemProduct, &self.product),
             (StructureType::SystemVersion, &self.version),
@@ -92,15 +91,22 @@ impl SmbiosStrings {
             (StructureType::ChassisAssetTag, &self.chassis_asset_tag),
             (StructureType::BiosLock, &self.bios_lock),
             (StructureType::MemorySerial, &self.memory_serial),
-            (StructureType::ProcessorSocket, &processor.socket),
-            (
-                StructureType::ProcessorManufacturer,
-                &processor.manufacturer,
-            ),
-            (StructureType::ProcessorVersion, &processor.version),
-            (StructureType::ProcessorSerial, &processor.serial),
-            (StructureType::ProcessorAssetTag, &processor.asset_tag),
-            (StructureType::ProcessorPartNumber, &processor.part_number),
+        ]
+        .map(|(kind, text)| (kind, text.as_str()));
+        own.into_iter().chain(self.processor.by_type())
+    }
+}
+
+impl ProcessorStrings {
+    /// The processor's strings, by type.
+    pub(crate) fn by_type(&self) -> [(StructureType, &str); 6] {
+        [
+            (StructureType::ProcessorSocket, &self.socket),
+            (StructureType::ProcessorManufacturer, &self.manufacturer),
+            (StructureType::ProcessorVersion, &self.version),
+            (StructureType::ProcessorSerial, &self.serial),
+            (StructureType::ProcessorAssetTag, &self.asset_tag),
+            (StructureType::ProcessorPartNumber, &self.part_number),
         ]
         .map(|(kind, text)| (kind, text.as_str()))
     }
