@@ -23,12 +23,7 @@ use zerocopy::IntoBytes as _;
 const CONFIG: u64 = 0x70_9000;
 
 fn config(files: &Files) -> VmConfig {
-    let mut config = files.config(files.hyperv(), IrqchipMode::Kernel);
-    // Its port is the power-management block's.
-    config
-        .chipset_devices
-        .retain(|device| device.name != "debugcon");
-    config
+    files.config(files.hyperv(), IrqchipMode::Kernel)
 }
 
 fn memory(bench: &mut Bench, gpa: u64, len: usize) -> Vec<u8> {
@@ -131,11 +126,7 @@ fn a_hibernated_guest_keeps_image_and_configuration() {
     let mut config = config(&files);
     let mut bench = Bench::boot(&config);
     let mut told_first = told(&mut bench);
-    bench
-        .hypervisor
-        .push(0, [out(0x404, &0x2400_u16.to_le_bytes())]);
-    bench.machine.lifecycle.resume().unwrap();
-    bench.power_request();
+    hibernate_generation_2(&mut bench);
     let events = bench.take_events();
     assert_eq!(events.last().unwrap(), "halted hibernate");
     bench.end(&config);
@@ -238,11 +229,7 @@ fn a_resumed_guest_ends_its_session_when_it_takes_over() {
     let files = Files::new();
     let config = config(&files);
     let mut bench = Bench::boot(&config);
-    bench
-        .hypervisor
-        .push(0, [out(0x404, &0x2400_u16.to_le_bytes())]);
-    bench.machine.lifecycle.resume().unwrap();
-    bench.power_request();
+    hibernate_generation_2(&mut bench);
     bench.end(&config);
     let mut other = constructed::msvm();
     other[0x1000] ^= 1;
@@ -263,11 +250,7 @@ fn a_hibernated_guest_is_not_started_on_another_kind_of_machine() {
     let files = Files::new();
     let config = config(&files);
     let mut bench = Bench::boot(&config);
-    bench
-        .hypervisor
-        .push(0, [out(0x404, &0x2400_u16.to_le_bytes())]);
-    bench.machine.lifecycle.resume().unwrap();
-    bench.power_request();
+    hibernate_generation_2(&mut bench);
     bench.end(&config);
     let pc = VmConfig {
         load_mode: files.uefi(),

@@ -21,7 +21,6 @@ use openvmm_defs::config::IgvmHost;
 use openvmm_defs::config::IgvmHypervUefi;
 use openvmm_defs::config::IgvmPcUefi;
 use openvmm_defs::config::LoadMode;
-use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::UefiVariables;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
@@ -88,12 +87,6 @@ fn config(files: &Files, load_mode: LoadMode) -> VmConfig {
     let mut config = files.config(load_mode, IrqchipMode::Kernel);
     // Firmware in an IGVM file is not preserved.
     config.hibernation.enabled = false;
-    if config.load_mode.profile() == MachineProfile::HypervUefi {
-        // Its port is the power-management block's.
-        config
-            .chipset_devices
-            .retain(|device| device.name != "debugcon");
-    }
     config
 }
 
@@ -178,11 +171,7 @@ fn a_hibernated_guest_keeps_the_image_that_was_in_the_file() {
     let mut config = config(&files, hyperv_uefi(&files));
     config.hibernation.enabled = true;
     let mut bench = Bench::boot(&config);
-    bench
-        .hypervisor
-        .push(0, [out(0x404, &0x2400_u16.to_le_bytes())]);
-    bench.machine.lifecycle.resume().unwrap();
-    bench.power_request();
+    hibernate_generation_2(&mut bench);
     assert_eq!(bench.take_events().last().unwrap(), "halted hibernate");
     let image = std::fs::read(files.path("MSVM.fd")).unwrap();
     bench.end(&config);

@@ -21,6 +21,7 @@ use openvmm_defs::config::HypervUefi;
 use openvmm_defs::config::HypervUefiSettings;
 use openvmm_defs::config::LinuxDirect;
 use openvmm_defs::config::LoadMode;
+use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::Population;
@@ -148,6 +149,20 @@ impl Files {
 
     pub(crate) fn config(&self, load_mode: LoadMode, irqchip: IrqchipMode) -> VmConfig {
         let vmgs = (!matches!(load_mode, LoadMode::LinuxDirect(_))).then(|| self.path("vm.vmgs"));
+        let mut chipset_devices = vec![
+            ChipsetDeviceConfig::new("com1", &serial(0, SerialEnd::Console)),
+            ChipsetDeviceConfig::new("com2", &serial(1, SerialEnd::File(self.path("com2")))),
+        ];
+        // In a generation-2 VM, its port is the power-management block's.
+        if load_mode.profile() != MachineProfile::HypervUefi {
+            chipset_devices.push(ChipsetDeviceConfig::new(
+                "debugcon",
+                &DebugPortHandle {
+                    port: 0x402,
+                    end: SerialEnd::File(self.path("debugcon")),
+                },
+            ));
+        }
         VmConfig {
             topology: TopologyConfig {
                 processors: 2,
@@ -163,17 +178,7 @@ impl Files {
                 sharing: None,
             },
             load_mode,
-            chipset_devices: vec![
-                ChipsetDeviceConfig::new("com1", &serial(0, SerialEnd::Console)),
-                ChipsetDeviceConfig::new("com2", &serial(1, SerialEnd::File(self.path("com2")))),
-                ChipsetDeviceConfig::new(
-                    "debugcon",
-                    &DebugPortHandle {
-                        port: 0x402,
-                        end: SerialEnd::File(self.path("debugcon")),
-                    },
-                ),
-            ],
+            chipset_devices,
             hibernation: HibernationConfig {
                 enabled: true,
                 consume: ConsumePolicy::Handoff,
@@ -397,10 +402,20 @@ pub(crate) fn busy_guest() -> Vec<Step> {
 }
 
 pub(crate) fn hibernate(bench: &mut Bench) {
+    sleep(bench, 0x604);
+}
+
+/// The guest of a generation-2 VM hibernates.
+pub(crate) fn hibernate_generation_2(bench: &mut Bench) {
+    sleep(bench, 0x404);
+}
+
+/// The guest enters S4 by the PM1 control register at `port`.
+fn sleep(bench: &mut Bench, port: u16) {
     // S4 with sleep enable.
     bench
         .hypervisor
-        .push(0, [out(0x604, &0x2400_u16.to_le_bytes())]);
+        .push(0, [out(port, &0x2400_u16.to_le_bytes())]);
     bench.machine.lifecycle.resume().unwrap();
     bench.power_request();
 }
