@@ -26,6 +26,13 @@ fn wait() -> Code {
     code.hlt().jmp(top)
 }
 
+/// As [`wait`], but stops the VP once the local APIC is enabled.
+fn stop_and_wait() -> Code {
+    let code = Code::new().store_es(SVR, 0x1ff).done().sti();
+    let top = code.bytes().len();
+    code.hlt().jmp(top)
+}
+
 /// Writes to a port, ends the interrupt, stops the VP.
 fn handler() -> Code {
     Code::new()
@@ -79,9 +86,7 @@ fn an_eventfd_raises_an_msi_even_if_signalled_while_disabled() {
     let mut vp = machine.bsp_with_es(LAPIC);
     let bus = Bus::stopping(&*vp);
     // Gets the guest past enabling its local APIC.
-    let start = Code::new().store_es(SVR, 0x1ff).done().sti();
-    let top = start.bytes().len();
-    machine.write(0x1000, start.hlt().jmp(top).bytes());
+    machine.write(0x1000, stop_and_wait().bytes());
     assert_eq!(run(&mut *vp, &bus), []);
 
     let ring = || rustix::io::write(route.event(), &1u64.to_ne_bytes()).unwrap();
@@ -107,9 +112,7 @@ fn an_msi_that_no_local_apic_can_have_is_lost_without_an_error() {
     let route = machine.partition.new_vector().unwrap();
     let mut vp = machine.bsp_with_es(LAPIC);
     let bus = Bus::stopping(&*vp);
-    let start = Code::new().store_es(SVR, 0x1ff).done().sti();
-    let top = start.bytes().len();
-    machine.write(0x1000, start.hlt().jmp(top).bytes());
+    machine.write(0x1000, stop_and_wait().bytes());
     assert_eq!(run(&mut *vp, &bus), []);
 
     let ring = || rustix::io::write(route.event(), &1u64.to_ne_bytes()).unwrap();
@@ -182,9 +185,7 @@ fn in_split_mode_the_end_of_a_level_interrupt_exits() {
     assert!(partition.route_line(24, None).is_err());
     let mut vp = machine.bsp_with_es(LAPIC);
     let bus = Bus::stopping(&*vp);
-    let start = Code::new().store_es(SVR, 0x1ff).done().sti();
-    let top = start.bytes().len();
-    machine.write(0x1000, start.hlt().jmp(top).bytes());
+    machine.write(0x1000, stop_and_wait().bytes());
     assert_eq!(run(&mut *vp, &bus), []);
     partition.assert_line(5).unwrap();
     assert_eq!(run(&mut *vp, &bus), [handled(), Access::Eoi(VECTOR)]);
