@@ -73,6 +73,8 @@ pub struct HibernationEngine {
     probe: Option<Probe>,
     /// The record of the running firmware, if it is stored.
     record: Option<Record>,
+    /// The guest has halted, and the record was written or read since.
+    record_is_intact: bool,
     last_event: Option<HibernationEvent>,
     /// Limits what a guest can cause on a store that fails.
     mark_log: LogLimit,
@@ -142,6 +144,7 @@ impl HibernationEngine {
             events,
             probe: None,
             record: None,
+            record_is_intact: false,
             last_event: None,
             mark_log: LogLimit::new(),
         }
@@ -166,6 +169,7 @@ impl HibernationEngine {
     /// compared.
     pub fn start(&mut self, view: &PlatformView) -> Result<StartPlan, Refusal> {
         self.record = None;
+        self.record_is_intact = false;
         self.probe = None;
         self.read_note();
         let found = self.probe(view);
@@ -440,7 +444,8 @@ impl HibernationEngine {
     }
 
     /// Stores the firmware that runs again, if it is stored, with what has become known of the machine since its capture.
-    /// `description`, `image` and `pinned` are those of the capture. After a failure the record is as it was: a guest that
+    /// Call only when the guest has halted, before [`Self::hibernate`], which does not read the record again if this wrote
+    /// it. `description`, `image` and `pinned` are those of the capture. After a failure the record is as it was: a guest that
     /// hibernates then wakes on its firmware, but what `view` adds is not compared.
     pub fn repin(
         &mut self,
@@ -472,6 +477,7 @@ impl HibernationEngine {
                 .is_ok_and(|intact| intact.record.is_equivalent(new.record()));
         if is_stored {
             self.record = Some(new.record().clone());
+            self.record_is_intact = true;
         } else if let Err(error) = written {
             tracing::warn!(%error, "the machine as it is now is not stored");
         }
@@ -535,6 +541,7 @@ impl HibernationEngine {
         }
         self.machine = StateMachine::in_state(self.config.consume, self.config.takeover, state);
         self.record = record;
+        self.record_is_intact = false;
         self.probe = None;
         self.config.requested = None;
         self.read_note();

@@ -7,6 +7,10 @@ use firmware_hibernation::*;
 use platform_digest::DiskContent;
 use platform_digest::PlatformDisk;
 use platform_digest::PlatformView;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use support::*;
 
 fn with_disk(content: DiskContent) -> PlatformView {
@@ -59,6 +63,100 @@ fn the_machine_is_compared_as_it_was_when_the_guest_hibernated() {
     );
     let ran = start_on(&mut on(&device, &heard), 2, &known("XFS 1")).unwrap();
     assert_eq!(ran, Ran::restored(1));
+}
+
+/// How often the record was written and read, of a store that is the inner one's.
+struct Counting {
+    inner: Resized<vmgs::Vmgs>,
+    writes: Arc<AtomicU32>,
+    reads: Arc<AtomicU32>,
+}
+
+impl Storage for Counting {
+    fn state(&mut self) -> Result<StoreState, StorageError> {
+        self.inner.state()
+    }
+    fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
+        self.inner.len(file)
+    }
+    fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
+        self.inner.read_start(file, len)
+    }
+    fn read(
+        &mut self,
+        file: HibernationFile,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        if file == HibernationFile::Record {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
+        self.inner.read(file, sink)
+    }
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
+        if matches!(change.record, FileChange::Write { .. }) {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.inner.commit(change)
+    }
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
+        self.inner.record_place()
+    }
+}
+
+/// A record of several MiB: it is written once, and read only if it may have been damaged since it was written.
+#[test]
+fn the_record_is_written_or_read_when_the_guest_hibernates_and_not_both() {
+    let device = formatted(64);
+    let (writes, reads) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counted = || {
+        let taken = |count: &AtomicU32| count.swap(0, Ordering::Relaxed);
+        (taken(&writes), taken(&reads))
+    };
+    let storage = Counting {
+        inner: Resized {
+            inner: open(device.clone(), None),
+            size: LARGE,
+        },
+        writes: writes.clone(),
+        reads: reads.clone(),
+    };
+    let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
+    let heard = Heard::default();
+    let storage = Some(Box::new(storage) as Box<dyn Storage>);
+    let mut vm = HibernationEngine::new(config, Architecture::X86_64, storage, heard.sink());
+    start_on(&mut vm, 1, &with_disk(DiskContent::NotRead)).unwrap();
+    assert_eq!(counted(), (1, 0));
+    announce(&mut vm);
+    repin(&mut vm, &known("XFS 1"));
+    vm.hibernate().unwrap();
+    assert_eq!(counted(), (1, 0));
+
+    // The next session has nothing new.
+    vm.reset();
+    let ran = start_on(&mut vm, 2, &known("XFS 1")).unwrap();
+    assert_eq!(ran, Ran::restored(1));
+    counted();
+    announce(&mut vm);
+    repin(&mut vm, &known("XFS 1"));
+    vm.hibernate().unwrap();
+    assert_eq!(counted(), (0, 1));
+
+    // What was intact in one session may be damaged in the next, or on the machine that a saved state is restored on.
+    for (saved, old, new) in [(false, "XFS 1", "XFS 2"), (true, "XFS 2", "XFS 3")] {
+        start_on(&mut vm, 2, &known(old)).unwrap();
+        let state = vm.save().unwrap();
+        announce(&mut vm);
+        repin(&mut vm, &known(new));
+        if saved {
+            vm.restore(&state).unwrap();
+        } else {
+            vm.reset();
+            start_on(&mut vm, 2, &known(new)).unwrap();
+        }
+        counted();
+        hibernate(&mut vm).unwrap();
+        assert_eq!(counted(), (0, 1), "saved: {saved}");
+    }
 }
 
 #[test]

@@ -104,6 +104,9 @@ impl HibernationEngine {
 
     /// Reads and validates the record of the running firmware again, which may have been stored long ago.
     fn is_image_still_stored(&mut self) -> bool {
+        if std::mem::take(&mut self.record_is_intact) {
+            return true;
+        }
         let (Some(storage), Some(record)) = (&mut self.storage, &self.record) else {
             return false;
         };
