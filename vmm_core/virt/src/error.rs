@@ -1,3 +1,5 @@
+use crate::VpIndex;
+use crate::x86::nested::NestedStateError;
 use std::io;
 
 /// Why a request to the hypervisor failed.
@@ -25,9 +27,24 @@ pub enum Error {
         /// The capability, by the hypervisor's own name for it.
         what: &'static str,
     },
+    /// The host cannot give a guest nested virtualization.
+    #[error(
+        "the host offers guests no nested virtualization: load kvm_intel or kvm_amd with the parameter nested=1, if the \
+         host's processor has VMX or SVM"
+    )]
+    NestedNotSupported,
     /// The request is impossible for this partition.
     #[error("{0}")]
     InvalidRequest(String),
+    /// Saved nested state does not fit to this guest and host.
+    #[error("the saved nested state of {vp} cannot be restored")]
+    NestedState {
+        /// Whose state it is.
+        vp: VpIndex,
+        /// What is wrong.
+        #[source]
+        source: NestedStateError,
+    },
     /// A call to the hypervisor failed.
     #[error("failed to {operation}")]
     Call {

@@ -224,9 +224,7 @@ impl Hypervisor for FakeHypervisor {
         let mut state = self.0.state.lock();
         let (host, features) = (state.host.clone(), state.features);
         if config.processor.nested && !host.nested {
-            return Err(Error::MissingCapability {
-                what: "nested virtualization",
-            });
+            return Err(Error::NestedNotSupported);
         }
         let topology = config.topology.vps();
         let mut mappings = Mappings::default();

@@ -9,6 +9,7 @@ use virt::x86::Events;
 use virt::x86::Msr;
 use virt::x86::Tsc;
 use virt::x86::VpState;
+use virt::x86::nested::NestedFormat;
 use virt::x86::reset;
 
 /// Version of the local APIC: 0x14, six LVT entries.
@@ -99,5 +100,10 @@ pub(crate) fn power_on(
         },
         lapic: reset::lapic(LAPIC_VERSION, vp.apic_id, bsp),
         debug: reset::debug_registers(),
+        nested: match config.processor.nested {
+            true => NestedFormat::Vmx.state_at_reset(),
+            false => Vec::new(),
+        },
+        ssp: None,
     }
 }

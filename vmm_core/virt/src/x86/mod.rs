@@ -1,5 +1,6 @@
 //! x86-64 state, in the processor's own terms.
 
+pub mod nested;
 mod registers;
 pub mod reset;
 mod state;

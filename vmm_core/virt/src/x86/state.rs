@@ -4,7 +4,7 @@
 
 use crate::x86::Registers;
 
-/// The whole state of a VP, except for nested virtualization.
+/// The whole state of a VP.
 #[derive(Debug, Clone, PartialEq, Eq, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct VpState {
@@ -42,6 +42,13 @@ pub struct VpState {
     /// Debug registers.
     #[n(10)]
     pub debug: DebugRegisters,
+    /// The state of the guest's own guests, in the format of [`nested`](crate::x86::nested). Empty where the guest has no
+    /// nested virtualization.
+    #[cbor(n(11), with = "minicbor::bytes", default)]
+    pub nested: Vec<u8>,
+    /// SSP, the shadow stack's pointer (SDM volume 1, 18.1); `None` where the guest has no shadow stacks.
+    #[n(12)]
+    pub ssp: Option<u64>,
 }
 
 /// One entry of a CPUID table.
