@@ -33,6 +33,8 @@ pub(crate) struct Capabilities {
     pub(crate) tsc_offset: bool,
     /// Bytes of an XSAVE area.
     pub(crate) xsave_size: usize,
+    /// Bytes of the largest nested state; 0 where KVM has none.
+    pub(crate) nested_state_size: usize,
     /// Entries of the GSI routing table.
     pub(crate) max_routes: u32,
     /// Memory slots.
@@ -105,6 +107,7 @@ pub(crate) fn enable_capabilities(
         // hardware host has it is asked of the first vCPU.
         tsc_offset: host != HostKind::Software,
         xsave_size,
+        nested_state_size: extension(vm, KVM_CAP_NESTED_STATE) as usize,
         max_routes: extension(vm, KVM_CAP_IRQ_ROUTING),
         max_slots: extension(vm, KVM_CAP_NR_MEMSLOTS).max(32),
     })
@@ -127,6 +130,7 @@ mod tests {
             tsc_control: true,
             tsc_offset: true,
             xsave_size: 4096,
+            nested_state_size: 4224,
             max_routes: 4096,
             max_slots: 512,
         };

@@ -3,13 +3,20 @@
 use crate::capabilities::Capabilities;
 use kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
 use kvm_bindings::kvm_cpuid_entry2;
+use std::ops::RangeInclusive;
 use virt::ProcessorFeatures;
 use virt::Topology;
 use virt::VpTopology;
 use virt::x86::CpuidEntry;
+use virt::x86::nested::NestedFormat;
 
 /// The last extended leaf that is kept: those after it describe the host's topology and encryption.
 const LAST_EXTENDED_LEAF: u32 = 0x8000_0022;
+
+/// The bit of VMX in ECX of leaf 1.
+const VMX: u32 = 5;
+/// The bit of SVM in ECX of leaf 0x8000_0001.
+const SVM: u32 = 2;
 
 /// KVM's form of an entry as `virt`'s.
 pub(crate) fn entry(e: &kvm_cpuid_entry2) -> CpuidEntry {
@@ -42,6 +49,40 @@ fn is_amd(entries: &[CpuidEntry]) -> bool {
     let leaf0 = entries.iter().find(|e| e.leaf == 0);
     let name = leaf0.map(|e| [e.ebx, e.edx, e.ecx].map(u32::to_le_bytes).concat());
     matches!(name.as_deref(), Some(b"AuthenticAMD" | b"HygonGenuine"))
+}
+
+/// The format of the nested state of a host.
+pub(crate) fn nested_format(supported: &[CpuidEntry]) -> NestedFormat {
+    match is_amd(supported) {
+        true => NestedFormat::Svm,
+        false => NestedFormat::Vmx,
+    }
+}
+
+/// Whether a table with all that the host has offers VMX or SVM, by the host's format.
+pub(crate) fn has_nested(supported: &[CpuidEntry]) -> bool {
+    let (leaf, bit) = match nested_format(supported) {
+        NestedFormat::Svm => (0x8000_0001, SVM),
+        NestedFormat::Vmx => (1, VMX),
+    };
+    supported
+        .iter()
+        .any(|e| e.leaf == leaf && e.ecx & 1 << bit != 0)
+}
+
+/// The MSRs that come with SVM: VM_CR, IGNNE, SMM_CTL and VM_HSAVE_PA. Those of VMX KVM hides by itself.
+pub(crate) fn nested_msrs(supported: &[CpuidEntry]) -> Option<RangeInclusive<u32>> {
+    match nested_format(supported) {
+        NestedFormat::Svm => Some(0xc001_0114..=0xc001_0117),
+        NestedFormat::Vmx => None,
+    }
+}
+
+/// Whether the guest has shadow stacks for its user programs or its kernel: CET_SS.
+pub(crate) fn has_shadow_stack(table: &[CpuidEntry]) -> bool {
+    table
+        .iter()
+        .any(|e| e.leaf == 7 && e.subleaf == Some(0) && e.ecx & 1 << 7 != 0)
 }
 
 /// A field's low bits, as wide as the register says.
@@ -110,7 +151,7 @@ pub(crate) fn build_cpuid(
                     set_bit(&mut entry.ecx, 24, true);
                 }
                 if !processor.nested {
-                    set_bit(&mut entry.ecx, 5, false);
+                    set_bit(&mut entry.ecx, VMX, false);
                 }
             }
             4 if entry.eax & 0x1f != 0 => {
@@ -129,7 +170,7 @@ pub(crate) fn build_cpuid(
             0x8000_0000 => entry.eax = entry.eax.min(LAST_EXTENDED_LEAF),
             0x8000_0001 => {
                 if !processor.nested {
-                    set_bit(&mut entry.ecx, 2, false);
+                    set_bit(&mut entry.ecx, SVM, false);
                 }
                 if amd {
                     set_bit(&mut entry.ecx, 1, many);

@@ -277,6 +277,29 @@ fn features_a_guest_is_not_given() {
 }
 
 #[test]
+fn nested_virtualization_is_that_of_the_hosts_vendor() {
+    assert_eq!(nested_format(&intel()), NestedFormat::Vmx);
+    assert_eq!(nested_format(&amd()), NestedFormat::Svm);
+    assert_eq!(nested_msrs(&intel()), None);
+    assert!(nested_msrs(&amd()).is_some());
+    for (mut supported, leaf) in [(intel(), 1), (amd(), 0x8000_0001)] {
+        assert!(has_nested(&supported));
+        for entry in supported.iter_mut().filter(|e| e.leaf == leaf) {
+            entry.ecx = 0;
+        }
+        assert!(!has_nested(&supported));
+    }
+}
+
+#[test]
+fn shadow_stacks() {
+    let table = |subleaf, ecx| [entry(7, subleaf, [0, 0, ecx, 0])];
+    assert!(has_shadow_stack(&table(0, 1 << 7)));
+    assert!(!has_shadow_stack(&table(0, !(1 << 7))));
+    assert!(!has_shadow_stack(&table(1, 1 << 7)));
+}
+
+#[test]
 fn an_old_processor_gets_the_leaf_that_x2apic_needs() {
     let mut supported = intel();
     supported[0].eax = 7;

@@ -94,7 +94,9 @@ impl Hypervisor for KvmHypervisor {
         Ok(HostInfo {
             kind: self.system.kind,
             address_bits: cpuid::address_bits(self.system.supported_cpuid()?),
-            nested: kvm.check_extension_raw(KVM_CAP_NESTED_STATE.into()) > 0,
+            // KVM has the state even where its module's parameter `nested` is off.
+            nested: kvm.check_extension_raw(KVM_CAP_NESTED_STATE.into()) > 0
+                && cpuid::has_nested(self.system.supported_cpuid()?),
         })
     }
 
@@ -130,17 +132,19 @@ impl Hypervisor for KvmHypervisor {
     fn new_partition(&self, config: PartitionConfig<'_>) -> Result<NewPartition, Error> {
         let system = &self.system;
         if config.processor.nested && !self.host_info()?.nested {
-            return Err(Error::MissingCapability {
-                what: "KVM_CAP_NESTED_STATE",
-            });
+            return Err(Error::NestedNotSupported);
         }
         let vm = system.create_vm()?;
         let capabilities = capabilities::enable_capabilities(&vm, system.kind, config.irqchip)?;
-        let intercepts = config.processor.msr_intercepts();
+        let mut intercepts = config.processor.msr_intercepts();
         if !intercepts.is_empty() && !capabilities.user_space_msr {
             return Err(Error::MissingCapability {
                 what: "KVM_CAP_X86_USER_SPACE_MSR",
             });
+        }
+        if !config.processor.nested && capabilities.user_space_msr {
+            // KVM lets any guest use them.
+            intercepts.extend(cpuid::nested_msrs(system.supported_cpuid()?));
         }
         msr_filter::install(&vm, &intercepts)?;
         if matches!(system.kind, HostKind::Vmx | HostKind::Unknown) {

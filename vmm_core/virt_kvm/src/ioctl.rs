@@ -21,6 +21,7 @@ use vmm_sys_util::ioctl::ioctl_with_val;
 use vmm_sys_util::ioctl_io_nr;
 use vmm_sys_util::ioctl_ior_nr;
 use vmm_sys_util::ioctl_iow_nr;
+use vmm_sys_util::ioctl_iowr_nr;
 
 ioctl_io_nr!(KVM_SET_BOOT_CPU_ID, KVMIO, 0x78);
 ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
@@ -30,6 +31,8 @@ ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
 ioctl_io_nr!(KVM_GET_TSC_KHZ, KVMIO, 0xa3);
 ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
 ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
+ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
+ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
 ioctl_ior_nr!(KVM_GET_SREGS2, KVMIO, 0xcc, kvm_sregs2);
 ioctl_iow_nr!(KVM_SET_SREGS2, KVMIO, 0xcd, kvm_sregs2);
 ioctl_ior_nr!(KVM_GET_XSAVE2, KVMIO, 0xcf, kvm_xsave);
@@ -121,6 +124,55 @@ pub(crate) fn set_xsave(vcpu: &VcpuFd, mut area: Vec<u8>, size: usize) -> io::Re
     area.resize(area.len().max(size).max(XSAVE_MIN_SIZE), 0);
     // SAFETY: the fd is a vCPU's, and the kernel reads no more than KVM_CAP_XSAVE2 bytes.
     check(unsafe { ioctl_with_ptr(vcpu, KVM_SET_XSAVE(), area.as_ptr()) })
+}
+
+/// Where a nested state says how long it is, in bytes: its header's `size`.
+const NESTED_SIZE: std::ops::Range<usize> = 4..8;
+
+/// Reads the nested state. `size` is what KVM_CAP_NESTED_STATE says: KVM may write more than the state that it reports.
+pub(crate) fn get_nested_state(vcpu: &VcpuFd, size: usize) -> io::Result<Vec<u8>> {
+    let mut state = vec![0u8; size.max(size_of::<kvm_nested_state>())];
+    let capacity = state.len() as u32;
+    state[NESTED_SIZE].copy_from_slice(&capacity.to_ne_bytes());
+    // SAFETY: the fd is a vCPU's, and the kernel writes, byte by byte, no more than the header says there is room for, and
+    // never more than KVM_CAP_NESTED_STATE.
+    check(unsafe { ioctl_with_mut_ptr(vcpu, KVM_GET_NESTED_STATE(), state.as_mut_ptr()) })?;
+    let size = std::array::from_fn(|n| state[NESTED_SIZE.start + n]);
+    state.truncate(u32::from_ne_bytes(size) as usize);
+    Ok(state)
+}
+
+/// Writes the nested state, whose header tells its size.
+pub(crate) fn set_nested_state(vcpu: &VcpuFd, state: &[u8]) -> io::Result<()> {
+    let header = state.get(NESTED_SIZE).and_then(|size| size.first_chunk());
+    let size = header.map_or(0, |size| u32::from_ne_bytes(*size) as usize);
+    if state.len() < size_of::<kvm_nested_state>() || state.len() < size {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the fd is a vCPU's, and the kernel reads a header and no more than that says, which is in `state`.
+    let result = unsafe { ioctl_with_ptr(vcpu, KVM_SET_NESTED_STATE(), state.as_ptr()) };
+    check(result)?;
+    // VMX: the processor's reason why the guest's guest cannot be entered. There is no `errno` then.
+    match result {
+        0 => Ok(()),
+        reason => Err(io::Error::other(format!(
+            "the guest's guest cannot be entered, reason {reason}"
+        ))),
+    }
+}
+
+/// SSP, the pointer of the shadow stack: KVM_X86_REG_KVM(KVM_REG_GUEST_SSP), 64 bits (Linux 6.18).
+const REG_GUEST_SSP: u64 = 0x2030_0003_0000_0000;
+
+pub(crate) fn get_ssp(vcpu: &VcpuFd) -> io::Result<u64> {
+    let mut ssp = [0; 8];
+    vcpu.get_one_reg(REG_GUEST_SSP, &mut ssp)?;
+    Ok(u64::from_ne_bytes(ssp))
+}
+
+pub(crate) fn set_ssp(vcpu: &VcpuFd, ssp: u64) -> io::Result<()> {
+    vcpu.set_one_reg(REG_GUEST_SSP, &ssp.to_ne_bytes())?;
+    Ok(())
 }
 
 fn tsc_offset_attribute(value: *const u64) -> kvm_device_attr {

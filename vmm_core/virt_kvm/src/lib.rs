@@ -14,6 +14,7 @@ mod kick;
 mod msi;
 mod msr;
 mod msr_filter;
+mod nested;
 mod partition;
 mod registers;
 mod routing;

@@ -3,6 +3,7 @@
 use kvm_bindings::KVM_MAX_MSR_ENTRIES;
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
+use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 use virt::Error;
 use virt::x86::Msr;
@@ -11,9 +12,12 @@ use virt::x86::Msr;
 pub(crate) const TSC: u32 = 0x10;
 /// IA32_TSC_DEADLINE.
 pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
+/// IA32_FEATURE_CONTROL.
+pub(crate) const FEATURE_CONTROL: u32 = 0x3a;
+/// Its value that allows VMX outside of SMX operation, and allows no change.
+pub(crate) const FEATURE_CONTROL_VMX: u64 = 5;
 
 const APIC_BASE: u32 = 0x1b;
-const FEATURE_CONTROL: u32 = 0x3a;
 const TSC_ADJUST: u32 = 0x3b;
 const UCODE_REV: u32 = 0x8b;
 const PLATFORM_INFO: u32 = 0xce;
@@ -32,6 +36,8 @@ const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const AMD_PERF_GLOBAL_CTL: u32 = 0xc000_0301;
 const AMD_DE_CFG: u32 = 0xc001_1029;
+/// VM_CR: whether SVM is disabled, and that locked.
+const AMD_VM_CR: u32 = 0xc001_0114;
 /// The numbers that KVM's paravirtual clock had first; the registers have newer ones too.
 const OLD_WALL_CLOCK: u32 = 0x11;
 const OLD_SYSTEM_TIME: u32 = 0x12;
@@ -103,6 +109,14 @@ pub(crate) fn phase(index: u32) -> Phase {
     }
 }
 
+/// The MSRs that KVM lists: those with state, and those that say what the processor can do.
+pub(crate) fn listed(kvm: &Kvm) -> Result<Vec<u32>, Error> {
+    let failed = |e| Error::call("ask KVM for its list of MSRs", e);
+    let state = kvm.get_msr_index_list().map_err(failed)?;
+    let features = kvm.get_msr_feature_index_list().map_err(failed)?;
+    Ok([state.as_slice(), features.as_slice()].concat())
+}
+
 /// The MSRs to save, in the order to write them: those KVM lists, and those it forgets. `mcg_cap` says how many
 /// machine-check banks there are.
 pub(crate) fn candidates(listed: &[u32], mcg_cap: u64) -> Vec<u32> {
@@ -112,7 +126,7 @@ pub(crate) fn candidates(listed: &[u32], mcg_cap: u64) -> Vec<u32> {
         .iter()
         .copied()
         .chain(mtrrs())
-        .chain([MCG_STATUS, MCG_CTL])
+        .chain([MCG_STATUS, MCG_CTL, AMD_VM_CR])
         .chain(bank_registers)
         .filter(|&index| is_state(index))
         .collect::<Vec<_>>();

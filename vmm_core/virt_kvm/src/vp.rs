@@ -26,6 +26,7 @@ use virt::x86::CpuidEntry;
 use virt::x86::Msr;
 use virt::x86::Registers;
 use virt::x86::VpState;
+use virt::x86::nested::NestedFormat;
 
 /// A VP that is not yet bound to its thread.
 pub(crate) struct KvmVpBinder {
@@ -59,6 +60,7 @@ impl VpBinder for KvmVpBinder {
             .map_err(|e| Error::call("set up the signal that stops VPs", e))?;
         vp.write_cpuid(&vp.cpuid.borrow())?;
         vp.set_up_mce();
+        vp.allow_vmx()?;
         vp.note_initial_msrs()?;
         Ok(Box::new(vp))
     }
@@ -123,17 +125,27 @@ impl KvmVp {
         }
     }
 
+    /// Lets the guest enter VMX operation, as firmware would on a processor that has it.
+    fn allow_vmx(&self) -> Result<(), Error> {
+        let supported = self.partition.system.supported_cpuid()?;
+        let processor = &self.partition.processor;
+        if !processor.nested || cpuid::nested_format(supported) != NestedFormat::Vmx {
+            return Ok(());
+        }
+        let allowed = Msr {
+            index: msr::FEATURE_CONTROL,
+            value: msr::FEATURE_CONTROL_VMX,
+        };
+        msr::write(&self.shared.vcpu, &[allowed], msr::Tolerance::None)
+    }
+
     /// Reads the MSRs that the VM's VPs start with, unless another VP has.
     fn note_initial_msrs(&self) -> Result<(), Error> {
         let mut initial = self.partition.initial_msrs.lock();
         if initial.is_none() {
-            let listed = self
-                .partition
-                .system
-                .kvm
-                .get_msr_index_list()
-                .map_err(|e| Error::call("ask KVM for its list of MSRs", e))?;
-            let candidates = msr::candidates(listed.as_slice(), self.partition.system.mcg_cap());
+            let system = &self.partition.system;
+            let listed = msr::listed(&system.kvm)?;
+            let candidates = msr::candidates(&listed, system.mcg_cap());
             *initial = Some(msr::read_readable(&self.shared.vcpu, &candidates)?.into());
         }
         Ok(())

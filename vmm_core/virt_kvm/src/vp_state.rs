@@ -5,10 +5,12 @@
 
 use crate::activity;
 use crate::clock::Clock;
+use crate::cpuid;
 use crate::ioctl;
 use crate::msr;
 use crate::msr::Phase;
 use crate::msr::Tolerance;
+use crate::nested;
 use crate::registers;
 use crate::state_table;
 use crate::state_table::Row;
@@ -307,33 +309,63 @@ const ACTIVITY: VpRow = Row {
     ..Row::EMPTY
 };
 
-/// The state of the guest's own guests, which cannot be saved.
+/// The pointer of the shadow stack, which is in no other element.
+const SHADOW_STACK: VpRow = Row {
+    name: "shadow stack pointer",
+    exists: |vp| cpuid::has_shadow_stack(&vp.cpuid.borrow()),
+    read: |vp, state| {
+        let ssp = vp.call("read the shadow stack pointer", ioctl::get_ssp)?;
+        put(&mut state.ssp, Some(ssp))
+    },
+    write: |vp, state| match state.ssp {
+        Some(ssp) => vp.call("write the shadow stack pointer", |vcpu| {
+            ioctl::set_ssp(vcpu, ssp)
+        }),
+        None => Ok(()),
+    },
+    reset: |_, state| put(&mut state.ssp, Some(0)),
+    ..Row::EMPTY
+};
+
+/// Takes the VP out of the guest of its guest, and out of VMX operation: no element of the saved state.
+///
+/// In VMX operation KVM refuses much of what the other elements may be, and in guest mode it takes them for the inner
+/// guest's.
+const NESTED_EXIT: VpRow = Row {
+    name: "nested exit",
+    exists: nested::is_offered,
+    write: |vp, _| nested::leave(vp),
+    ..Row::EMPTY
+};
+
+/// The state of the guest's own guests.
 const NESTED_STATE: VpRow = Row {
     name: "nested state",
-    read: |vp, _| {
-        let nested = vp.partition.processor.nested;
-        vp.require(!nested, format_args!("nested state cannot be saved"))
-    },
+    exists: nested::is_offered,
+    check: nested::check,
+    read: |vp, state| put(&mut state.nested, nested::read(vp)?),
+    write: |vp, state| nested::write(vp, &state.nested),
     ..Row::EMPTY
 };
 
 #[rustfmt::skip]
 const SAVE: &[&VpRow] = &[
     &ACTIVITY, &EVENTS, &GENERAL_REGISTERS, &SPECIAL_REGISTERS, &PDPTRS, &XSAVE, &XCR0, &EARLY_MSRS, &TSC,
-    &TSC_FREQUENCY, &LAPIC, &HYPERV, &DEBUG_REGISTERS, &NESTED_STATE, &CPUID,
+    &TSC_FREQUENCY, &LAPIC, &HYPERV, &DEBUG_REGISTERS, &SHADOW_STACK, &NESTED_STATE, &CPUID,
 ];
 
 #[rustfmt::skip]
 const RESTORE: &[&VpRow] = &[
-    &CPUID, &TSC_FREQUENCY, &TSC, &EARLY_MSRS, &SPECIAL_REGISTERS, &PDPTRS, &XCR0, &XSAVE, &GENERAL_REGISTERS, &MSRS,
-    &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY, &NESTED_STATE,
+    &NESTED_EXIT, &CPUID, &TSC_FREQUENCY, &TSC, &EARLY_MSRS, &SPECIAL_REGISTERS, &PDPTRS, &XCR0, &XSAVE,
+    &GENERAL_REGISTERS, &MSRS, &SHADOW_STACK, &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY,
+    &NESTED_STATE,
 ];
 
-/// The CPUID table and the TSC's frequency stay.
+/// The CPUID table and the TSC's frequency stay. Of nested state nothing is left after the exit.
 #[rustfmt::skip]
 const RESET: &[&VpRow] = &[
-    &NESTED_STATE, &TSC, &PAGE_TABLE_ROOT, &EARLY_MSRS, &SPECIAL_REGISTERS, &PDPTRS, &XCR0, &XSAVE, &GENERAL_REGISTERS,
-    &MSRS, &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY,
+    &NESTED_EXIT, &TSC, &PAGE_TABLE_ROOT, &EARLY_MSRS, &SPECIAL_REGISTERS, &PDPTRS, &XCR0, &XSAVE, &GENERAL_REGISTERS,
+    &MSRS, &SHADOW_STACK, &LAPIC, &TSC_DEADLINE, &HYPERV, &EVENTS, &DEBUG_REGISTERS, &ACTIVITY,
 ];
 
 impl KvmVp {

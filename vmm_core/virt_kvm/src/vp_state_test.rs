@@ -74,13 +74,18 @@ const CONSTRAINTS: &[Constraint] = &[
     before(WRITING, LAPIC, EVENTS, "writing the local APIC replaces what is pending"),
     before(WRITING, EVENTS, ACTIVITY, "a pending SMI is refused while the VP waits for SIPI"),
 
-    before(RESTORING, SPECIAL_REGISTERS, NESTED_STATE, "on SVM the guest's guest's registers and EFER.SVME are in place"),
+    before(WRITING, NESTED_EXIT, CPUID, "in VMX operation the table may not take VMX away"),
+    before(WRITING, NESTED_EXIT, EARLY_MSRS, "VMX capabilities are refused in VMX operation"),
+    before(WRITING, NESTED_EXIT, SPECIAL_REGISTERS, "in guest mode they are the inner guest's, and VMX operation restricts them"),
+    before(WRITING, NESTED_EXIT, GENERAL_REGISTERS, "in guest mode they are the inner guest's"),
+    before(WRITING, NESTED_EXIT, ACTIVITY, "waiting for SIPI is refused in VMX operation"),
+    before(RESETTING, NESTED_EXIT, PAGE_TABLE_ROOT, "the root is the guest's own again"),
+    before(WRITING, CPUID, SHADOW_STACK, CPUID_DECIDES),
+
+    before(RESTORING, SPECIAL_REGISTERS, NESTED_STATE, "on SVM the inner guest's registers and EFER.SVME are in place"),
     before(RESTORING, EARLY_MSRS, NESTED_STATE, "IA32_FEATURE_CONTROL and the VMX capabilities decide whether it is accepted"),
     before(RESTORING, EVENTS, NESTED_STATE, "changing system management mode leaves guest mode"),
-    before(RESTORING, ACTIVITY, NESTED_STATE, "waiting for SIPI is refused in VMX root operation"),
-    before(RESETTING, NESTED_STATE, SPECIAL_REGISTERS, "guest mode is left before the registers are the guest's own again"),
-    before(RESETTING, NESTED_STATE, PAGE_TABLE_ROOT, "guest mode is left before the registers are the guest's own again"),
-    before(RESETTING, NESTED_STATE, EARLY_MSRS, "VMX capabilities are refused in VMX operation"),
+    before(RESTORING, ACTIVITY, NESTED_STATE, "waiting for SIPI is refused in VMX operation"),
     before(RESETTING, PAGE_TABLE_ROOT, SPECIAL_REGISTERS, "the real CR3 differs from the one that renews the root"),
 ];
 
@@ -147,14 +152,14 @@ fn each_order_has_each_row_once() {
         rows.sort_unstable();
         rows
     };
-    // What is reset is what is restored, but for what stays, and what is no state.
+    // What is reset is what is restored, but for what stays, what is no state, and nested state, which is left.
     assert_eq!(
-        without(Order::Restore, &[CPUID, TSC_FREQUENCY]),
+        without(Order::Restore, &[CPUID, TSC_FREQUENCY, NESTED_STATE]),
         without(Order::Reset, &[PAGE_TABLE_ROOT])
     );
     // All MSRs are read at once.
     assert_eq!(
-        without(Order::Restore, &[MSRS, TSC_DEADLINE]),
+        without(Order::Restore, &[MSRS, TSC_DEADLINE, NESTED_EXIT]),
         without(Order::Save, &[])
     );
 }

@@ -8,4 +8,5 @@ mod interrupts;
 mod kick;
 mod machine;
 mod memory;
+mod nested;
 mod state;
