@@ -169,6 +169,42 @@ fn a_hibernated_guest_finds_its_tables() {
     bench.end(&config);
 }
 
+/// A cold start writes the several MiB of the firmware once.
+#[test]
+fn tables_are_stored_when_the_guest_is_about_to_hibernate() {
+    let (files, config) = uefi();
+    let mut bench = Bench::boot(&config);
+    let captured = bench.machine_sequence();
+    bench.run(firmware(0x8000_0000, 0xe0_0000_0000));
+    let made = tables(&mut bench, &files);
+    assert_eq!(bench.machine_sequence(), captured);
+    // `_PTS` of S4. If the host loses power now, the guest may have hibernated.
+    bench.run(vec![out(0x506, &[0x14])]);
+    let store = files.path("vm.vmgs");
+    let power_cut = std::fs::read(&store).unwrap();
+    let announced = bench.machine_sequence();
+    bench.run(vec![out(0x506, &[0x14])]);
+    assert_eq!(bench.machine_sequence(), announced, "they are stored once");
+    bench.end(&config);
+
+    std::fs::write(&store, power_cut).unwrap();
+    let mut bench = Bench::boot(&config);
+    assert!(bench.take_events().contains(&"restored".to_owned()));
+    assert!(tables(&mut bench, &files) == made);
+    bench.end(&config);
+
+    // A guest that announces nothing.
+    let (files, config) = uefi();
+    let mut bench = Bench::boot(&config);
+    bench.run(firmware(0x8000_0000, 0xe0_0000_0000));
+    assert!(tables(&mut bench, &files) == made);
+    hibernate(&mut bench);
+    bench.end(&config);
+    let mut bench = Bench::boot(&config);
+    assert!(tables(&mut bench, &files) == made);
+    bench.end(&config);
+}
+
 #[test]
 fn smbios_says_what_the_processor_is() {
     let (files, config) = uefi();

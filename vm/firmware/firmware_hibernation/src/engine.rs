@@ -157,8 +157,9 @@ impl HibernationEngine {
         self
     }
 
-    /// The content of the pinned file `name` is settled only when the firmware asks for it, and then given to
-    /// [`Self::settle_file`]. Until then it is likely what was stored for the last session, so that is kept.
+    /// The content of the pinned file `name` is settled only when the firmware asks for it, and given to
+    /// [`Self::settle_file`] when the guest is about to hibernate. It is likely what was stored for the last session, so
+    /// that is kept until then.
     #[must_use]
     pub fn with_late_file(mut self, name: &str) -> Self {
         self.late_file = Some(name.to_owned());

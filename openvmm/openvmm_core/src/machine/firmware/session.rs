@@ -308,9 +308,9 @@ impl FirmwareSession {
         );
     }
 
-    /// The firmware is given this content of [`TABLES_FILE`], which a hibernated guest will rely on.
-    fn settle_tables(&mut self, tables: &[u8]) {
-        self.loaded.files.insert(TABLES_FILE.into(), tables.into());
+    /// Stores what the firmware was given as [`TABLES_FILE`], unless that is stored: the guest is about to hibernate, and
+    /// will rely on it. Most sessions end in another way, and are spared the write.
+    fn store_tables(&mut self) {
         self.hibernation.settle_file(
             &self.loaded.description(self.place),
             self.loaded.image(self.place),
@@ -341,11 +341,17 @@ impl FirmwareSession {
     /// The guest's ACPI code announced that it goes to sleep, or that it woke.
     fn announced(&mut self, announcement: SleepAnnouncement) {
         match announcement {
-            SleepAnnouncement::PreparingToSleep(state) => self.hibernation.prepare(match state {
-                SleepState::S1 | SleepState::S2 | SleepState::S3 => Sleep::Suspend,
-                SleepState::S4 => Sleep::Hibernate,
-                SleepState::S5 => Sleep::PowerOff,
-            }),
+            SleepAnnouncement::PreparingToSleep(state) => {
+                let sleep = match state {
+                    SleepState::S1 | SleepState::S2 | SleepState::S3 => Sleep::Suspend,
+                    SleepState::S4 => {
+                        self.store_tables();
+                        Sleep::Hibernate
+                    }
+                    SleepState::S5 => Sleep::PowerOff,
+                };
+                self.hibernation.prepare(sleep);
+            }
             SleepAnnouncement::Woke(SleepState::S4) => self.hibernation.wake(),
             SleepAnnouncement::Woke(_) => {}
         }
@@ -357,7 +363,10 @@ impl FirmwareSession {
             Ending::Halted(HaltReason::PowerOff) => self.hibernation.power_off(),
             // The machine does not start again, so its reset ends the session.
             Ending::Halted(HaltReason::Reset) => self.hibernation.reset(),
-            Ending::Halted(HaltReason::Hibernate) => self.hibernation.hibernate()?,
+            Ending::Halted(HaltReason::Hibernate) => {
+                self.store_tables();
+                self.hibernation.hibernate()?;
+            }
             Ending::Stopped
             | Ending::Halted(
                 HaltReason::GuestPanic
@@ -418,14 +427,10 @@ impl SharedSession {
         self.0.lock().commit()
     }
 
-    /// A file of the firmware is settled while the machine is built, before [`Self::commit`].
+    /// A file of the firmware is settled: while the machine is built, before [`Self::commit`]; [`TABLES_FILE`] on the thread
+    /// of the VP that asks for it.
     pub(crate) fn set_file(&self, name: &str, content: Vec<u8>) {
         self.0.lock().loaded.files.insert(name.to_owned(), content);
-    }
-
-    /// The firmware is given this content of [`TABLES_FILE`], on the thread of the VP that asks for it.
-    pub(crate) fn settle_tables(&self, tables: &[u8]) {
-        self.0.lock().settle_tables(tables);
     }
 
     /// Acts on a sleep announcement, on the VP's thread: the guest does not go on before it is acted on.
@@ -575,6 +580,16 @@ mod tests {
         rom.write(0, 0, &[1]).unwrap();
         rom.write(0, 1, &[2, 3]).unwrap();
         assert_eq!(rom.code, [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_image_has_at_most_the_largest_size() {
+        let mut ram = StoredImage::at(FirmwarePlace::Ram);
+        ram.prepare(&[part(CODE, msvm::BASE, MAX_CODE)]).unwrap();
+        ram.code.resize(MAX_CODE as usize - 1, 0);
+        assert!(ram.write(0, MAX_CODE - 1, &[1, 2]).is_err());
+        ram.write(0, MAX_CODE - 1, &[1]).unwrap();
+        assert!(ram.write(0, MAX_CODE, &[1]).is_err());
     }
 
     #[test]

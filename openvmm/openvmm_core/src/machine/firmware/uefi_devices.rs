@@ -158,7 +158,7 @@ impl UefiDevices {
                     let space = context.config_space.clone();
                     fw_cfg.add_made_file(acpi_spec::TABLES_FILE, initial, move || {
                         let made = made_tables(&tables, &ecam, &space)?;
-                        session.settle_tables(&made);
+                        session.set_file(acpi_spec::TABLES_FILE, made.clone());
                         Some(made)
                     })?
                 }
