@@ -175,3 +175,60 @@ fn platform(config: &VmConfig, topology: &Topology, windows: &PciWindows) -> Acp
 fn range(range: MemoryRange) -> Range<u64> {
     range.start..range.end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::test_bench::Files;
+    use virt::TopologyConfig;
+
+    const ADDRESS_BITS: u8 = 40;
+
+    fn topology() -> Topology {
+        Topology::new(TopologyConfig {
+            processors: 2,
+            vps_per_socket: None,
+            threads_per_core: 1,
+        })
+        .unwrap()
+    }
+
+    fn layout() -> MemoryLayout {
+        MemoryLayout::new(64 << 20, platform::LOW_RAM_END, ADDRESS_BITS).unwrap()
+    }
+
+    #[test]
+    fn serial_ports_have_their_numbers_and_interrupts() {
+        let files = Files::new();
+        let config = files.config(files.linux(), IrqchipMode::Kernel);
+        let windows = PciWindows::at_reset(&layout(), ADDRESS_BITS);
+        let platform = platform(&config, &topology(), &windows);
+        let port = |number, base, irq| ComPort { number, base, irq };
+        assert_eq!(platform.com_ports, [port(1, 0x3f8, 4), port(2, 0x2f8, 3)]);
+    }
+
+    #[test]
+    fn generation_2_tables_describe_the_machine() {
+        let files = Files::new();
+        for (irqchip, has_pic) in [(IrqchipMode::Kernel, 1), (IrqchipMode::Split, 0)] {
+            let config = files.config(files.hyperv(), irqchip);
+            let ranges = Generation2Ranges::new(&config, &layout(), ADDRESS_BITS);
+            let tables = generation_2(&config, &topology(), &ranges).unwrap();
+            let signatures: Vec<_> = tables.iter().map(|table| &table.signature).collect();
+            assert_eq!(signatures, [b"APIC", b"MCFG", b"SSDT"]);
+            let [madt, _, ssdt] = &tables[..] else {
+                panic!("three tables");
+            };
+            // PCAT_COMPAT.
+            assert_eq!(madt.bytes[40], has_pic);
+            // Local APICs: UID, APIC id, enabled.
+            for processor in [[0, 8, 1, 0, 1, 0, 0, 0], [0, 8, 2, 1, 1, 0, 0, 0]] {
+                assert!(madt.bytes.windows(8).any(|bytes| bytes == processor));
+            }
+            // There are no ports for PCI functions: no range of words.
+            let contains = |wanted: &[u8]| ssdt.bytes.windows(wanted.len()).any(|w| w == wanted);
+            assert!(!contains(&0xcf7_u16.to_le_bytes()));
+            assert!(contains(&0xf7ff_ffff_u32.to_le_bytes()));
+        }
+    }
+}

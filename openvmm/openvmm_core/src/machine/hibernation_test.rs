@@ -3,13 +3,22 @@
 use super::*;
 use crate::machine::test_bench::*;
 use disk_spec::VirtioBlkHandle;
+use firmware_hibernation::Collected;
+use firmware_hibernation::Collector;
 use firmware_hibernation::ConsumePolicy;
 use firmware_hibernation::Override;
+use firmware_hibernation::RESET_VECTOR;
+use firmware_hibernation::Record;
+use firmware_hibernation::RecordReader;
 use machine_parts::Ending;
 use machine_parts::Guest as _;
 use machine_parts::HaltReason;
 use openvmm_defs::start::BootOptions;
 use ovmf_image::constructed;
+use platform_digest::AddressRange;
+use platform_digest::DiskContent;
+use platform_digest::MmioRange;
+use platform_digest::PlatformDisk;
 use std::time::Duration;
 use virt::IrqchipMode;
 
@@ -221,11 +230,7 @@ fn a_reset_does_not_go_on_with_other_firmware_than_the_stored() {
     };
     let other_tables = |files: &Files| {
         // As if another version of the VMM had stored them.
-        let device =
-            vmgs::FileDevice::open(&files.path("vm.vmgs"), vmgs::Container::Detect, ACCESS);
-        let options = vmgs::OpenOptions::default();
-        let mut store = vmgs::Vmgs::open(Box::new(device.unwrap()), options).unwrap();
-        change_pinned_file(&mut store);
+        change_pinned_file(&mut store(files));
     };
     for (change, what) in [
         (&other_code as &dyn Fn(&Files), "code"),
@@ -262,15 +267,27 @@ fn a_reset_does_not_go_on_with_other_firmware_than_the_stored() {
     bench.end(&config);
 }
 
-/// Replaces the record of the stored firmware by one with another ACPI table.
-fn change_pinned_file(store: &mut vmgs::Vmgs) {
-    use firmware_hibernation::*;
+fn store(files: &Files) -> vmgs::Vmgs {
+    let device = vmgs::FileDevice::open(&files.path("vm.vmgs"), vmgs::Container::Detect, ACCESS);
+    vmgs::Vmgs::open(Box::new(device.unwrap()), vmgs::OpenOptions::default()).unwrap()
+}
+
+/// The record of the stored firmware.
+fn record(store: &mut vmgs::Vmgs) -> (Record, Collected) {
     let bytes = store.read(vmgs::FileId::HIBERNATION_FIRMWARE).unwrap();
     let mut reader = RecordReader::new(bytes.len() as u64);
     let mut collector = Collector::default();
     reader.push(&bytes, &mut collector).unwrap();
     let (record, _) = reader.finish().unwrap();
-    let mut collected = collector.finish().unwrap();
+    (record, collector.finish().unwrap())
+}
+
+/// Replaces the record of the stored firmware by one with another ACPI table.
+fn change_pinned_file(store: &mut vmgs::Vmgs) {
+    use firmware_hibernation::FirmwareDescription;
+    use firmware_hibernation::FirmwareImage;
+    use firmware_hibernation::NewRecord;
+    let (record, mut collected) = record(store);
     let tables = collected.pinned.get_mut("etc/acpi/tables").unwrap();
     *tables.last_mut().unwrap() ^= 1;
     let [part] = &record.parts()[..] else {
@@ -287,6 +304,64 @@ fn change_pinned_file(store: &mut vmgs::Vmgs) {
     std::io::Read::read_to_end(&mut new.unwrap().stream(), &mut changed).unwrap();
     let id = vmgs::FileId::HIBERNATION_FIRMWARE;
     store.write(id, vmgs::Protection::Plain, &changed).unwrap();
+}
+
+/// What two versions of the VMM say of the same machine is compared, so each part is as stated here.
+#[test]
+fn the_stored_machine_is_the_one_that_the_guest_runs_on() {
+    let range = |name: &str, start, length| MmioRange {
+        name: name.into(),
+        range: AddressRange::new(start, length),
+    };
+    let ecam = range("ecam", 0xb000_0000, 1 << 20);
+    let pci64 = range("pci64", 32 << 30, 32 << 30);
+    let pc = [
+        ecam.clone(),
+        range("pci32", 0xc000_0000, 0x3c00_0000),
+        pci64.clone(),
+    ];
+    let generation_2 = [
+        range("chipset32", 0xf800_0000, 0x800_0000),
+        ecam,
+        range("pci32", 0xc000_0000, 0x3800_0000),
+        pci64,
+    ];
+    let files = Files::new();
+    let sec_core = loader::msvm::MsvmImage::new(constructed::msvm().into()).unwrap();
+    for (load_mode, mmio, entry) in [
+        (files.uefi(), &pc[..], RESET_VECTOR),
+        (files.hyperv(), &generation_2, sec_core.entry_gpa()),
+    ] {
+        let config = files.config(load_mode, IrqchipMode::Kernel);
+        Bench::boot(&config).end(&config);
+        let (record, Collected { platform, .. }) = record(&mut store(&files));
+        assert_eq!(record.entry_gpa, entry);
+        assert_eq!(platform.ram, [AddressRange::new(0, RAM)]);
+        assert_eq!(platform.mmio, mmio);
+        assert_eq!(platform.apic_ids, [0, 1]);
+        assert!(platform.acpi.length > 0 && platform.smbios.length > 0);
+        let devices = platform.devices.iter().map(|device| &*device.name);
+        assert_eq!(
+            devices.collect::<Vec<_>>(),
+            ["com1", "com2", "disk0", "rng0"]
+        );
+        let disk = PlatformDisk {
+            name: "disk0".into(),
+            size: 1 << 20,
+            sector: 512,
+            read_only: false,
+            serial: String::new(),
+            content: DiskContent::NotRead,
+        };
+        assert_eq!(platform.disks, Some(vec![disk]));
+        let processor = platform.processor.unwrap();
+        assert_eq!(
+            (processor.vps_per_socket, processor.threads_per_core),
+            (2, 1)
+        );
+        assert!(!processor.cpuid.is_empty());
+        assert_eq!(platform.boot_files, Some(Vec::new()));
+    }
 }
 
 /// A resume needs the stored firmware, and not the host's.

@@ -285,6 +285,22 @@ fn a_saved_machine_is_restored_and_resets_with_its_firmware() {
     bench.machine.stop();
 }
 
+/// The entry of the firmware is part of what is stored for the guest, and of what a saved machine has.
+#[test]
+fn a_machine_that_was_restored_hibernates_and_resumes() {
+    let files = Files::new();
+    let config = config(&files);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    hibernate_generation_2(&mut bench);
+    bench.end(&config);
+    let bench = Bench::boot(&config);
+    assert!(bench.take_events().contains(&"restored".to_owned()));
+    bench.end(&config);
+}
+
 #[test]
 fn what_is_no_such_firmware_is_refused() {
     let files = Files::new();

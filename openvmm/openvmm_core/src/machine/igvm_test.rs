@@ -117,6 +117,26 @@ fn packed_firmware_of_a_generation_2_vm_starts_as_an_image_does() {
     }
 }
 
+/// The state has the file, and the host's may be gone.
+#[test]
+fn a_saved_machine_with_packed_firmware_resets_with_it() {
+    let files = Files::new();
+    files.hyperv();
+    pack_for(&files, "none", &json!({"uefi": {"config_type": "none"}}));
+    let config = config(&files, hyperv_uefi(&files));
+    let image = std::fs::read(files.path("MSVM.fd")).unwrap();
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    std::fs::remove_file(files.path("igvm")).unwrap();
+    std::fs::write(files.path("ram"), vec![0; RAM as usize]).unwrap();
+    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    bench.machine.lifecycle.reset().unwrap();
+    bench.end(&config);
+    let ram = std::fs::read(files.path("ram")).unwrap();
+    assert!(ram[0x10_0000..][..image.len()] == image);
+}
+
 #[test]
 fn what_is_where_the_configuration_goes_is_named() {
     let files = Files::new();

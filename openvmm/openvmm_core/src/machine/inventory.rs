@@ -86,6 +86,44 @@ pub(crate) fn generation_id(uuid: [u8; 16]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use virt::TopologyConfig;
+
+    #[test]
+    fn the_description_is_that_of_the_machine() {
+        let topology = Topology::new(TopologyConfig {
+            processors: 6,
+            vps_per_socket: Some(4),
+            threads_per_core: 2,
+        })
+        .unwrap();
+        let layout = MemoryLayout::new(4 << 30, 0xb000_0000, 40).unwrap();
+        let machine = smbios([7; 16], &topology, &layout);
+        let system = SystemInformation {
+            manufacturer: "OpenVMM".into(),
+            product: "Virtual Machine".into(),
+            version: "pc-uefi".into(),
+            uuid: Uuid::from_bytes([7; 16]),
+            ..SystemInformation::default()
+        };
+        assert_eq!(machine.system, system);
+        let baseboard = BaseboardInformation {
+            manufacturer: "OpenVMM".into(),
+            product: "Virtual Machine".into(),
+            ..BaseboardInformation::default()
+        };
+        assert_eq!(machine.baseboard, baseboard);
+        assert_eq!(machine.chassis.manufacturer, "OpenVMM");
+        let socket = |cores, threads| ProcessorInformation {
+            manufacturer: "OpenVMM".into(),
+            cores,
+            threads,
+            ..ProcessorInformation::default()
+        };
+        // The last socket is not full.
+        assert_eq!(machine.processors, [socket(2, 4), socket(1, 2)]);
+        let ram = [0..0xb000_0000, 1 << 32..(1 << 32) + 0x5000_0000];
+        assert_eq!(machine.memory, ram);
+    }
 
     #[test]
     fn identities_follow_from_the_uuid() {

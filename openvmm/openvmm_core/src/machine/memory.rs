@@ -81,20 +81,51 @@ fn page_kind(pages: HostPages) -> PageKind {
     }
 }
 
-/// Takes the memory from the host.
-pub(crate) fn allocate(
-    config: &MemoryConfig,
-    layout: MemoryLayout,
-) -> Result<GuestMemory, MachineError> {
+/// What the memory is taken from.
+fn backing(config: &MemoryConfig) -> MemoryBacking {
     let source = match (&config.file, config.sharing) {
         (Some(path), _) => MemorySource::File(path.clone()),
         (None, Some(Sharing::Shared)) => MemorySource::Shared,
         (None, None) => MemorySource::Anonymous,
     };
-    let backing = MemoryBacking {
+    MemoryBacking {
         source,
         pages: page_kind(config.pages),
         prealloc: config.population == Population::Prealloc,
-    };
-    Ok(GuestMemory::new(layout, &backing)?)
+    }
+}
+
+/// Takes the memory from the host.
+pub(crate) fn allocate(
+    config: &MemoryConfig,
+    layout: MemoryLayout,
+) -> Result<GuestMemory, MachineError> {
+    Ok(GuestMemory::new(layout, &backing(config))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_taken_from_the_host_as_configured() {
+        for (population, prealloc) in [(Population::OnDemand, false), (Population::Prealloc, true)]
+        {
+            for (pages, kind) in [
+                (HostPages::Default, PageKind::Transparent),
+                (HostPages::Small, PageKind::Small),
+                (HostPages::Huge, PageKind::Huge2M),
+                (HostPages::Huge1G, PageKind::Huge1G),
+            ] {
+                let backing = backing(&MemoryConfig {
+                    size: 64 << 20,
+                    file: None,
+                    pages,
+                    population,
+                    sharing: None,
+                });
+                assert_eq!((backing.pages, backing.prealloc), (kind, prealloc));
+            }
+        }
+    }
 }

@@ -86,11 +86,12 @@ impl PciWindows {
         let low_bars = bars
             .iter()
             .filter(|&&bar| bar >= low_ram_end && bar < PCI_LOW.end);
-        let low = low_bars.clone().min().and_then(|&bar| {
+        let low = low_bars.min().map(|&bar| {
             let start = (bar - bar % LOW_ALIGNMENT).max(low_ram_end);
             let limit = ecam.map(|ecam| *ecam.start()).filter(|&base| base > bar);
+            // The BAR is below it, and not below `start`.
             let end = limit.unwrap_or(PCI_LOW.end).min(PCI_LOW.end);
-            (start < end).then_some(MemoryRange { start, end })
+            MemoryRange { start, end }
         });
         let ram_end = layout.ram().last().map_or(0, |ram| ram.end).max(FOUR_GIB);
         let mut high_bars = bars.iter().filter(|&&bar| bar >= ram_end);
@@ -280,7 +281,16 @@ mod tests {
             programmed(GIB / 2, 0xc000_0000, &[])[..3],
             [0xc000_0000, 0xd000_0000, 0xfc00_0000]
         );
-        // Above configuration space, and right above RAM.
+        // Configuration space that begins in the window, and does not end there.
+        assert_eq!(
+            programmed(GIB / 2, 0xf000_0000, &[high])[..3],
+            [0xf000_0000, 0xc000_0000, 0xf000_0000]
+        );
+        // Above configuration space or at its start, and right above RAM.
+        assert_eq!(
+            programmed(GIB / 2, 0xe000_0000, &[0xe000_0000])[1..3],
+            [0xe000_0000, 0xfc00_0000]
+        );
         assert_eq!(
             programmed(3 * GIB, 0xb000_0000, &[0xf000_0000])[1..3],
             [0xf000_0000, 0xfc00_0000]
@@ -310,6 +320,11 @@ mod tests {
             assert_eq!(programmed(5 * GIB, ecam, &[]), reset, "{ecam:#x}");
         }
         assert_eq!(at_reset.programmed(&layout(5 * GIB), None, &[]), at_reset);
+        let past_4_gib = 0xe000_0000..=1 << 32;
+        assert_eq!(
+            at_reset.programmed(&layout(5 * GIB), Some(&past_4_gib), &[]),
+            at_reset
+        );
         let narrow = PciWindows::at_reset(&layout(GIB), 35);
         assert_eq!(
             narrow.programmed(&layout(GIB), None, &[40 * GIB]).high,

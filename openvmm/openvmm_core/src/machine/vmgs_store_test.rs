@@ -101,6 +101,8 @@ fn a_new_file_has_no_name_until_the_machine_is_built() {
     let path = files.path("vm.vmgs");
     closed(&path);
     assert_eq!(store(&path).findings(), []);
+    // What a guest keeps there is nobody else's business.
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -285,6 +287,8 @@ fn a_store_has_its_space_when_the_vm_runs() {
     let path = files.path("vm.vmgs");
     Bench::boot(&without).end(&without);
     assert!(std::fs::metadata(&path).unwrap().blocks() * 512 < 32 << 20);
+    Bench::boot(&without).end(&without);
+    assert!(std::fs::metadata(&path).unwrap().blocks() * 512 < 32 << 20);
     let bench = Bench::boot(&config(&files));
     assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= 64 << 20);
     bench.end(&config(&files));
@@ -375,6 +379,9 @@ fn a_store_is_made_anew_only_if_that_is_asked_for() {
     let error = Bench::new(&config, &Start::default()).err().unwrap();
     assert!(matches!(error, MachineError::Vmgs(VmgsError::Store { .. })));
     assert!(std::fs::read(&path).unwrap() == bytes);
+    // That is known before anything else is planned.
+    let planned = PlannedStore::new(&config, &Start::default(), None);
+    assert!(matches!(planned, Err(VmgsError::Store { .. })));
     Bench::new(&config, &formatting(FormatVmgs::IfDamaged))
         .unwrap()
         .end(&config);
@@ -393,6 +400,9 @@ fn a_store_in_memory_leaves_no_file() {
     assert!(events.contains(&"token_written".to_owned()), "{events:?}");
     bench.end(&config);
     assert_eq!(names(&files), [""; 0]);
+    // Its sequence number is of no use to the next start.
+    let planned = PlannedStore::new(&config, &Start::default(), None).unwrap();
+    assert!(planned.unwrap().sequence_note().is_none());
     for size in [0, 4096, (64 << 20) + 1, 2 << 30] {
         config.vmgs_memory = Some(VmgsMemory::New(size));
         let error = Bench::new(&config, &Start::default()).err().unwrap();
@@ -416,6 +426,8 @@ fn an_overlay_reads_the_file_and_does_not_write_it() {
     bench.end(&config);
     let names_before = names(&files);
     let before = std::fs::read(&path).unwrap();
+    let note = files.path("vm.vmgs.seen");
+    let note_before = std::fs::read(&note).unwrap();
     config.vmgs_memory = Some(VmgsMemory::Overlay);
     for _ in 0..2 {
         let mut bench = Bench::boot(&config);
@@ -427,6 +439,7 @@ fn an_overlay_reads_the_file_and_does_not_write_it() {
         closed(&path);
         assert!(std::fs::read(&path).unwrap() == before);
         assert_eq!(names(&files), names_before);
+        assert!(std::fs::read(&note).unwrap() == note_before);
     }
     assert!(matches!(config.load_mode, LoadMode::PcUefi(_)));
 }
