@@ -378,3 +378,7 @@ impl<S: FlashStorage> Worker<S> {
         state.last_error = Some(text);
     }
 }
+
+#[cfg(test)]
+#[path = "persister_test.rs"]
+mod tests;
