@@ -133,6 +133,11 @@ impl FileDevice {
     }
 }
 
+/// What a file of `len` bytes lacks if it has this number of blocks of 512 bytes, in bytes.
+fn missing(len: u64, blocks: u64) -> u64 {
+    len.saturating_sub(blocks.saturating_mul(512))
+}
+
 /// Whether `path` refers to this open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, found) = (file.metadata()?, std::fs::metadata(path)?);
@@ -189,7 +194,7 @@ impl BlockDevice for FileDevice {
         }
         let len = self.shape.len;
         // Allocating may fail halfway and keep what it got, so it is not tried if it cannot succeed.
-        let missing = len.saturating_sub(self.file.metadata()?.blocks() * 512);
+        let missing = missing(len, self.file.metadata()?.blocks());
         let host = rustix::fs::fstatvfs(&self.file)?;
         let free = host.f_bavail.saturating_mul(host.f_frsize);
         if missing > free {
@@ -246,6 +251,46 @@ mod tests {
         let mut sector = [0; 512];
         device.read_at(0, &mut sector).unwrap();
         assert_eq!(sector, [1; 512]);
+    }
+
+    #[test]
+    fn a_sparse_file_gets_its_space_if_the_host_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = Container::Raw { sector_size: 512 };
+        let sparse = |len: u64| {
+            let path = dir.path().join(len.to_string());
+            File::create_new(&path).unwrap().set_len(len).unwrap();
+            path
+        };
+        let blocks = |path: &Path| std::fs::metadata(path).unwrap().blocks();
+        let path = sparse(1 << 20);
+        let mut device = FileDevice::open(&path, raw, StoreAccess::ReadWrite).unwrap();
+        assert!(!device.is_read_only());
+        assert_eq!(blocks(&path), 0);
+        device.allocate().unwrap();
+        assert_eq!(blocks(&path), 2048);
+        drop(device);
+        // What is not open for writing cannot be given space.
+        let mut device = FileDevice::open(&path, raw, StoreAccess::ReadOnly).unwrap();
+        assert!(device.is_read_only());
+        device.allocate().unwrap_err();
+
+        // More than there is; nothing is taken.
+        let path = sparse(1 << 43);
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut device = FileDevice::new(file, raw, StoreAccess::ReadWrite).unwrap();
+        let error = device.allocate().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().ends_with(" are free"), "{error}");
+        assert_eq!(blocks(&path), 0);
+    }
+
+    #[test]
+    fn space_that_a_file_has_is_not_missing() {
+        assert_eq!(missing(8192, 0), 8192);
+        assert_eq!(missing(8192, 9), 8192 - 9 * 512);
+        assert_eq!(missing(8192, 16), 0);
+        assert_eq!(missing(8192, 24), 0);
     }
 
     #[test]
