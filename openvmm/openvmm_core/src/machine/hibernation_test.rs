@@ -364,6 +364,26 @@ fn the_stored_machine_is_the_one_that_the_guest_runs_on() {
     }
 }
 
+/// The firmware's entry is part of what is stored for the guest, and of what a saved machine has.
+#[test]
+fn a_machine_that_was_restored_hibernates_and_resumes() {
+    let files = Files::new();
+    let config = files.config(files.hyperv(), IrqchipMode::Kernel);
+    let mut bench = Bench::boot(&config);
+    let saved = bench.save();
+    bench.end(&config);
+    let entry = record(&mut store(&files)).0.entry_gpa;
+    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    hibernate_generation_2(&mut bench);
+    let state = &bench.machine.inspect()["units"]["firmware"];
+    assert_eq!(state["record"]["entry_gpa"], entry);
+    bench.end(&config);
+    assert_eq!(record(&mut store(&files)).0.entry_gpa, entry);
+    let bench = Bench::boot(&config);
+    assert!(bench.take_events().contains(&"restored".to_owned()));
+    bench.end(&config);
+}
+
 /// A resume needs the stored firmware, and not the host's.
 #[test]
 fn a_guest_resumes_without_firmware_on_the_host() {

@@ -262,24 +262,28 @@ fn a_packed_kernel_starts_as_a_direct_boot_does() {
 
 #[test]
 fn packed_firmware_is_in_flash_memory() {
+    let start = |files: &Files, load_mode| {
+        let mut bench = Bench::boot(&config(files, load_mode));
+        let registers = bench.hypervisor.vp_state(0).registers;
+        bench.run(vec![out(0x80, &[1])]);
+        (bench.hypervisor.mappings(), registers)
+    };
     let files = Files::new();
     pack(&files, &json!({"ovmf": {}}));
-    let bench = Bench::boot(&config(&files, pc_uefi(&files)));
-    let packed = (
-        bench.hypervisor.mappings(),
-        bench.hypervisor.vp_state(0).registers,
-    );
+    let packed = start(&files, pc_uefi(&files));
     let files = Files::new();
     let mut load_mode = files.uefi();
     if let LoadMode::PcUefi(uefi) = &mut load_mode {
         uefi.variables = UefiVariables::Memory(None);
     }
-    let bench = Bench::boot(&config(&files, load_mode));
-    let separate = (
-        bench.hypervisor.mappings(),
-        bench.hypervisor.vp_state(0).registers,
-    );
+    let separate = start(&files, load_mode);
     assert_eq!(packed, separate);
+    // The variables are right below the code.
+    let (mappings, _) = packed;
+    let flash = mappings.iter().filter(|(range, _)| range.start >= RAM);
+    let flash: Vec<_> = flash.map(|(range, _)| (range.start, range.end)).collect();
+    let (variables, code) = (0xffc0_0000, 0xffc8_4000);
+    assert_eq!(flash, [(variables, code), (code, 1 << 32)]);
 }
 
 #[test]

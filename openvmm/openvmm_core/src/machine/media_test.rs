@@ -482,6 +482,11 @@ fn a_memory_file_that_cannot_be_used_is_a_matter_of_configuration() {
     config.memory.file = Some(files.path("absent/ram"));
     let absent = Bench::new(&config, &Start::default()).err().unwrap();
     assert!(absent.is_config(), "{absent}");
+    assert!(!absent.is_refused_resume());
+    // The hypervisor's own errors are another matter.
+    assert!(!absent.is_hypervisor());
+    let lacking = MachineError::from(virt::Error::MissingCapability { what: "x" });
+    assert!(lacking.is_hypervisor() && !lacking.is_config());
 }
 
 /// The content of a file of the firmware configuration device, as a guest reads it.

@@ -34,15 +34,20 @@ fn firmware(low: u32, high: u64) -> Vec<Step> {
     .collect()
 }
 
-/// The guest reads a file of the firmware configuration device.
-fn read_file(bench: &mut Bench, files: &Files, name: &str) -> Vec<u8> {
+/// The selector and the size of a file of the firmware configuration device.
+fn file(bench: &mut Bench, name: &str) -> (u32, u32) {
     let inspected = bench.machine.inspect();
     let items = inspected["units"]["fw-cfg"]["items"].as_array().unwrap();
     let item = items.iter().find(|item| item["name"] == name).unwrap();
     let selector = item["selector"].as_str().unwrap();
     let selector = u32::from_str_radix(selector.trim_start_matches("0x"), 16).unwrap();
-    let len = item["size"].as_u64().unwrap();
-    let words = [selector << 16 | 8 | 2, len as u32, 0, BUFFER as u32];
+    (selector, item["size"].as_u64().unwrap() as u32)
+}
+
+/// The guest selects the file and transfers it from or to the buffer.
+fn transfer(bench: &mut Bench, (selector, len): (u32, u32), command: u32) {
+    const SELECT: u32 = 8;
+    let words = [selector << 16 | SELECT | command, len, 0, BUFFER as u32];
     let descriptor = words.map(u32::to_be_bytes).concat();
     bench.run(vec![
         Step::WriteMemory {
@@ -51,9 +56,19 @@ fn read_file(bench: &mut Bench, files: &Files, name: &str) -> Vec<u8> {
         },
         out(0x518, &(DESCRIPTOR as u32).to_be_bytes()),
     ]);
+}
+
+/// The guest reads a file of the firmware configuration device.
+fn read_file(bench: &mut Bench, files: &Files, name: &str) -> Vec<u8> {
+    let file = file(bench, name);
+    transfer(bench, file, 2);
+    ram(files, BUFFER, file.1)
+}
+
+fn ram(files: &Files, gpa: u64, len: u32) -> Vec<u8> {
     let ram = std::fs::File::open(files.path("ram")).unwrap();
     let mut bytes = vec![0; len as usize];
-    ram.read_exact_at(&mut bytes, BUFFER).unwrap();
+    ram.read_exact_at(&mut bytes, gpa).unwrap();
     bytes
 }
 
@@ -202,6 +217,21 @@ fn tables_are_stored_when_the_guest_is_about_to_hibernate() {
     bench.end(&config);
     let mut bench = Bench::boot(&config);
     assert!(tables(&mut bench, &files) == made);
+    bench.end(&config);
+}
+
+#[test]
+fn the_generation_id_is_where_the_firmware_says() {
+    const PLACE: u64 = 0x20_0000;
+    let (files, config) = uefi();
+    let mut bench = Bench::boot(&config);
+    let address = file(&mut bench, acpi_spec::GENERATION_ID_ADDRESS_FILE);
+    bench.run(vec![Step::WriteMemory {
+        gpa: BUFFER,
+        data: PLACE.to_le_bytes().to_vec(),
+    }]);
+    transfer(&mut bench, address, 16);
+    assert_eq!(ram(&files, PLACE, 16), inventory::generation_id([7; 16]));
     bench.end(&config);
 }
 

@@ -178,11 +178,11 @@ mod tests {
         };
         let expected = base | 1 | 1 << 14 | 1 << 15 | 3 << 21 | 1 << 32;
         assert_eq!(bits(&all, &config), expected);
+        let com = |n| ChipsetDeviceConfig::new("com", &serial(n, SerialEnd::Stderr));
+        config.chipset_devices = vec![com(1)];
+        assert_eq!(bits(&settings, &config), base | 1 | 2 << 7);
         // COM3 is not one of the firmware's.
-        config.chipset_devices = vec![ChipsetDeviceConfig::new(
-            "com3",
-            &serial(2, SerialEnd::Stderr),
-        )];
+        config.chipset_devices = vec![com(2)];
         assert_eq!(bits(&settings, &config), base | 3 << 7);
     }
 }
