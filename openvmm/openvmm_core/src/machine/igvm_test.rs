@@ -1,5 +1,7 @@
 //! Guests in IGVM files.
 
+use crate::machine::HibernationSink;
+use crate::machine::MachinePlan;
 use crate::machine::test_bench::*;
 use error_chain::Chain;
 use igvm_format::Architecture;
@@ -25,9 +27,11 @@ use openvmm_defs::config::UefiVariables;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
 use serde_json::json;
+use std::sync::Arc;
 use uefi_config::ENTROPY_LEN;
 use virt::IrqchipMode;
 use virt::x86::VpState;
+use virt_fake::FakeHypervisor;
 use zerocopy::FromZeros as _;
 
 /// Packs this image of the VM's files.
@@ -174,8 +178,12 @@ fn what_is_where_the_configuration_goes_is_named() {
         skipped: Vec::new(),
     };
     std::fs::write(files.path("igvm"), file.write().unwrap()).unwrap();
-    let error = Bench::new(&config(&files, hyperv_uefi(&files)), &Start::default()).map(|_| ());
-    let error = Chain(&error.unwrap_err()).to_string();
+    // Before anything is built.
+    let config = config(&files, hyperv_uefi(&files));
+    let events: HibernationSink = Arc::new(|_| ());
+    let hypervisor = FakeHypervisor::new();
+    let plan = MachinePlan::new(&hypervisor, &config, &Start::default(), None, &events);
+    let error = Chain(&plan.err().unwrap()).to_string();
     assert!(
         error.contains("the firmware's configuration at 0x709000-"),
         "{error}"
