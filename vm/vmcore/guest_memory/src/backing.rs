@@ -76,6 +76,9 @@ pub enum MemorySource {
     /// size of guest RAM, and its content is the initial content of RAM. Its space is reserved, and it is locked
     /// (`flock`) against other VMs for as long as the memory exists.
     File(PathBuf),
+    /// The file with the RAM of a saved machine, mapped privately: it has the initial content, RAM ranges one after
+    /// another, ascending, and is never written. Any number of VMs can use it at once. It may be longer than guest RAM.
+    Saved(PathBuf),
 }
 
 /// Why guest RAM or device memory could not be created.

@@ -153,3 +153,26 @@ pub(crate) fn unnamed(size: u64, pages: PageKind) -> Result<Arc<File>, MemoryErr
         .map(Arc::new)
         .map_err(|source| MemoryError::Memfd { size, source })
 }
+
+/// Opens the file with `size` bytes of saved RAM.
+pub(crate) fn saved(path: &Path, size: u64) -> Result<Arc<File>, MemoryError> {
+    let at_once = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(at_once.bits().cast_signed());
+    let file = options.open(path).map_err(|e| error("open", path, e))?;
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|e| error("get the size of", path, e))?;
+    if !metadata.is_file() {
+        return Err(MemoryError::NotRegular { path: path.into() });
+    }
+    if metadata.len() < size {
+        return Err(MemoryError::FileSize {
+            path: path.into(),
+            found: metadata.len(),
+            expected: size,
+        });
+    }
+    Ok(Arc::new(file))
+}

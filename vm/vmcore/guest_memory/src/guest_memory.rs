@@ -3,10 +3,13 @@
 use crate::MemoryBacking;
 use crate::MemoryError;
 use crate::MemoryLayout;
+use crate::MemoryRange;
 use crate::MemorySource;
+use crate::content;
 use crate::file;
 use crate::file::MemoryFile;
 use crate::mapping;
+use std::fs::File;
 use std::sync::Arc;
 use vm_memory::FileOffset;
 use vm_memory::GuestAddress;
@@ -43,25 +46,30 @@ impl GuestMemory {
         backing.pages.check(&layout)?;
         let mut named = None;
         let mut unnamed = None;
+        let mut saved = None;
         match &backing.source {
             MemorySource::Anonymous => {}
             MemorySource::File(path) => named = Some(MemoryFile::open(path, layout.ram_size())?),
             MemorySource::Shared => {
                 unnamed = Some(file::unnamed(layout.ram_size(), backing.pages)?);
             }
+            MemorySource::Saved(path) => saved = Some(file::saved(path, layout.ram_size())?),
         }
         let mut regions = Vec::new();
         let mut offset = 0;
         for range in layout.ram() {
             let size = range.len();
-            let region = match (&named, &unnamed, backing.pages.pool_size()) {
-                (Some(file), _, _) => mapping::shared(file.at(offset), size)?,
-                (None, Some(file), _) => {
-                    let file = FileOffset::from_arc(file.clone(), offset);
-                    mapping::shared_memory(file, size, backing.pages)?
-                }
-                (None, None, Some(page)) => mapping::huge_pages(size, page)?,
-                (None, None, None) => mapping::anonymous(size)?,
+            let at = |file: &Arc<File>| FileOffset::from_arc(file.clone(), offset);
+            let region = if let Some(file) = &named {
+                mapping::shared(file.at(offset), size)?
+            } else if let Some(file) = &unnamed {
+                mapping::shared_memory(at(file), size, backing.pages)?
+            } else if let Some(file) = &saved {
+                mapping::private(at(file), size)?
+            } else if let Some(page) = backing.pages.pool_size() {
+                mapping::huge_pages(size, page)?
+            } else {
+                mapping::anonymous(size)?
             };
             if named.is_none() {
                 mapping::advise_pages(&region, backing.pages);
@@ -100,6 +108,14 @@ impl GuestMemory {
     /// The regions, ascending.
     pub fn regions(&self) -> &[GuestRegion] {
         &self.regions
+    }
+
+    /// The ranges that may have content: outside of them every byte is zero. Ascending and disjoint, in whole pages.
+    ///
+    /// Pages that the guest never touched are not read to find this out. Nothing may write the memory meanwhile.
+    pub fn content(&self) -> Vec<MemoryRange> {
+        let regions = self.regions.iter();
+        regions.flat_map(|region| content::ranges(region)).collect()
     }
 
     /// Access to the content.

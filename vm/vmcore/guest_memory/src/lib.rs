@@ -1,6 +1,7 @@
 //! Guest RAM: its layout in the guest-physical address space and the host memory behind it.
 
 mod backing;
+mod content;
 mod file;
 mod guest_memory;
 mod layout;

@@ -145,6 +145,12 @@ pub(crate) fn shared_memory(
     }
 }
 
+/// A copy of a file's content that is made page by page as they are written.
+pub(crate) fn private(file: FileOffset, size: u64) -> Result<MmapRegion, MemoryError> {
+    map_aligned(Some(file), size, MAP_PRIVATE | MAP_NORESERVE)
+        .map_err(|source| MemoryError::Map { size, source })
+}
+
 /// Allocates all pages of the region.
 pub(crate) fn populate(region: &MmapRegion) -> io::Result<()> {
     loop {
