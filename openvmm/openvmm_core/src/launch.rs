@@ -69,6 +69,7 @@ pub fn launch(
         });
     });
     let plan = MachinePlan::new(hypervisor, config, &start.start, vmgs_key, &on_hibernation)?;
+    let host = plan.host.kind;
     let (report, reports) = mesh::bounded(MAX_REPORTS);
     let sink = events.clone();
     let ends = HostEnds {
@@ -104,7 +105,12 @@ pub fn launch(
         // Start VPs before spawning the worker: what follows happens while the guest boots.
         machine.lifecycle.resume().map_err(MachineError::from)?;
     }
-    let mut worker = Worker { machine, events };
+    let mut worker = Worker {
+        machine,
+        config: config.clone(),
+        host,
+        events,
+    };
     std::thread::Builder::new()
         .name("vm-worker".into())
         .spawn(move || {

@@ -20,6 +20,8 @@ fn name(kind: &VmEventKind) -> String {
         }
         VmEventKind::Lifecycle(event) => format!("{event:?}").to_lowercase(),
         VmEventKind::PowerButton => "button".into(),
+        VmEventKind::SnapshotProgress { .. } => "progress".into(),
+        VmEventKind::SnapshotSaved { .. } => "saved".into(),
         VmEventKind::Hibernation(event) => format!("{event:?}"),
     }
 }

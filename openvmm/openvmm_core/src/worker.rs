@@ -1,15 +1,20 @@
 //! The worker: one thread that owns the machine, answers requests and acts on what the guest does.
 
 use crate::machine::Machine;
+use crate::machine::SaveSnapshotError;
+use crate::machine::SnapshotRequest;
 use error_chain::Chain;
 use futures::FutureExt as _;
 use machine_parts::LifecycleError;
 use machine_parts::MachineState;
 use machine_parts::Report;
 use mesh::Receiver;
+use openvmm_defs::config::VmConfig;
 use openvmm_defs::event::VmEvent;
 use openvmm_defs::event::VmEventKind;
 use openvmm_defs::request::RequestError;
+use openvmm_defs::request::SaveSnapshot;
+use openvmm_defs::request::SavedSnapshot;
 use openvmm_defs::request::VmRequest;
 use serde_json::Value;
 use serde_json::json;
@@ -17,12 +22,16 @@ use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
+use virt::HostKind;
 
 /// Takes a VM's events, on whichever thread they happen. Must not wait for the worker.
 pub type VmEventSink = Arc<dyn Fn(VmEvent) + Send + Sync>;
 
 pub(crate) struct Worker {
     pub machine: Machine,
+    pub config: VmConfig,
+    /// How the host virtualizes.
+    pub host: HostKind,
     pub events: VmEventSink,
 }
 
@@ -63,6 +72,7 @@ impl Worker {
             VmRequest::Reset(rpc) => rpc.handle_sync(|()| lifecycle.reset().map_err(refused)),
             VmRequest::PowerButton(rpc) => rpc.handle_sync(|()| self.power_button()),
             VmRequest::Inspect(rpc) => rpc.handle_sync(|()| self.inspect().into()),
+            VmRequest::SaveSnapshot(rpc) => rpc.handle_sync(|request| self.save_snapshot(request)),
             VmRequest::Stop(rpc) => {
                 rpc.handle_sync(|()| self.machine.stop());
                 return ControlFlow::Break(());
@@ -83,6 +93,30 @@ impl Worker {
                 });
                 Ok(())
             }
+        }
+    }
+
+    fn save_snapshot(&mut self, request: SaveSnapshot) -> Result<SavedSnapshot, RequestError> {
+        let SaveSnapshot { dir } = request;
+        let emit = |kind| {
+            (self.events)(VmEvent {
+                at: Instant::now(),
+                kind,
+            });
+        };
+        let saved = self.machine.save_snapshot(SnapshotRequest {
+            dir: &dir,
+            config: &self.config,
+            host: self.host,
+            progress: &mut |done, total| emit(VmEventKind::SnapshotProgress { done, total }),
+        });
+        match saved {
+            Ok(saved) => {
+                emit(VmEventKind::SnapshotSaved { dir, saved });
+                Ok(saved)
+            }
+            Err(SaveSnapshotError::Halted) => Err(RequestError::Halted),
+            Err(error) => Err(RequestError::Failed(Chain(&error).to_string().into())),
         }
     }
 

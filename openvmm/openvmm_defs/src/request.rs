@@ -7,6 +7,7 @@ use mesh::RemoteError;
 use mesh::Rpc;
 use minicbor::Decode;
 use minicbor::Encode;
+use std::path::PathBuf;
 
 /// A request to the VM's worker, which may be in another process.
 #[derive(Debug, Encode, Decode)]
@@ -36,6 +37,34 @@ pub enum VmRequest {
     #[n(5)]
     #[cbor(map)]
     Stop(#[n(1)] Rpc<(), ()>),
+    /// Write a snapshot. The VM is paused meanwhile, and then goes on as it was.
+    #[n(6)]
+    #[cbor(map)]
+    SaveSnapshot(#[n(1)] Rpc<SaveSnapshot, Result<SavedSnapshot, RequestError>>),
+}
+
+/// Where a snapshot is to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SaveSnapshot {
+    /// The directory. It must not exist, and its parent must.
+    #[cbor(n(1), with = "mesh::encoding::path")]
+    pub dir: PathBuf,
+}
+
+/// A snapshot that was written.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SavedSnapshot {
+    /// The size of guest RAM in bytes.
+    #[n(1)]
+    pub memory: u64,
+    /// How much of it was stored, in bytes: pages of zeros are not.
+    #[n(2)]
+    pub stored: u64,
+    /// How long the guest was stopped for it, in milliseconds. Zero if it was paused anyway.
+    #[n(3)]
+    pub paused_ms: u64,
 }
 
 /// Why a request was not carried out.

@@ -12,6 +12,7 @@ use std::error::Error;
 use std::sync::Arc;
 use virt::Partition;
 use virt::Vp;
+use virt::x86::CpuidEntry;
 use virt::x86::PartitionState;
 use virt::x86::VpState;
 use vmtime::VmClock;
@@ -109,6 +110,24 @@ impl VpsUnit {
 struct SavedVps {
     #[n(0)]
     vps: Vec<VpState>,
+}
+
+/// What the saved state of a [`VpsUnit`] says of the boot processor.
+pub fn saved_processor(state: &SavedState) -> Result<Option<SavedProcessor>, RestoreError> {
+    let SavedVps { vps } = state.decode()?;
+    Ok(vps.into_iter().next().map(|vp| SavedProcessor {
+        cpuid: vp.cpuid,
+        tsc_khz: vp.tsc.khz,
+    }))
+}
+
+/// What a saved machine's guest was told of its boot processor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedProcessor {
+    /// Its CPUID table.
+    pub cpuid: Vec<CpuidEntry>,
+    /// The frequency of its time stamp counter in kHz.
+    pub tsc_khz: u32,
 }
 
 impl StateUnit for VpsUnit {

@@ -12,6 +12,7 @@ use super::firmware::SESSION_UNIT;
 use super::firmware::SharedSession;
 use super::firmware::UefiDevices;
 use super::firmware::UefiPlan;
+use super::generation::GenerationControl;
 use super::guest::MachineGuest;
 use super::media::Media;
 use super::memory;
@@ -78,6 +79,7 @@ impl MachinePlan {
         ends: HostEnds,
     ) -> Result<Machine, MachineError> {
         let Self {
+            host: _,
             topology,
             layout,
             devices,
@@ -102,7 +104,7 @@ impl MachinePlan {
                 (Some(image), Some(SharedSession::new(session)), None)
             }
         };
-        let memory = memory::allocate(&config.memory, layout)?;
+        let memory = memory::allocate(&config.memory, start, layout)?;
         let serial = Arc::new(SerialConnections::new(ends.console_output));
         let mut services = Services::default();
         services.offer(memory.clone());
@@ -148,6 +150,7 @@ impl MachinePlan {
             vps,
             chipset,
             pm,
+            generation,
             media,
         } = parts?;
         tracing::debug!("the machine is built");
@@ -163,6 +166,8 @@ impl MachinePlan {
             lifecycle: Lifecycle::new(units, vps, guest, ends.after_guest, ends.events),
             chipset,
             pm,
+            generation,
+            store: store.as_ref().map(PlannedStore::image),
             new_file: None,
         };
         machine.enter(start)?;
@@ -208,6 +213,7 @@ struct Parts {
     vps: VpSet,
     chipset: Arc<Chipset>,
     pm: PmControl,
+    generation: Option<GenerationControl>,
     media: Media,
 }
 
@@ -227,6 +233,7 @@ impl Parts {
         devices::offer_partition(&mut services, &partition, irqchip);
         let chipset = Arc::new(devices.build(&mut services, &partition, firmware)?);
         let pm = services.get::<PmControl>()?.clone();
+        let generation = GenerationControl::find(&services);
         let media = Media {
             disks: services.get::<AttachedDisks>()?.clone(),
             variables: services.get::<FlashControl>().ok().cloned(),
@@ -272,6 +279,7 @@ impl Parts {
             vps,
             chipset,
             pm,
+            generation,
             media,
         })
     }

@@ -157,10 +157,8 @@ impl DevicePlan {
                 })
             })?;
         }
-        if let Some(firmware) = firmware
-            && let Some(variables) = firmware.add(&mut builder, services, partition)?
-        {
-            services.offer(variables);
+        if let Some(firmware) = firmware {
+            firmware.add(&mut builder, services, partition)?;
         }
         Ok(builder.build()?)
     }

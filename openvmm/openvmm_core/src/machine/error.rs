@@ -3,6 +3,8 @@ use super::firmware::FirmwareDeviceError;
 use super::firmware::UefiError;
 use super::guest::LoadGuestError;
 use super::memory::MemorySizeError;
+use super::processor::ProcessorError;
+use super::snapshot::SavedDiskError;
 use super::vmgs_store::VmgsError;
 use chipset_device::MissingService;
 use guest_memory::MemoryError;
@@ -20,6 +22,12 @@ pub enum MachineError {
     /// The VPs' threads failed.
     #[error(transparent)]
     Vps(#[from] VpError),
+    /// The saved machine's guest would not find its processor's features.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// A disk of the saved machine is not what it was.
+    #[error(transparent)]
+    SavedDisk(#[from] SavedDiskError),
     /// The processors cannot be arranged.
     #[error(transparent)]
     Topology(#[from] virt::TopologyError),
@@ -104,6 +112,8 @@ impl MachineError {
                 self,
                 Self::Topology(_)
                     | Self::MemorySize(_)
+                    | Self::Processor(_)
+                    | Self::SavedDisk(_)
                     | Self::Boot(_)
                     | Self::FirmwareDevices(_)
                     | Self::PciSlot(_)

@@ -448,7 +448,7 @@ fn a_token_that_is_consumed_at_start_lasts_until_the_guest_runs() {
         assert!(!consumed(&bench));
         bench.end(&config);
 
-        let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+        let mut bench = Bench::new(&config, &Start::from(saved)).unwrap();
         assert!(!consumed(&bench));
         bench.machine.lifecycle.resume().unwrap();
         assert!(consumed(&bench), "reset: {reset}");

@@ -214,7 +214,7 @@ fn variables_survive_the_machine() {
     assert_eq!(set.status.get(), 0);
     let saved = bench.save();
     bench.end(&config);
-    for start in [Start::default(), Start::Restore(saved)] {
+    for start in [Start::default(), Start::from(saved)] {
         let mut bench = Bench::new(&config, &start).unwrap();
         let got = variable_command(&mut bench, NvramCommand::GET_VARIABLE, &[0; 8]);
         assert_eq!((got.status.get(), got.data_len.get()), (0, 4));
@@ -277,7 +277,7 @@ fn a_saved_machine_is_restored_and_resets_with_its_firmware() {
     bench.end(&config);
 
     std::fs::remove_file(files.path("MSVM.fd")).unwrap();
-    let mut bench = Bench::new(&config, &Start::Restore(saved.clone())).unwrap();
+    let mut bench = Bench::new(&config, &Start::from(saved.clone())).unwrap();
     assert_eq!(bench.save(), saved);
     bench.hypervisor.push(0, [out(0x433, &[1])]);
     bench.machine.lifecycle.resume().unwrap();

@@ -14,6 +14,7 @@ use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::MemoryConfig;
 use openvmm_defs::config::Population;
 use openvmm_defs::config::Sharing;
+use openvmm_defs::start::Start;
 
 /// The smallest RAM with which UEFI firmware starts, in bytes. With less OVMF ends without a word.
 const MIN_UEFI_RAM: u64 = 64 << 20;
@@ -95,12 +96,21 @@ fn backing(config: &MemoryConfig) -> MemoryBacking {
     }
 }
 
-/// Takes the memory from the host.
+/// Takes the memory from the host: as configured, or the RAM of a saved machine.
 pub(crate) fn allocate(
     config: &MemoryConfig,
+    start: &Start,
     layout: MemoryLayout,
 ) -> Result<GuestMemory, MachineError> {
-    Ok(GuestMemory::new(layout, &backing(config))?)
+    let backing = match start {
+        Start::Restore(saved) => saved.memory.as_ref().map(|path| MemoryBacking {
+            source: MemorySource::Saved(path.clone()),
+            ..MemoryBacking::default()
+        }),
+        Start::Boot(_) => None,
+    };
+    let backing = backing.unwrap_or_else(|| self::backing(config));
+    Ok(GuestMemory::new(layout, &backing)?)
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@ mod clock_store;
 mod devices;
 mod error;
 mod firmware;
+mod generation;
 mod guest;
 mod inventory;
 mod media;
 mod memory;
 mod plan;
 mod platform;
+mod processor;
+mod snapshot;
 mod view;
 mod vmgs_store;
 
@@ -27,10 +30,20 @@ pub use media::MediaError;
 pub use memory::MemorySizeError;
 pub(crate) use memory::check as check_memory;
 pub(crate) use plan::MachinePlan;
+pub use processor::ProcessorError;
+pub use snapshot::RestorableVm;
+pub use snapshot::RestoreSnapshotError;
+pub(crate) use snapshot::SaveSnapshotError;
+pub use snapshot::SavedDiskError;
+pub(crate) use snapshot::SnapshotRequest;
+pub use snapshot::SnapshotSummary;
+pub use snapshot::open_snapshot;
 use vmgs_store::NewFile;
+use vmgs_store::StoreImage;
 pub use vmgs_store::VmgsError;
 
 use chipset::pm::PmControl;
+use generation::GenerationControl;
 use guest::MachineGuest;
 use machine_parts::Lifecycle;
 use openvmm_defs::start::Start;
@@ -44,8 +57,12 @@ pub(crate) struct Machine {
     pub lifecycle: Lifecycle<MachineGuest>,
     chipset: Arc<Chipset>,
     pub pm: PmControl,
+    /// What changes the generation ID, if the machine has one.
+    generation: Option<GenerationControl>,
     /// The VMGS file, if it is new.
     new_file: Option<NewFile>,
+    /// The VMGS store, to be read as a whole.
+    store: Option<StoreImage>,
 }
 
 impl Machine {
@@ -53,7 +70,12 @@ impl Machine {
     pub(crate) fn enter(&mut self, start: &Start) -> Result<(), MachineError> {
         match start {
             Start::Boot(_) => self.lifecycle.load()?,
-            Start::Restore(saved) => self.lifecycle.restore(saved)?,
+            Start::Restore(saved) => {
+                self.lifecycle.restore(&saved.units)?;
+                if let (Some(id), Some(generation)) = (saved.generation_id, &self.generation) {
+                    generation.change(id);
+                }
+            }
         }
         Ok(())
     }

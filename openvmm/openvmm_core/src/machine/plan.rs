@@ -15,6 +15,8 @@ use super::firmware::PcFirmware;
 use super::firmware::UefiError;
 use super::firmware::UefiPlan;
 use super::memory;
+use super::processor;
+use super::snapshot;
 use super::view;
 use super::view::Details;
 use super::vmgs_store::PlannedStore;
@@ -26,6 +28,7 @@ use openvmm_defs::config::MachineProfile;
 use openvmm_defs::config::PcUefi;
 use openvmm_defs::config::VmConfig;
 use openvmm_defs::start::Start;
+use virt::HostInfo;
 use virt::Hypervisor;
 use virt::ProcessorFeatures;
 use virt::Topology;
@@ -45,6 +48,7 @@ pub(crate) struct MachineShape<'a> {
 
 /// A machine that can be built.
 pub(crate) struct MachinePlan {
+    pub host: HostInfo,
     pub topology: Topology,
     pub layout: MemoryLayout,
     pub devices: DevicePlan,
@@ -72,7 +76,8 @@ impl MachinePlan {
         key: Option<Key>,
         events: &HibernationSink,
     ) -> Result<Self, MachineError> {
-        let address_bits = hypervisor.host_info()?.address_bits;
+        let host = hypervisor.host_info()?;
+        let address_bits = host.address_bits;
         let topology = Topology::new(config.topology)?;
         let layout = memory::layout(&config.memory, &config.load_mode, address_bits)?;
         let tables = MachineTables::new(config, &topology, &layout, address_bits);
@@ -81,6 +86,10 @@ impl MachinePlan {
         let available = hypervisor.max_msi_vectors(config.irqchip);
         if needed > available {
             return Err(MachineError::MsiVectors { needed, available });
+        }
+        if let Start::Restore(saved) = start {
+            processor::check(hypervisor, &topology, saved)?;
+            snapshot::check_disks(config, &devices, saved)?;
         }
         let store = PlannedStore::new(config, start, key)?;
         if let (Start::Restore(_), Some(store)) = (start, &store) {
@@ -158,6 +167,7 @@ impl MachinePlan {
             }
         };
         Ok(Self {
+            host,
             topology,
             layout,
             devices,

@@ -30,7 +30,7 @@ fn each_profile_is_saved_and_restored() {
         first.end(config);
 
         let bytes = saved.encode();
-        let start = Start::Restore(SavedUnits::decode(&bytes).unwrap());
+        let start = Start::from(SavedUnits::decode(&bytes).unwrap());
         let mut second = Bench::new(config, &start).unwrap();
         let restored = second.save();
         for (before, after) in saved.units().iter().zip(restored.units()) {
@@ -59,7 +59,7 @@ fn a_missing_unit_refuses_the_restore() {
     bench.end(&config);
     let mut other = config.clone();
     other.pci_devices.pop();
-    let error = Bench::new(&other, &Start::Restore(saved)).err().unwrap();
+    let error = Bench::new(&other, &Start::from(saved)).err().unwrap();
     let text = error_chain::Chain(&error).to_string();
     assert!(text.contains("rng0"), "{text}");
 }
@@ -75,7 +75,7 @@ fn a_machine_with_fewer_vps_refuses_the_restore() {
     bench.end(&config);
     let mut other = config.clone();
     other.topology.processors = 1;
-    let error = Bench::new(&other, &Start::Restore(saved)).err().unwrap();
+    let error = Bench::new(&other, &Start::from(saved)).err().unwrap();
     let text = error_chain::Chain(&error).to_string();
     assert!(text.contains("2 VPs"), "{text}");
 }
@@ -88,7 +88,7 @@ fn a_machine_is_not_restored_beside_a_changed_store() {
     let saved = bench.save();
     hibernate(&mut bench);
     bench.end(&config);
-    let error = Bench::new(&config, &Start::Restore(saved)).err().unwrap();
+    let error = Bench::new(&config, &Start::from(saved)).err().unwrap();
     let text = error_chain::Chain(&error).to_string();
     assert!(
         text.contains("vmgs") && text.contains("was changed"),
@@ -105,7 +105,7 @@ fn a_machine_is_not_restored_beside_a_new_store() {
     bench.end(&config);
     let store = files.path("vm.vmgs");
     std::fs::remove_file(&store).unwrap();
-    let error = Bench::new(&config, &Start::Restore(saved)).err().unwrap();
+    let error = Bench::new(&config, &Start::from(saved)).err().unwrap();
     assert!(matches!(error, MachineError::Vmgs(_)), "{error}");
     assert!(!store.exists());
 }
@@ -155,7 +155,7 @@ fn a_reset_loads_the_kernel_again_and_a_restore_does_not() {
     let saved = first.save();
     first.end(&config);
 
-    let mut second = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let mut second = Bench::new(&config, &Start::from(saved)).unwrap();
     assert_eq!(ram(), 0xaa);
     second.machine.lifecycle.reset().unwrap();
     assert_eq!(ram(), 0);
@@ -171,7 +171,7 @@ fn interrupt_controllers_are_restored_before_devices() {
     first.run(vec![out(0x3fc, &[0x0b]), out(0x3f9, &[2])]);
     let saved = first.save();
     first.end(&config);
-    let second = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let second = Bench::new(&config, &Start::from(saved)).unwrap();
     let events = second.hypervisor.events();
     let at = |event: &Event| events.iter().position(|e| e == event).unwrap();
     let gsi = u32::from(COM_PORTS[0].1);
@@ -218,7 +218,7 @@ fn input_that_was_not_read_is_kept_across_a_restore_and_a_reset() {
     assert_eq!(console.write_input(&[b'x'; 100]), 100);
     let saved = first.save();
     first.end(&config);
-    let mut second = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let mut second = Bench::new(&config, &Start::from(saved)).unwrap();
     second.machine.lifecycle.reset().unwrap();
     let read = |port| Step::ReadPort { port, size: 1 };
     second.run(vec![read(0x3fd), read(0x3f8)]);
@@ -246,7 +246,7 @@ fn with_unit(saved: &SavedUnits, name: &str, state: Vec<u8>) -> Start {
     let unit = units.iter_mut().find(|unit| unit.name == name).unwrap();
     unit.state = SavedState::from_bytes(state);
     let bytes = mesh::payload::encode(&Units { units });
-    Start::Restore(SavedUnits::decode(&bytes).unwrap())
+    Start::from(SavedUnits::decode(&bytes).unwrap())
 }
 
 /// The state of the unit `firmware`.

@@ -122,7 +122,7 @@ fn tables_follow_what_firmware_programmed() {
     assert!(tables(&mut bench, &files) == made);
     let saved = bench.save();
     bench.end(&config);
-    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let mut bench = Bench::new(&config, &Start::from(saved)).unwrap();
     assert!(tables(&mut bench, &files) == made);
 
     // After a reset, what is programmed then. Nothing is as at power-on.
@@ -164,7 +164,7 @@ fn a_hibernated_guest_finds_its_tables() {
     assert!(read_file(&mut bench, &files, smbios::TABLES_FILE) == smbios);
     let saved = bench.save();
     bench.end(&config);
-    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let mut bench = Bench::new(&config, &Start::from(saved)).unwrap();
     bench.machine.lifecycle.reset().unwrap();
     bench.run(firmware(0x9000_0000, 0xf0_0000_0000));
     assert!(tables(&mut bench, &files) == made);

@@ -24,6 +24,7 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -54,6 +55,9 @@ const NEW_STORE: u64 = 64 << 20;
 
 /// The largest store in memory in bytes.
 const LARGEST_IN_MEMORY: u64 = 1 << 30;
+
+/// The largest store that can be part of a snapshot in bytes.
+const LARGEST_IMAGE: u64 = 1 << 30;
 
 /// Size of a hibernation token in bytes.
 const TOKEN_LEN: u64 = 8;
@@ -193,6 +197,50 @@ enum Found {
     InMemory(u64),
 }
 
+/// Where the whole store can be read.
+pub(crate) enum StoreImage {
+    /// In its file.
+    File(PathBuf),
+    /// In a file, below changes in memory.
+    Overlay(StagedDevice),
+    /// Nowhere: it is in memory, and only its owner reads it.
+    Memory,
+}
+
+impl StoreImage {
+    /// Reads it. Nothing writes it meanwhile.
+    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::File(path) => {
+                let file = host_file::open_input(path, Allowed::RegularOrBlock)?;
+                let mut bytes = Vec::new();
+                file.take(LARGEST_IMAGE + 1).read_to_end(&mut bytes)?;
+                check_image(bytes.len() as u64)?;
+                Ok(bytes)
+            }
+            Self::Overlay(device) => {
+                let mut device = device.clone();
+                let len = device.sector_count() * u64::from(device.sector_size());
+                check_image(len)?;
+                let mut bytes = vec![0; len as usize];
+                device.read_at(0, &mut bytes)?;
+                Ok(bytes)
+            }
+            Self::Memory => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+fn check_image(len: u64) -> io::Result<()> {
+    match len > LARGEST_IMAGE {
+        true => Err(io::Error::other(format!(
+            "it is larger than {} MiB",
+            LARGEST_IMAGE >> 20
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// A new file, before the start has succeeded. It goes away with this.
 enum UnkeptFile {
     /// It has no name yet.
@@ -309,6 +357,17 @@ impl PlannedStore {
             Found::InMemory(_) => None,
             Found::Store(device) | Found::ToFormat(device, _) if device.is_overlay() => None,
             _ => SequenceNoteFile::beside(&self.path),
+        }
+    }
+
+    /// Where the whole store can be read, once the machine has started.
+    pub(crate) fn image(&self) -> StoreImage {
+        match &self.found {
+            Found::InMemory(_) => StoreImage::Memory,
+            Found::Store(device) | Found::ToFormat(device, _) if device.is_overlay() => {
+                StoreImage::Overlay(device.clone())
+            }
+            _ => StoreImage::File(self.path.clone()),
         }
     }
 

@@ -134,7 +134,10 @@ impl HypervPlan {
                 })
             })?,
             Start::Restore(saved) => {
-                let state = saved.get(SESSION_UNIT).ok_or(UefiError::NoSavedSession)?;
+                let state = saved
+                    .units
+                    .get(SESSION_UNIT)
+                    .ok_or(UefiError::NoSavedSession)?;
                 FirmwareSession::resume(session, state)?
             }
         };

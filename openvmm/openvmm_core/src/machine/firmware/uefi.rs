@@ -250,7 +250,10 @@ impl UefiPlan {
                 })
             })?,
             Start::Restore(saved) => {
-                let state = saved.get(SESSION_UNIT).ok_or(UefiError::NoSavedSession)?;
+                let state = saved
+                    .units
+                    .get(SESSION_UNIT)
+                    .ok_or(UefiError::NoSavedSession)?;
                 FirmwareSession::resume(config, state)?
             }
         };

@@ -4,6 +4,7 @@ use super::session::SharedSession;
 use super::variables::VariableStorage;
 use super::variables::Variables;
 use crate::machine::acpi::MachineTables;
+use crate::machine::generation::GenerationDevice;
 use crate::machine::inventory;
 use chipset::pm::PmControl;
 use chipset_device::MissingService;
@@ -12,7 +13,6 @@ use chipset_device::Services;
 use chipset_device::shared;
 use flash::Flash;
 use flash::FlashConfig;
-use flash::FlashControl;
 use flash::FlashError;
 use flash::MemoryStorage;
 use flash::VmgsStorage;
@@ -84,15 +84,15 @@ pub enum FirmwareDeviceError {
 }
 
 impl UefiDevices {
-    /// Adds the devices to the chipset. Returns what controls the storage of the variables, if there are any.
+    /// Adds the devices to the chipset. They offer what changes the generation ID, and what controls the storage of the
+    /// variables if there are any.
     pub(crate) fn add(
         self,
         builder: &mut ChipsetBuilder,
-        services: &Services,
+        services: &mut Services,
         partition: &Arc<dyn Partition>,
-    ) -> Result<Option<FlashControl>, FirmwareDeviceError> {
-        let mut control = None;
-        let memory = services.get::<GuestMemory>()?;
+    ) -> Result<(), FirmwareDeviceError> {
+        let memory = services.get::<GuestMemory>()?.clone();
         let event = services.get::<PmControl>()?.gpe(GENERATION_ID_EVENT);
         let chip = |name: &str, gpa: u64, size: usize| -> Result<FlashConfig, MemoryError> {
             let region = guest_memory::device_region(gpa, size as u64)?;
@@ -121,12 +121,15 @@ impl UefiDevices {
                     Flash::variables(config, content, storage)?
                 }
             };
-            control = flash.control();
+            if let Some(control) = flash.control() {
+                services.offer(control);
+            }
             builder.add("flash-variables", |_| flash);
         }
         let generation_id = builder.add("generation-id", |_| {
             GenerationId::new(self.generation_id, memory.clone(), event)
         });
+        services.offer(GenerationDevice(generation_id.clone()));
         let session = services.get::<SharedSession>()?;
         let mut fw_cfg = self.fw_cfg;
         if let Some(smbios) = self.smbios {
@@ -166,7 +169,7 @@ impl UefiDevices {
             };
             Ok::<_, FirmwareDeviceError>(shared(fw_cfg.build(memory.clone())?))
         })?;
-        Ok(control)
+        Ok(())
     }
 }
 
