@@ -16,11 +16,12 @@ pub(crate) struct VmControl(pub Sender<VmRequest>);
 impl VmControl {
     /// Returns the current tree of the VM's state.
     pub(crate) fn inspect(&self) -> Result<Value, String> {
-        self.call(VmRequest::Inspect).map(Value::from)
+        self.call(VmRequest::Inspect, ()).map(Value::from)
     }
 
-    fn call<O>(&self, wrap: impl FnOnce(Rpc<(), O>) -> VmRequest) -> Result<O, String> {
-        pal_async::block_on(self.0.call(wrap, ())).map_err(|_| "the VM's worker has ended".into())
+    fn call<I, O>(&self, wrap: impl FnOnce(Rpc<I, O>) -> VmRequest, input: I) -> Result<O, String> {
+        pal_async::block_on(self.0.call(wrap, input))
+            .map_err(|_| "the VM's worker has ended".into())
     }
 
     /// Makes a request that the worker may refuse.
@@ -28,7 +29,16 @@ impl VmControl {
         &self,
         wrap: impl FnOnce(Rpc<(), Result<O, RequestError>>) -> VmRequest,
     ) -> Result<O, String> {
-        self.call(wrap)?.map_err(|error| error.to_string())
+        self.try_request(wrap, ())
+    }
+
+    /// As [`Self::try_call`], with what the request is about.
+    pub(crate) fn try_request<I, O>(
+        &self,
+        wrap: impl FnOnce(Rpc<I, Result<O, RequestError>>) -> VmRequest,
+        input: I,
+    ) -> Result<O, String> {
+        self.call(wrap, input)?.map_err(|error| error.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::VmControl;
 use openvmm_defs::request::Change;
 use openvmm_defs::request::RequestError;
+use openvmm_defs::request::SavedSnapshot;
 use openvmm_defs::request::VmRequest;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -39,6 +40,16 @@ pub(crate) fn worker() -> (VmControl, Requests) {
                 VmRequest::PowerButton(rpc) => rpc.handle_sync(|()| Err(RequestError::Halted)),
                 VmRequest::Inspect(rpc) => {
                     rpc.handle_sync(|()| json!({"vm": {"state": "running"}}).into());
+                }
+                VmRequest::SaveSnapshot(rpc) => {
+                    received.lock().push("save-snapshot");
+                    rpc.handle_sync(|_| {
+                        Ok(SavedSnapshot {
+                            memory: 512 << 20,
+                            stored: 85 << 20,
+                            paused_ms: 250,
+                        })
+                    });
                 }
                 VmRequest::Stop(rpc) => rpc.handle_sync(|()| ()),
             }

@@ -9,7 +9,7 @@ pub(crate) fn is_useful() -> bool {
         .any(|argument| selects_boot(&argument))
 }
 
-/// Whether an argument looks like an option that selects what to boot: `--kernel`, `--uefi`, `--uefi-…`, `--igvm`, or `-k` or `-e`,
+/// Whether an argument looks like an option that selects what to boot: `--kernel`, `--uefi`, `--uefi-…`, `--igvm`, `--restore-snapshot`, or `-k` or `-e`,
 /// alone or after short flags that take no value: `-PMk`. It may still be the value of another option.
 fn selects_boot(argument: &OsString) -> bool {
     let argument = argument.to_string_lossy();
@@ -18,7 +18,7 @@ fn selects_boot(argument: &OsString) -> bool {
         Some(short) if !short.starts_with('-') => {
             short.trim_start_matches(['P', 'M']).starts_with(['k', 'e'])
         }
-        Some(long) => ["-kernel", "-uefi", "-igvm"]
+        Some(long) => ["-kernel", "-uefi", "-igvm", "-restore-snapshot"]
             .iter()
             .any(|option| long.starts_with(option)),
     }

@@ -15,6 +15,7 @@ mod message;
 mod pidfile;
 mod program;
 mod run;
+mod snapshot;
 mod terminal;
 
 pub use program::main;

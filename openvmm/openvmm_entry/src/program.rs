@@ -11,11 +11,11 @@ use crate::log;
 use crate::message;
 use crate::message::message;
 use crate::run;
+use crate::snapshot;
 use crate::terminal;
 use crate::terminal::signals;
 use crate::terminal::signals::Ignored;
 use clap::CommandFactory;
-use clap::Parser;
 use std::io;
 use std::io::Write;
 use virt_kvm::HeadStart;
@@ -34,7 +34,7 @@ pub fn main() -> ! {
 
 fn run_command(ignored: Ignored) -> ExitCode {
     let head_start = head_start::is_useful().then(HeadStart::begin);
-    let options = match Options::try_parse() {
+    let options = match Options::parse_given(std::env::args_os()) {
         Ok(options) => options,
         Err(error) => return explain_usage(&error),
     };
@@ -51,6 +51,12 @@ fn run_command(ignored: Ignored) -> ExitCode {
         let HibernationCommand::Status { vmgs, json } = command;
         return match log::start(filter, None) {
             Ok(()) => hibernation::status(vmgs, *json),
+            Err(error) => explain_log(&error),
+        };
+    }
+    if let Some(CliCommand::Snapshot { command }) = &options.command {
+        return match log::start(filter, None) {
+            Ok(()) => snapshot::run(command),
             Err(error) => explain_log(&error),
         };
     }

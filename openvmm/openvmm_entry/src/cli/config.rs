@@ -80,6 +80,10 @@ impl fmt::Display for Errors {
 }
 
 impl Errors {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn add(&mut self, error: impl Into<String>) {
         self.0.push(error.into());
     }
@@ -92,9 +96,49 @@ impl Errors {
     }
 }
 
+/// What belongs to one process that runs a VM.
+pub(super) struct Session {
+    after_guest: AfterGuest,
+    actions: GuestActions,
+    pub(super) events: Option<EventsTarget>,
+    vmgs_key: Option<KeySource>,
+    /// The files that it uses.
+    pub(super) files: Vec<FileUse>,
+}
+
+impl Session {
+    /// All that the command line asks for.
+    pub(super) fn invocation(self, options: &Options, vm: VmConfig, start: Start) -> Invocation {
+        Invocation {
+            vm,
+            vmgs_key: self.vmgs_key,
+            start: StartOptions {
+                start,
+                initial_state: match options.paused {
+                    true => InitialState::Paused,
+                    false => InitialState::Running,
+                },
+                after_guest: self.after_guest,
+            },
+            console: if options.no_console {
+                ConsoleMode::Absent
+            } else {
+                ConsoleMode::Interactive
+            },
+            events: self.events,
+            actions: self.actions,
+            pidfile: options.pidfile.clone(),
+            log_file: options.log_file.clone(),
+        }
+    }
+}
+
 impl Options {
     /// Parses all options, and checks them against each other and against files of the host.
-    pub(crate) fn resolve(self) -> Result<Invocation, Errors> {
+    pub(crate) fn resolve(mut self) -> Result<Invocation, Errors> {
+        if let Some(dir) = self.restore_snapshot.take() {
+            return self.restore(&dir);
+        }
         let mut errors = Errors::default();
 
         let topology = self.topology(&mut errors);
@@ -105,8 +149,6 @@ impl Options {
         );
         let hibernation = self.hibernation(&mut errors);
         let mut boot = self.boot_options(&mut errors);
-        let hypervisor = parse_choice(&self.hypervisor);
-        errors.take("--hypervisor", hypervisor, HypervisorName::Kvm);
         let x2apic = parse_choice(&self.x2apic);
         match errors.take("--x2apic", x2apic, X2Apic::Auto) {
             X2Apic::Auto | X2Apic::Supported => {}
@@ -115,9 +157,9 @@ impl Options {
                 self.x2apic
             )),
         }
-        let (after_guest, actions) = self.guest_actions(&mut errors);
+        let session = self.session(&mut errors);
 
-        let mut files = Vec::new();
+        let mut files = session.files.clone();
         let memory = self.memory(&mut errors);
         let store = self.store_options(&mut errors);
         let uuid = self.identity(&mut errors, store.path.as_deref());
@@ -130,11 +172,40 @@ impl Options {
         let pci_devices = self.pci_devices(&mut errors, &mut files);
         let chipset_devices = self.chipset_devices(&mut errors, &mut files);
 
+        files.extend(self.used_files(memory.as_ref(), &store, load_mode.as_ref()));
+        files::check_distinct(&mut errors, &files, session.events.as_ref());
+        boot.vmgs_format = store.format;
+
+        let (Some(memory), Some(load_mode), true) = (memory, load_mode, errors.0.is_empty()) else {
+            return Err(errors);
+        };
+        let vm = VmConfig {
+            topology,
+            irqchip: match irqchip {
+                IrqchipChoice::Kernel => IrqchipMode::Kernel,
+                IrqchipChoice::Split => IrqchipMode::Split,
+            },
+            memory,
+            load_mode,
+            chipset_devices,
+            hibernation,
+            pci_devices,
+            vmgs: store.path,
+            vmgs_memory: store.memory,
+            uuid,
+        };
+        Ok(session.invocation(&self, vm, Start::Boot(boot)))
+    }
+
+    /// Parses what belongs to this process, and not to the machine.
+    pub(super) fn session(&self, errors: &mut Errors) -> Session {
+        let hypervisor = parse_choice(&self.hypervisor);
+        errors.take("--hypervisor", hypervisor, HypervisorName::Kvm);
+        let (after_guest, actions) = self.guest_actions(errors);
         let events = self
             .json_events
             .as_deref()
             .and_then(|text| errors.take("--json-events", parse_events(text).map(Some), None));
-
         let vmgs_key = self.vmgs_key.as_deref().and_then(|text| {
             let parsed = text.parse().map(Some);
             errors.take("--vmgs-key", parsed.map_err(str::to_owned), None)
@@ -147,51 +218,17 @@ impl Options {
                 errors.add(format!("{option}: a path is needed"));
             }
         }
+        let mut files = self.session_files(events.as_ref());
         if let Some(KeySource::File(path)) = &vmgs_key {
             files.push(FileUse::read("--vmgs-key", path));
         }
-        files.extend(self.used_files(memory.as_ref(), &store, load_mode.as_ref(), events.as_ref()));
-        files::check_distinct(&mut errors, &files, events.as_ref());
-        boot.vmgs_format = store.format;
-
-        let (Some(memory), Some(load_mode), true) = (memory, load_mode, errors.0.is_empty()) else {
-            return Err(errors);
-        };
-        Ok(Invocation {
-            vm: VmConfig {
-                topology,
-                irqchip: match irqchip {
-                    IrqchipChoice::Kernel => IrqchipMode::Kernel,
-                    IrqchipChoice::Split => IrqchipMode::Split,
-                },
-                memory,
-                load_mode,
-                chipset_devices,
-                hibernation,
-                pci_devices,
-                vmgs: store.path,
-                vmgs_memory: store.memory,
-                uuid,
-            },
-            vmgs_key,
-            start: StartOptions {
-                start: Start::Boot(boot),
-                initial_state: match self.paused {
-                    true => InitialState::Paused,
-                    false => InitialState::Running,
-                },
-                after_guest,
-            },
-            console: if self.no_console {
-                ConsoleMode::Absent
-            } else {
-                ConsoleMode::Interactive
-            },
-            events,
+        Session {
+            after_guest,
             actions,
-            pidfile: self.pidfile,
-            log_file: self.log_file,
-        })
+            events,
+            vmgs_key,
+            files,
+        }
     }
 
     /// What the machine does when the guest has ended, and what openvmm does if the machine has halted.

@@ -61,13 +61,26 @@ pub(super) fn check_distinct(
 }
 
 impl Options {
+    /// The files that the process uses, whatever the VM is.
+    pub(super) fn session_files(&self, events: Option<&EventsTarget>) -> Vec<FileUse> {
+        let mut files = Vec::new();
+        for (option, path) in [("--pidfile", &self.pidfile), ("--log-file", &self.log_file)] {
+            files.extend(path.iter().map(|path| FileUse::write(option, path)));
+        }
+        let events = events.map(|target| match target {
+            EventsTarget::File(path) => path.clone(),
+            EventsTarget::Descriptor(fd) => format!("/proc/self/fd/{fd}").into(),
+        });
+        files.extend(events.map(|path| FileUse::write(JSON_EVENTS, path)));
+        files
+    }
+
     /// The files that the VM uses, besides those of its devices.
     pub(super) fn used_files(
         &self,
         memory: Option<&MemoryConfig>,
         store: &StoreOptions,
         load_mode: Option<&LoadMode>,
-        events: Option<&EventsTarget>,
     ) -> Vec<FileUse> {
         let mut files = Vec::new();
         for (option, path) in [("--kernel", &self.kernel), ("--initrd", &self.initrd)] {
@@ -95,14 +108,6 @@ impl Options {
         }));
         let memory = memory.and_then(|memory| memory.file.as_deref());
         files.extend(memory.map(|path| FileUse::write("--memory", path)));
-        for (option, path) in [("--pidfile", &self.pidfile), ("--log-file", &self.log_file)] {
-            files.extend(path.iter().map(|path| FileUse::write(option, path)));
-        }
-        let events = events.map(|target| match target {
-            EventsTarget::File(path) => path.clone(),
-            EventsTarget::Descriptor(fd) => format!("/proc/self/fd/{fd}").into(),
-        });
-        files.extend(events.map(|path| FileUse::write(JSON_EVENTS, path)));
         files
     }
 }

@@ -225,6 +225,11 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) serial_tx_only: bool,
 
+    /// Go on with the VM that was saved in DIR (`save-snapshot` at the prompt), any number of times. Options can change what
+    /// belongs to the host: disks (in their order), networks, serial ports
+    #[arg(long, value_name = "DIR")]
+    pub(crate) restore_snapshot: Option<PathBuf>,
+
     /// Create the VM and leave it paused
     #[arg(short = 'P', long)]
     pub(crate) paused: bool,
@@ -286,6 +291,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SHELL")]
     pub(crate) completions: Option<clap_complete::Shell>,
 
+    /// The options that were given, by field.
+    #[arg(skip)]
+    pub(crate) given: Vec<String>,
+
     #[command(subcommand)]
     pub(crate) command: Option<CliCommand>,
 }
@@ -297,6 +306,43 @@ pub(crate) enum CliCommand {
     Hibernation {
         #[command(subcommand)]
         command: HibernationCommand,
+    },
+    /// Look at a snapshot, or check it
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+}
+
+/// Subcommands of `snapshot`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Compare all of a snapshot, guest memory too, with its digests
+    Verify {
+        /// The snapshot
+        dir: PathBuf,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what was saved, when and where
+    Info {
+        /// The snapshot
+        dir: PathBuf,
+
+        /// Print the manifest
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the parts of the machine whose state was saved, and the size of each
+    ListUnits {
+        /// The snapshot
+        dir: PathBuf,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -86,7 +86,7 @@ impl Options {
 }
 
 /// The file that a port's output goes to.
-fn end_file(option: &str, end: &SerialEnd) -> Option<FileUse> {
+pub(super) fn end_file(option: &str, end: &SerialEnd) -> Option<FileUse> {
     match end {
         SerialEnd::File(path) | SerialEnd::Listen(path) => Some(FileUse::write(option, path)),
         SerialEnd::Console | SerialEnd::Stderr | SerialEnd::Pty | SerialEnd::ListenTcp(_) => None,
@@ -111,7 +111,7 @@ fn check_end(errors: &mut Errors, option: &str, end: &SerialEnd, others: &[(Stri
 }
 
 /// Reads where a serial port goes; `None` if there is to be no such port.
-fn parse_serial(text: &str) -> Result<Option<SerialEnd>, String> {
+pub(super) fn parse_serial(text: &str) -> Result<Option<SerialEnd>, String> {
     let path = |value: &str| match value {
         "" => Err(format!("'{text}' needs a path after the '='")),
         _ => Ok(PathBuf::from(value)),

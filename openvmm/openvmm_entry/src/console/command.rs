@@ -3,6 +3,8 @@
 use super::inspect;
 use crate::control::VmControl;
 use openvmm_defs::request::Change;
+use openvmm_defs::request::SaveSnapshot;
+use openvmm_defs::request::SavedSnapshot;
 use openvmm_defs::request::VmRequest;
 
 /// The commands and their purpose.
@@ -15,9 +17,21 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("resume", "continue after pause"),
     ("reset", "reset the machine, which boots again"),
     ("shutdown", "press the power button"),
+    (
+        "save-snapshot",
+        "save the VM to a new directory: save-snapshot DIR",
+    ),
     ("inspect", "show the VM's state: inspect [PATH] [--json]"),
     ("quit", "end the VM at once"),
 ];
+
+/// What saving needs, and does.
+const SAVE_SNAPSHOT_HELP: &str = "\
+save-snapshot: DIR must not exist, and its parent must. Any kind of guest memory can be saved. Disks are not part of the
+snapshot and must be files (not mem: or memdiff:); what the guest writes to them afterwards makes the snapshot unusable,
+unless copies from now are kept. The guest is paused meanwhile and goes on then. openvmm --restore-snapshot DIR goes on
+from there, any number of times.
+";
 
 /// What the console does after a command.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +46,11 @@ pub(crate) enum CommandResult {
 pub(crate) fn execute(line: &str, control: &VmControl) -> CommandResult {
     let words: Vec<&str> = line.split_whitespace().collect();
     let result = match words.as_slice() {
+        ["save-snapshot", ..] => {
+            // The directory may have spaces in its name.
+            let dir = line.trim().trim_start_matches("save-snapshot").trim();
+            save_snapshot(dir, control)
+        }
         [] => Ok(String::new()),
         ["help"] => Ok(help()),
         ["pause"] => control
@@ -67,10 +86,32 @@ pub(crate) fn execute(line: &str, control: &VmControl) -> CommandResult {
 fn help() -> String {
     let mut text: String = COMMANDS
         .iter()
-        .map(|(name, purpose)| format!("{name:10} {purpose}\n"))
+        .map(|(name, purpose)| format!("{name:13} {purpose}\n"))
         .collect();
-    text.push_str("Ctrl-Q     back to the guest\n");
+    text.push_str("Ctrl-Q        back to the guest\n");
+    text.push_str(SAVE_SNAPSHOT_HELP);
     text
+}
+
+/// Saves the VM. Blocks until it is saved.
+fn save_snapshot(dir: &str, control: &VmControl) -> Result<String, String> {
+    if dir.is_empty() {
+        return Err("save-snapshot needs the name of a new directory: save-snapshot DIR".into());
+    }
+    let dir = std::path::absolute(dir).map_err(|error| format!("cannot use {dir}: {error}"))?;
+    let request = SaveSnapshot { dir: dir.clone() };
+    let saved = control.try_request(VmRequest::SaveSnapshot, request)?;
+    let SavedSnapshot {
+        memory,
+        stored,
+        paused_ms,
+    } = saved;
+    Ok(format!(
+        "saved to {}: {} MiB of memory, of which {} MiB are stored; the guest was paused for {paused_ms} ms\n",
+        dir.display(),
+        memory >> 20,
+        stored.div_ceil(1 << 20),
+    ))
 }
 
 fn run_inspect(arguments: &[&str], control: &VmControl) -> Result<String, String> {
@@ -115,6 +156,21 @@ mod tests {
         assert_eq!(*requests.lock(), ["pause", "pause", "resume", "reset"]);
         assert_eq!(run("shutdown"), print("error: the VM has halted\n"));
         assert_eq!(run("quit"), CommandResult::Quit);
+    }
+
+    #[test]
+    fn a_snapshot_is_saved_to_a_directory() {
+        let (vm, requests) = worker();
+        let run = |line: &str| match execute(line, &vm) {
+            CommandResult::Print(text) => text,
+            CommandResult::Quit => panic!("quit"),
+        };
+        assert_eq!(
+            run(" save-snapshot /tmp/my snapshot "),
+            "saved to /tmp/my snapshot: 512 MiB of memory, of which 85 MiB are stored; the guest was paused for 250 ms\n"
+        );
+        assert_eq!(*requests.lock(), ["save-snapshot"]);
+        assert!(run("save-snapshot").contains("needs the name"));
     }
 
     #[test]

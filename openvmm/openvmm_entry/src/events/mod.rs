@@ -53,6 +53,17 @@ impl EventLog {
                 return self.hibernation(hibernation, event.at);
             }
             VmEventKind::Created => ("created", json!({})),
+            // For people who wait.
+            VmEventKind::SnapshotProgress { .. } => return,
+            VmEventKind::SnapshotSaved { dir, saved } => (
+                "snapshot_saved",
+                json!({
+                    "dir": dir,
+                    "memory_bytes": saved.memory,
+                    "stored_bytes": saved.stored,
+                    "paused_ms": saved.paused_ms,
+                }),
+            ),
             VmEventKind::PowerButton => ("power_button", json!({})),
             VmEventKind::Lifecycle(lifecycle) => match lifecycle {
                 LifecycleEvent::Started => ("started", json!({})),
