@@ -51,7 +51,8 @@ pub enum Stdio {
 pub struct VmBuilder {
     program: PathBuf,
     args: Vec<OsString>,
-    memory: String,
+    /// `-m`; none for a VM whose memory a snapshot has.
+    memory: Option<String>,
     stdio: Stdio,
     limit: Duration,
     /// A directory with files that the arguments name.
@@ -64,7 +65,7 @@ impl VmBuilder {
         Self {
             program: environment.openvmm.clone(),
             args: Vec::new(),
-            memory: "512M".to_owned(),
+            memory: Some("512M".to_owned()),
             stdio: Stdio::Terminal,
             limit,
             kept: None,
@@ -110,8 +111,15 @@ impl VmBuilder {
     /// Sets `-m`.
     #[must_use]
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
-        self.memory = memory.into();
+        self.memory = Some(memory.into());
         self
+    }
+
+    /// Goes on with the VM in a snapshot, which says what it is.
+    #[must_use]
+    pub fn restored(mut self, snapshot: &Path) -> Self {
+        self.memory = None;
+        self.arg("--restore-snapshot").arg(snapshot)
     }
 
     /// Sets what the standard streams are.
@@ -151,7 +159,8 @@ impl VmBuilder {
             .args(&self.args)
             // On a dumb terminal, the prompt does not take single keys.
             .env("TERM", "xterm")
-            .args(["-m", &self.memory, "--json-events"])
+            .args(self.memory.iter().flat_map(|memory| ["-m", memory]))
+            .arg("--json-events")
             .arg(&events)
             .stderr(std::process::Stdio::piped());
         let mut input = None;

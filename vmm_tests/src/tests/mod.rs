@@ -15,6 +15,7 @@ mod pause;
 mod power;
 mod preservation;
 mod serial;
+mod snapshot;
 mod stdio;
 mod uefi;
 
@@ -172,6 +173,11 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         serial::linux_flood,
         serial::bare_flood,
         serial::to_a_file,
+        snapshot::linux_three_times,
+        snapshot::four_processors,
+        snapshot::uefi,
+        snapshot::disk,
+        snapshot::refused,
         stdio::console_commands,
         stdio::quit,
         stdio::nobody_reads_the_output,
