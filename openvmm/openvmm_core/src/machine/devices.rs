@@ -112,6 +112,13 @@ impl DevicePlan {
             .collect()
     }
 
+    /// The names of the devices, which are those of their units.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let chipset = self.profile.iter().chain(&self.configured);
+        let pci = self.pci.iter().map(|(device, _)| device);
+        chipset.chain(pci).map(ResolvedDevice::name)
+    }
+
     /// The number of MSI-X vectors of all devices together.
     pub(crate) fn msi_vectors(&self, vps: VpCount) -> u32 {
         let vectors = self.pci.iter().map(|(device, _)| device.msi_vectors(vps));

@@ -25,6 +25,9 @@ pub enum MachineError {
     /// The saved machine's guest would not find its processor's features.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
+    /// The saved machine lacks a device.
+    #[error("the saved machine has no state of the device {0}, which this machine has")]
+    NoSavedState(String),
     /// A disk of the saved machine is not what it was.
     #[error(transparent)]
     SavedDisk(#[from] SavedDiskError),
@@ -113,6 +116,7 @@ impl MachineError {
                 Self::Topology(_)
                     | Self::MemorySize(_)
                     | Self::Processor(_)
+                    | Self::NoSavedState(_)
                     | Self::SavedDisk(_)
                     | Self::Boot(_)
                     | Self::FirmwareDevices(_)

@@ -88,6 +88,7 @@ impl MachinePlan {
             return Err(MachineError::MsiVectors { needed, available });
         }
         if let Start::Restore(saved) = start {
+            snapshot::check_units(&devices, saved)?;
             processor::check(hypervisor, &topology, saved)?;
             snapshot::check_disks(config, &devices, saved)?;
         }

@@ -353,6 +353,14 @@ fn summary(config: &VmConfig) -> Value {
     })
 }
 
+/// Refuses a saved machine that lacks a device, before anything is created. When the units are restored, all are compared.
+pub(crate) fn check_units(devices: &DevicePlan, saved: &SavedMachine) -> Result<(), MachineError> {
+    match devices.names().find(|name| saved.units.get(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(MachineError::NoSavedState(name.to_owned())),
+    }
+}
+
 /// Compares the disks of `config` with those of the saved machine.
 pub(crate) fn check_disks(
     config: &VmConfig,

@@ -254,6 +254,20 @@ fn the_generation_id_of_each_copy_is_new_and_announced() {
 }
 
 #[test]
+fn a_device_without_state_is_refused_before_anything_is_created() {
+    let files = Files::new();
+    let config = config(&files, false, IrqchipMode::Kernel);
+    let mut less = config.clone();
+    less.pci_devices.pop();
+    let mut bench = Bench::boot(&less);
+    let dir = files.path("snapshot");
+    save(&mut bench, &less, &dir).unwrap();
+    bench.end(&less);
+    let text = refused(&dir, |vm| vm.config.pci_devices = config.pci_devices);
+    assert!(text.contains("rng0"), "{text}");
+}
+
+#[test]
 fn another_set_of_units_is_refused() {
     let files = Files::new();
     let config = config(&files, false, IrqchipMode::Kernel);
