@@ -1,5 +1,6 @@
 //! A VM's worker for tests of the console.
 
+use super::SaveProgress;
 use super::VmControl;
 use openvmm_defs::request::Change;
 use openvmm_defs::request::RequestError;
@@ -55,16 +56,30 @@ pub(crate) fn worker() -> (VmControl, Requests) {
             }
         }
     });
-    (VmControl(sender), requests)
+    (VmControl::new(sender, SaveProgress::default()), requests)
 }
 
 #[test]
 fn a_worker_that_ended_is_an_error() {
     let (sender, receiver) = mesh::channel();
     drop(receiver);
-    let control = VmControl(sender);
+    let control = VmControl::new(sender, SaveProgress::default());
     assert_eq!(
         control.try_call(VmRequest::Pause).unwrap_err(),
         "the VM's worker has ended"
     );
+}
+
+#[test]
+fn progress_is_in_percent() {
+    let progress = SaveProgress::default();
+    for (done, total, percent) in [
+        (0, 0, 0),
+        (1, 3, 33),
+        (u64::MAX, u64::MAX, 100),
+        (9, 3, 100),
+    ] {
+        progress.set(done, total);
+        assert_eq!(progress.percent(), percent);
+    }
 }

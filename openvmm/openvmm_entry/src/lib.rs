@@ -5,6 +5,7 @@ mod actions;
 mod cli;
 mod console;
 mod control;
+mod control_socket;
 mod events;
 mod exit;
 mod head_start;

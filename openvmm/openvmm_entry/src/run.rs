@@ -9,7 +9,10 @@ use crate::console;
 use crate::console::ConsoleEnd;
 use crate::console::GuestOutput;
 use crate::control::PortInput;
+use crate::control::SaveProgress;
 use crate::control::VmControl;
+use crate::control_socket::ControlPath;
+use crate::control_socket::ControlSocket;
 use crate::events::EventLog;
 use crate::exit::ExitCode;
 use crate::limits;
@@ -113,6 +116,14 @@ fn start(
             return ExitCode::CONFIG;
         }
     };
+    let control = match invocation.control.as_deref().map(ControlSocket::listen) {
+        None => None,
+        Some(Ok(socket)) => Some(socket),
+        Some(Err(error)) => {
+            message!("error: --control: cannot listen: {error}");
+            return ExitCode::CONFIG;
+        }
+    };
     let (send, main_events) = mesh::bounded(MAX_MAIN_EVENTS);
     let launched = Arc::new(AtomicBool::new(false));
     let signals = SignalWatch {
@@ -125,12 +136,16 @@ fn start(
         tracing::warn!(%error, "cannot handle signals; one would end the process without stopping the VM first");
     }
     let output = GuestOutput::new();
+    let progress = SaveProgress::default();
     let options = LaunchOptions {
         console_output: Box::new(output.clone()),
         events: {
-            let (events, send) = (events.clone(), send.clone());
+            let (events, send, progress) = (events.clone(), send.clone(), progress.clone());
             Arc::new(move |event| {
                 events.vm_event(&event);
+                if let VmEventKind::SnapshotProgress { done, total } = event.kind {
+                    progress.set(done, total);
+                }
                 if let VmEventKind::Lifecycle(LifecycleEvent::Halted(reason)) = event.kind {
                     let _ = send.try_send(MainEvent::Halted(reason));
                 }
@@ -153,6 +168,22 @@ fn start(
     for (port, address) in &vm.listeners {
         message!("{port} listens on {address}");
     }
+    let control = control.map(|socket| {
+        let send = send.clone();
+        // Without room, or without the main task, the VM ends anyway.
+        let quit = move || drop(send.try_send(MainEvent::Console(Ok(ConsoleEnd::Quit))));
+        socket.serve(
+            VmControl::new(vm.requests.clone(), progress.clone()),
+            Arc::new(quit),
+        )
+    });
+    let control = match control.transpose() {
+        Ok(control) => control,
+        Err(error) => {
+            tracing::warn!(%error, "the control socket has no thread");
+            None
+        }
+    };
     let running = RunningVm {
         vm,
         output,
@@ -160,6 +191,8 @@ fn start(
         hypervisor,
         actions: invocation.actions,
         pidfile: pidfile.cloned(),
+        control,
+        progress,
     };
     DefaultPool::run_with(async |driver| {
         running
@@ -190,6 +223,8 @@ struct RunningVm {
     hypervisor: KvmHypervisor,
     actions: GuestActions,
     pidfile: Option<PidFile>,
+    control: Option<ControlPath>,
+    progress: SaveProgress,
 }
 
 impl RunningVm {
@@ -201,7 +236,7 @@ impl RunningVm {
         main_events: Receiver<MainEvent>,
     ) -> ExitCode {
         if console == ConsoleMode::Interactive {
-            let control = VmControl(self.vm.requests.clone());
+            let control = VmControl::new(self.vm.requests.clone(), self.progress.clone());
             let input = self
                 .vm
                 .console
@@ -221,6 +256,9 @@ impl RunningVm {
         // The console thread may be waiting for input; it ends with the process.
         if let Some(pidfile) = &self.pidfile {
             pidfile.remove();
+        }
+        if let Some(control) = &self.control {
+            control.remove();
         }
         terminal::restore();
         std::process::exit(exit.0)

@@ -43,6 +43,8 @@ pub(crate) struct Invocation {
     pub(crate) events: Option<EventsTarget>,
     /// Where the key of the VMGS store is.
     pub(crate) vmgs_key: Option<KeySource>,
+    /// The socket for requests.
+    pub(crate) control: Option<PathBuf>,
     /// What happens when the guest ends.
     pub(crate) actions: GuestActions,
     /// The file for the process's id.
@@ -102,6 +104,7 @@ pub(super) struct Session {
     actions: GuestActions,
     pub(super) events: Option<EventsTarget>,
     vmgs_key: Option<KeySource>,
+    control: Option<PathBuf>,
     /// The files that it uses.
     pub(super) files: Vec<FileUse>,
 }
@@ -112,6 +115,7 @@ impl Session {
         Invocation {
             vm,
             vmgs_key: self.vmgs_key,
+            control: self.control,
             start: StartOptions {
                 start,
                 initial_state: match options.paused {
@@ -218,7 +222,12 @@ impl Options {
                 errors.add(format!("{option}: a path is needed"));
             }
         }
+        let control = self
+            .control
+            .as_deref()
+            .and_then(|text| errors.take("--control", parse_control(text).map(Some), None));
         let mut files = self.session_files(events.as_ref());
+        files.extend(control.iter().map(|path| FileUse::write("--control", path)));
         if let Some(KeySource::File(path)) = &vmgs_key {
             files.push(FileUse::read("--vmgs-key", path));
         }
@@ -227,6 +236,7 @@ impl Options {
             actions,
             events,
             vmgs_key,
+            control,
             files,
         }
     }
@@ -324,6 +334,13 @@ impl Options {
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("'{text}' is not a count"))
+}
+
+fn parse_control(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(format!("'{text}' is not unix:PATH")),
+    }
 }
 
 fn parse_events(text: &str) -> Result<EventsTarget, String> {

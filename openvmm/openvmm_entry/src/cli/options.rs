@@ -255,6 +255,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ACTION")]
     pub(crate) guest_crash_action: Option<String>,
 
+    /// Take requests (JSON, one a line) at a socket: unix:PATH
+    #[arg(long, value_name = "unix:PATH")]
+    pub(crate) control: Option<String>,
+
     /// Write the process's id to FILE while the VM exists
     #[arg(long, value_name = "FILE")]
     pub(crate) pidfile: Option<PathBuf>,

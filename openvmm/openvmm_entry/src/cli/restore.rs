@@ -44,6 +44,7 @@ const ALLOWED: &[&str] = &[
     "guest_reset_action",
     "guest_shutdown_action",
     "guest_crash_action",
+    "control",
     "pidfile",
     "log_file",
     "json_events",

@@ -6,6 +6,7 @@ use openvmm_defs::request::Change;
 use openvmm_defs::request::SaveSnapshot;
 use openvmm_defs::request::SavedSnapshot;
 use openvmm_defs::request::VmRequest;
+use std::time::Duration;
 
 /// The commands and their purpose.
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
@@ -25,6 +26,9 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("quit", "end the VM at once"),
 ];
 
+/// How often progress is shown.
+const REFRESH: Duration = Duration::from_millis(100);
+
 /// What saving needs, and does.
 const SAVE_SNAPSHOT_HELP: &str = "\
 save-snapshot: DIR must not exist, and its parent must. Any kind of guest memory can be saved. Disks are not part of the
@@ -42,14 +46,18 @@ pub(crate) enum CommandResult {
     Quit,
 }
 
-/// Executes the command in `line`.
-pub(crate) fn execute(line: &str, control: &VmControl) -> CommandResult {
+/// Executes the command in `line`. What takes time shows its progress by `show`, on one line.
+pub(crate) fn execute(
+    line: &str,
+    control: &VmControl,
+    show: &mut dyn FnMut(&str),
+) -> CommandResult {
     let words: Vec<&str> = line.split_whitespace().collect();
     let result = match words.as_slice() {
         ["save-snapshot", ..] => {
             // The directory may have spaces in its name.
             let dir = line.trim().trim_start_matches("save-snapshot").trim();
-            save_snapshot(dir, control)
+            save_snapshot(dir, control, show)
         }
         [] => Ok(String::new()),
         ["help"] => Ok(help()),
@@ -94,13 +102,37 @@ fn help() -> String {
 }
 
 /// Saves the VM. Blocks until it is saved.
-fn save_snapshot(dir: &str, control: &VmControl) -> Result<String, String> {
+fn save_snapshot(
+    dir: &str,
+    control: &VmControl,
+    show: &mut dyn FnMut(&str),
+) -> Result<String, String> {
     if dir.is_empty() {
         return Err("save-snapshot needs the name of a new directory: save-snapshot DIR".into());
     }
     let dir = std::path::absolute(dir).map_err(|error| format!("cannot use {dir}: {error}"))?;
     let request = SaveSnapshot { dir: dir.clone() };
-    let saved = control.try_request(VmRequest::SaveSnapshot, request)?;
+    control.progress().set(0, 1);
+    let saved = std::thread::scope(|scope| {
+        let saving = scope.spawn(|| control.try_request(VmRequest::SaveSnapshot, request));
+        let mut shown = false;
+        loop {
+            std::thread::sleep(REFRESH);
+            if saving.is_finished() {
+                break;
+            }
+            show(&format!("\rsaving: {:3} %", control.progress().percent()));
+            shown = true;
+        }
+        if shown {
+            show("\r             \r");
+        }
+        saving.join()
+    });
+    let saved = match saved {
+        Ok(saved) => saved?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
     let SavedSnapshot {
         memory,
         stored,
@@ -146,7 +178,7 @@ mod tests {
     #[test]
     fn commands_reach_the_vm() {
         let (vm, requests) = worker();
-        let run = |line: &str| execute(line, &vm);
+        let run = |line: &str| execute(line, &vm, &mut |_| {});
         let print = |text: &str| CommandResult::Print(text.into());
         assert_eq!(run(""), print(""));
         assert_eq!(run(" pause "), print("paused\n"));
@@ -161,7 +193,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_saved_to_a_directory() {
         let (vm, requests) = worker();
-        let run = |line: &str| match execute(line, &vm) {
+        let run = |line: &str| match execute(line, &vm, &mut |_| {}) {
             CommandResult::Print(text) => text,
             CommandResult::Quit => panic!("quit"),
         };
@@ -176,7 +208,7 @@ mod tests {
     #[test]
     fn inspect_takes_a_path_and_json() {
         let (vm, _) = worker();
-        let run = |line: &str| match execute(line, &vm) {
+        let run = |line: &str| match execute(line, &vm, &mut |_| {}) {
             CommandResult::Print(text) => text,
             CommandResult::Quit => panic!("quit"),
         };
@@ -191,16 +223,16 @@ mod tests {
     fn unknown_commands_and_arguments_are_errors() {
         let (vm, _) = worker();
         assert_eq!(
-            execute("halt", &vm),
+            execute("halt", &vm, &mut |_| {}),
             CommandResult::Print(
                 "error: unknown command 'halt' (help lists the commands)\n".into()
             )
         );
         assert_eq!(
-            execute("pause now", &vm),
+            execute("pause now", &vm, &mut |_| {}),
             CommandResult::Print("error: pause takes no arguments\n".into())
         );
-        let CommandResult::Print(help) = execute("help", &vm) else {
+        let CommandResult::Print(help) = execute("help", &vm, &mut |_| {}) else {
             panic!("no help")
         };
         assert!(COMMANDS.iter().all(|(name, _)| help.contains(name)));

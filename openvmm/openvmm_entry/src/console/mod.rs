@@ -12,6 +12,7 @@ mod stream;
 mod terminal_console;
 
 pub(crate) use input::GuestInput;
+pub(crate) use inspect::select;
 pub(crate) use output::GuestOutput;
 
 use crate::control::VmControl;

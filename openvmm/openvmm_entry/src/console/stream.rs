@@ -55,7 +55,10 @@ impl Console {
                         line.extend(text.iter().take(MAX_LINE.saturating_sub(line.len())));
                         if text.ends_with(b"\n") {
                             let line = std::mem::take(line);
-                            match execute(&String::from_utf8_lossy(&line), &self.control) {
+                            // Who reads the output of a stream wants results.
+                            let mut show = |_: &str| {};
+                            let line = String::from_utf8_lossy(&line);
+                            match execute(&line, &self.control, &mut show) {
                                 CommandResult::Quit => {
                                     self.output.release()?;
                                     return Ok(ConsoleEnd::Quit);

@@ -135,10 +135,13 @@ impl Console {
                     let _ =
                         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
                 }
-                Ok(PromptInput::Line(line)) => match execute(&line, &self.control) {
-                    CommandResult::Quit => return Ok(Some(ConsoleEnd::Quit)),
-                    CommandResult::Print(text) => screen.print(&text),
-                },
+                Ok(PromptInput::Line(line)) => {
+                    let mut show = |text: &str| screen.print(text);
+                    match execute(&line, &self.control, &mut show) {
+                        CommandResult::Quit => return Ok(Some(ConsoleEnd::Quit)),
+                        CommandResult::Print(text) => screen.print(&text),
+                    }
+                }
             }
         }
     }
