@@ -22,7 +22,9 @@ fn served(path: &Path) -> (ControlPath, mpsc::Receiver<()>) {
     let (control, _) = worker();
     let (send, quit) = mpsc::channel();
     let socket = ControlSocket::listen(path).unwrap();
-    let quits: Quit = Arc::new(move || drop(send.send(())));
+    let quits: Quit = Arc::new(move || {
+        let _ = send.send(());
+    });
     (socket.serve(control, quits).unwrap(), quit)
 }
 

@@ -1,4 +1,5 @@
 //! Snapshots are written, read back, and refused when they are damaged.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use guest_memory::GuestMemory;
 use guest_memory::MIN_RAM;

@@ -30,7 +30,7 @@ pub(super) fn absolute(config: &mut VmConfig) -> io::Result<()> {
         LoadMode::PcUefi(uefi) => {
             paths.push(&mut uefi.code);
             paths.extend(variables(&mut uefi.variables));
-            paths.extend(kernel(uefi.kernel.as_mut()));
+            paths.extend(kernel(&mut uefi.kernel));
         }
         LoadMode::HypervUefi(uefi) => paths.push(&mut uefi.firmware),
         LoadMode::Igvm(Igvm { file, host, .. }) => {
@@ -41,7 +41,7 @@ pub(super) fn absolute(config: &mut VmConfig) -> io::Result<()> {
             }) = host
             {
                 paths.extend(variables(file));
-                paths.extend(kernel(image.as_mut()));
+                paths.extend(kernel(image));
             }
         }
     }
@@ -73,7 +73,7 @@ fn variables(variables: &mut UefiVariables) -> Option<&mut PathBuf> {
     }
 }
 
-fn kernel(kernel: Option<&mut UefiKernel>) -> Vec<&mut PathBuf> {
+fn kernel(kernel: &mut Option<UefiKernel>) -> Vec<&mut PathBuf> {
     let mut paths = Vec::new();
     if let Some(UefiKernel { kernel, initrd, .. }) = kernel {
         paths.push(kernel);
