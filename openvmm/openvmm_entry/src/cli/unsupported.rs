@@ -7,10 +7,7 @@ use clap::error::ErrorKind;
 /// The options by what they need. In each group, the names have no leading dashes.
 const MISSING: &[(&str, &[&str])] = &[
     ("NUMA topologies", &["numa", "numa-distance", "numa-memory"]),
-    (
-        "snapshots",
-        &["restore-snapshot", "write-saved-state-proto"],
-    ),
+    ("snapshots", &["write-saved-state-proto"]),
     (
         "Hyper-V enlightenments",
         &[
