@@ -99,6 +99,8 @@ pub(super) fn four_processors(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) fn uefi(context: &Context) -> anyhow::Result<()> {
+    // Debian 12's kernel for clouds has no driver of the generation ID.
+    let context = &context.with_kernel_13();
     let machine = context.uefi()?;
     let dir = machine.file("snapshot");
     let mut vm = machine.linux("").boot()?;
