@@ -166,7 +166,7 @@ pub(super) fn refused(context: &Context) -> anyhow::Result<()> {
     let dir = folder.path().join("snapshot");
     let vm = restored(context, &dir).start()?;
     expect_error(&vm, OpenvmmExit::ConfigError, "no snapshot at")?;
-    let mut vm = context.linux("").arg("--paused").start()?;
+    let mut vm = context.linux("").boot()?;
     vm.command(&format!("save-snapshot {}", dir.display()))?;
     vm.wait_for_event("snapshot_saved", 1)?;
     vm.kill()?;
