@@ -373,7 +373,7 @@ fn a_machine_that_was_restored_hibernates_and_resumes() {
     let saved = bench.save();
     bench.end(&config);
     let entry = record(&mut store(&files)).0.entry_gpa;
-    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let mut bench = Bench::new(&config, &Start::from(saved)).unwrap();
     hibernate_generation_2(&mut bench);
     let state = &bench.machine.inspect()["units"]["firmware"];
     assert_eq!(state["record"]["entry_gpa"], entry);

@@ -134,7 +134,7 @@ fn a_saved_machine_with_packed_firmware_resets_with_it() {
     bench.end(&config);
     std::fs::remove_file(files.path("igvm")).unwrap();
     std::fs::write(files.path("ram"), vec![0; RAM as usize]).unwrap();
-    let mut bench = Bench::new(&config, &Start::Restore(saved)).unwrap();
+    let mut bench = Bench::new(&config, &Start::from(saved)).unwrap();
     bench.machine.lifecycle.reset().unwrap();
     bench.end(&config);
     let ram = std::fs::read(files.path("ram")).unwrap();
