@@ -99,7 +99,7 @@ impl Options {
         self.override_disks(&mut errors, &mut config, &mut files);
         self.override_networks(&mut errors, &mut config);
         self.override_serial_ports(&mut errors, &mut config, &mut files);
-        files.push(FileUse::read("--restore-snapshot", &dir.join("memory.bin")));
+        files.push(FileUse::read("--restore-snapshot", dir.join("memory.bin")));
         files::check_distinct(&mut errors, &files, session.events.as_ref());
         if !errors.is_empty() {
             return Err(errors);
