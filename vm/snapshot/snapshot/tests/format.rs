@@ -83,6 +83,11 @@ fn saved(dir: &Path) -> std::path::PathBuf {
     path
 }
 
+/// What opening says.
+fn opened(path: &Path) -> Result<(), SnapshotError> {
+    Snapshot::open(path).map(drop)
+}
+
 /// What opening says, and what verifying says then.
 fn verified(path: &Path) -> Result<(), SnapshotError> {
     Snapshot::open(path)?.verify(&mut |_, _| {})
@@ -155,7 +160,7 @@ fn what_is_missing_is_named() {
         // Nor is anything but a file taken for one, and nothing waits for a pipe.
         rustix::fs::mknodat(
             rustix::fs::CWD,
-            &path.join(name),
+            path.join(name),
             rustix::fs::FileType::Fifo,
             rustix::fs::Mode::RUSR,
             0,
@@ -169,12 +174,12 @@ fn what_is_missing_is_named() {
 fn each_changed_byte_and_each_truncation_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = saved(dir.path());
-    let opened = |path: &Path| Snapshot::open(path).map(drop);
-    let files: [(&str, &dyn Fn(&Path) -> Result<(), SnapshotError>); 4] = [
-        (MANIFEST_FILE, &opened),
-        (STATE_FILE, &opened),
-        (INDEX_FILE, &opened),
-        (VMGS_FILE, &verified),
+    type Check = fn(&Path) -> Result<(), SnapshotError>;
+    let files: [(&str, Check); 4] = [
+        (MANIFEST_FILE, opened),
+        (STATE_FILE, opened),
+        (INDEX_FILE, opened),
+        (VMGS_FILE, verified),
     ];
     for (name, check) in files {
         let file = path.join(name);
@@ -286,7 +291,7 @@ fn what_a_manifest_cannot_say_is_refused() {
     let changes: [&dyn Fn(&mut Manifest); 10] = [
         &|manifest| manifest.format = "other".into(),
         &|manifest| manifest.id = "00".into(),
-        &|manifest| manifest.memory.size = u64::MAX & !0xfff,
+        &|manifest| manifest.memory.size = !0xfff,
         &|manifest| manifest.memory.chunk_size = 0,
         &|manifest| manifest.memory.chunks = 1,
         &|manifest| manifest.memory.size += 1 << 20,
