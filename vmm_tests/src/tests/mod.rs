@@ -156,6 +156,7 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         killed::while_firmware_is_stored,
         killed::stock_software,
         network::tcp,
+        network::user,
         ovmf::debian_12_then_13,
         ovmf::debian_12_small_then_13,
         ovmf::debian_13_then_12,

@@ -1,5 +1,11 @@
 # The network.
 
+# Makes a pipe to read from that stays open and empty. A client that reads it keeps its own direction open until it has
+# received everything.
+silence() {
+    [ -p /tmp/silence ] || mkfifo /tmp/silence
+}
+
 # net up ADDRESS/BITS: gives the first network card this address.
 # net dhcp: asks a DHCP server for the first network card's address.
 # net prefix6: waits for a global IPv6 address, and prints its first half.
@@ -29,7 +35,10 @@ net() {
         say "net prefix6 $(echo "$address" | cut -d : -f 1-4)"
         ;;
     listen)
-        nc -l -p "$2" </dev/null >/tmp/received &
+        silence
+        nc -l -p "$2" <>/tmp/silence >/tmp/received &
+        # State 0A is LISTEN.
+        until grep -q "$(printf ':%04X .* 0A ' "$2")" /proc/net/tcp /proc/net/tcp6; do sleep 1; done
         say "net listening"
         wait $!
         say "net received $? $(wc -c </tmp/received) $(sum </tmp/received)"
@@ -39,8 +48,7 @@ net() {
         say "net ping $?"
         ;;
     receive)
-        # Its own direction stays open until the server has sent everything.
-        [ -p /tmp/silence ] || mkfifo /tmp/silence
+        silence
         nc "$2" "$3" <>/tmp/silence >/tmp/received
         status=$?
         say "net receive $status $(wc -c </tmp/received) $(sum </tmp/received)"
