@@ -1,6 +1,7 @@
 //! A machine that can be started several times: its firmware's variables and its disks are kept.
 
 use crate::Environment;
+use crate::MadeIgvm;
 use crate::OvmfBuild;
 use crate::VmBuilder;
 use anyhow::Context;
@@ -40,6 +41,8 @@ pub struct UefiMachine {
     environment: Environment,
     limit: Duration,
     firmware: OvmfBuild,
+    /// The same in an IGVM file, which is what openvmm gets then.
+    packed: Option<MadeIgvm>,
     dir: Arc<TempDir>,
     disks: Vec<DiskFile>,
     state: VariableStore,
@@ -62,6 +65,7 @@ impl UefiMachine {
             environment: environment.clone(),
             limit,
             firmware: environment.ovmf_4m.clone(),
+            packed: None,
             dir: Arc::new(
                 tempfile::Builder::new()
                     .prefix("vmm-tests-machine-")
@@ -129,7 +133,14 @@ impl UefiMachine {
     /// sizes of the two builds' variables are different.
     pub fn update_firmware(&mut self, firmware: &OvmfBuild) -> anyhow::Result<()> {
         self.firmware = firmware.clone();
+        self.packed = None;
         self.reset_variables()
+    }
+
+    /// Packs the firmware in an IGVM file.
+    pub fn pack_firmware(&mut self) -> anyhow::Result<()> {
+        self.packed = Some(MadeIgvm::ovmf(&self.environment, &self.firmware)?);
+        Ok(())
     }
 
     /// The file of the firmware's variables.
@@ -148,11 +159,14 @@ impl UefiMachine {
 
     /// Its command line, without a kernel: the firmware boots from the disks.
     pub fn openvmm(&self) -> VmBuilder {
-        let mut builder = VmBuilder::new(&self.environment, self.limit)
-            .keep(self.dir.clone())
-            .arg("--uefi")
-            .arg("--uefi-firmware")
-            .arg(&self.firmware.code);
+        let mut builder = match &self.packed {
+            Some(igvm) => igvm.openvmm(&self.environment, self.limit, "uefi,profile=pc-uefi"),
+            None => VmBuilder::new(&self.environment, self.limit)
+                .arg("--uefi")
+                .arg("--uefi-firmware")
+                .arg(&self.firmware.code),
+        };
+        builder = builder.keep(self.dir.clone());
         builder = match self.state {
             VariableStore::Variables => builder.arg("--uefi-vars").arg(self.variables()),
             VariableStore::Vmgs => builder.arg("--vmgs").arg(self.vmgs()),

@@ -56,7 +56,7 @@ pub struct VmBuilder {
     stdio: Stdio,
     limit: Duration,
     /// A directory with files that the arguments name.
-    kept: Option<Arc<TempDir>>,
+    kept: Vec<Arc<TempDir>>,
 }
 
 impl VmBuilder {
@@ -68,7 +68,7 @@ impl VmBuilder {
             memory: Some("512M".to_owned()),
             stdio: Stdio::Terminal,
             limit,
-            kept: None,
+            kept: Vec::new(),
         }
     }
 
@@ -104,7 +104,7 @@ impl VmBuilder {
 
     /// Keeps a directory until openvmm has ended.
     pub(crate) fn keep(mut self, dir: Arc<TempDir>) -> Self {
-        self.kept = Some(dir);
+        self.kept.push(dir);
         self
     }
 
@@ -238,7 +238,7 @@ pub struct Vm {
     pid: Pid,
     deadline: Instant,
     _dir: TempDir,
-    _kept: Option<Arc<TempDir>>,
+    _kept: Vec<Arc<TempDir>>,
     /// How much of the output earlier waits have consumed.
     scanned: usize,
     /// Where the output of the last command begins.

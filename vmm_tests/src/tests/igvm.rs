@@ -3,6 +3,7 @@
 use super::Context;
 use super::expect_error;
 use anyhow::ensure;
+use vmm_tests::GuestSession;
 use vmm_tests::MadeIgvm;
 use vmm_tests::OpenvmmExit;
 use vmm_tests::Stdio;
@@ -27,16 +28,22 @@ pub(super) fn linux(context: &Context) -> anyhow::Result<()> {
     vm.power_off()
 }
 
+/// A guest hibernates on OVMF in one file, and resumes on it although the file has another build by then.
 pub(super) fn ovmf(context: &Context) -> anyhow::Result<()> {
-    let environment = &context.environment;
-    let igvm = MadeIgvm::ovmf(environment, &environment.ovmf_4m)?;
-    let mut vm = igvm
-        .openvmm(environment, context.limit, "uefi,profile=pc-uefi")
-        .kernel(environment, "firmware")
-        .start()?;
-    let firmware = vm.wait_for_guest("firmware ")?;
+    let mut machine = context.uefi()?;
+    machine.add_swap_disk()?;
+    machine.add_vmgs();
+    machine.pack_firmware()?;
+    let mut vm = machine.hibernating().boot()?;
+    let firmware = vm.ask("firmware", "firmware ")?;
     ensure!(firmware.starts_with("uefi "), "{firmware}");
-    vm.wait_for_guest("ready")?;
+    let session = GuestSession::ask(&mut vm)?;
+    GuestSession::hibernate(&mut vm)?;
+
+    machine.update_firmware(&context.environment.ovmf_2m)?;
+    machine.pack_firmware()?;
+    let mut vm = machine.hibernating().start()?;
+    session.resumed(&mut vm)?;
     vm.power_off()
 }
 

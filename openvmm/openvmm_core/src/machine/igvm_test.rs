@@ -13,6 +13,7 @@ use igvm_format::PageDataType;
 use igvm_format::PageFlags;
 use igvm_format::Platform;
 use igvm_format::PlatformType;
+use igvm_format::RequiredMemory;
 use igvm_format::Revision;
 use igvm_format::VpContext;
 use igvm_format::VpContextData;
@@ -89,7 +90,7 @@ fn hyperv_uefi(files: &Files) -> LoadMode {
 
 fn config(files: &Files, load_mode: LoadMode) -> VmConfig {
     let mut config = files.config(load_mode, IrqchipMode::Kernel);
-    // Firmware in an IGVM file is not preserved.
+    // A file with more than firmware is not preserved.
     config.hibernation.enabled = false;
     config
 }
@@ -242,12 +243,92 @@ fn what_an_image_does_not_have_is_not_preserved() {
     let error = Bench::new(&config, &Start::default()).map(|_| ());
     let error = Chain(&error.unwrap_err()).to_string();
     assert!(error.contains("in another way than an image"), "{error}");
+}
 
+/// OVMF in a file, whose variables are in the VMGS store.
+fn preserved_ovmf(files: &Files) -> VmConfig {
+    pack(files, &json!({"ovmf": {}}));
+    let mut load_mode = pc_uefi(files);
+    if let LoadMode::Igvm(igvm) = &mut load_mode
+        && let IgvmHost::PcUefi(host) = &mut igvm.host
+    {
+        host.variables = UefiVariables::Vmgs;
+    }
+    let mut config = config(files, load_mode);
+    config.hibernation.enabled = true;
+    config
+}
+
+#[test]
+fn a_hibernated_guest_keeps_the_ovmf_that_was_in_the_file() {
+    let files = Files::new();
+    let mut config = preserved_ovmf(&files);
+    let mut bench = Bench::boot(&config);
+    hibernate(&mut bench);
+    assert_eq!(bench.take_events().last().unwrap(), "halted hibernate");
+    bench.end(&config);
+
+    // The host has another build in its file; then no such file; then only an image.
+    let mut other = std::fs::read(files.path("OVMF_CODE.fd")).unwrap();
+    other[0x1000] ^= 1;
+    std::fs::write(files.path("OVMF_CODE.fd"), other).unwrap();
     pack(&files, &json!({"ovmf": {}}));
-    config.load_mode = pc_uefi(&files);
-    let error = Bench::new(&config, &Start::default()).map(|_| ());
-    let error = Chain(&error.unwrap_err()).to_string();
-    assert!(error.contains("not supported yet: preserving"), "{error}");
+    let packed = config.load_mode.clone();
+    let resumes = |config: &VmConfig| {
+        let bench = Bench::boot(config);
+        assert!(bench.take_events().contains(&"restored".to_owned()));
+        bench.end(config);
+    };
+    resumes(&config);
+    std::fs::remove_file(files.path("igvm")).unwrap();
+    config.load_mode = packed;
+    resumes(&config);
+    config.load_mode = files.uefi();
+    resumes(&config);
+}
+
+#[test]
+fn ovmf_is_not_preserved_from_a_file_with_more() {
+    let files = Files::new();
+    let mut config = preserved_ovmf(&files);
+    let bytes = std::fs::read(files.path("igvm")).unwrap();
+    let content = [1; 4096];
+    let mut registers = NativeVpContext::new_zeroed();
+    registers.rflags = 2.into();
+    registers.cr0 = 0x10.into();
+    registers.code_attributes = 0x9b.into();
+    registers.data_attributes = 0x93.into();
+    for more in [
+        Directive::PageData(PageDataRecord {
+            gpa: 0x80_0000,
+            mask: 1,
+            flags: PageFlags::default(),
+            data_type: PageDataType::Normal,
+            data: &content,
+        }),
+        Directive::RequiredMemory(RequiredMemory {
+            gpa: 0,
+            mask: 1,
+            size: 4096,
+            vtl2_protectable: false,
+        }),
+        Directive::VpContext(VpContext {
+            gpa: 0,
+            mask: 1,
+            vp_index: 0,
+            data: VpContextData::Native(&registers),
+        }),
+    ] {
+        let mut file = IgvmFile::parse(&bytes).unwrap();
+        file.directives.push(more.into());
+        std::fs::write(files.path("igvm"), file.write().unwrap()).unwrap();
+        config.hibernation.enabled = false;
+        Bench::boot(&config).end(&config);
+        config.hibernation.enabled = true;
+        let error = Bench::new(&config, &Start::default()).map(|_| ());
+        let error = Chain(&error.unwrap_err()).to_string();
+        assert!(error.contains("in another way than an image"), "{error}");
+    }
 }
 
 #[test]

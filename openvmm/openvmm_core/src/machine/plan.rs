@@ -11,8 +11,8 @@ use super::firmware::HypervPlan;
 use super::firmware::IgvmBoot;
 use super::firmware::LinuxBoot;
 use super::firmware::LoadedImage;
+use super::firmware::PackedFirmware;
 use super::firmware::PcFirmware;
-use super::firmware::UefiError;
 use super::firmware::UefiPlan;
 use super::memory;
 use super::processor;
@@ -147,12 +147,24 @@ impl MachinePlan {
                 }
                 IgvmHost::PcUefi(host) => {
                     let at_reset = tables.at_reset()?;
-                    let (boot, uefi, firmware) = IgvmBoot::pc_uefi(igvm, host, &shape, &at_reset)?;
+                    let uefi = PcUefi {
+                        code: igvm.file.clone(),
+                        variables: host.variables.clone(),
+                        kernel: host.kernel.clone(),
+                    };
                     if hibernates {
-                        return Err(BootError::Uefi(UefiError::IgvmHibernation).into());
+                        let packed = PackedFirmware {
+                            config: igvm,
+                            machine: &shape,
+                            tables: at_reset,
+                        };
+                        let firmware = FirmwareSource::Packed(packed);
+                        LoadPlan::PcUefi(pc_uefi(&uefi, firmware, tables)?, None)
+                    } else {
+                        let (boot, firmware) = IgvmBoot::pc_uefi(igvm, &shape, &at_reset)?;
+                        let boot = Box::new(LoadedImage::Igvm(boot));
+                        LoadPlan::PcUefi(pc_uefi(&uefi, firmware, tables)?, Some(boot))
                     }
-                    let plan = pc_uefi(&uefi, firmware, tables)?;
-                    LoadPlan::PcUefi(plan, Some(Box::new(LoadedImage::Igvm(boot))))
                 }
                 IgvmHost::HypervUefi(uefi) => {
                     hyperv_uefi(HypervFirmware::Igvm(&igvm.file), &uefi.settings)?

@@ -232,11 +232,6 @@ impl Options {
     fn igvm_pc_uefi(&self, errors: &mut Errors) -> Option<IgvmHost> {
         self.check_igvm_uefi(errors);
         self.check_needs_generation_2(errors);
-        if self.hibernation == "on" {
-            errors.add(
-                "--hibernation on: not supported yet: preserving OVMF that is in an IGVM file",
-            );
-        }
         if self.initrd.is_some() && self.kernel.is_none() {
             errors.add("--initrd needs --kernel");
         }

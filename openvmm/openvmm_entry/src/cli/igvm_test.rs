@@ -87,7 +87,6 @@ fn firmware_for_pcs_has_a_profile_of_its_own() {
     assert_eq!(host.kernel.unwrap().cmdline, "quiet");
     for (more, reason) in [
         (&["--uefi"][..], "--uefi cannot be combined with --igvm"),
-        (&["--hibernation", "on"], "not supported yet"),
         (&["-m", "32M"], "64 MiB"),
     ] {
         let error = resolve(&[&["--igvm", &value], more].concat());

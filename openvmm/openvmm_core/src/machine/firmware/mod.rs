@@ -14,6 +14,7 @@ pub(crate) use hyperv::HypervBoot;
 pub(crate) use hyperv::HypervFirmware;
 pub(crate) use hyperv::HypervPlan;
 pub(crate) use igvm::IgvmBoot;
+pub(crate) use igvm::PackedFirmware;
 pub(crate) use linux::LinuxBoot;
 pub(crate) use session::HibernationSink;
 pub(crate) use session::SharedSession;

@@ -2,6 +2,7 @@
 
 use super::SESSION_UNIT;
 use super::hyperv::CONFIG_FILE;
+use super::igvm::PackedFirmware;
 use super::session::FilesOrigin;
 use super::session::FirmwarePlace;
 use super::session::FirmwareSession;
@@ -103,11 +104,6 @@ pub enum UefiError {
         /// The file.
         path: PathBuf,
     },
-    /// Firmware for PCs in an IGVM file is not preserved.
-    #[error(
-        "not supported yet: preserving OVMF that is in an IGVM file for a guest that hibernates; turn hibernation off"
-    )]
-    IgvmHibernation,
     /// The firmware does not run without SMM.
     #[error("cannot use the firmware {}", path.display())]
     Smm {
@@ -171,9 +167,11 @@ pub enum UefiError {
 }
 
 /// Where the host's firmware is.
-pub(crate) enum FirmwareSource {
+pub(crate) enum FirmwareSource<'a> {
     /// In a file, which is read if the firmware is to run.
     File(PathBuf),
+    /// Alone in an IGVM file, which is read if the firmware is to run.
+    Packed(PackedFirmware<'a>),
     /// In another file that was read.
     Read {
         /// The file.
@@ -186,21 +184,23 @@ pub(crate) enum FirmwareSource {
 /// The firmware that a machine is to run, unless a hibernated guest has its own.
 pub(crate) struct PcFirmware<'a> {
     pub uefi: &'a PcUefi,
-    pub source: FirmwareSource,
+    pub source: FirmwareSource<'a>,
 }
 
-impl FirmwareSource {
+impl FirmwareSource<'_> {
     /// The file.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Read { path, .. } => path,
+            Self::Packed(packed) => packed.path(),
         }
     }
 
     /// The firmware.
-    pub(super) fn open(&self) -> Result<FirmwareFile, FirmwareFileError> {
+    pub(super) fn open(&self) -> Result<FirmwareFile, UefiError> {
         match self {
-            Self::File(path) => FirmwareFile::open(path),
+            Self::File(path) => Ok(FirmwareFile::open(path)?),
+            Self::Packed(packed) => packed.open(),
             Self::Read { firmware, .. } => Ok(firmware.clone()),
         }
     }
@@ -298,7 +298,7 @@ impl UefiPlan {
 }
 
 /// The code in the host's firmware file.
-fn host_code(firmware: &FirmwareSource) -> Result<Vec<u8>, UefiError> {
+fn host_code(firmware: &FirmwareSource<'_>) -> Result<Vec<u8>, UefiError> {
     let (file, path) = (firmware.open()?, firmware.path());
     let FirmwareKind::Ovmf(ovmf) = file.kind() else {
         return Err(UefiError::OtherMachine { path: path.into() });

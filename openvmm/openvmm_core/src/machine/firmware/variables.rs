@@ -174,7 +174,7 @@ fn check(
 
 /// New variables: the template in the firmware's file or beside it, if it fits; otherwise a store as the template of such a
 /// build has it.
-fn new_variables(source: &FirmwareSource, ovmf: &Ovmf) -> Result<Vec<u8>, VariablesError> {
+fn new_variables(source: &FirmwareSource<'_>, ovmf: &Ovmf) -> Result<Vec<u8>, VariablesError> {
     let code = source.path();
     let within = source.open().ok().and_then(|file| {
         let FirmwareKind::Ovmf(Ovmf {

@@ -169,6 +169,16 @@ impl IgvmPlan {
         }
     }
 
+    /// [`Self::rom`], if the file has nothing else that a guest starts with. Then it is all that has to be kept of the file.
+    pub fn only_rom(&self) -> Option<&PageImport> {
+        let rom = self.rom()?;
+        let has_more = self.pages.len() > 1
+            || !self.required.is_empty()
+            || !self.areas.is_empty()
+            || !self.registers.is_empty();
+        (!has_more).then_some(rom)
+    }
+
     /// Fails if the file fills a part of `range`, where the host puts something itself.
     pub fn check_free(&self, what: &'static str, range: MemoryRange) -> Result<(), IgvmLoadError> {
         let before = self
