@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::vec;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -78,25 +82,45 @@ pub(crate) fn run(args: &FuzzArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Runs every target for `seconds`. Returns for each target whether it found nothing.
+/// Runs every target for `seconds`, as many at a time as this machine has processors. Returns for each target whether it
+/// found nothing.
 pub(crate) fn smoke(seconds: u32) -> anyhow::Result<Vec<(String, bool)>> {
     let targets = targets()?;
     if targets.is_empty() {
         return Ok(Vec::new());
     }
     let programs = build(&targets, false)?;
-    targets
-        .into_iter()
-        .map(|target| {
-            let clean = fuzz(
-                &target,
-                &programs.join(&target),
-                seconds,
-                FuzzOutput::Findings,
-            )?;
-            Ok((target, clean))
-        })
-        .collect()
+    let waiting = Mutex::new(targets.into_iter());
+    let run_targets = || {
+        let mut done = Vec::new();
+        while let Some(target) = next(&waiting) {
+            let program = programs.join(&target);
+            let clean = fuzz(&target, &program, seconds, FuzzOutput::Findings)?;
+            done.push((target, clean));
+        }
+        Ok(done)
+    };
+    let at_a_time = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let runners: Vec<_> = (0..at_a_time).map(|_| scope.spawn(run_targets)).collect();
+        let results: anyhow::Result<Vec<_>> = runners.into_iter().map(joined).collect();
+        Ok(results?.concat())
+    })
+}
+
+/// The next target that nobody runs yet.
+fn next(waiting: &Mutex<vec::IntoIter<String>>) -> Option<String> {
+    waiting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .next()
+}
+
+/// The result of a thread. Its panic goes on in this one.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn manifest() -> PathBuf {
