@@ -114,6 +114,8 @@ macro_rules! tests {
 /// All tests.
 pub(crate) fn all() -> Vec<EndToEndTest> {
     tests![
+        // The longest comes first, so that no lab ends long after the others.
+        installation::hibernates_and_powers_off,
         boot::one_processor,
         boot::four_processors,
         boot::file_backed_memory,
@@ -151,7 +153,6 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         igvm::too_little_memory,
         igvm::no_type,
         igvm::damaged,
-        installation::hibernates,
         killed::while_hibernating_and_waking,
         killed::while_firmware_is_stored,
         killed::stock_software,
