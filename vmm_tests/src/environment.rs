@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// What `cargo xtask test` passes to the tests in environment variables.
 #[derive(Debug, Clone)]
@@ -37,43 +36,8 @@ pub struct Environment {
     /// `VMM_TESTS_EMULATED=1`: the machine is emulated in software; an exit from the guest takes some hundred times
     /// longer than on a real machine.
     pub emulated: bool,
-    /// `VMM_TESTS_SHARE=I/N`: which of the tests to run, if other processes run the rest.
-    pub share: Share,
-}
-
-/// One of N shares of the tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    index: usize,
-    count: usize,
-}
-
-impl Share {
-    /// All tests.
-    pub const ALL: Self = Self { index: 0, count: 1 };
-
-    /// Whether the test at `position` is in this share. Neighboring tests, which take about the same time, are in
-    /// different shares.
-    pub fn holds(self, position: usize) -> bool {
-        position % self.count == self.index
-    }
-}
-
-impl FromStr for Share {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let share = text
-            .split_once('/')
-            .and_then(|(index, count)| {
-                Some(Self {
-                    index: index.parse().ok()?,
-                    count: count.parse().ok()?,
-                })
-            })
-            .filter(|share| share.index < share.count);
-        share.with_context(|| format!("{text:?} is not a share I/N with I below N"))
-    }
+    /// `VMM_TESTS_FROM_INPUT=1`: the names of the tests to run come from standard input, a line for each.
+    pub from_input: bool,
 }
 
 impl Environment {
@@ -93,6 +57,7 @@ impl Environment {
                 .map(PathBuf::from)
                 .with_context(|| format!("{name} is not set; use `cargo xtask test --only e2e`"))
         };
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| value == "1");
         Ok(Self {
             openvmm: path("VMM_TESTS_OPENVMM")?,
             igvmfilegen: path("VMM_TESTS_IGVMFILEGEN")?,
@@ -115,11 +80,8 @@ impl Environment {
             test_firmware: path("VMM_TESTS_TEST_FIRMWARE")?,
             boot_disk: path("VMM_TESTS_BOOT_DISK")?,
             installed_disk: path("VMM_TESTS_INSTALLED_DISK").ok(),
-            emulated: std::env::var_os("VMM_TESTS_EMULATED").is_some_and(|value| value == "1"),
-            share: match std::env::var("VMM_TESTS_SHARE") {
-                Ok(share) => share.parse().context("VMM_TESTS_SHARE")?,
-                Err(_) => Share::ALL,
-            },
+            emulated: is_set("VMM_TESTS_EMULATED"),
+            from_input: is_set("VMM_TESTS_FROM_INPUT"),
         })
     }
 }
@@ -131,22 +93,4 @@ pub struct OvmfBuild {
     pub code: PathBuf,
     /// The template of its variables.
     pub vars: PathBuf,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_test_is_in_one_share() {
-        let shares = ["0/3", "1/3", "2/3"].map(|share| share.parse::<Share>().unwrap());
-        for position in 0..10 {
-            let holders = shares.iter().filter(|share| share.holds(position));
-            assert_eq!(holders.count(), 1);
-            assert!(Share::ALL.holds(position));
-        }
-        for wrong in ["", "1", "3/3", "0/0", "-1/2", "a/b"] {
-            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
-        }
-    }
 }

@@ -18,7 +18,6 @@ mod watch;
 
 pub use environment::Environment;
 pub use environment::OvmfBuild;
-pub use environment::Share;
 pub use event::JsonEvent;
 pub use exit::OpenvmmExit;
 pub use flood::bare_flood;

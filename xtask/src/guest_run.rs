@@ -114,6 +114,13 @@ pub(crate) struct GuestRun {
     pub(crate) time_limit: Duration,
 }
 
+/// The program's streams in one of several labs.
+pub(crate) struct LabRunStreams {
+    /// Makes the program's input, for each start of the lab.
+    pub(crate) input: Box<dyn Fn() -> Box<dyn Read + Send> + Send>,
+    pub(crate) output: Box<dyn Write + Send>,
+}
+
 /// How often to start a lab whose emulated processor stops.
 const LAB_ATTEMPTS: u32 = 3;
 
@@ -177,6 +184,11 @@ impl GuestRun {
         Ok(programs)
     }
 
+    /// The program to run, as it was built.
+    pub(crate) fn built_program(&self) -> anyhow::Result<PathBuf> {
+        find(&self.build()?, &self.program)
+    }
+
     /// The guest's files that the arguments and the environment name, each once.
     fn guest_files(&self) -> Vec<GuestFile> {
         let values = self
@@ -195,27 +207,18 @@ impl GuestRun {
     }
 
     fn run_in_lab(&self, output: Box<dyn Write + Send>) -> anyhow::Result<u8> {
-        self.boot(&LabParts::ensure()?, &self.lab()?, output)
+        self.boot(&LabParts::ensure()?, &self.lab()?, output, &|| None)
     }
 
-    /// Runs the program in one lab for each of `outputs`, at the same time. In each lab, the environment variable
-    /// `variable` names its share of the work: `I/N` for lab I (from 0) of N. Returns the exit statuses.
-    pub(crate) fn run_in_labs(
-        &self,
-        variable: &str,
-        outputs: Vec<Box<dyn Write + Send>>,
-    ) -> anyhow::Result<Vec<u8>> {
+    /// Runs the program in one lab for each of `streams`, at the same time. Returns the exit statuses.
+    pub(crate) fn run_in_labs(&self, streams: Vec<LabRunStreams>) -> anyhow::Result<Vec<u8>> {
         let parts = &LabParts::ensure()?;
-        let lab = self.lab()?;
-        let count = outputs.len();
+        let lab = &self.lab()?;
         thread::scope(|scope| {
-            let running: Vec<_> = (0..)
-                .zip(outputs)
-                .map(|(index, output): (usize, _)| {
-                    let mut lab = lab.clone();
-                    lab.env
-                        .push((variable.to_owned(), format!("{index}/{count}")));
-                    scope.spawn(move || self.boot(parts, &lab, output))
+            let running: Vec<_> = streams
+                .into_iter()
+                .map(|LabRunStreams { input, output }| {
+                    scope.spawn(move || self.boot(parts, lab, output, &|| Some(input())))
                 })
                 .collect();
             running
@@ -261,16 +264,19 @@ impl GuestRun {
         Ok(lab)
     }
 
-    /// Runs the program in `lab`, again from the beginning if QEMU's emulated processor stops.
+    /// Runs the program in `lab`, again from the beginning if QEMU's emulated processor stops. `input` makes the input of
+    /// each start.
     fn boot(
         &self,
         parts: &LabParts,
         lab: &Lab,
         output: Box<dyn Write + Send>,
+        input: &dyn Fn() -> Option<Box<dyn Read + Send>>,
     ) -> anyhow::Result<u8> {
         let output = SharedWriter::new(output);
         for _ in 0..LAB_ATTEMPTS {
             let streams = LabStreams {
+                input: input(),
                 stdout: Box::new(output.clone()),
                 ..LabStreams::output()
             };
@@ -297,13 +303,7 @@ impl GuestRun {
         for file in self.guest_files() {
             file.make(&fetched, &guest)?;
         }
-        let program = |wanted: &str| -> anyhow::Result<PathBuf> {
-            programs
-                .iter()
-                .find(|program| program.name == wanted)
-                .map(|program| program.path.clone())
-                .with_context(|| format!("cargo built no {wanted}"))
-        };
+        let program = |wanted: &str| find(&programs, wanted);
         let place = |arg: &Arg| -> anyhow::Result<PathBuf> {
             Ok(match arg {
                 Arg::Text(text) => text.into(),
@@ -344,4 +344,14 @@ impl GuestRun {
         let code = status.code().context("timeout ended by a signal")?;
         Ok(u8::try_from(code).unwrap_or(u8::MAX))
     }
+}
+
+/// The program of this name among those that were built.
+fn find(programs: &[build::Program], name: &str) -> anyhow::Result<PathBuf> {
+    let mut programs = programs.iter();
+    let program = programs.find(|program| program.name == name);
+    Ok(program
+        .with_context(|| format!("cargo built no {name}"))?
+        .path
+        .clone())
 }

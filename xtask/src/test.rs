@@ -2,6 +2,7 @@
 
 mod count;
 mod e2e;
+mod queue;
 
 use crate::check_layers;
 use crate::fuzz;

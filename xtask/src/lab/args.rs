@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use std::io;
 use std::io::IsTerminal;
+use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,7 +80,8 @@ pub(crate) fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     let interactive = !args.no_stdin && io::stdin().is_terminal() && io::stdout().is_terminal();
     let streams = LabStreams {
         // Reading from a terminal makes sense only if the output goes there too.
-        stdin: !args.no_stdin && (interactive || !io::stdin().is_terminal()),
+        input: (!args.no_stdin && (interactive || !io::stdin().is_terminal()))
+            .then(|| Box::new(io::stdin()) as Box<dyn Read + Send>),
         terminal: interactive.then(terminal_size),
         ..LabStreams::output()
     };

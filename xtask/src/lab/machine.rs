@@ -17,6 +17,7 @@ use lab_init::port;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::io::Read;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
@@ -46,8 +47,8 @@ pub(crate) enum LabEnd {
 
 /// Where the command's streams go.
 pub(crate) struct LabStreams {
-    /// Whether the command gets our standard input.
-    pub(crate) stdin: bool,
+    /// The command's input, if it has one.
+    pub(crate) input: Option<Box<dyn Read + Send>>,
     /// The size (columns, rows) of a terminal to run the command on; `None` runs it on pipes.
     pub(crate) terminal: Option<(u16, u16)>,
     pub(crate) stdout: Box<dyn Write + Send>,
@@ -58,7 +59,7 @@ impl LabStreams {
     /// The command's output goes to ours, and it has no input.
     pub(crate) fn output() -> Self {
         Self {
-            stdin: false,
+            input: None,
             terminal: None,
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
@@ -104,7 +105,7 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
         lab,
         &parts.fetched,
         &parts.init,
-        streams.stdin,
+        streams.input.is_some(),
         streams.terminal,
     )?;
 
@@ -143,9 +144,9 @@ pub(crate) fn boot(parts: &LabParts, lab: &Lab, streams: LabStreams) -> anyhow::
     let Ok([stdin, stdout, stderr, reports, pulse]) = <[UnixStream; 5]>::try_from(connected) else {
         anyhow::bail!("the lab's ports did not all connect");
     };
-    if streams.stdin {
+    if let Some(input) = streams.input {
         // The original stays open: QEMU drops data in flight when a port closes.
-        streams::forward_stdin(stdin.try_clone()?);
+        streams::forward_input(input, stdin.try_clone()?);
     }
     streams::pulse(pulse);
     streams::forward(stdout, streams.stdout, events.clone(), LabEvent::Stdout);

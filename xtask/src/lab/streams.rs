@@ -62,9 +62,9 @@ pub(super) fn forward(
     });
 }
 
-/// Sends our standard input to its port, in the chunks that [`lab_init::stdin`] describes.
-pub(super) fn forward_stdin(port: UnixStream) {
-    thread::spawn(move || stdin::send(io::stdin().lock(), port));
+/// Sends the command's input to its port, in the chunks that [`lab_init::stdin`] describes.
+pub(super) fn forward_input(input: Box<dyn Read + Send>, port: UnixStream) {
+    thread::spawn(move || stdin::send(input, port));
 }
 
 /// Interrupts the lab's machine every [`PULSE`] until it ends.

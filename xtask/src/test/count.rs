@@ -40,7 +40,7 @@ impl Count {
     }
 
     /// Parses a test program's result line: `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
-    fn of_line(line: &str) -> Option<Self> {
+    pub(super) fn of_line(line: &str) -> Option<Self> {
         let results = line.trim().strip_prefix("test result: ")?;
         let (_, numbers) = results.split_once(". ")?;
         let number = |what: &str| {

@@ -2,22 +2,25 @@
 
 use super::count::Count;
 use super::count::CountingWriter;
+use super::queue::TestQueue;
 use crate::build::GatedTest;
 use crate::guest::GuestFile;
 use crate::guest_run::Arg;
 use crate::guest_run::GuestPlace;
 use crate::guest_run::GuestRun;
+use crate::guest_run::LabRunStreams;
 use crate::lab::Lab;
+use crate::process;
 use crate::shared_writer::SharedWriter;
 use std::io;
-use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 /// Much longer than the tests need: each has a limit of its own.
 const TIME_LIMIT: Duration = Duration::from_secs(2 * 3600);
 
-/// The environment variable that selects the tests to run.
-const SHARE: &str = "VMM_TESTS_SHARE";
+/// The environment variable that has the program read the names of the tests from its input.
+const FROM_INPUT: &str = "VMM_TESTS_FROM_INPUT";
 
 /// Runs the end-to-end tests; in the lab, in as many labs as this machine has processors and memory for.
 pub(super) fn run(place: GuestPlace, args: &[String]) -> anyhow::Result<Count> {
@@ -30,7 +33,7 @@ pub(super) fn run(place: GuestPlace, args: &[String]) -> anyhow::Result<Count> {
     ));
     match place {
         GuestPlace::Host => count(place, &run),
-        GuestPlace::Lab => count_in_labs(Lab::how_many(), &run),
+        GuestPlace::Lab => count_in_labs(Lab::how_many(), run),
     }
 }
 
@@ -58,71 +61,45 @@ fn count(place: GuestPlace, run: &GuestRun) -> anyhow::Result<Count> {
     Ok(counter.lock().count.with_status(status == 0))
 }
 
-fn count_in_labs(labs: usize, run: &GuestRun) -> anyhow::Result<Count> {
-    println!("test: {labs} labs at the same time");
+/// Runs the tests in `labs` labs. Each lab's program reads the names of the tests from its input.
+fn count_in_labs(labs: usize, run: GuestRun) -> anyhow::Result<Count> {
+    let tests = names(&run)?;
+    anyhow::ensure!(!tests.is_empty(), "no end-to-end test has such a name");
+    let labs = labs.min(tests.len());
+    println!(
+        "test: {} tests in {labs} labs at the same time",
+        tests.len()
+    );
+    let mut run = run;
+    run.args.clear();
+    run.env.push((FROM_INPUT.to_owned(), "1".into()));
+    let queue = TestQueue::new(tests, labs);
     let counter = SharedWriter::new(CountingWriter::new(io::stdout()));
-    let outputs = (0..labs)
-        .map(|_| Box::new(WholeLines::new(counter.clone())) as Box<dyn Write + Send>)
+    let streams = (0..labs)
+        .map(|lab| {
+            let from = queue.clone();
+            LabRunStreams {
+                input: Box::new(move || Box::new(from.input(lab))),
+                output: Box::new(queue.output(lab, counter.clone())),
+            }
+        })
         .collect();
-    let statuses = run.run_in_labs(SHARE, outputs)?;
-    let count = counter.lock().count;
+    let statuses = run.run_in_labs(streams)?;
+    let mut count = counter.lock().count;
+    count.failed += queue.left();
     Ok(count.with_status(statuses.iter().all(|status| *status == 0)))
 }
 
-/// Forwards complete lines only, so that lines of several labs do not mix. (`io::LineWriter` forwards the beginning of
-/// a line when it is flushed.)
-struct WholeLines<W: Write> {
-    out: W,
-    line: Vec<u8>,
-}
-
-impl<W: Write> WholeLines<W> {
-    fn new(out: W) -> Self {
-        Self {
-            out,
-            line: Vec::new(),
+/// The names of the tests that the arguments select.
+fn names(run: &GuestRun) -> anyhow::Result<Vec<String>> {
+    let mut command = Command::new(run.built_program()?);
+    command.args(["--list", "--format", "terse"]);
+    for arg in &run.args {
+        if let Arg::Text(text) = arg {
+            command.arg(text);
         }
     }
-}
-
-impl<W: Write> Write for WholeLines<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(bytes);
-        if let Some(end) = self.line.iter().rposition(|byte| *byte == b'\n') {
-            self.out.write_all(&self.line[..=end])?;
-            self.line.drain(..=end);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-impl<W: Write> Drop for WholeLines<W> {
-    /// Forwards the incomplete last line of a lab that ended.
-    fn drop(&mut self) {
-        let _ = self.out.write_all(&self.line);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_several_labs_do_not_mix() {
-        let counter = SharedWriter::new(CountingWriter::new(io::sink()));
-        let mut first = WholeLines::new(counter.clone());
-        let mut second = WholeLines::new(counter.clone());
-        first.write_all(b"test result: ok. 3 pas").unwrap();
-        second
-            .write_all(b"test a ... ok\ntest result: FAILED. 1 passed; 2 failed\ntest")
-            .unwrap();
-        first.write_all(b"sed; 0 failed\n").unwrap();
-        drop((first, second));
-        let count = counter.lock().count;
-        assert_eq!((count.passed, count.failed), (4, 2));
-    }
+    let list = process::output(&mut command)?;
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
 }
