@@ -378,7 +378,14 @@ fn a_machine_that_was_restored_hibernates_and_resumes() {
     let state = &bench.machine.inspect()["units"]["firmware"];
     assert_eq!(state["record"]["entry_gpa"], entry);
     bench.end(&config);
-    assert_eq!(record(&mut store(&files)).0.entry_gpa, entry);
+    let (record, Collected { platform, .. }) = record(&mut store(&files));
+    assert_eq!(record.entry_gpa, entry);
+    let disks = platform.disks.unwrap();
+    assert_ne!(
+        disks[0].content,
+        DiskContent::NotRead,
+        "stored as it is now"
+    );
     let bench = Bench::boot(&config);
     assert!(bench.take_events().contains(&"restored".to_owned()));
     bench.end(&config);

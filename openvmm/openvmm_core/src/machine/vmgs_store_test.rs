@@ -93,6 +93,7 @@ fn a_new_file_has_no_name_until_the_machine_is_built() {
     let planned = PlannedStore::new(&config(&files), &Start::default(), None)
         .unwrap()
         .unwrap();
+    assert!(!planned.is_old_file());
     planned.create().unwrap();
     assert_eq!(names(&files), [""; 0]);
     planned.keep().unwrap().stays();

@@ -206,9 +206,14 @@ fn new_variables(source: &FirmwareSource<'_>, ovmf: &Ovmf) -> Result<Vec<u8>, Va
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::test_bench::ACCESS;
+    use crate::machine::test_bench::Bench;
+    use crate::machine::test_bench::Files;
+    use openvmm_defs::start::Start;
     use ovmf_image::FirmwareFile;
     use ovmf_image::constructed;
     use ovmf_image::constructed::Smm;
+    use virt::IrqchipMode;
 
     /// New variables for a build that is alone in its folder.
     fn alone(image: &[u8]) -> Result<Vec<u8>, VariablesError> {
@@ -243,6 +248,34 @@ mod tests {
             matches!(error, VariablesError::NoTemplate { len: 0x4_0000, .. }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn stored_variables_of_the_same_build_are_kept() {
+        let files = Files::new();
+        let config = files.config(files.uefi(), IrqchipMode::Kernel);
+        Bench::boot(&config).end(&config);
+        let device =
+            vmgs::FileDevice::open(&files.path("vm.vmgs"), vmgs::Container::Detect, ACCESS);
+        let options = vmgs::OpenOptions::default();
+        let mut store = vmgs::Vmgs::open(Box::new(device.unwrap()), options).unwrap();
+        let mut mine = constructed::variables(0x8_4000);
+        mine[0x100] = 7;
+        let plain = vmgs::Protection::Plain;
+        store.write(VmgsStorage::FILE, plain, &mine).unwrap();
+        drop(store);
+        let file = FirmwareFile::open(&files.path("OVMF_CODE.fd")).unwrap();
+        let FirmwareKind::Ovmf(ovmf) = file.kind() else {
+            panic!("{:?}", file.kind());
+        };
+        let planned = PlannedStore::new(&config, &Start::default(), None).unwrap();
+        let planned = planned.unwrap();
+        assert!(stored(&planned, ovmf).unwrap() == Some(mine));
+        let other = Ovmf {
+            variables_len: 0x2_0000,
+            ..ovmf.clone()
+        };
+        assert!(stored(&planned, &other).unwrap().is_none());
     }
 
     #[test]
