@@ -152,6 +152,7 @@ fn config(dir: &Path, irqchip: IrqchipMode) -> VmConfig {
         ],
         vmgs: Some(path("vm.vmgs")),
         vmgs_memory: None,
+        nested: false,
         uuid: [7; 16],
     }
 }

@@ -48,6 +48,9 @@ pub struct VmConfig {
     /// That the VM's state is kept in memory until the VM ends, and how.
     #[n(10)]
     pub vmgs_memory: Option<VmgsMemory>,
+    /// Whether the guest is offered VMX or SVM, so that it can have guests of its own.
+    #[cbor(n(11), default)]
+    pub nested: bool,
 }
 
 /// How the VM's state is kept in memory.

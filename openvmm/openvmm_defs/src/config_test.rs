@@ -30,6 +30,7 @@ fn config(load_mode: LoadMode) -> VmConfig {
         pci_devices: Vec::new(),
         vmgs: Some("/vm.vmgs".into()),
         vmgs_memory: None,
+        nested: true,
         uuid: std::array::from_fn(|n| n as u8),
     }
 }
@@ -135,7 +136,7 @@ fn the_encoding_stays() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let expected = "a9\
+    let expected = "aa\
         01a3010402020302\
         0201\
         03a4011a4000000002452f72616dff03010401\
@@ -145,6 +146,20 @@ fn the_encoding_stays() {
         06a201f50201\
         0780\
         08482f766d2e766d6773\
-        0950000102030405060708090a0b0c0d0e0f";
+        0950000102030405060708090a0b0c0d0e0f\
+        0bf5";
     assert_eq!(hex, expected);
+}
+
+#[test]
+fn configurations_from_before_nested_virtualization_are_without_it() {
+    let config = VmConfig {
+        nested: false,
+        ..config(linux())
+    };
+    let mut bytes = payload::encode(&config);
+    // A map with one entry less, and without the last one.
+    bytes[0] -= 1;
+    bytes.truncate(bytes.len() - 2);
+    assert_eq!(payload::decode(&bytes), Ok(config));
 }

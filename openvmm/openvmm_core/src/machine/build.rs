@@ -18,6 +18,7 @@ use super::media::Media;
 use super::memory;
 use super::plan::LoadPlan;
 use super::plan::MachinePlan;
+use super::plan::processor_features;
 use super::vmgs_store::PlannedStore;
 use chipset::ioapic::IoApicPins;
 use chipset::pm::PmControl;
@@ -52,7 +53,6 @@ use virt::Hypervisor;
 use virt::IoBus;
 use virt::NewPartition;
 use virt::PartitionConfig;
-use virt::ProcessorFeatures;
 use vmgs_broker::VmgsClient;
 use vmotherboard::Chipset;
 use vmtime::VmClock;
@@ -134,7 +134,7 @@ impl MachinePlan {
                 topology: &topology,
                 memory,
                 irqchip: config.irqchip,
-                processor: ProcessorFeatures::default(),
+                processor: processor_features(config),
             };
             let parts = Parts::new(hypervisor, partition, &devices, firmware, services);
             let loaded = match loading.join() {

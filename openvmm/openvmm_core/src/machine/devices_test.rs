@@ -43,6 +43,7 @@ fn config(irqchip: IrqchipMode) -> VmConfig {
         pci_devices: Vec::new(),
         vmgs: None,
         vmgs_memory: None,
+        nested: false,
         uuid: std::array::from_fn(|n| n as u8 * 0x11),
     }
 }

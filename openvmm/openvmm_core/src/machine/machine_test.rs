@@ -82,6 +82,17 @@ fn a_machine_can_start_again_after_a_power_off_or_a_crash() {
 }
 
 #[test]
+fn a_host_without_nested_virtualization_is_refused_before_anything_is_made() {
+    let files = Files::new();
+    let mut config = files.config(files.uefi(), IrqchipMode::Kernel);
+    config.nested = true;
+    let error = Bench::new(&config, &Start::default()).err().unwrap();
+    assert!(error.is_hypervisor());
+    assert!(error.to_string().contains("nested=1"), "{error}");
+    assert!(!files.path("vm.vmgs").exists());
+}
+
+#[test]
 fn more_msi_vectors_than_there_are_are_refused_before_anything_is_made() {
     let files = Files::new();
     let mut config = files.config(files.uefi(), IrqchipMode::Kernel);

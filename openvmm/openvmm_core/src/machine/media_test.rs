@@ -39,6 +39,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc;
 use std::time::Duration;
+use virt::HostInfo;
+use virt::Hypervisor as _;
 use virt::IrqchipMode;
 use virt_fake::Event;
 use virt_fake::FakeHypervisor;
@@ -370,6 +372,29 @@ fn a_processor_that_lacks_what_the_guest_was_told_is_refused_by_name() {
     let better = Bench::on(host(1 << 28 | 1 << 25 | 1), &config, &start).unwrap();
     assert!(better.take_events().contains(&"restored".to_owned()));
     better.end(&config);
+}
+
+#[test]
+fn a_guest_that_was_offered_nested_virtualization_is_not_resumed_without() {
+    let files = Files::new();
+    let host = || {
+        FakeHypervisor::with_host_info(HostInfo {
+            nested: true,
+            ..FakeHypervisor::new().host_info().unwrap()
+        })
+    };
+    let mut config = files.config(files.uefi(), IrqchipMode::Kernel);
+    config.nested = true;
+    let start = Start::default();
+    let mut bench = Bench::on(host(), &config, &start).unwrap();
+    hibernate(&mut bench);
+    bench.end(&config);
+    config.nested = false;
+    let error = Bench::on(host(), &config, &start).err().unwrap();
+    wait_for_store(&config);
+    assert!(error.is_refused_resume());
+    let expected = "processors: hibernated with vmx, started without";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[test]

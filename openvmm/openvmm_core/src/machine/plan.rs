@@ -46,6 +46,14 @@ pub(crate) struct MachineShape<'a> {
     pub details: &'a Details,
 }
 
+/// What the guest finds in its processors.
+pub(crate) fn processor_features(config: &VmConfig) -> ProcessorFeatures {
+    ProcessorFeatures {
+        nested: config.nested,
+        ..ProcessorFeatures::default()
+    }
+}
+
 /// A machine that can be built.
 pub(crate) struct MachinePlan {
     pub host: HostInfo,
@@ -77,6 +85,9 @@ impl MachinePlan {
         events: &HibernationSink,
     ) -> Result<Self, MachineError> {
         let host = hypervisor.host_info()?;
+        if config.nested && !host.nested {
+            return Err(virt::Error::NestedNotSupported.into());
+        }
         let address_bits = host.address_bits;
         let topology = Topology::new(config.topology)?;
         let layout = memory::layout(&config.memory, &config.load_mode, address_bits)?;
@@ -89,7 +100,7 @@ impl MachinePlan {
         }
         if let Start::Restore(saved) = start {
             snapshot::check_units(&devices, saved)?;
-            processor::check(hypervisor, &topology, saved)?;
+            processor::check(hypervisor, &topology, &processor_features(config), saved)?;
             snapshot::check_disks(config, &devices, saved)?;
         }
         let store = PlannedStore::new(config, start, key)?;
@@ -103,7 +114,7 @@ impl MachinePlan {
                 disks: Some(devices.disks()?),
                 processor: Some(view::platform_processor(
                     &topology,
-                    &hypervisor.guest_processor(&topology, &ProcessorFeatures::default())?,
+                    &hypervisor.guest_processor(&topology, &processor_features(config))?,
                 )),
             },
             false => Details::default(),

@@ -117,6 +117,7 @@ const NAMES: &[(u32, u32, Register, u32, &str)] = &[
 pub(crate) fn check(
     hypervisor: &dyn Hypervisor,
     topology: &Topology,
+    features: &ProcessorFeatures,
     saved: &SavedMachine,
 ) -> Result<(), MachineError> {
     // A state that is missing or damaged is refused, by name, when it is restored.
@@ -124,7 +125,7 @@ pub(crate) fn check(
     let Some(Ok(Some(processor))) = processor else {
         return Ok(());
     };
-    let host = hypervisor.guest_processor(topology, &ProcessorFeatures::default())?;
+    let host = hypervisor.guest_processor(topology, features)?;
     Ok(compare(&processor.cpuid, &host.cpuid)?)
 }
 

@@ -195,6 +195,7 @@ impl Files {
             ],
             vmgs,
             vmgs_memory: None,
+            nested: false,
             uuid: [7; 16],
         }
     }

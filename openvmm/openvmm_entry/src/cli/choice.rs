@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// `--hibernation`.
+/// `--hibernation` and `--nested`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
 pub(super) enum OnOff {
     On,

@@ -151,6 +151,7 @@ impl Options {
             parse_choice(&self.irqchip),
             IrqchipChoice::Kernel,
         );
+        let nested = errors.take("--nested", parse_choice(&self.nested), OnOff::Off);
         let hibernation = self.hibernation(&mut errors);
         let mut boot = self.boot_options(&mut errors);
         let x2apic = parse_choice(&self.x2apic);
@@ -196,6 +197,7 @@ impl Options {
             pci_devices,
             vmgs: store.path,
             vmgs_memory: store.memory,
+            nested: nested == OnOff::On,
             uuid,
         };
         Ok(session.invocation(&self, vm, Start::Boot(boot)))

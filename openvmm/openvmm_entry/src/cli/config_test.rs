@@ -75,6 +75,8 @@ fn every_error_is_reported() {
         "xen",
         "--hibernation",
         "sometimes",
+        "--nested",
+        "yes",
         "--json-events",
         "fd=x",
         "--boot-protocol",
@@ -94,6 +96,7 @@ fn every_error_is_reported() {
         "--irqchip: 'none'",
         "--hypervisor: 'xen'",
         "'sometimes'",
+        "--nested: 'yes'",
         "--json-events: 'x'",
         "--boot-protocol: 'efi'",
     ] {
@@ -149,6 +152,14 @@ fn with_kernel(args: &[&str]) -> Result<Invocation, Errors> {
     let kernel = tempfile::NamedTempFile::new().unwrap();
     let path = kernel.path().to_str().unwrap();
     resolve(&[&["--kernel", path], args].concat())
+}
+
+#[test]
+fn nested_virtualization_is_off_unless_asked_for() {
+    let nested = |args: &[&str]| with_kernel(args).unwrap().vm.nested;
+    assert!(!nested(&[]));
+    assert!(!nested(&["--nested", "off"]));
+    assert!(nested(&["--nested", "on"]));
 }
 
 #[test]

@@ -46,6 +46,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) x2apic: String,
 
+    /// Nested virtualization: on gives the guest VMX or SVM, so that it can run VMs; on or off
+    #[arg(long, value_name = "SWITCH", default_value = "off")]
+    pub(crate) nested: String,
+
     /// Guest RAM: SIZE or size=SIZE; after commas any of file=PATH, shared, prefetch, thp=off, hugepages,
     /// hugepage_size=2M|1G
     #[arg(short = 'm', long, value_name = "MEMORY", default_value = "1GB")]

@@ -119,7 +119,6 @@ const MISSING: &[(&str, &[&str])] = &[
     ("a battery", &["battery"]),
     ("RPC servers", &["rpc", "ttrpc", "grpc"]),
     ("a debugger", &["gdb"]),
-    ("nested virtualization on demand", &["nested-virt"]),
     ("local APICs outside of the hypervisor", &["user-mode-apic"]),
     ("a choice of APIC ids", &["apic-id-offset"]),
     ("crash dumps", &["crash-dump-path"]),
