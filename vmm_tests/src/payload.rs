@@ -2,9 +2,11 @@
 //! `docs/misc/pvh.pandoc`: 32-bit protected mode, flat segments, no paging).
 
 mod firmware;
+mod nested;
 mod rom;
 
 pub use firmware::firmware_of_version;
+pub use nested::inner_guest;
 pub use rom::AWAKE;
 pub use rom::BANNER;
 pub use rom::HIBERNATE;

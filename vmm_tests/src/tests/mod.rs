@@ -9,6 +9,7 @@ mod hyperv_uefi;
 mod igvm;
 mod installation;
 mod killed;
+mod nested;
 mod network;
 mod ovmf;
 mod pause;
@@ -156,6 +157,9 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         killed::while_hibernating_and_waking,
         killed::while_firmware_is_stored,
         killed::stock_software,
+        nested::resets_from_the_inner_guest,
+        nested::a_user_reset_leaves_the_inner_guest,
+        nested::only_when_asked_for,
         network::tcp,
         network::user,
         ovmf::debian_12_then_13,
