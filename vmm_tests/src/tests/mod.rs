@@ -159,6 +159,7 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         killed::stock_software,
         nested::resets_from_the_inner_guest,
         nested::a_user_reset_leaves_the_inner_guest,
+        nested::saved_while_the_inner_guest_runs,
         nested::only_when_asked_for,
         network::tcp,
         network::user,
