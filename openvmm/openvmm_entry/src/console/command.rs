@@ -85,7 +85,7 @@ pub(crate) fn execute(
             Err(format!("{name} takes no arguments"))
         }
         [name, ..] => Err(format!(
-            "unknown command '{name}' (help lists the commands)"
+            "unknown command '{name:.40}' (help lists the commands)"
         )),
     };
     CommandResult::Print(result.unwrap_or_else(|error| format!("error: {error}\n")))
@@ -227,6 +227,11 @@ mod tests {
             CommandResult::Print(
                 "error: unknown command 'halt' (help lists the commands)\n".into()
             )
+        );
+        let long = execute(&"x".repeat(100_000), &vm, &mut |_| {});
+        assert!(
+            matches!(&long, CommandResult::Print(text) if text.len() < 100),
+            "{long:?}"
         );
         assert_eq!(
             execute("pause now", &vm, &mut |_| {}),
