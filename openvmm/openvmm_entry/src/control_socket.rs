@@ -121,16 +121,16 @@ impl ControlSocket {
                     tracing::debug!("the control socket has too many clients");
                     continue;
                 }
-                let (control, quit, clients) = (control.clone(), quit.clone(), clients.clone());
+                let (control, quit, served) = (control.clone(), quit.clone(), clients.clone());
                 let serve = move || {
                     if let Err(error) = serve(&stream, &control, &quit) {
                         tracing::debug!(%error, "a client of the control socket is gone");
                     }
-                    clients.fetch_sub(1, Ordering::SeqCst);
+                    served.fetch_sub(1, Ordering::SeqCst);
                 };
                 let thread = std::thread::Builder::new().name("control-client".into());
                 if let Err(error) = thread.spawn(serve) {
-                    // What the closure counted is lost with it; the host is at its limits anyway.
+                    clients.fetch_sub(1, Ordering::SeqCst);
                     tracing::warn!(%error, "a client of the control socket cannot be served");
                 }
             }
