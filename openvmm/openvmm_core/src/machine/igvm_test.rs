@@ -376,6 +376,28 @@ fn packed_firmware_is_in_flash_memory() {
 }
 
 #[test]
+fn a_page_that_is_neither_in_ram_nor_in_flash_memory_is_refused() {
+    let files = Files::new();
+    pack(&files, &json!({"ovmf": {}}));
+    let config = config(&files, pc_uefi(&files));
+    let bytes = std::fs::read(files.path("igvm")).unwrap();
+    let content = [1; 4096];
+    let mut file = IgvmFile::parse(&bytes).unwrap();
+    let page = Directive::PageData(PageDataRecord {
+        gpa: (1 << 32) - ovmf_image::MAX_SIZE - 4096,
+        mask: 1,
+        flags: PageFlags::default(),
+        data_type: PageDataType::Normal,
+        data: &content,
+    });
+    file.directives.push(page.into());
+    std::fs::write(files.path("igvm"), file.write().unwrap()).unwrap();
+    let error = Bench::new(&config, &Start::default()).map(|_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("but this guest has RAM at"), "{error}");
+}
+
+#[test]
 fn a_file_without_firmware_is_refused_where_firmware_is_to_run() {
     let files = Files::new();
     linux(&files);
