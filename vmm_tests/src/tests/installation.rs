@@ -9,8 +9,12 @@ use vmm_tests::UefiMachine;
 /// systemd starts in many times the time of the other guests.
 const SLOWER: u32 = 4;
 
-/// Starts from its disk, hibernates, and resumes after an update of the host's firmware.
-pub(super) fn hibernates(context: &Context) -> anyhow::Result<()> {
+/// systemd ignores the power button until it is done with a resume, which is later than the guest says.
+const AWAIT_RESUME: &str = "until [ $(systemctl show -P ActiveState systemd-hibernate.service) = inactive ]; do sleep 1; done; say awake";
+
+/// Starts from its disk, hibernates, resumes after an update of the host's firmware, and powers off: by the power button and
+/// by itself. A panic is reported.
+pub(super) fn hibernates_and_powers_off(context: &Context) -> anyhow::Result<()> {
     let mut machine = UefiMachine::new(&context.environment, context.limit * SLOWER)?;
     machine.add_installed_disk()?;
     machine.add_vmgs();
@@ -27,5 +31,20 @@ pub(super) fn hibernates(context: &Context) -> anyhow::Result<()> {
     ensure!(topic == "resumed", "{}", vm.failure("the session is lost"));
     let now = GuestSession::ask(&mut vm)?;
     ensure!(now.continues(&session), "{now:?} is not {session:?}");
-    Ok(())
+    vm.ask(AWAIT_RESUME, "awake")?;
+    vm.command("shutdown")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
+
+    let mut vm = builder.boot()?;
+    let fresh = GuestSession::ask(&mut vm)?;
+    ensure!(
+        fresh.boot_id != session.boot_id,
+        "the session came back after the system was shut down"
+    );
+    vm.type_line("poweroff")?;
+    vm.expect_halt(OpenvmmExit::PoweredOff, "power_off")?;
+
+    let mut vm = builder.boot()?;
+    vm.type_line("echo c >/proc/sysrq-trigger")?;
+    vm.expect_halt(OpenvmmExit::GuestPanic, "guest_panic")
 }

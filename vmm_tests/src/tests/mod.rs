@@ -116,7 +116,7 @@ macro_rules! tests {
 pub(crate) fn all() -> Vec<EndToEndTest> {
     tests![
         // The longest comes first, so that no lab ends long after the others.
-        installation::hibernates,
+        installation::hibernates_and_powers_off,
         boot::one_processor,
         boot::four_processors,
         boot::file_backed_memory,
