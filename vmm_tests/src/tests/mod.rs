@@ -162,7 +162,6 @@ pub(crate) fn all() -> Vec<EndToEndTest> {
         nested::saved_while_the_inner_guest_runs,
         nested::only_when_asked_for,
         network::tcp,
-        network::user,
         ovmf::debian_12_then_13,
         ovmf::debian_12_small_then_13,
         ovmf::debian_13_then_12,

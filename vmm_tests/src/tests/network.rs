@@ -9,7 +9,6 @@ use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::net::Shutdown;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::thread;
@@ -35,63 +34,6 @@ pub(super) fn tcp(context: &Context) -> anyhow::Result<()> {
     vm.wait_for_guest("ready")?;
     exchange(&mut vm, &tap)?;
     vm.power_off()
-}
-
-/// A user-mode network, as an ordinary user has it: addresses from its servers, the host by the gateway's address, and a
-/// port of the host that leads to the guest.
-pub(super) fn user(context: &Context) -> anyhow::Result<()> {
-    let port = free_port()?;
-    let network = format!("user:192.168.77.0/24,hostfwd=tcp:127.0.0.1:{port}-:7777");
-    let mut vm = context.linux("").args(["--net", &network]).boot()?;
-    let lease = vm.ask("net dhcp", "net lease ")?;
-    ensure!(
-        lease == "0 192.168.77.2/24 192.168.77.1",
-        "the guest's lease: {lease}"
-    );
-    if has_ipv6_route()? {
-        let prefix = vm.ask("net prefix6", "net prefix6 ")?;
-        ensure!(!prefix.is_empty(), "the guest has no IPv6 address");
-    }
-    let gateway = Ipv4Addr::new(192, 168, 77, 1);
-    transfer_by(&mut vm, Ipv4Addr::LOCALHOST, gateway)?;
-    vm.type_line("net listen 7777")?;
-    vm.wait_for_guest("net listening")?;
-    let data = vec![0x5a; 100_000];
-    send_to_forwarded_port(port, &data)?;
-    let said = vm.wait_for_guest("net received ")?;
-    let expected = format!("0 {} {}", data.len(), sha256(&data));
-    ensure!(
-        said == expected,
-        "the guest received {said}, not {expected}"
-    );
-    vm.power_off()
-}
-
-/// A port of the host's loopback interface that nobody uses.
-fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// Whether the host has a default route for IPv6.
-fn has_ipv6_route() -> anyhow::Result<bool> {
-    let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-    let default = "0".repeat(32);
-    Ok(routes.lines().any(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        matches!(fields[..], [to, "00", .., interface] if to == default && interface != "lo")
-    }))
-}
-
-/// Sends `data` to the guest, which listens, and waits until it has closed the connection.
-fn send_to_forwarded_port(port: u16, data: &[u8]) -> anyhow::Result<()> {
-    let mut guest = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-        .context("the guest's port cannot be reached")?;
-    guest.set_read_timeout(Some(LIMIT))?;
-    guest.write_all(data)?;
-    guest.shutdown(Shutdown::Write)?;
-    guest.read_to_end(&mut Vec::new())?;
-    Ok(())
 }
 
 /// Brings the guest's network up and transfers data.
