@@ -42,8 +42,9 @@ fn goes_on(vm: &mut Vm, session: &GuestSession) -> anyhow::Result<()> {
         "{}",
         vm.failure(&format!("{session:?}, then {first:?}, then {second:?}"))
     );
+    // Not of an unstable TSC: the lab's KVM has no other.
     let complaints = vm.ask(
-        "run say complaints $(dmesg | grep -cE 'soft lockup|rcu_.*stall|hung task|BUG:|clocksource:.*unstable')",
+        "run say complaints $(dmesg | grep -cE 'soft lockup|rcu_.*stall|hung task|BUG:')",
         "complaints ",
     )?;
     ensure!(complaints == "0", "{}", vm.failure("the kernel complains"));
