@@ -12,7 +12,7 @@ use super::LoadGuestError;
 use super::Machine;
 use super::MediaError;
 use super::devices::DevicePlan;
-use super::processor;
+use super::view;
 use super::vmgs_store::StoreImage;
 use crate::machine::MachineError;
 use disk_spec::DiskSource;
@@ -32,6 +32,7 @@ use openvmm_defs::start::SavedDisk;
 use openvmm_defs::start::SavedMachine;
 use platform_digest::DiskContent;
 use platform_digest::PlatformDisk;
+use platform_digest::cpu_features;
 use serde_json::Value;
 use serde_json::json;
 use snapshot::Contents;
@@ -297,18 +298,18 @@ fn processor_record(units: &SavedUnits, host: HostKind) -> ProcessorRecord {
             ..ProcessorRecord::default()
         };
     };
+    let cpuid = view::cpuid(&saved.cpuid);
     ProcessorRecord {
-        vendor: processor::vendor(&saved.cpuid).unwrap_or_default(),
-        model: processor::model(&saved.cpuid).unwrap_or_default(),
+        vendor: cpu_features::vendor(&cpuid).unwrap_or_default(),
+        model: cpu_features::model(&cpuid).unwrap_or_default(),
         tsc_khz: Some(saved.tsc_khz),
         virtualization: virtualization.to_owned(),
-        cpuid: saved
-            .cpuid
+        cpuid: cpuid
             .iter()
-            .map(|entry| CpuidRecord {
-                leaf: entry.leaf,
-                subleaf: entry.subleaf,
-                registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+            .map(|leaf| CpuidRecord {
+                leaf: leaf.leaf,
+                subleaf: leaf.subleaf,
+                registers: leaf.registers,
             })
             .collect(),
     }

@@ -16,6 +16,7 @@ use platform_digest::PlatformView;
 use std::collections::BTreeMap;
 use virt::GuestProcessor;
 use virt::Topology;
+use virt::x86::CpuidEntry;
 
 /// What is compared beside the machine's shape. Nothing is, and nothing is read, where the VM does not hibernate.
 #[derive(Debug, Clone, Default)]
@@ -26,17 +27,22 @@ pub(crate) struct Details {
 
 /// What a guest is told of its processors.
 pub(crate) fn platform_processor(topology: &Topology, guest: &GuestProcessor) -> PlatformProcessor {
-    let cpuid = guest.cpuid.iter().map(|entry| CpuidLeaf {
-        leaf: entry.leaf,
-        subleaf: entry.subleaf,
-        registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
-    });
     PlatformProcessor {
         vps_per_socket: topology.vps_per_socket(),
         threads_per_core: topology.threads_per_core(),
         tsc_khz: guest.tsc_khz.unwrap_or(0),
-        cpuid: cpuid.collect(),
+        cpuid: cpuid(&guest.cpuid),
     }
+}
+
+/// A CPUID table.
+pub(crate) fn cpuid(table: &[CpuidEntry]) -> Vec<CpuidLeaf> {
+    let leaves = table.iter().map(|entry| CpuidLeaf {
+        leaf: entry.leaf,
+        subleaf: entry.subleaf,
+        registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+    });
+    leaves.collect()
 }
 
 /// The same machine, whatever is on its disks: a guest that runs may change that.

@@ -240,8 +240,8 @@ fn processor(found: &mut Differences, then: &PlatformProcessor, now: &PlatformPr
         found.changed(aspect, counter(then.tsc_khz), counter(now.tsc_khz));
     }
     let (vendor_then, vendor_now) = (
-        cpu_features::vendor(&then.cpuid),
-        cpu_features::vendor(&now.cpuid),
+        cpu_features::vendor(&then.cpuid).unwrap_or_default(),
+        cpu_features::vendor(&now.cpuid).unwrap_or_default(),
     );
     if vendor_then != vendor_now {
         found.changed(aspect, vendor_then, vendor_now);

@@ -4,6 +4,7 @@
 //! prints in `/proc/cpuinfo` where it has one.
 
 use crate::CpuidLeaf;
+use std::fmt::Write as _;
 
 /// A register of a CPUID leaf whose bits are features.
 struct Word {
@@ -30,7 +31,7 @@ const EBX: usize = 1;
 const ECX: usize = 2;
 const EDX: usize = 3;
 
-const WORDS: [Word; 13] = [
+const WORDS: [Word; 14] = [
     word(
         1,
         None,
@@ -68,6 +69,7 @@ const WORDS: [Word; 13] = [
          core_capabilities ssbd",
     ),
     word(7, Some(1), EAX, "- - - - avx_vnni avx512_bf16"),
+    word(7, Some(1), EDX, ""),
     word(0xd, Some(0), EAX, ""),
     word(0xd, Some(1), EAX, "xsaveopt xsavec xgetbv1 xsaves xfd"),
     word(
@@ -108,7 +110,7 @@ fn find(table: &[CpuidLeaf], leaf: u32, subleaf: Option<u32>) -> Option<[u32; 4]
 }
 
 /// The names of the features that `before` has and `now` lacks.
-pub(crate) fn lost(before: &[CpuidLeaf], now: &[CpuidLeaf]) -> Vec<String> {
+pub fn lost(before: &[CpuidLeaf], now: &[CpuidLeaf]) -> Vec<String> {
     let mut lost = Vec::new();
     for word in &WORDS {
         let bits = |table| find(table, word.leaf, word.subleaf).map_or(0, |r| r[word.register]);
@@ -129,16 +131,33 @@ pub(crate) fn lost(before: &[CpuidLeaf], now: &[CpuidLeaf]) -> Vec<String> {
     lost
 }
 
-/// The vendor in leaf 0; empty without one.
-pub(crate) fn vendor(table: &[CpuidLeaf]) -> String {
-    let [_, ebx, ecx, edx] = find(table, 0, None).unwrap_or_default();
-    let bytes = [ebx, edx, ecx].map(u32::to_le_bytes).concat();
-    let text: String = bytes
-        .iter()
-        .filter(|byte| byte.is_ascii_graphic())
-        .map(|&byte| char::from(byte))
-        .collect();
-    text
+/// The vendor in leaf 0.
+pub fn vendor(table: &[CpuidLeaf]) -> Option<String> {
+    let [_, ebx, ecx, edx] = find(table, 0, None)?;
+    Some(text(&[ebx, edx, ecx]))
+}
+
+/// The model in leaves 0x80000002 to 0x80000004.
+pub fn model(table: &[CpuidLeaf]) -> Option<String> {
+    let mut name = Vec::new();
+    for leaf in 0x8000_0002..=0x8000_0004 {
+        name.extend(find(table, leaf, None)?);
+    }
+    Some(text(&name))
+}
+
+/// A name in registers. What is no printable character is shown as a number.
+fn text(registers: &[u32]) -> String {
+    let bytes = registers.iter().flat_map(|register| register.to_le_bytes());
+    let mut text = String::new();
+    for byte in bytes.take_while(|byte| *byte != 0) {
+        match byte {
+            b' '..=b'~' => text.push(byte.into()),
+            // Writing to a string does not fail.
+            _ => drop(write!(text, "\\x{byte:02x}")),
+        }
+    }
+    text.trim().to_owned()
 }
 
 /// The width of a physical address, in bits; 0 if the table does not say.
@@ -175,6 +194,7 @@ mod tests {
             (7, Some(0), EDX, 24, "amx_tile"),
             (7, Some(0), EDX, 31, "ssbd"),
             (7, Some(1), EAX, 5, "avx512_bf16"),
+            (7, Some(1), EDX, 4, "CPUID 0x7.1 EDX bit 4"),
             (0xd, Some(0), EAX, 9, "CPUID 0xd.0 EAX bit 9"),
             (0xd, Some(1), EAX, 3, "xsaves"),
             (0x8000_0001, None, ECX, 22, "topoext"),
@@ -205,5 +225,23 @@ mod tests {
         for word in &WORDS {
             assert!(word.names.split_whitespace().count() <= 32);
         }
+    }
+    #[test]
+    fn names_are_text() {
+        let table = |vendor: &[u8; 12]| {
+            let word =
+                |n: usize| u32::from_le_bytes(std::array::from_fn(|byte| vendor[4 * n + byte]));
+            [CpuidLeaf {
+                leaf: 0,
+                subleaf: None,
+                registers: [0, word(0), word(2), word(1)],
+            }]
+        };
+        assert_eq!(vendor(&table(b"GenuineIntel")).unwrap(), "GenuineIntel");
+        assert_eq!(
+            vendor(&table(b"a\x07bcdefghi\0\0")).unwrap(),
+            "a\\x07bcdefghi"
+        );
+        assert_eq!((vendor(&[]), model(&[])), (None, None));
     }
 }

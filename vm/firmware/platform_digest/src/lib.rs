@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod compare;
-mod cpu_features;
+pub mod cpu_features;
 mod decode;
 mod encode;
 #[cfg(any(test, feature = "fuzzing"))]
