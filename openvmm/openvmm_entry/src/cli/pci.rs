@@ -40,7 +40,7 @@ impl Options {
                 let disk: DiskSpec = text
                     .parse()
                     .map_err(|error: ParseError| error.to_string())?;
-                files.extend(disk_file(text, &disk));
+                files.extend(disk_file(format!("--disk {text}"), &disk));
                 disk.check().map_err(|error| Chain(&error).to_string())?;
                 Ok(Resource::new(&VirtioBlkHandle { disk }))
             }),
@@ -71,9 +71,8 @@ impl Options {
     }
 }
 
-/// The file of a disk, if it has one.
-fn disk_file(text: &str, disk: &DiskSpec) -> Option<FileUse> {
-    let what = format!("--disk {text}");
+/// The file of a disk, if it has one. `what` says who uses it.
+pub(super) fn disk_file(what: String, disk: &DiskSpec) -> Option<FileUse> {
     match &disk.source {
         DiskSource::File(path) if disk.access == DiskAccess::ReadWrite => {
             Some(FileUse::write(what, path))

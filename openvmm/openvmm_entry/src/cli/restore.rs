@@ -5,12 +5,11 @@ use super::config::Errors;
 use super::config::Invocation;
 use super::files;
 use super::net::parse_net;
+use super::pci::disk_file;
 use super::serial::parse_serial;
 use clap::CommandFactory as _;
 use clap::FromArgMatches as _;
 use clap::parser::ValueSource;
-use disk_backend::DiskAccess;
-use disk_spec::DiskSource;
 use disk_spec::DiskSpec;
 use disk_spec::ParseError;
 use disk_spec::VirtioBlkHandle;
@@ -138,15 +137,7 @@ impl Options {
             if let Err(error) = disk.check() {
                 errors.add(format!("{}: {}", device.name, Chain(&error)));
             }
-            files.extend(match &disk.source {
-                DiskSource::File(path) if disk.access == DiskAccess::ReadWrite => {
-                    Some(FileUse::write(&device.name, path))
-                }
-                DiskSource::File(path) | DiskSource::Overlay(path) => {
-                    Some(FileUse::read(&device.name, path))
-                }
-                DiskSource::Memory { .. } => None,
-            });
+            files.extend(disk_file(device.name.clone(), &disk));
             device.resource = Resource::new(&VirtioBlkHandle { disk });
         }
         if given.next().is_some() {
