@@ -271,41 +271,6 @@ fn a_full_store_keeps_room_for_the_token() {
     assert!((1..14).contains(&fitted), "{fitted}");
 }
 
-/// A store to which nothing can be written once `broken` is set.
-struct Breaking {
-    inner: Resized<vmgs::Vmgs>,
-    broken: Arc<AtomicBool>,
-    kind: StorageErrorKind,
-}
-
-impl Storage for Breaking {
-    fn state(&mut self) -> Result<StoreState, StorageError> {
-        self.inner.state()
-    }
-    fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
-        self.inner.len(file)
-    }
-    fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.inner.read_start(file, len)
-    }
-    fn read(
-        &mut self,
-        file: HibernationFile,
-        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StorageError> {
-        self.inner.read(file, sink)
-    }
-    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(StorageError::new(self.kind, "injected"));
-        }
-        self.inner.commit(change)
-    }
-    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
-        self.inner.record_place()
-    }
-}
-
 /// A store whose guest hibernated under firmware 1 when nothing could be written any more.
 fn hibernated_on_failing_disk(
     kind: StorageErrorKind,
@@ -314,13 +279,17 @@ fn hibernated_on_failing_disk(
 ) -> MemoryDevice {
     let device = formatted(64);
     let broken = Arc::new(AtomicBool::new(false));
-    let storage = Breaking {
+    let is_broken = broken.clone();
+    let storage = Watched {
         inner: Resized {
             inner: open(device.clone(), None),
             size: LARGE,
         },
-        broken: broken.clone(),
-        kind,
+        on_read: |_| (),
+        on_commit: move |_: &StoreChange| match is_broken.load(Ordering::Relaxed) {
+            true => Err(StorageError::new(kind, "injected")),
+            false => Ok(()),
+        },
     };
     let heard = Heard::default();
     let mut vm = HibernationEngine::new(

@@ -7,7 +7,6 @@ use firmware_hibernation::*;
 use platform_digest::DiskContent;
 use platform_digest::PlatformDisk;
 use platform_digest::PlatformView;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -65,44 +64,6 @@ fn the_machine_is_compared_as_it_was_when_the_guest_hibernated() {
     assert_eq!(ran, Ran::restored(1));
 }
 
-/// How often the record was written and read, of a store that is the inner one's.
-struct Counting {
-    inner: Resized<vmgs::Vmgs>,
-    writes: Arc<AtomicU32>,
-    reads: Arc<AtomicU32>,
-}
-
-impl Storage for Counting {
-    fn state(&mut self) -> Result<StoreState, StorageError> {
-        self.inner.state()
-    }
-    fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
-        self.inner.len(file)
-    }
-    fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.inner.read_start(file, len)
-    }
-    fn read(
-        &mut self,
-        file: HibernationFile,
-        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StorageError> {
-        if file == HibernationFile::Record {
-            self.reads.fetch_add(1, Ordering::Relaxed);
-        }
-        self.inner.read(file, sink)
-    }
-    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
-        if matches!(change.record, FileChange::Write { .. }) {
-            self.writes.fetch_add(1, Ordering::Relaxed);
-        }
-        self.inner.commit(change)
-    }
-    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
-        self.inner.record_place()
-    }
-}
-
 /// A record of several MiB: it is written once, and read only if it may have been damaged since it was written.
 #[test]
 fn the_record_is_written_or_read_when_the_guest_hibernates_and_not_both() {
@@ -112,13 +73,23 @@ fn the_record_is_written_or_read_when_the_guest_hibernates_and_not_both() {
         let taken = |count: &AtomicU32| count.swap(0, Ordering::Relaxed);
         (taken(&writes), taken(&reads))
     };
-    let storage = Counting {
+    let (written, read) = (writes.clone(), reads.clone());
+    let storage = Watched {
         inner: Resized {
             inner: open(device.clone(), None),
             size: LARGE,
         },
-        writes: writes.clone(),
-        reads: reads.clone(),
+        on_read: move |file| {
+            if file == HibernationFile::Record {
+                read.fetch_add(1, Ordering::Relaxed);
+            }
+        },
+        on_commit: move |change: &StoreChange| {
+            if matches!(change.record, FileChange::Write { .. }) {
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        },
     };
     let config = Config::new(Mode::On, Isolation::None, TakeoverSignal::AcpiWake).unwrap();
     let heard = Heard::default();

@@ -163,6 +163,45 @@ impl<S: Storage> Storage for Resized<S> {
     }
 }
 
+/// A store that tells of each file that is read as a whole, and asks before each change.
+pub struct Watched<S, R, C> {
+    pub inner: S,
+    pub on_read: R,
+    pub on_commit: C,
+}
+
+impl<S, R, C> Storage for Watched<S, R, C>
+where
+    S: Storage,
+    R: FnMut(HibernationFile) + Send,
+    C: FnMut(&StoreChange) -> Result<(), StorageError> + Send,
+{
+    fn state(&mut self) -> Result<StoreState, StorageError> {
+        self.inner.state()
+    }
+    fn len(&mut self, file: HibernationFile) -> Result<Option<u64>, StorageError> {
+        self.inner.len(file)
+    }
+    fn read_start(&mut self, file: HibernationFile, len: usize) -> Result<Vec<u8>, StorageError> {
+        self.inner.read_start(file, len)
+    }
+    fn read(
+        &mut self,
+        file: HibernationFile,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        (self.on_read)(file);
+        self.inner.read(file, sink)
+    }
+    fn commit(&mut self, change: StoreChange) -> Result<(), StorageError> {
+        (self.on_commit)(&change)?;
+        self.inner.commit(change)
+    }
+    fn record_place(&mut self) -> Result<RecordPlace, StorageError> {
+        self.inner.record_place()
+    }
+}
+
 /// How a VM is configured.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
