@@ -105,6 +105,16 @@ fn generation_2(files: &Files, load_mode: LoadMode) -> (Vec<u8>, [VpState; 2]) {
     (ram, [0, 1].map(|vp| bench.hypervisor.vp_state(vp)))
 }
 
+/// Registers of a processor in real mode.
+fn real_mode() -> NativeVpContext {
+    let mut registers = NativeVpContext::new_zeroed();
+    registers.rflags = 2.into();
+    registers.cr0 = 0x10.into();
+    registers.code_attributes = 0x9b.into();
+    registers.data_attributes = 0x93.into();
+    registers
+}
+
 #[test]
 fn packed_firmware_of_a_generation_2_vm_starts_as_an_image_does() {
     let files = Files::new();
@@ -152,11 +162,7 @@ fn what_is_where_the_configuration_goes_is_named() {
         data_type: PageDataType::Normal,
         data: &[],
     });
-    let mut registers = NativeVpContext::new_zeroed();
-    registers.rflags = 2.into();
-    registers.cr0 = 0x10.into();
-    registers.code_attributes = 0x9b.into();
-    registers.data_attributes = 0x93.into();
+    let registers = real_mode();
     let context = Directive::VpContext(VpContext {
         gpa: 0,
         mask: 1,
@@ -293,11 +299,7 @@ fn ovmf_is_not_preserved_from_a_file_with_more() {
     let mut config = preserved_ovmf(&files);
     let bytes = std::fs::read(files.path("igvm")).unwrap();
     let content = [1; 4096];
-    let mut registers = NativeVpContext::new_zeroed();
-    registers.rflags = 2.into();
-    registers.cr0 = 0x10.into();
-    registers.code_attributes = 0x9b.into();
-    registers.data_attributes = 0x93.into();
+    let registers = real_mode();
     for more in [
         Directive::PageData(PageDataRecord {
             gpa: 0x80_0000,

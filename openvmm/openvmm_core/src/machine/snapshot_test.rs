@@ -49,6 +49,15 @@ fn save(
     })
 }
 
+/// A snapshot of a machine that has ended.
+fn saved(files: &Files, config: &VmConfig) -> PathBuf {
+    let mut bench = Bench::boot(config);
+    let dir = files.path("snapshot");
+    save(&mut bench, config, &dir).unwrap();
+    bench.end(config);
+    dir
+}
+
 fn restored(dir: &Path) -> (VmConfig, Bench) {
     let RestorableVm { config, saved } = open_snapshot(dir).unwrap();
     let bench = Bench::new(&config, &Start::Restore(Box::new(saved))).unwrap();
@@ -178,10 +187,7 @@ fn refused(dir: &Path, change: impl FnOnce(&mut RestorableVm)) -> String {
 fn a_disk_that_is_not_what_it_was_is_refused() {
     let files = Files::new();
     let config = config(&files, false, IrqchipMode::Kernel);
-    let mut bench = Bench::boot(&config);
-    let dir = files.path("snapshot");
-    save(&mut bench, &config, &dir).unwrap();
-    bench.end(&config);
+    let dir = saved(&files, &config);
     let other = |text: &str| {
         let disk = text.parse().unwrap();
         pci("disk0", 1, &VirtioBlkHandle { disk })
@@ -264,10 +270,7 @@ fn a_device_without_state_is_refused_before_anything_is_created() {
     let config = config(&files, false, IrqchipMode::Kernel);
     let mut less = config.clone();
     less.pci_devices.pop();
-    let mut bench = Bench::boot(&less);
-    let dir = files.path("snapshot");
-    save(&mut bench, &less, &dir).unwrap();
-    bench.end(&less);
+    let dir = saved(&files, &less);
     let text = refused(&dir, |vm| vm.config.pci_devices = config.pci_devices);
     assert!(text.contains("rng0"), "{text}");
 }
@@ -276,10 +279,7 @@ fn a_device_without_state_is_refused_before_anything_is_created() {
 fn another_set_of_units_is_refused() {
     let files = Files::new();
     let config = config(&files, false, IrqchipMode::Kernel);
-    let mut bench = Bench::boot(&config);
-    let dir = files.path("snapshot");
-    save(&mut bench, &config, &dir).unwrap();
-    bench.end(&config);
+    let dir = saved(&files, &config);
     let mut vm = open_snapshot(&dir).unwrap();
     vm.config.pci_devices.pop();
     let start = Start::Restore(Box::new(vm.saved));
