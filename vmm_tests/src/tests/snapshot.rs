@@ -30,8 +30,18 @@ fn save(vm: &mut Vm, dir: &Path) -> anyhow::Result<GuestSession> {
     Ok(session)
 }
 
+/// What a kernel says of hangs.
+const HANGS: &str = "soft lockup|rcu_.*stall|hung task|BUG:";
+/// What it says of clocks that disagree.
+const CLOCKS: &str = "clocksource:.*unstable";
+
 /// Checks that a restored guest goes on from where `session` was, and that nothing hangs or complains.
 fn goes_on(vm: &mut Vm, session: &GuestSession) -> anyhow::Result<()> {
+    goes_on_without(vm, session, &format!("{HANGS}|{CLOCKS}"))
+}
+
+/// The same if its kernel says nothing of the pattern `complaints`.
+fn goes_on_without(vm: &mut Vm, session: &GuestSession, complaints: &str) -> anyhow::Result<()> {
     let first = GuestSession::ask(vm)?;
     // It counts ten times a second.
     vm.type_line("run sleep 1")?;
@@ -42,11 +52,8 @@ fn goes_on(vm: &mut Vm, session: &GuestSession) -> anyhow::Result<()> {
         "{}",
         vm.failure(&format!("{session:?}, then {first:?}, then {second:?}"))
     );
-    // Not of an unstable TSC: the lab's KVM has no other.
-    let complaints = vm.ask(
-        "run say complaints $(dmesg | grep -cE 'soft lockup|rcu_.*stall|hung task|BUG:')",
-        "complaints ",
-    )?;
+    let count = format!("run say complaints $(dmesg | grep -cE '{complaints}')");
+    let complaints = vm.ask(&count, "complaints ")?;
     ensure!(complaints == "0", "{}", vm.failure("the kernel complains"));
     Ok(())
 }
@@ -113,7 +120,11 @@ pub(super) fn uefi(context: &Context) -> anyhow::Result<()> {
     vm.kill()?;
 
     let mut vm = restored(context, &dir).start()?;
-    goes_on(&mut vm, &session)?;
+    // Debian 13's kernel finds that the TSC and another clock disagree after a restore in the lab.
+    match context.environment.emulated {
+        true => goes_on_without(&mut vm, &session, HANGS)?,
+        false => goes_on(&mut vm, &session)?,
+    }
     let reseeded = vm.ask(
         "run say reseeded $(dmesg | grep -c 'crng reseeded due to virtual machine fork')",
         "reseeded ",
